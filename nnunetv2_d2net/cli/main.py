@@ -1,0 +1,66 @@
+"""Finds the subcommand and imports only that, so that ``d2net --help`` needs neither torch nor nnU-Net.
+
+A subcommand is a module of this package with ``HELP``, ``add_arguments(parser)`` and ``run(args, extra) -> int``;
+``extra`` holds the words that its parser does not know, which are nnU-Net's.
+"""
+
+import argparse
+import os
+import sys
+from collections.abc import Sequence
+from importlib import import_module
+
+from nnunetv2_d2net import __version__
+from nnunetv2_d2net.errors import UserError
+
+COMMANDS = {
+    "demo": "everything below, once, on phantom data: about 10 minutes on 2 CPU cores",
+    "phantom": "write a data set of simulated brain MRI with gliomas",
+    "plan_and_preprocess": "plan for D2-Net's memory and preprocess: nnUNetv2_plan_and_preprocess with our planner",
+    "train": "train D2-Net: nnUNetv2_train with our trainer and plans",
+    "predict": "predict with any subset of the modalities: nnUNetv2_predict with --modalities or --drop",
+    "trainers": "print the folder for nnUNet_extTrainer",
+    "register": "let nnUNetv2_* commands find our trainers and planners with no variable set",
+    "unregister": "take 'd2net register' back",
+}
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one ``d2net`` command.
+
+    Args:
+        argv: The words after ``d2net``; None for those of this process.
+
+    Returns:
+        The exit status: 1 after an error that the user can mend, which is told in one line on stderr (with its
+        traceback where ``D2NET_DEBUG=1`` is set).
+    """
+    words = list(sys.argv[1:] if argv is None else argv)
+    parser = argparse.ArgumentParser(
+        prog="d2net",
+        description="D2-Net for nnU-Net v2: one model for every subset of modalities. Research use only.",
+        allow_abbrev=False,
+    )
+    parser.add_argument("--version", action="version", version=f"nnunetv2_d2net {__version__}")
+    subparsers = parser.add_subparsers(metavar="COMMAND", required=True)
+    for name, summary in COMMANDS.items():
+        subparser = subparsers.add_parser(name, help=summary, allow_abbrev=False)
+        if words[:1] == [name]:
+            command = import_module(f"nnunetv2_d2net.cli.{name}")
+            subparser.description = command.HELP
+            command.add_arguments(subparser)
+            subparser.set_defaults(run=command.run)
+    args, extra = parser.parse_known_args(words)
+    if not hasattr(args, "run"):
+        parser.error(f"unknown argument {words[0]}: the command comes first")
+    try:
+        return args.run(args, extra)
+    except UserError as error:
+        if os.environ.get("D2NET_DEBUG") == "1":
+            raise
+        sys.stderr.write(f"d2net: error: {error}\n")
+        return 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

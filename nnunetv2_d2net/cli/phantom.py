@@ -1,0 +1,56 @@
+"""``d2net phantom``."""
+
+import argparse
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from nnunetv2_d2net.cli import checks
+from nnunetv2_d2net.errors import UserError
+
+HELP = "Write a data set of simulated brain MRI with gliomas below nnUNet_raw, ready for d2net plan_and_preprocess."
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Describe the arguments."""
+    parser.add_argument("-d", dest="dataset_id", type=int, required=True, metavar="ID", help="its number, 1 to 999")
+    parser.add_argument("--train", type=int, default=24, metavar="N", help="training cases (default %(default)s)")
+    parser.add_argument("--test", type=int, default=12, metavar="N", help="test cases (default %(default)s)")
+    parser.add_argument(
+        "--size", choices=("small", "medium", "large"), default="small", help="voxels of 3, 2 or 1 mm (default small)"
+    )
+    parser.add_argument("--seed", type=int, default=0, metavar="S", help="same seed, same voxels (default 0)")
+    parser.add_argument("--name", default="GliomaPhantom", help="the folder is DatasetXXX_NAME (default %(default)s)")
+    parser.add_argument(
+        "--processes", type=int, default=min(4, os.cpu_count() or 1), metavar="N", help="cases at a time (%(default)s)"
+    )
+    parser.add_argument("--resume", action="store_true", help="complete an interrupted data set")
+
+
+def run(args: argparse.Namespace, extra: Sequence[str]) -> int:
+    """Write the data set, then print where it is and the AUC of each modality and region.
+
+    Raises:
+        UserError: An argument out of range or unknown, nnUNet_raw not set, nilearn missing, the folder or its number
+            taken, or a disk error.
+    """
+    if extra:
+        raise UserError(f"unknown arguments {' '.join(extra)}: see d2net phantom --help")
+    if args.processes < 1:
+        raise UserError(f"{args.processes} processes: choose --processes of at least 1")
+    raw_folder = checks.folder_of("nnUNet_raw")
+
+    from nnunetv2_d2net.phantom.contrast import format_contrast_table
+    from nnunetv2_d2net.phantom.dataset import PhantomSpec, refuse_taken_number, write_phantom
+
+    spec = PhantomSpec(args.dataset_id, args.train, args.test, args.size, args.seed, args.name)
+    roots = [Path(os.environ[name]) for name in ("nnUNet_preprocessed", "nnUNet_results") if os.environ.get(name)]
+    refuse_taken_number(roots, spec)
+    folder = write_phantom(raw_folder, spec, processes=args.processes, resume=args.resume)
+    sys.stdout.write(f"{folder}: {spec.n_train} training and {spec.n_test} test cases\n\n")
+    sys.stdout.write(
+        "One voxel against all other brain voxels, also in contrast.csv (0.5 says nothing, 1 or 0 all):\n\n"
+    )
+    sys.stdout.write(format_contrast_table(folder / "contrast.csv"))
+    return 0

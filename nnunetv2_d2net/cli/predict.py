@@ -1,0 +1,110 @@
+"""``d2net predict``."""
+
+import argparse
+import pickle
+from collections.abc import Sequence
+from pathlib import Path
+
+from nnunetv2_d2net.cli import checks
+from nnunetv2_d2net.cli.nnunet import call_entry_point, device_words, replaced
+from nnunetv2_d2net.cli.words import describe_passing, value_of, values_of
+from nnunetv2_d2net.errors import UserError
+from nnunetv2_d2net.prediction.modality_names import available_from_names, modality_names
+from nnunetv2_d2net.registration import announce_trainers
+
+HELP = (
+    "Predict with all modalities or as if some did not exist: nnUNetv2_predict with -tr D2NetTrainer and "
+    "-p D2NetPlans unless you name others. Works with the networks of other trainers, too."
+)
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add what nnU-Net does not have."""
+    usage = (
+        "d2net predict -i FOLDER -o FOLDER -d ID -c CONFIGURATION [-f FOLD ...] "
+        "[--modalities NAME ... | --drop NAME ...] [nnU-Net's arguments ...]"
+    )
+    describe_passing(parser, usage, "nnUNetv2_predict")
+    choice = parser.add_mutually_exclusive_group()
+    names = "named as in dataset.json's channel_names, in any case; all files must still be there"
+    choice.add_argument("--modalities", nargs="+", metavar="NAME", help=f"use these modalities only, {names}")
+    choice.add_argument("--drop", nargs="+", metavar="NAME", help=f"use all modalities but these, {names}")
+
+
+def run(args: argparse.Namespace, extra: Sequence[str]) -> int:
+    """Check model and modalities, then let nnU-Net predict with our predictor in the place of its own.
+
+    Raises:
+        UserError: A variable, the input, the model or a fold of it is missing, the checkpoint is another trainer's, or
+            the modalities are not those of the model.
+    """
+    words = ["-tr", "D2NetTrainer", "-p", "D2NetPlans", *extra]
+    missing = [flag for flag in ("-i", "-o", "-d", "-c") if not value_of(words, flag)]
+    if missing:
+        raise UserError(f"missing {' '.join(missing)}: d2net predict -i FOLDER -o FOLDER -d ID -c CONFIGURATION")
+    if not Path(value_of(words, "-i")).is_dir():
+        raise UserError(f"{value_of(words, '-i')} is no folder: -i takes the folder of the images")
+    model = _model_folder(words)
+    content = checks.read_json(model / "dataset.json", "copy it from nnUNet_preprocessed, or train again")
+    available = available_from_names(modality_names(content), args.modalities, args.drop)
+    checkpoints = _checkpoints(model, words)
+    announce_trainers()
+    for checkpoint in checkpoints:
+        _check_trainer_of(checkpoint, value_of(words, "-tr"))
+
+    from nnunetv2.inference import predict_from_raw_data
+
+    from nnunetv2_d2net.prediction.predictor import D2NetPredictor
+
+    # nnU-Net builds the predictor itself, from arguments of its own, so the flags travel with the class.
+    predictor = type("D2NetPredictor", (D2NetPredictor,), {"available": available})
+    with replaced(predict_from_raw_data, "nnUNetPredictor", predictor):
+        return call_entry_point(predict_from_raw_data.predict_entry_point, "predict", device_words(words) + words)
+
+
+def _model_folder(words: Sequence[str]) -> Path:
+    dataset, configuration = value_of(words, "-d"), value_of(words, "-c")
+    remedy = f"train first: d2net train {dataset} {configuration} 0"
+    results = checks.dataset_folder(dataset, "nnUNet_results", remedy)
+    model = results / f"{value_of(words, '-tr')}__{value_of(words, '-p')}__{configuration}"
+    if not model.is_dir():
+        others = ", ".join(sorted(path.name for path in results.glob("*__*__*") if path.is_dir())) or "none"
+        raise UserError(
+            f"{model} does not exist: pass -tr, -p and -c of a trained model (there: {others}), or {remedy}"
+        )
+    return model
+
+
+def _checkpoints(model: Path, words: Sequence[str]) -> list[Path]:
+    name = value_of(words, "-chk", "checkpoint_final.pth")
+    folds = values_of(words, "-f") or ["0", "1", "2", "3", "4"]  # nnU-Net's default
+    checks.known_folds(folds)
+    for fold in folds:
+        if not (model / f"fold_{fold}" / name).is_file():
+            trained = sorted(path.parent.name.removeprefix("fold_") for path in model.glob(f"fold_*/{name}"))
+            remedy = (
+                f"pass the trained folds, -f {' '.join(trained)}" if trained else "finish the training, or pass -chk"
+            )
+            raise UserError(f"{model / f'fold_{fold}' / name} does not exist: {remedy}")
+    return [model / f"fold_{fold}" / name for fold in folds]
+
+
+def _check_trainer_of(checkpoint: Path, wanted: str) -> None:
+    trainer = _trainer_of(checkpoint)
+    if trainer not in (None, wanted):
+        name = checkpoint.parents[1].name.replace(wanted, trainer, 1)
+        raise UserError(
+            f"{checkpoint} is {trainer}'s, not {wanted}'s: rename its folder to {name} and pass -tr {trainer}"
+        )
+
+
+def _trainer_of(checkpoint: Path) -> str | None:
+    """Return the trainer that wrote a checkpoint, None where it cannot be told: nnU-Net will say what is wrong."""
+    import torch
+
+    try:
+        # The full unpickler, since nnU-Net's log holds NumPy scalars; nnU-Net reads the same file in the same way.
+        content = torch.load(checkpoint, map_location="cpu", mmap=True, weights_only=False)
+    except (RuntimeError, EOFError, pickle.UnpicklingError):
+        return None
+    return content.get("trainer_name") if isinstance(content, dict) else None

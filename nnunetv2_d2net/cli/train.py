@@ -1,0 +1,74 @@
+"""``d2net train``."""
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+
+from nnunetv2_d2net.cli import checks
+from nnunetv2_d2net.cli.nnunet import call_entry_point, check_trainer, device_words
+from nnunetv2_d2net.cli.words import describe_passing, positionals, value_of
+from nnunetv2_d2net.errors import UserError
+from nnunetv2_d2net.registration import announce_trainers
+
+HELP = "Train D2-Net: nnUNetv2_train with -tr D2NetTrainer and -p D2NetPlans unless you name others."
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Describe the arguments; all of them are nnU-Net's."""
+    usage = "d2net train ID CONFIGURATION FOLD [-tr TRAINER] [-p PLANS] [nnU-Net's arguments ...]"
+    describe_passing(parser, usage, "nnUNetv2_train")
+
+
+def run(args: argparse.Namespace, extra: Sequence[str]) -> int:
+    """Check that there is something to train on, then let nnU-Net train in this process.
+
+    Raises:
+        UserError: A variable, the plans, the preprocessed data or the trainer is missing, or D2-Net cannot use them.
+    """
+    words = ["-tr", "D2NetTrainer", "-p", "D2NetPlans", *extra]
+    trainer = value_of(words, "-tr")
+    _check_data(words, trainer)
+    if weights := value_of(words, "-pretrained_weights"):
+        checks.existing_file(weights, "-pretrained_weights takes a checkpoint such as fold_0/checkpoint_final.pth")
+    announce_trainers()
+    check_trainer(trainer)
+
+    from nnunetv2.run.run_training import run_training_entry
+
+    return call_entry_point(run_training_entry, "train", device_words(words) + words)
+
+
+def _check_data(words: Sequence[str], trainer: str) -> None:
+    try:
+        dataset, configuration, fold = positionals(words)
+    except ValueError as error:
+        raise UserError("give data set, configuration and fold: d2net train 7 3d_fullres 0") from error
+    checks.known_folds([fold])
+    checks.folder_of("nnUNet_results")
+    folder = checks.dataset_folder(dataset, "nnUNet_preprocessed", f"run d2net plan_and_preprocess -d {dataset}")
+    plans_file = folder / f"{value_of(words, '-p')}.json"
+    _check_configuration(plans_file, configuration, dataset)
+    if trainer.startswith("D2NetTrainer"):
+        checks.enough_modalities(folder / "dataset.json", "train nnUNetTrainer instead, with -tr")
+
+
+def _check_configuration(plans_file: Path, configuration: str, dataset: str) -> None:
+    others = sorted(path.stem for path in plans_file.parent.glob("*Plans*.json"))
+    remedy = f"run d2net plan_and_preprocess -d {dataset}, or pass other plans with -p (there: {', '.join(others)})"
+    if not others:
+        remedy = f"run d2net plan_and_preprocess -d {dataset}"
+    configurations = checks.read_json(plans_file, remedy).get("configurations", {})
+    if configuration not in configurations:
+        raise UserError(f"{plans_file} has no configuration {configuration}: it has {', '.join(configurations)}")
+    data = plans_file.parent / _data_identifier(configurations, configuration)
+    if not data.is_dir():
+        preprocess = f"nnUNetv2_preprocess -d {dataset} -plans_name {plans_file.stem} -c {configuration}"
+        raise UserError(f"{data} does not exist, so {configuration} is planned but not preprocessed: run {preprocess}")
+
+
+def _data_identifier(configurations: dict, name: str) -> str:
+    """Return the folder of a configuration's preprocessed data, which another configuration may hand down."""
+    configuration = configurations[name]
+    if "data_identifier" in configuration or "inherits_from" not in configuration:
+        return configuration.get("data_identifier", name)
+    return _data_identifier(configurations, configuration["inherits_from"])

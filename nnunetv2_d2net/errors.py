@@ -1,0 +1,5 @@
+"""The one exception that the commands turn into a single line for the user."""
+
+
+class UserError(Exception):
+    """Something the user can mend: the message is one line that names the file or argument and the remedy."""

@@ -1,0 +1,188 @@
+"""Affinity-guided dense tumor-region knowledge distillation (ADT-KD) between the student's and the teacher's levels.
+
+Paper: Yang et al., D2-Net, IEEE TMI 41(10), 2022, doi:10.1109/TMI.2022.3175478, Eq. (8)-(9).
+"""
+
+from collections.abc import Callable
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from nnunetv2_d2net.losses.pooling import any_pool, average_pool
+from nnunetv2_d2net.losses.precision import in_float32
+
+Reduction = Literal["mean", "sum"]
+Pairs = list[tuple[Tensor, Tensor]]
+Size = tuple[int, ...]
+
+
+@in_float32
+def affinity(student: Tensor, teacher: Tensor) -> Tensor:
+    r"""Cosine over the channels at every voxel, averaged over the voxels, without gradient.
+
+    .. math:: a = \mathrm{GAP}\left(\frac{F^S \cdot F^T}{\|F^S\|_2 \|F^T\|_2}\right)
+
+    Paper: Eq. (8). Deviates: detached, because lowering the affinity would be a shortcut to a lower Eq. (9).
+
+    Args:
+        student: Features, ``(B, K, *spatial)``.
+        teacher: Features of the same shape.
+
+    Returns:
+        ``(B,)``, in [-1, 1]; a voxel without features counts as 0.
+    """
+    return F.cosine_similarity(student.detach(), teacher.detach(), dim=1).flatten(1).mean(1)
+
+
+@in_float32
+def feature_distillation_loss(
+    student_features: list[Tensor], teacher_features: list[Tensor], *, reduction: Reduction = "mean"
+) -> Tensor:
+    """Feature level of Eq. (9): what :func:`adt_kd_losses` returns first.
+
+    Args:
+        student_features: N_s maps, each ``(B, K, *spatial)``.
+        teacher_features: N_t maps, each ``(B, K, *spatial)``.
+        reduction: Over the N_s N_t pairs; the paper's Eq. (9) prints the sum.
+
+    Returns:
+        Scalar, the batch's mean.
+    """
+    pairs = _pairs(student_features, teacher_features, _instance_norm)
+    return _reduce(_weights(pairs) * _squared_errors(pairs), reduction)
+
+
+@in_float32
+def logit_distillation_loss(  # noqa: PLR0913
+    student_logits: list[Tensor],
+    teacher_logits: list[Tensor],
+    student_features: list[Tensor],
+    teacher_features: list[Tensor],
+    *,
+    regions: bool,
+    ignore: Tensor | None = None,
+    reduction: Reduction = "mean",
+) -> Tensor:
+    """Logit level of Eq. (9): what :func:`adt_kd_losses` returns second, with the same arguments."""
+    banks = (student_logits, teacher_logits, student_features, teacher_features)
+    return adt_kd_losses(*banks, regions=regions, ignore=ignore, reduction=reduction)[1]
+
+
+@in_float32
+def adt_kd_losses(  # noqa: PLR0913
+    student_logits: list[Tensor],
+    teacher_logits: list[Tensor],
+    student_features: list[Tensor],
+    teacher_features: list[Tensor],
+    *,
+    regions: bool,
+    ignore: Tensor | None = None,
+    reduction: Reduction = "mean",
+) -> tuple[Tensor, Tensor]:
+    r"""Distill every student level with every teacher level, at the feature and at the logit level.
+
+    .. math:: \sum_{s,t} a_{s,t} \left(\|F_t^T - F_s^S\|_2 + \mathrm{KL}(p_t^T \| p_s^S)\right)
+
+    Each pair is compared at the coarser of its two sizes, to which the finer map is average-pooled. Gradients flow to
+    both decoders (mutual learning).
+
+    Paper: Eq. (9). Deviates: the affinity is mapped to [0, 1] by (1 + a) / 2 and detached, left negative it would leave
+    the sum unbounded below; features pass a parameter-free instance norm after pooling (affinity included), so that
+    shrinking them gains nothing; mean squared error and a mean over voxels, so that no term depends on the resolution;
+    mean over pairs unless ``reduction="sum"``.
+
+    Args:
+        student_logits: Logits of the N_s student levels, each ``(B, C, *spatial)`` as large as its features.
+        teacher_logits: Logits of the N_t teacher levels, one map per target, each ``(B, C, *spatial)``.
+        student_features: N_s maps, each ``(B, K, *spatial)``.
+        teacher_features: N_t maps, each ``(B, K, *spatial)``.
+        regions: Targets are overlapping regions (a Bernoulli each, divergences summed over C) instead of exclusive
+            labels (softmax over C).
+        ignore: Bool ``(B, 1, *spatial)`` at full resolution, or None; a coarse voxel that holds any ignored voxel is
+            left out of the logit level.
+        reduction: Over the N_s N_t pairs.
+
+    Returns:
+        The feature loss and the logit loss, two scalars, each the batch's mean.
+
+    Raises:
+        ValueError: If a bank has not as many logits as features.
+    """
+    if (len(student_logits), len(teacher_logits)) != (len(student_features), len(teacher_features)):
+        raise ValueError("every level of a feature bank needs its own logits: pass as many logits as features")
+    pairs = _pairs(student_features, teacher_features, _instance_norm)
+    weights = _weights(pairs)
+    divergences = _divergences(_pairs(student_logits, teacher_logits), regions=regions, ignore=ignore)
+    return _reduce(weights * _squared_errors(pairs), reduction), _reduce(weights * divergences, reduction)
+
+
+def _pairs(
+    student: list[Tensor], teacher: list[Tensor], transform: Callable[[Tensor], Tensor] = lambda maps: maps
+) -> Pairs:
+    """All N_s N_t pairs, student-major, each at its common size; every map is pooled and transformed once per size."""
+
+    def resize(maps: Tensor, others: list[Tensor]) -> dict[Size, Tensor]:
+        return {size: transform(average_pool(maps, size)) for size in {_common_size(maps, other) for other in others}}
+
+    students = [resize(maps, teacher) for maps in student]
+    teachers = [resize(maps, student) for maps in teacher]
+    sizes = [[_common_size(s, t) for t in teacher] for s in student]
+    return [(s[sizes[i][j]], t[sizes[i][j]]) for i, s in enumerate(students) for j, t in enumerate(teachers)]
+
+
+def _common_size(student: Tensor, teacher: Tensor) -> Size:
+    return tuple(min(lengths) for lengths in zip(student.shape[2:], teacher.shape[2:], strict=True))
+
+
+def _instance_norm(maps: Tensor, eps: float = 1e-5) -> Tensor:
+    """Zero mean and unit variance per case and channel; a constant map, or one of a single voxel, gives 0."""
+    axes = tuple(range(2, maps.ndim))
+    centered = maps - maps.mean(axes, keepdim=True)
+    return centered * (centered.square().mean(axes, keepdim=True) + eps).rsqrt()
+
+
+def _weights(pairs: Pairs) -> Tensor:
+    """Affinities mapped to [0, 1], ``(pairs, B)``."""
+    return torch.stack([(1 + affinity(student, teacher)) / 2 for student, teacher in pairs])
+
+
+def _squared_errors(pairs: Pairs) -> Tensor:
+    return torch.stack([(student - teacher).square().flatten(1).mean(1) for student, teacher in pairs])  # (pairs, B)
+
+
+def _divergences(pairs: Pairs, *, regions: bool, ignore: Tensor | None) -> Tensor:
+    """KL(p^T || p^S) of every pair, mean over each case's valid voxels, ``(pairs, B)``; 0 for a case that has none."""
+    divergence = _bernoulli_divergence if regions else _softmax_divergence
+    valid = {s.shape[2:]: _valid_voxels(s, ignore) for s, _ in pairs}
+    means = []
+    for student, teacher in pairs:
+        counted = valid[student.shape[2:]]
+        total = divergence(student, teacher).masked_fill(~counted, 0).flatten(1).sum(1)
+        means.append(total / counted.flatten(1).sum(1).clamp_min(1))
+    return torch.stack(means)
+
+
+def _valid_voxels(maps: Tensor, ignore: Tensor | None) -> Tensor:
+    """Voxels of the map's size that hold no ignored voxel, bool ``(B, *spatial)``."""
+    if ignore is None:
+        return torch.ones_like(maps[:, 0], dtype=torch.bool)
+    return ~any_pool(ignore, maps.shape[2:])[:, 0]
+
+
+def _softmax_divergence(student: Tensor, teacher: Tensor) -> Tensor:
+    student, teacher = student.log_softmax(1), teacher.log_softmax(1)
+    return (teacher.exp() * (teacher - student)).sum(1)
+
+
+def _bernoulli_divergence(student: Tensor, teacher: Tensor) -> Tensor:
+    inside = teacher.sigmoid() * (F.logsigmoid(teacher) - F.logsigmoid(student))
+    outside = (-teacher).sigmoid() * (F.logsigmoid(-teacher) - F.logsigmoid(-student))
+    return (inside + outside).sum(1)
+
+
+def _reduce(losses: Tensor, reduction: Reduction) -> Tensor:
+    """Mean over the cases; mean or sum over the pairs, ``(pairs, B)`` -> scalar."""
+    per_pair = losses.mean(1)
+    return per_pair.sum() if reduction == "sum" else per_pair.mean()

@@ -1,0 +1,138 @@
+"""The whole objective: nnU-Net's segmentation loss and the weighted terms of both stages.
+
+Paper: Yang et al., D2-Net, IEEE TMI 41(10), 2022, doi:10.1109/TMI.2022.3175478, Eq. (6), (10) and (11).
+"""
+
+from collections.abc import Mapping, Sequence
+
+import torch
+from torch import Tensor, nn
+
+from nnunetv2_d2net.losses.adt_kd import adt_kd_losses
+from nnunetv2_d2net.losses.sfmc import frequency_contrastive_loss, spatial_contrastive_loss
+from nnunetv2_d2net.losses.supervision import auxiliary_loss, consistency_loss, reconstruction_loss, split_targets
+from nnunetv2_d2net.network.outputs import D2NetOutputs
+
+LOSS_TERMS = ("seg", "sc", "fc", "rec", "kd_feature", "kd_logit", "aux", "consis")
+
+
+class D2NetLoss(nn.Module):
+    r"""Segmentation loss plus the weighted sum of D2-Net's terms.
+
+    .. math::
+        \mathcal{L} = \mathcal{L}_{seg} + \lambda_1 (\mathcal{L}_{SFMC} + \mathcal{L}_{rec})
+        + \lambda_2 (\mathcal{L}_{ADT-KD} + \mathcal{L}_{aux} + \mathcal{L}_{consis})
+
+    Paper: Eq. (6), (10) and (11). Deviates: every term has its own weight, with SFMC and ADT-KD split in two. The
+    paper's weights are all 1.
+
+    Attributes:
+        weights: One weight per name in ``LOSS_TERMS``.
+        last_terms: The terms of the last training batch, detached and unweighted, in the order of ``LOSS_TERMS``.
+    """
+
+    def __init__(
+        self,
+        segmentation_loss: nn.Module,
+        weights: Mapping[str, float],
+        *,
+        regions: bool,
+        ignore_label: int | None,
+        level_weights: Sequence[float],
+    ) -> None:
+        """Store the settings.
+
+        Args:
+            segmentation_loss: nnU-Net's loss; takes lists over resolution exactly when the targets are lists.
+            weights: Weight by term; a term that is not named has weight 1.
+            regions: Whether the data set trains regions.
+            ignore_label: The data set's ignore label, or None.
+            level_weights: nnU-Net's deep-supervision weights, ``[1.0]`` without deep supervision.
+
+        Raises:
+            ValueError: If a weight has an unknown name.
+        """
+        super().__init__()
+        self.segmentation_loss = segmentation_loss
+        self.regions = regions
+        self.ignore_label = ignore_label
+        self.level_weights = tuple(float(weight) for weight in level_weights)
+        self.weights: dict[str, float] = dict.fromkeys(LOSS_TERMS, 1.0)
+        self.set_weights(weights)
+        self.last_terms = torch.zeros(len(LOSS_TERMS))
+
+    def set_weights(self, weights: Mapping[str, float]) -> None:
+        """Change the weights that are named, keep the others.
+
+        Raises:
+            ValueError: If a weight has an unknown name.
+        """
+        unknown = sorted(set(weights) - set(LOSS_TERMS))
+        if unknown:
+            raise ValueError(f"unknown loss terms {unknown}: use names among {', '.join(LOSS_TERMS)}")
+        self.weights.update({name: float(weight) for name, weight in weights.items()})
+
+    def forward(
+        self,
+        outputs: D2NetOutputs | Tensor | list[Tensor],
+        target: Tensor | list[Tensor],
+        images: Tensor | None = None,
+        present: Tensor | None = None,
+    ) -> Tensor:
+        """Return the total; for what the network returns in eval mode the segmentation loss alone.
+
+        Args:
+            outputs: The network's training outputs, or its eval logits.
+            target: nnU-Net's target, a list over resolution with deep supervision.
+            images: Normalized images before dropping, ``(B, M, *spatial)``; needed with training outputs.
+            present: Which modalities each case really has, bool ``(B, M)``; needed with training outputs.
+
+        Returns:
+            Scalar.
+
+        Raises:
+            ValueError: If training outputs come without images or without present.
+        """
+        if not isinstance(outputs, D2NetOutputs):
+            return self.segmentation_loss(outputs, target)
+        if images is None or present is None:
+            raise ValueError("training outputs need the images before dropping and which are present: pass both")
+        terms = self.terms(outputs, target, images, present)
+        self.last_terms = torch.stack([terms[name].detach().float() for name in LOSS_TERMS])
+        total = torch.stack([self.weights[name] * terms[name].float() for name in LOSS_TERMS]).sum()
+        return total + _touch(outputs.student_logits + outputs.teacher_logits)
+
+    def terms(
+        self, outputs: D2NetOutputs, target: Tensor | list[Tensor], images: Tensor, present: Tensor
+    ) -> dict[str, Tensor]:
+        """Return every term of ``LOSS_TERMS``, unweighted and attached to the graph; arguments as in ``forward``."""
+        student, teacher = outputs.student_logits, outputs.teacher_logits
+        targets = split_targets(target, teacher[0].shape[1], regions=self.regions, ignore_label=self.ignore_label)
+        contrast = (outputs.modality_codes, outputs.informative_slices)
+        common = {"regions": self.regions, "ignore": targets[0].ignore}
+        kd_feature, kd_logit = adt_kd_losses(
+            _bank_logits(student, outputs.student_features, outputs.first_bank_level),
+            _bank_logits(teacher, outputs.teacher_features, outputs.first_bank_level),
+            outputs.student_features,
+            outputs.teacher_features,
+            **common,
+        )
+        return {
+            "seg": self.segmentation_loss(student[0] if isinstance(target, Tensor) else student, target),
+            "sc": spatial_contrastive_loss(*contrast),
+            "fc": frequency_contrastive_loss(*contrast),
+            "rec": reconstruction_loss(outputs.reconstructions, images, present),
+            "kd_feature": kd_feature,
+            "kd_logit": kd_logit,
+            "aux": auxiliary_loss(teacher, targets, self.level_weights),
+            "consis": consistency_loss(teacher[0], student[0], **common),
+        }
+
+
+def _bank_logits(logits: list[Tensor], features: list[Tensor], first_level: int) -> list[Tensor]:
+    return logits[first_level : first_level + len(features)]
+
+
+def _touch(logits: list[Tensor]) -> Tensor:
+    """Zero that depends on every level, so that no head is unused where a level has weight 0."""
+    return sum((level[(0,) * level.ndim].float() * 0.0 for level in logits), logits[0].new_zeros(()))

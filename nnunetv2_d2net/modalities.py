@@ -1,0 +1,89 @@
+"""Which modalities a case has: subsets, drawing them, and zeroing what is missing.
+
+``available`` is always a boolean tensor ``(B, M)``: case, modality, in the order of dataset.json's ``channel_names``.
+"""
+
+import numpy as np
+import torch
+from torch import Tensor
+
+
+def modality_subsets(n_modalities: int) -> Tensor:
+    """List every non-empty subset of the modalities, small subsets first, the complete one last.
+
+    Args:
+        n_modalities: How many modalities there are, at least 1.
+
+    Returns:
+        Bool ``(2^M - 1, M)``.
+
+    Example:
+        >>> modality_subsets(2).int().tolist()
+        [[1, 0], [0, 1], [1, 1]]
+    """
+    codes = torch.arange(1, 2**n_modalities)
+    subsets = (codes[:, None] >> torch.arange(n_modalities)) & 1
+    return subsets[torch.argsort(subsets.sum(1), stable=True)].bool()
+
+
+def draw_available(present: Tensor, p_complete: float, generator: torch.Generator) -> Tensor:
+    """Draw, for each case on its own, which of its present modalities training may see.
+
+    Args:
+        present: Modalities that each case really has, bool ``(B, M)`` on the CPU, at least one per case.
+        p_complete: Probability in [0, 1] that a case keeps all it has; otherwise every non-empty subset of what it has
+            is equally likely. The paper drops at random in every step, which is 0.
+        generator: Source of randomness, on the CPU.
+
+    Returns:
+        Bool ``(B, M)``, a subset of ``present`` with at least one modality per case.
+    """
+    drawn = torch.zeros_like(present)
+    while (empty := ~drawn.any(1)).any():  # rejecting the empty set keeps the other subsets equally likely
+        coins = torch.rand(present.shape, generator=generator) < 0.5
+        drawn = torch.where(empty[:, None], coins & present, drawn)
+    keep = torch.rand(len(present), generator=generator) < p_complete
+    return torch.where(keep[:, None], present, drawn)
+
+
+def subset_rotation(n_modalities: int, max_length: int, seed: int = 0) -> Tensor:
+    """List the subsets that validation takes in turn: the complete one first, then others in a fixed random order.
+
+    Args:
+        n_modalities: M.
+        max_length: How many subsets are wanted at most, at least 1.
+        seed: Seed of the order.
+
+    Returns:
+        Bool ``(min(max_length, 2^M - 1), M)``, without repetition.
+    """
+    n_incomplete = 2**n_modalities - 2
+    order = np.random.default_rng(seed).choice(n_incomplete, min(max_length - 1, n_incomplete), replace=False) + 1
+    codes = torch.cat((torch.tensor([n_incomplete + 1]), torch.from_numpy(order)))
+    return ((codes[:, None] >> torch.arange(n_modalities)) & 1).bool()
+
+
+def zero_missing(images: Tensor, available: Tensor) -> Tensor:
+    """Return the images with every missing modality set to exactly 0.
+
+    Args:
+        images: Normalized images, ``(B, M, *spatial)``; NaN in a missing modality does not survive.
+        available: Bool ``(B, M)``.
+
+    Returns:
+        A new tensor ``(B, M, *spatial)``.
+    """
+    return images.masked_fill(~available[(...,) + (None,) * (images.ndim - 2)], 0)
+
+
+def infer_available(images: Tensor) -> Tensor:
+    """Guess which modalities are there, for callers that know nothing but the images: a channel of zeros is missing.
+
+    Args:
+        images: Normalized images, ``(B, M, *spatial)``.
+
+    Returns:
+        Bool ``(B, M)``. A tile in which every channel is zero (air) counts as complete.
+    """
+    nonzero = images.flatten(2).ne(0).any(-1)
+    return nonzero | ~nonzero.any(1, keepdim=True)

@@ -1,0 +1,1 @@
+"""Planners: nnU-Net's own, with D2-Net's memory in mind."""

@@ -1,0 +1,1 @@
+"""Prediction with any subset of the modalities."""

@@ -1,0 +1,203 @@
+"""D2NetTrainer: nnU-Net's training of D2-Net, its losses and what they do, epoch by epoch."""
+
+import functools
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any, ClassVar
+
+import torch
+import torch.distributed as dist
+from nnunetv2.utilities.plans_handling.plans_handler import ConfigurationManager, PlansManager
+from torch import Tensor, nn
+from torch._dynamo import OptimizedModule
+from torch.nn.parallel import DistributedDataParallel
+
+from nnunetv2_d2net.errors import UserError
+from nnunetv2_d2net.losses.d2net_loss import LOSS_TERMS, D2NetLoss
+from nnunetv2_d2net.network.d2net import D2Net, D2NetOptions
+from nnunetv2_d2net.training.diagnostics import gradient_shares, logit_changes
+from nnunetv2_d2net.training.logger import D2NetLogger
+from nnunetv2_d2net.training.modality_dropping import ModalityDroppingTrainer
+
+PAPER_WEIGHTS: Mapping[str, float] = dict.fromkeys(("sc", "fc", "rec", "kd_feature", "kd_logit", "aux", "consis"), 1.0)
+
+
+class D2NetTrainer(ModalityDroppingTrainer):
+    """Train D2-Net around the U-Net of any nnU-Net plans.
+
+    Attributes:
+        network_options: What the paper leaves open about the network.
+        loss_weights: Weight of every term beside the segmentation loss (Eq. 11).
+        loss_ramps: Share of the training over which a term's weight grows linearly from 0.
+    """
+
+    network_options: ClassVar[D2NetOptions] = D2NetOptions()
+    loss_weights: ClassVar[Mapping[str, float]] = PAPER_WEIGHTS
+    loss_ramps: ClassVar[Mapping[str, float]] = {}
+
+    def __init__(
+        self,
+        plans: dict,
+        configuration: str,
+        fold: int,
+        dataset_json: dict,
+        device: torch.device = torch.device("cuda"),  # noqa: B008 - nnU-Net's signature
+    ) -> None:
+        super().__init__(plans, configuration, fold, dataset_json, device)
+        self.logger.local_logger = D2NetLogger(LOSS_TERMS)
+        self.bfloat16_on_cpu = os.environ.get("D2NET_CPU_BFLOAT16", "0").lower() in ("1", "true", "t")
+        self.train_step_index = 0
+        self.term_sums = torch.zeros(len(LOSS_TERMS), device=self.device)
+
+    @classmethod
+    def build_network_architecture(
+        cls,
+        plans_manager: PlansManager,
+        configuration_manager: ConfigurationManager,
+        num_input_channels: int,
+        num_output_channels: int,
+        enable_deep_supervision: bool = True,  # noqa: FBT001, FBT002 - nnU-Net's signature
+    ) -> nn.Module:
+        """Wrap the U-Net that the plans describe into D2-Net.
+
+        Raises:
+            UserError: The plans describe a cascade, a network that is no U-Net of nnU-Net's, or a single modality.
+        """
+        try:
+            unet = super().build_network_architecture(
+                plans_manager, configuration_manager, num_input_channels, num_output_channels, enable_deep_supervision
+            )
+            return D2Net(unet, num_input_channels, cls.network_options)
+        except (ImportError, ValueError) as error:
+            raise UserError(f"plans {plans_manager.plans_name}: {error}") from error
+
+    def _build_loss(self) -> D2NetLoss:
+        segmentation_loss = super()._build_loss()
+        return D2NetLoss(
+            segmentation_loss,
+            self.loss_weights,
+            regions=self.label_manager.has_regions,
+            ignore_label=self.label_manager.ignore_label,
+            level_weights=segmentation_loss.weight_factors if self.enable_deep_supervision else (1.0,),
+        )
+
+    @contextmanager
+    def conditioned_on(self, images: Tensor, present: Tensor, available: Tensor) -> Iterator[None]:
+        """Hand the masks to the network and the images before dropping to the loss, for one step."""
+        network, loss = self.network, self.loss
+        self.network = _ConditionedNetwork(network, available, bfloat16=self._use_bfloat16())
+        self.loss = functools.partial(loss, images=images, present=present)
+        try:
+            yield
+        finally:
+            self.network, self.loss = network, loss
+
+    def train_step(self, batch: dict) -> dict:
+        """Do one step; the first of an epoch also measures what each loss term does to the encoder."""
+        self.loss.set_weights(self.current_weights())
+        if self.train_step_index == 0:
+            self._log_gradient_shares(batch)
+        self.train_step_index += 1
+        outputs = super().train_step(batch)
+        self.term_sums += self.loss.last_terms
+        return outputs
+
+    def current_weights(self) -> dict[str, float]:
+        """Return the weight of each term at this point of the training."""
+        n_steps = self.num_epochs * self.num_iterations_per_epoch
+        progress = (self.current_epoch * self.num_iterations_per_epoch + self.train_step_index) / max(1, n_steps)
+        ramped = {term: min(1.0, progress / ramp) for term, ramp in self.loss_ramps.items() if ramp > 0}
+        return {term: weight * ramped.get(term, 1.0) for term, weight in self.loss_weights.items()}
+
+    def on_train_epoch_start(self) -> None:
+        """Begin the epoch's means."""
+        super().on_train_epoch_start()
+        self.train_step_index = 0
+        self.term_sums.zero_()
+
+    def on_train_epoch_end(self, train_outputs: list[dict]) -> None:
+        """Log the mean of every loss term."""
+        super().on_train_epoch_end(train_outputs)
+        means = self.term_sums / max(1, self.train_step_index)
+        if self.is_ddp:
+            dist.all_reduce(means)
+            means /= dist.get_world_size()
+        self._log("loss", dict(zip(LOSS_TERMS, means.tolist(), strict=True)))
+
+    def validation_step(self, batch: dict) -> dict:
+        """Do one step; the first of an epoch also measures how much bottleneck and codes matter."""
+        if self.validation_step_index == 0:
+            images = batch["data"].to(self.device)
+            available = self.present_modalities(batch).to(self.device)
+            self._log("logit_change", logit_changes(self.bare_network, images, available))
+        return super().validation_step(batch)
+
+    def perform_actual_validation(self, save_probabilities: bool = False) -> None:  # noqa: FBT001, FBT002
+        """Validate on whole cases, whose modalities are known to be there also where a tile holds only air."""
+        network = self.bare_network
+        network.known_available = torch.ones(network.n_modalities, dtype=torch.bool, device=self.device)
+        try:
+            super().perform_actual_validation(save_probabilities)
+        finally:
+            network.known_available = None
+
+    def load_checkpoint(self, filename_or_checkpoint: dict | str) -> None:
+        """Load a checkpoint of this trainer.
+
+        Raises:
+            UserError: The weights are those of another network.
+        """
+        try:
+            super().load_checkpoint(filename_or_checkpoint)
+        except RuntimeError as error:
+            if "state_dict" not in str(error):
+                raise
+            raise UserError(
+                f"{filename_or_checkpoint if isinstance(filename_or_checkpoint, str) else 'the checkpoint'} does not "
+                f"fit {type(self).__name__} on these plans: train anew without --c, or use the trainer that wrote it"
+            ) from error
+
+    @property
+    def bare_network(self) -> D2Net:
+        """The network without the wrappers of DDP and torch.compile."""
+        network = self.network.module if isinstance(self.network, DistributedDataParallel) else self.network
+        return network._orig_mod if isinstance(network, OptimizedModule) else network  # noqa: SLF001
+
+    def _log_gradient_shares(self, batch: dict) -> None:
+        images = batch["data"].to(self.device)
+        target = batch["target"]
+        target = [t.to(self.device) for t in target] if isinstance(target, list) else target.to(self.device)
+        present = self.present_modalities(batch).to(self.device)
+        scale = self.grad_scaler.get_scale() if self.grad_scaler is not None else 1.0
+        with torch.autocast(self.device.type, enabled=self.device.type == "cuda"):
+            outputs = self.bare_network(images, present)
+        terms = self.loss.terms(outputs, target, images, present)
+        weighted = {term: terms[term] * weight for term, weight in {"seg": 1.0, **self.current_weights()}.items()}
+        self._log("gradient_share", gradient_shares(weighted, self.bare_network.encoder, scale))
+
+    def _log(self, group: str, values: Mapping[str, float]) -> None:
+        for name, value in values.items():
+            self.logger.log(f"{group}/{name}", value, self.current_epoch)
+        self.print_to_log_file(group, {name: round(value, 4) for name, value in values.items()})
+
+    def _use_bfloat16(self) -> bool:
+        return self.bfloat16_on_cpu and self.device.type == "cpu"
+
+
+class _ConditionedNetwork:
+    """The network as nnU-Net's step calls it, with the mask of this batch; everything else is the network's own."""
+
+    def __init__(self, network: nn.Module, available: Tensor, *, bfloat16: bool) -> None:
+        self.network = network
+        self.available = available
+        self.bfloat16 = bfloat16
+
+    def __call__(self, images: Tensor) -> Any:  # noqa: ANN401 - whatever the network returns
+        if not self.bfloat16:
+            return self.network(images, self.available)
+        with torch.autocast("cpu", torch.bfloat16):
+            return self.network(images, self.available)
+
+    def __getattr__(self, name: str) -> Any:  # noqa: ANN401
+        return getattr(self.network, name)

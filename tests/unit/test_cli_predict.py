@@ -1,0 +1,150 @@
+import json
+import sys
+
+import pytest
+import torch
+
+from nnunetv2_d2net.cli.main import main
+
+NAMES = ["FLAIR", "T1", "T1ce", "T2"]
+
+
+@pytest.fixture
+def model(tmp_path, monkeypatch):
+    """A trained model's folder with fold 0, as far as the command looks into it, and an input folder."""
+    folder = tmp_path / "results" / "Dataset007_Toy" / "D2NetTrainer__D2NetPlans__3d_fullres"
+    (folder / "fold_0").mkdir(parents=True)
+    channels = {str(i): NAMES[i] for i in (2, 0, 3, 1)}  # the order in the file means nothing
+    (folder / "dataset.json").write_text(json.dumps({"channel_names": channels}))
+    write_checkpoint(folder / "fold_0" / "checkpoint_final.pth", "D2NetTrainer")
+    (tmp_path / "images").mkdir()
+    monkeypatch.setenv("nnUNet_results", str(tmp_path / "results"))
+    monkeypatch.setenv("nnUNet_extTrainer", "")  # so that it is restored
+    monkeypatch.delenv("D2NET_DEBUG", raising=False)
+    monkeypatch.chdir(tmp_path)
+    return folder
+
+
+def write_checkpoint(path, trainer):
+    logging = {"mean_fg_dice": [torch.rand(1).numpy()[0]]}  # NumPy scalars, as in nnU-Net's log
+    torch.save({"trainer_name": trainer, "logging": logging, "network_weights": {"w": torch.zeros(3)}}, path)
+
+
+@pytest.fixture
+def predicted(monkeypatch):
+    """Stand in for nnU-Net's entry point; say which words and which predictor it gets."""
+    module = pytest.importorskip("nnunetv2.inference.predict_from_raw_data")
+    calls = []
+    monkeypatch.setattr(module, "predict_entry_point", lambda: calls.append((sys.argv[1:], module.nnUNetPredictor)))
+    return calls
+
+
+def predict(*words, folds=("-f", "0")):
+    given = ["-i", "images", "-o", "out", "-d", "7", "-c", "3d_fullres", "-device", "cpu", *folds]
+    return main(["predict", *given, *words])
+
+
+def one_line(capsys, *parts):
+    error = capsys.readouterr().err
+    assert error.startswith("d2net: error: "), error
+    assert error.count("\n") == 1
+    for part in parts:
+        assert part in error, error
+
+
+@pytest.mark.parametrize(
+    ("words", "available"),
+    [
+        ([], (True, True, True, True)),
+        (["--modalities", "T1ce", "FLAIR"], (True, False, True, False)),
+        (["--modalities", "flair", "t1CE", "T1", "T2"], (True, True, True, True)),
+        (["--drop", "T2"], (True, True, True, False)),
+        (["--drop", "t1", "t1ce"], (True, False, False, True)),
+    ],
+)
+def test_modalities_reach_the_predictor(model, predicted, words, available):
+    from nnunetv2.inference import predict_from_raw_data
+
+    from nnunetv2_d2net.prediction.predictor import D2NetPredictor
+
+    stock = predict_from_raw_data.nnUNetPredictor
+    assert predict(*words, "--save_probabilities") == 0
+    ((passed, predictor),) = predicted
+    assert issubclass(predictor, D2NetPredictor)
+    assert predictor.available == available
+    assert passed == [
+        *["-tr", "D2NetTrainer", "-p", "D2NetPlans", "-i", "images", "-o", "out", "-d", "7", "-c", "3d_fullres"],
+        *["-device", "cpu", "-f", "0", "--save_probabilities"],
+    ]
+    assert predict_from_raw_data.nnUNetPredictor is stock
+    assert D2NetPredictor.available is None
+
+
+@pytest.mark.parametrize(
+    ("words", "parts"),
+    [
+        (["--drop", "T9"], ["T9", "FLAIR, T1, T1ce, T2"]),
+        (["--modalities", "FLAIR", "PD"], ["PD", "FLAIR, T1, T1ce, T2"]),
+        (["--drop", *NAMES], ["every modality is dropped"]),
+        (
+            ["-c", "2d"],
+            ["D2NetTrainer__D2NetPlans__2d", "there: D2NetTrainer__D2NetPlans__3d_fullres", "d2net train 7 2d 0"],
+        ),
+        (["-tr", "nnUNetTrainer"], ["nnUNetTrainer__D2NetPlans__3d_fullres"]),
+        (["-d", "8"], ["Dataset008_"]),
+        (["-d", "Dataset008_X"], ["Dataset008_X", "d2net train"]),
+        (["-f", "1"], ["fold_1", "-f 0"]),
+        (["-f", "0", "3"], ["fold_3", "-f 0"]),
+        (["-f", "one"], ["one", "all"]),
+        (["-chk", "checkpoint_best.pth"], ["checkpoint_best.pth"]),
+        (["-i", "nowhere"], ["nowhere", "-i"]),
+        (["-o"], ["missing -o"]),
+    ],
+)
+def test_bad_input(model, predicted, words, parts, capsys, tmp_path):
+    assert predict(*words) == 1
+    one_line(capsys, *parts)
+    assert not predicted
+    assert not (tmp_path / "out").exists()
+
+
+def test_nnunets_default_folds_are_checked(model, predicted, capsys):
+    assert predict(folds=()) == 1
+    one_line(capsys, "fold_1", "-f 0")
+    for fold in range(1, 5):
+        (model / f"fold_{fold}").mkdir()
+        write_checkpoint(model / f"fold_{fold}" / "checkpoint_final.pth", "D2NetTrainer")
+    assert predict(folds=()) == 0
+
+
+def test_modalities_and_drop_exclude_each_other(model, capsys):
+    with pytest.raises(SystemExit) as stop:
+        predict("--drop", "T1", "--modalities", "T2")
+    assert stop.value.code == 2
+    assert "not allowed with" in capsys.readouterr().err
+
+
+def test_a_checkpoint_of_another_trainer(model, predicted, capsys):
+    write_checkpoint(model / "fold_0" / "checkpoint_final.pth", "nnUNetTrainerModalityDropout")
+    assert predict() == 1
+    one_line(capsys, "checkpoint_final.pth", "nnUNetTrainerModalityDropout__D2NetPlans__3d_fullres")
+    assert not predicted
+
+
+def test_a_model_of_another_trainer_predicts_under_its_name(model, predicted):
+    other = model.rename(model.with_name("nnUNetTrainer__nnUNetPlans__3d_fullres"))
+    write_checkpoint(other / "fold_0" / "checkpoint_final.pth", "nnUNetTrainer")
+    assert predict("-tr", "nnUNetTrainer", "-p", "nnUNetPlans", "--drop", "T1") == 0
+    assert predicted[0][1].available == (True, False, True, True)
+
+
+@pytest.mark.parametrize("content", [b"", b"no checkpoint", b"PK\x03\x04 truncated"])
+def test_a_damaged_checkpoint_is_left_to_nnunet(model, predicted, content):
+    (model / "fold_0" / "checkpoint_final.pth").write_bytes(content)
+    assert predict() == 0
+
+
+def test_a_model_without_dataset_json(model, capsys):
+    (model / "dataset.json").unlink()
+    assert predict() == 1
+    one_line(capsys, "dataset.json", "cannot be read")
