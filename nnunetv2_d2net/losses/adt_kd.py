@@ -33,7 +33,10 @@ def affinity(student: Tensor, teacher: Tensor) -> Tensor:
     Returns:
         ``(B,)``, in [-1, 1]; a voxel without features counts as 0.
     """
-    return F.cosine_similarity(student.detach(), teacher.detach(), dim=1).flatten(1).mean(1)
+    student, teacher = student.detach(), teacher.detach()
+    norms = torch.linalg.vector_norm(student, dim=1) * torch.linalg.vector_norm(teacher, dim=1)
+    cosine = (student * teacher).sum(1) / norms.clamp_min(1e-12)
+    return cosine.flatten(1).mean(1)
 
 
 @in_float32

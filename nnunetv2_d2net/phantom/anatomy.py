@@ -31,7 +31,7 @@ _FOLD_STRENGTH = (0.5, 0.5, 0.9)
 class Head(NamedTuple):
     """What makes one head differ from the template."""
 
-    linear: NDArray[np.float32]
+    linear: NDArray[np.floating]
     shifts: tuple[tuple[float, tuple[SmoothNoise, ...]], ...]
     folds: tuple[SmoothNoise, ...]
     atrophy: float
@@ -46,15 +46,15 @@ class Anatomy(NamedTuple):
         mni_mm: Where each voxel lies in the template, mm from the MNI152 origin, ``(3, z, y, x)``.
     """
 
-    tissues: NDArray[np.float32]
+    tissues: NDArray[np.floating]
     brain: NDArray[np.bool_]
-    mni_mm: NDArray[np.float32]
+    mni_mm: NDArray[np.floating]
 
 
 class Displacement(NamedTuple):
     """Tissue pushed away from a growing focus: ``center`` and ``radius`` in mm, ``push`` as a share of the radius."""
 
-    center: NDArray[np.float32]
+    center: NDArray[np.floating]
     radius: float
     push: float
 
@@ -95,7 +95,7 @@ def deform_anatomy(head: Head, grid: Grid, displacements: tuple[Displacement, ..
     return Anatomy(fractions, mask, position - MNI_ORIGIN[:, None, None, None])
 
 
-def _source_positions(head: Head, grid: Grid, displacements: tuple[Displacement, ...]) -> NDArray[np.float32]:
+def _source_positions(head: Head, grid: Grid, displacements: tuple[Displacement, ...]) -> NDArray[np.floating]:
     """Template index that each voxel shows, ``(3, z, y, x)``: mass effect first, then the head's own shape."""
     position = grid.positions_mm()
     for center, radius, push in displacements:
@@ -110,7 +110,7 @@ def _source_positions(head: Head, grid: Grid, displacements: tuple[Displacement,
     return source
 
 
-def mni_affine(spacing: int) -> NDArray[np.float64]:
+def mni_affine(spacing: int) -> NDArray[np.floating]:
     """Affine of the images: voxel index (x, y, z) to mm right, anterior, superior of the MNI152 origin."""
     affine = np.diag([spacing, spacing, spacing, 1.0])
     affine[:3, 3] = (_CORNER - 0.5 + 0.5 * spacing - MNI_ORIGIN)[::-1]
@@ -118,7 +118,7 @@ def mni_affine(spacing: int) -> NDArray[np.float64]:
 
 
 @lru_cache(maxsize=3)
-def load_atlas(spacing: int) -> tuple[NDArray[np.float32], ...]:
+def load_atlas(spacing: int) -> tuple[NDArray[np.floating], ...]:
     """Read the template, made as crisp as one subject, then averaged to the voxel size.
 
     Args:
@@ -141,7 +141,7 @@ def load_atlas(spacing: int) -> tuple[NDArray[np.float32], ...]:
     return tuple(gaussian_filter(volume, width) for volume, width in zip((*sharp[:2], brain), widths, strict=True))
 
 
-def _read_map(name: str) -> NDArray[np.float32]:
+def _read_map(name: str) -> NDArray[np.floating]:
     package = find_spec("nilearn")  # its location only: importing it takes seconds
     if package is None or package.origin is None:
         raise UserError("the phantom's anatomy comes with nilearn: pip install nnunetv2_d2net[demo]")
@@ -153,7 +153,7 @@ def _read_map(name: str) -> NDArray[np.float32]:
     return np.asanyarray(image.dataobj).T.astype(np.float32) / 255  # pyright: ignore[reportAttributeAccessIssue]
 
 
-def _rotation(angles: NDArray[np.float64]) -> NDArray[np.float64]:
+def _rotation(angles: NDArray[np.floating]) -> NDArray[np.floating]:
     """Rotation by three angles (radians) about the axes z, y, x in turn."""
     rotation = np.eye(3)
     for axis, angle in enumerate(angles):

@@ -42,7 +42,7 @@ class PhantomCase(NamedTuple):
         glioma: What was drawn about the tumor.
     """
 
-    images: NDArray[np.float32]
+    images: NDArray[np.floating]
     labels: NDArray[np.uint8]
     spacing: tuple[float, float, float]
     glioma: Glioma
@@ -71,9 +71,9 @@ class Scanner(NamedTuple):
     sequences: tuple[Sequence, ...]
     textures: tuple[SmoothNoise, ...]
     shading: tuple[SmoothNoise, ...]
-    blurs: NDArray[np.float64]
-    noise_levels: NDArray[np.float64]
-    gains: NDArray[np.float64]
+    blurs: NDArray[np.floating]
+    noise_levels: NDArray[np.floating]
+    gains: NDArray[np.floating]
 
 
 def simulate_case(size: str, seed: np.random.SeedSequence) -> PhantomCase:
@@ -98,7 +98,7 @@ def simulate_case(size: str, seed: np.random.SeedSequence) -> PhantomCase:
     noise = rng.standard_normal((len(MODALITIES), 2, int(anatomy.brain.sum())), dtype=np.float32)
     fractions = _mix_tissues(anatomy, tumor, confounders, grid)[:, anatomy.brain]
     images = _scan(fractions, anatomy.brain, scanner, grid, noise)
-    return PhantomCase(images, tumor.labels, (grid.spacing,) * 3, glioma)
+    return PhantomCase(images, tumor.labels, (grid.spacing, grid.spacing, grid.spacing), glioma)
 
 
 def _draw_confounders(rng: np.random.Generator) -> Confounders:
@@ -120,7 +120,7 @@ def _draw_scanner(rng: np.random.Generator) -> Scanner:
     )
 
 
-def _mix_tissues(anatomy: Anatomy, tumor: Tumor, confounders: Confounders, grid: Grid) -> NDArray[np.float32]:
+def _mix_tissues(anatomy: Anatomy, tumor: Tumor, confounders: Confounders, grid: Grid) -> NDArray[np.floating]:
     """Fractions of every tissue of ``mri.TISSUES``, ``(tissue, z, y, x)``, summing to 1 inside the brain."""
     blood, spots = _confounding_fractions(anatomy, confounders, grid)
     core = tumor.necrotic + tumor.solid + tumor.enhancing
@@ -133,7 +133,7 @@ def _mix_tissues(anatomy: Anatomy, tumor: Tumor, confounders: Confounders, grid:
 
 def _confounding_fractions(
     anatomy: Anatomy, confounders: Confounders, grid: Grid
-) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+) -> tuple[NDArray[np.floating], NDArray[np.floating]]:
     """Fraction of blood (pial vessels, choroid plexus) and of hyperintense white matter, each ``(z, y, x)``."""
     gray, white, csf = anatomy.tissues
     z, y, x = anatomy.mni_mm
@@ -149,8 +149,8 @@ def _confounding_fractions(
 
 
 def _scan(
-    fractions: NDArray[np.float32], brain: NDArray[np.bool_], scanner: Scanner, grid: Grid, noise: NDArray[np.float32]
-) -> NDArray[np.float32]:
+    fractions: NDArray[np.floating], brain: NDArray[np.bool_], scanner: Scanner, grid: Grid, noise: NDArray[np.floating]
+) -> NDArray[np.floating]:
     """Images of the mixed tissues.
 
     Args:
@@ -180,7 +180,7 @@ def _scan(
     return images
 
 
-def _blur_slices(signal: NDArray[np.float32], brain: NDArray[np.bool_], width: float) -> NDArray[np.float32]:
+def _blur_slices(signal: NDArray[np.floating], brain: NDArray[np.bool_], width: float) -> NDArray[np.floating]:
     """Average along z as a slice profile does, over brain only: outside there is nothing to average with."""
     volume = np.zeros(brain.shape, dtype=np.float32)
     volume[brain] = signal

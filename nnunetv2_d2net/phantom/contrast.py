@@ -14,7 +14,7 @@ COLUMNS = ("region", "modality", "cases", "AUC mean", "AUC min", "AUC max", "bes
 """Header of the table."""
 
 
-def area_under_curve(values: NDArray[np.float32], positive: NDArray[np.bool_]) -> float:
+def area_under_curve(values: NDArray[np.floating], positive: NDArray[np.bool_]) -> float:
     """Probability that a positive voxel is brighter than a negative one, ties counted half.
 
     This is the area under the ROC curve (Hanley and McNeil, Radiology 143, 1982): 0.5 says nothing, below 0.5 darker.
@@ -34,17 +34,17 @@ def area_under_curve(values: NDArray[np.float32], positive: NDArray[np.bool_]) -
     return _area(total, _count_hits(order, positive, total))
 
 
-def _count_levels(values: NDArray[np.float32]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+def _count_levels(values: NDArray[np.floating]) -> tuple[NDArray[np.integer], NDArray[np.integer]]:
     """How many voxels have each distinct value, ascending, and which of these levels each voxel has."""
     levels, order = np.unique(values, return_inverse=True)
     return np.bincount(order, minlength=len(levels)), order
 
 
-def _count_hits(order: NDArray[np.int64], positive: NDArray[np.bool_], total: NDArray[np.int64]) -> NDArray[np.float64]:
+def _count_hits(order: NDArray[np.integer], positive: NDArray[np.bool_], total: NDArray[np.integer]) -> NDArray:
     return np.bincount(order, weights=positive, minlength=len(total))
 
 
-def _area(total: NDArray[np.int64], hits: NDArray[np.float64]) -> float:
+def _area(total: NDArray[np.integer], hits: NDArray[np.floating]) -> float:
     """AUC from the number of voxels, and of positive ones, at each level, ascending."""
     n_positive, misses = hits.sum(), total - hits
     if not n_positive or not misses.sum():
@@ -53,7 +53,7 @@ def _area(total: NDArray[np.int64], hits: NDArray[np.float64]) -> float:
     return float((hits * below).sum() / (n_positive * misses.sum()))
 
 
-def best_threshold_dice(values: NDArray[np.float32], positive: NDArray[np.bool_]) -> float:
+def best_threshold_dice(values: NDArray[np.floating], positive: NDArray[np.bool_]) -> float:
     """Dice of the best single threshold, chosen knowing the answer: the ceiling of any rule on one voxel's brightness.
 
     Args:
@@ -67,7 +67,7 @@ def best_threshold_dice(values: NDArray[np.float32], positive: NDArray[np.bool_]
     return _best_dice(total, _count_hits(order, positive, total))
 
 
-def _best_dice(total: NDArray[np.int64], hits: NDArray[np.float64]) -> float:
+def _best_dice(total: NDArray[np.integer], hits: NDArray[np.floating]) -> float:
     """Best Dice over thresholds from the number of voxels, and of positive ones, at each level, ascending."""
     n_positive = hits.sum()
     if not n_positive:
@@ -76,7 +76,7 @@ def _best_dice(total: NDArray[np.int64], hits: NDArray[np.float64]) -> float:
     return float(max(score.max() for score in scores))
 
 
-def measure_contrast(images: NDArray[np.float32], labels: NDArray[np.uint8]) -> NDArray[np.float64]:
+def measure_contrast(images: NDArray[np.floating], labels: NDArray[np.uint8]) -> NDArray[np.floating]:
     """Measure every modality and region of one case, each region against all other brain voxels.
 
     Args:
@@ -98,7 +98,7 @@ def measure_contrast(images: NDArray[np.float32], labels: NDArray[np.uint8]) -> 
     return measured
 
 
-def write_contrast_table(path: Path, measured: NDArray[np.float64], modalities: Sequence[str]) -> None:
+def write_contrast_table(path: Path, measured: NDArray[np.floating], modalities: Sequence[str]) -> None:
     """Save the cases' mean, smallest and largest AUC, and the mean Dice of the best threshold, as CSV.
 
     Args:

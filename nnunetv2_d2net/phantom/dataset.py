@@ -16,6 +16,7 @@ from typing import NamedTuple
 
 import nibabel
 import numpy as np
+from nibabel.filebasedimages import ImageFileError
 from numpy.typing import NDArray
 from tqdm import tqdm
 
@@ -84,16 +85,16 @@ class CaseKey(NamedTuple):
     """One case of a data set: ``split`` is ``Tr`` or ``Ts``; each split has its own stream of seeds."""
 
     split: str
-    index: int
+    number: int
 
     @property
     def name(self) -> str:
         """The case's identifier in nnU-Net."""
-        return _SPLITS[self.split].format(self.index)
+        return _SPLITS[self.split].format(self.number)
 
     def seed(self, seed: int) -> np.random.SeedSequence:
-        """The case's seed: depends on nothing but the data set's seed, the split and the index."""
-        return np.random.SeedSequence(seed, spawn_key=(list(_SPLITS).index(self.split), self.index))
+        """The case's seed: depends on nothing but the data set's seed, the split and the number."""
+        return np.random.SeedSequence(seed, spawn_key=(list(_SPLITS).index(self.split), self.number))
 
 
 def write_phantom(raw_folder: Path, spec: PhantomSpec, *, processes: int = 1, resume: bool = False) -> Path:
@@ -180,7 +181,7 @@ def _nilearn_version() -> str:
         raise UserError("the phantom's anatomy comes with nilearn: pip install nnunetv2_d2net[demo]") from error
 
 
-def _write_cases(folder: Path, spec: PhantomSpec, processes: int) -> NDArray[np.float64]:
+def _write_cases(folder: Path, spec: PhantomSpec, processes: int) -> NDArray[np.floating]:
     """Complete every case; returns what ``measure_contrast`` says, ``(case, 2, modality, region)``."""
     keys = [CaseKey("Tr", index) for index in range(spec.n_train)]
     keys += [CaseKey("Ts", index) for index in range(spec.n_test)]
@@ -190,7 +191,7 @@ def _write_cases(folder: Path, spec: PhantomSpec, processes: int) -> NDArray[np.
     return np.stack([measured[key] for key in keys])
 
 
-def _run_all(work: partial, keys: list[CaseKey], processes: int) -> Iterator[tuple[CaseKey, NDArray[np.float64]]]:
+def _run_all(work: partial, keys: list[CaseKey], processes: int) -> Iterator[tuple[CaseKey, NDArray[np.floating]]]:
     if processes <= 1:
         yield from ((key, work(key)) for key in keys)
         return
@@ -203,7 +204,7 @@ def _run_all(work: partial, keys: list[CaseKey], processes: int) -> Iterator[tup
             pool.shutdown(cancel_futures=True)
 
 
-def complete_case(folder: Path, spec: PhantomSpec, key: CaseKey) -> NDArray[np.float64]:
+def complete_case(folder: Path, spec: PhantomSpec, key: CaseKey) -> NDArray[np.floating]:
     """Write one case unless all its files are there; measure it either way.
 
     Args:
@@ -228,14 +229,14 @@ def complete_case(folder: Path, spec: PhantomSpec, key: CaseKey) -> NDArray[np.f
     return measure_contrast(case.images, case.labels)
 
 
-def _read(path: Path) -> NDArray[np.float32]:
+def _read(path: Path) -> NDArray[np.floating]:
     try:
         return np.asanyarray(nibabel.load(path).dataobj).T.astype(np.float32)  # pyright: ignore
-    except (EOFError, ValueError, nibabel.filebasedimages.ImageFileError) as error:
+    except (EOFError, ValueError, ImageFileError) as error:
         raise UserError(f"{path} is damaged: remove it and run again with --resume") from error
 
 
-def _write(partial_folder: Path, path: Path, volume: NDArray, affine: NDArray[np.float64]) -> None:
+def _write(partial_folder: Path, path: Path, volume: NDArray, affine: NDArray[np.floating]) -> None:
     """Write ``(z, y, x)`` under a temporary name, then rename: a file under its own name is whole."""
     temporary = partial_folder / f"{os.getpid()}_{path.name}"
     image = nibabel.Nifti1Image(np.ascontiguousarray(volume.T), affine)  # pyright: ignore

@@ -19,11 +19,11 @@ class Grid(NamedTuple):
     shape: tuple[int, int, int]
     spacing: int
 
-    def axis_mm(self, axis: int) -> NDArray[np.float32]:
+    def axis_mm(self, axis: int) -> NDArray[np.floating]:
         """Positions of the voxel centers along one axis, mm from the corner of the field of view."""
         return (np.arange(self.shape[axis], dtype=np.float32) + 0.5) * self.spacing
 
-    def positions_mm(self) -> NDArray[np.float32]:
+    def positions_mm(self) -> NDArray[np.floating]:
         """Position of every voxel center, mm from the corner, ``(3, z, y, x)``."""
         return np.stack(np.meshgrid(*(self.axis_mm(axis) for axis in range(3)), indexing="ij"))
 
@@ -34,7 +34,7 @@ class SmoothNoise(NamedTuple):
     The field is defined in mm, so a coarse and a fine grid see the same field.
     """
 
-    lattice: NDArray[np.float32]
+    lattice: NDArray[np.floating]
     length: float
 
 
@@ -55,7 +55,7 @@ def draw_noise(rng: np.random.Generator, length: float) -> SmoothNoise:
     return SmoothNoise(rng.standard_normal(n_control, dtype=np.float32), length)
 
 
-def evaluate_noise(noise: SmoothNoise, grid: Grid) -> NDArray[np.float32]:
+def evaluate_noise(noise: SmoothNoise, grid: Grid) -> NDArray[np.floating]:
     """Evaluate a field on the voxel centers.
 
     Args:
@@ -74,7 +74,7 @@ def evaluate_noise(noise: SmoothNoise, grid: Grid) -> NDArray[np.float32]:
     return field
 
 
-def _spline_weights(positions: NDArray[np.float32], n_control: int) -> csr_matrix:
+def _spline_weights(positions: NDArray[np.floating], n_control: int) -> csr_matrix:
     """Uniform cubic B-spline weights, scaled to unit variance, four per row: no sum depends on a BLAS."""
     cell = np.floor(positions).astype(int)
     t = positions - cell
@@ -85,6 +85,6 @@ def _spline_weights(positions: NDArray[np.float32], n_control: int) -> csr_matri
     return csr_matrix((basis.ravel().astype(np.float32), (rows, columns)), shape=(len(positions), n_control))
 
 
-def sigmoid(x: NDArray[np.float32]) -> NDArray[np.float32]:
+def sigmoid(x: NDArray[np.floating]) -> NDArray[np.floating]:
     """Logistic function; the argument is clipped so that float32 does not overflow."""
     return 1 / (1 + np.exp(-np.clip(x, -30, 30)))

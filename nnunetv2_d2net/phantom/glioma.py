@@ -18,9 +18,9 @@ _RESISTANCE = (3.5, 1.0, 14.0)
 class Focus(NamedTuple):
     """One core: center and mean radius in mm, and the matrix that maps offsets to an ellipsoid's radius."""
 
-    center: NDArray[np.float32]
+    center: NDArray[np.floating]
     radius: float
-    shape: NDArray[np.float32]
+    shape: NDArray[np.floating]
 
 
 class Glioma(NamedTuple):
@@ -60,10 +60,10 @@ class Tumor(NamedTuple):
         labels: 0 background, 1 necrotic or not enhancing core, 2 edema, 3 enhancing.
     """
 
-    necrotic: NDArray[np.float32]
-    solid: NDArray[np.float32]
-    enhancing: NDArray[np.float32]
-    edema: NDArray[np.float32]
+    necrotic: NDArray[np.floating]
+    solid: NDArray[np.floating]
+    enhancing: NDArray[np.floating]
+    edema: NDArray[np.floating]
     labels: NDArray[np.uint8]
 
 
@@ -96,7 +96,7 @@ def draw_glioma(rng: np.random.Generator, anatomy: Anatomy, grid: Grid) -> Gliom
     )
 
 
-def _draw_focus(rng: np.random.Generator, center: NDArray[np.float32], radius: float) -> Focus:
+def _draw_focus(rng: np.random.Generator, center: NDArray[np.floating], radius: float) -> Focus:
     axes, _ = np.linalg.qr(rng.normal(size=(3, 3)))
     stretch = np.exp(rng.normal(0, 0.2, 3))
     shape = (axes * (stretch / np.cbrt(stretch.prod()))) @ axes.T
@@ -110,7 +110,7 @@ def _plausible_seeds(anatomy: Anatomy) -> NDArray[np.bool_]:
     return (anatomy.tissues[1] > 0.6) & cerebrum & (np.abs(x) > 12)
 
 
-def edema_distance(glioma: Glioma, anatomy: Anatomy, grid: Grid) -> NDArray[np.float32]:
+def edema_distance(glioma: Glioma, anatomy: Anatomy, grid: Grid) -> NDArray[np.floating]:
     """Least resistance between the core and every voxel.
 
     Args:
@@ -130,7 +130,7 @@ def edema_distance(glioma: Glioma, anatomy: Anatomy, grid: Grid) -> NDArray[np.f
     return np.where(core, 0, distance).astype(np.float32)
 
 
-def grow_tumor(glioma: Glioma, anatomy: Anatomy, grid: Grid, distance: NDArray[np.float32]) -> Tumor:
+def grow_tumor(glioma: Glioma, anatomy: Anatomy, grid: Grid, distance: NDArray[np.floating]) -> Tumor:
     """Turn the drawn tumor into tissue fractions and labels.
 
     Args:
@@ -167,7 +167,7 @@ def grow_tumor(glioma: Glioma, anatomy: Anatomy, grid: Grid, distance: NDArray[n
     )
 
 
-def _core_depth(glioma: Glioma, anatomy: Anatomy, grid: Grid) -> NDArray[np.float32]:
+def _core_depth(glioma: Glioma, anatomy: Anatomy, grid: Grid) -> NDArray[np.floating]:
     """Depth below the core's surface, about in mm, negative outside, ``(z, y, x)``."""
     coarse, fine = (evaluate_noise(noise, grid) for noise in glioma.noises[:2])
     position = grid.positions_mm()
@@ -180,7 +180,7 @@ def _core_depth(glioma: Glioma, anatomy: Anatomy, grid: Grid) -> NDArray[np.floa
 
 
 def _label(
-    core: NDArray[np.float32], enhancing: NDArray[np.float32], spread: NDArray[np.float32], brain: NDArray[np.bool_]
+    core: NDArray[np.floating], enhancing: NDArray[np.floating], spread: NDArray[np.floating], brain: NDArray[np.bool_]
 ) -> NDArray[np.uint8]:
     labels = np.zeros(core.shape, dtype=np.uint8)
     labels[core + spread > 0.5] = EDEMA

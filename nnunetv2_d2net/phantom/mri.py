@@ -18,7 +18,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-Array = NDArray[np.float32]
+Array = NDArray[np.floating]
 
 
 class Tissue(NamedTuple):
@@ -134,7 +134,8 @@ def draw_tissues(rng: np.random.Generator) -> tuple[Tissue, ...]:
     drawn = []
     for name, tissue in TISSUES.items():
         healthy = name in ("gray", "white", "csf")
-        t1, t2, density, uptake = np.exp(rng.normal(0, (0.02, 0.03, 0.01, 0.3) if healthy else (0.08, 0.1, 0.02, 0.3)))
+        spread = (0.02, 0.03, 0.01, 0.3) if healthy else (0.08, 0.1, 0.02, 0.3)
+        t1, t2, density, uptake = np.exp(rng.normal(0, spread)).tolist()  # Python floats keep float32 arrays float32
         drawn.append(
             Tissue(
                 tissue.t1 * t1, tissue.t2 * t2, min(tissue.density * density, 1), tissue.uptake * uptake, tissue.texture
@@ -166,7 +167,7 @@ def acquire(fractions: Array, tissues: tuple[Tissue, ...], sequence: Sequence, t
             t1, t2 = shorten(t1, T1_RELAXIVITY, concentration), shorten(t2, T2_RELAXIVITY, concentration)
         equation = spin_echo if sequence.inversion_time is None else inversion_recovery
         amount = fraction[where] * (_FLOW_VOID if name == "blood" and not sequence.contrast_agent else 1)
-        signal[where] += amount * equation(t1, t2, np.float32(tissue.density), sequence)
+        signal[where] += amount * equation(t1, t2, np.full_like(t1, tissue.density), sequence)
     return signal
 
 

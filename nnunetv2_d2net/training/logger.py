@@ -1,14 +1,15 @@
 """nnU-Net's logger with D2-Net's own curves, also in progress.png."""
 
+import io
 import math
 from collections.abc import Sequence
 from pathlib import Path
 
 import matplotlib.pyplot as plt
-import numpy as np
-from matplotlib.figure import Figure
 from nnunetv2.training.logging.nnunet_logger import LocalLogger
+from PIL import Image
 
+DPI = 100  # of nnU-Net's progress.png
 LOGIT_CHANGES = ("bottleneck_zeroed", "codes_swapped")
 PANELS = {
     "loss": "loss term (unweighted)",
@@ -39,29 +40,29 @@ class D2NetLogger(LocalLogger):
         """Draw nnU-Net's progress.png and put D2-Net's panels below it."""
         super().plot_progress_png(output_folder)
         path = Path(output_folder) / "progress.png"
-        picture = plt.imread(path)[..., :3]
-        own = self._draw_panels(width=picture.shape[1])
-        plt.imsave(path, np.concatenate((picture, own)))
+        with Image.open(path) as stock:
+            picture = stock.convert("RGB")
+        panels = self._draw_panels(picture.width)
+        whole = Image.new("RGB", (picture.width, picture.height + panels.height))
+        whole.paste(picture, (0, 0))
+        whole.paste(panels, (0, picture.height))
+        whole.save(path, compress_level=1)
 
     def _add_own_keys(self) -> None:
         n_epochs = len(self.my_fantastic_logging["epoch_end_timestamps"])
         for key in self.own_keys:
             self.my_fantastic_logging.setdefault(key, [math.nan] * n_epochs)
 
-    def _draw_panels(self, width: int) -> np.ndarray:
-        figure, axes = plt.subplots(len(PANELS), 1, figsize=(width / 100, 18 * len(PANELS)), dpi=100)
+    def _draw_panels(self, width: int) -> Image.Image:
+        figure, axes = plt.subplots(1, len(PANELS), figsize=(width / DPI, 10), dpi=DPI)
         for axis, (group, title) in zip(axes, PANELS.items(), strict=True):
             for key in (k for k in self.own_keys if k.startswith(group + "/")):
-                axis.plot(self.my_fantastic_logging[key], label=key.split("/")[1], linewidth=4, marker="o")
+                axis.plot(self.my_fantastic_logging[key], label=key.split("/")[1], linewidth=3)
             axis.set(xlabel="epoch", ylabel=title)
             axis.set_yscale("log" if group == "loss" else "linear")
-            axis.legend(loc="upper left", bbox_to_anchor=(1, 1))
+            axis.legend(fontsize="xx-small", loc="lower left", bbox_to_anchor=(0, 1), ncols=4)
         figure.tight_layout()
-        pixels = _pixels(figure)
+        drawn = io.BytesIO()
+        figure.savefig(drawn, format="rgba")
         plt.close(figure)
-        return pixels
-
-
-def _pixels(figure: Figure) -> np.ndarray:
-    figure.canvas.draw()
-    return np.asarray(figure.canvas.buffer_rgba())[..., :3].astype(np.float32) / 255  # pyright: ignore[reportAttributeAccessIssue]
+        return Image.frombytes("RGBA", (width, 10 * DPI), drawn.getvalue()).convert("RGB")

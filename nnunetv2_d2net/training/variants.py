@@ -7,6 +7,7 @@ import torch
 from nnunetv2.training.lr_scheduler.polylr import PolyLRScheduler
 from torch.optim import Optimizer
 
+from nnunetv2_d2net.training.demo import D2NetTrainerDemo
 from nnunetv2_d2net.training.modality_dropout import nnUNetTrainerModalityDropout
 from nnunetv2_d2net.training.modality_dropping import ModalityDroppingTrainer
 from nnunetv2_d2net.training.trainer import PAPER_WEIGHTS, D2NetTrainer
@@ -137,6 +138,6 @@ ALL_TRAINERS = {
     trainer.__name__: trainer
     for base in _TRAINERS
     for trainer in (base, *(_with_length(base, n_epochs) for n_epochs in LENGTHS))
-}
+} | {"D2NetTrainerDemo": D2NetTrainerDemo}
 globals().update(ALL_TRAINERS)
 __all__ = list(ALL_TRAINERS)  # pyright: ignore[reportUnsupportedDunderAll]

@@ -293,6 +293,12 @@ def test_spectrum_has_gradient_zero_at_zero():
     assert codes.grad.eq(0).all()
 
 
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_spectrum_of_half_precision_codes(generator, dtype):
+    codes = random_codes(generator, 3, 6, dtype=torch.float32).to(dtype)
+    assert torch.equal(amplitude_spectrum(codes), amplitude_spectrum(codes.float()))
+
+
 def test_dropping_frequency_0_ignores_a_constant_offset(generator):
     codes = random_codes(generator, 1, 3, 5, 8)
     valid = everything(codes)

@@ -1,0 +1,147 @@
+"""The whole path once, on phantom data: simulate, plan, preprocess, train briefly, predict every subset, tabulate."""
+
+import contextlib
+import json
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import SimpleITK as sitk
+import torch
+from nnunetv2.experiment_planning.plan_and_preprocess_api import (
+    extract_fingerprint_dataset,
+    plan_experiment_dataset,
+    preprocess_dataset,
+)
+from nnunetv2.run.run_training import get_trainer_from_args, maybe_load_checkpoint
+from tqdm import tqdm
+
+from nnunetv2_d2net.errors import UserError
+from nnunetv2_d2net.evaluation.case_picture import draw_case
+from nnunetv2_d2net.evaluation.subset_table import regions_of, score_subsets, write_tables
+from nnunetv2_d2net.phantom.dataset import PhantomSpec, write_phantom
+from nnunetv2_d2net.planning.planner import D2NetSmallPlanner
+from nnunetv2_d2net.prediction.predictor import D2NetPredictor
+from nnunetv2_d2net.prediction.subsets import predict_every_subset
+from nnunetv2_d2net.registration import announce_trainers
+
+DATASET = PhantomSpec(dataset_id=999, n_train=20, n_test=6, size="small", seed=0, name="D2NetDemo")
+PLANS, CONFIGURATION, TRAINER = "D2NetSmallPlans", "3d_fullres", "D2NetTrainerDemo"
+
+
+def run_demo(out: Path) -> str:
+    """Run every step that has not been done yet below ``out``.
+
+    Args:
+        out: Folder for everything, the log of nnU-Net's own words included; made if it does not exist.
+
+    Returns:
+        The table subset x region, as Markdown.
+
+    Raises:
+        UserError: The folder cannot be written, or holds something else.
+    """
+    out = out.resolve()
+    if out.exists() and any(out.iterdir()) and not (out / "nnUNet_raw").is_dir():
+        raise UserError(f"{out} is not empty and no demo: pass another folder with --out")
+    for kind in ("raw", "preprocessed", "results"):
+        folder = out / f"nnUNet_{kind}"
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise UserError(f"cannot write {folder}: pass another folder with --out ({error.strerror})") from error
+        os.environ[f"nnUNet_{kind}"] = str(folder)
+    announce_trainers()
+    os.environ.setdefault("nnUNet_n_proc_DA", "1")
+    log = out / "nnunet.log"
+
+    raw = _simulate(out)
+    with tqdm(total=3, desc="plan and preprocess", unit="step") as bar:
+        _plan_and_preprocess(out, log, bar)
+    model = _train(out, log)
+    predictions = _predict(model, raw, out, log)
+    return _tabulate(predictions, raw, out)
+
+
+def _simulate(out: Path) -> Path:
+    return write_phantom(out / "nnUNet_raw", DATASET, processes=os.cpu_count() or 1, resume=True)
+
+
+def _plan_and_preprocess(out: Path, log: Path, bar: tqdm) -> None:
+    folder = out / "nnUNet_preprocessed" / DATASET.folder_name
+    processes = os.cpu_count() or 1
+    done = folder / "preprocessed"
+    with _quiet(log):
+        if not done.exists():
+            extract_fingerprint_dataset(DATASET.dataset_id, num_processes=processes, show_progress_bar=False)
+        bar.update()
+        if not done.exists():
+            plan_experiment_dataset(DATASET.dataset_id, D2NetSmallPlanner)
+        bar.update()
+        if not done.exists():
+            preprocess_dataset(
+                DATASET.dataset_id, PLANS, (CONFIGURATION,), num_processes=(processes,), show_progress_bar=False
+            )
+            done.touch()
+        bar.update()
+
+
+def _train(out: Path, log: Path) -> Path:
+    model = out / "nnUNet_results" / DATASET.folder_name / f"{TRAINER}__{PLANS}__{CONFIGURATION}"
+    if (model / "fold_all" / "checkpoint_final.pth").is_file():
+        return model
+    resume = (model / "fold_all" / "checkpoint_latest.pth").is_file()
+    torch.set_num_threads(os.cpu_count() or 1)
+    with _quiet(log):
+        trainer = get_trainer_from_args(
+            str(DATASET.dataset_id), CONFIGURATION, "all", TRAINER, PLANS, resume, device=_device()
+        )
+        maybe_load_checkpoint(trainer, resume, validation_only=False)
+        trainer.run_training()
+    return model
+
+
+def _predict(model: Path, raw: Path, out: Path, log: Path) -> Path:
+    predictor = D2NetPredictor(use_mirroring=False, device=_device(), allow_tqdm=False)
+    with _quiet(log):
+        predictor.initialize_from_trained_model_folder(str(model), ("all",))
+    cases: dict[str, list[str]] = {}
+    for path in sorted((raw / "imagesTs").glob("*.nii.gz")):
+        cases.setdefault(path.name[: -len("_0000.nii.gz")], []).append(str(path))
+    with contextlib.redirect_stdout(log.open("a")):
+        predict_every_subset(predictor, cases, out / "predictions")
+    return out / "predictions"
+
+
+def _tabulate(predictions: Path, raw: Path, out: Path) -> str:
+    dataset_json = json.loads((raw / "dataset.json").read_text())
+    scores = score_subsets(predictions, raw / "labelsTs", dataset_json)
+    names = list(dataset_json["channel_names"].values())
+    complete, incomplete = "+".join(names), "+".join(name for name in names if name != "T1ce")
+    case = max({s.case for s in scores if s.subset == complete}, key=lambda c: _size(raw / "labelsTs", c))
+    draw_case(
+        out / "demo.png",
+        images={name: raw / "imagesTs" / f"{case}_{i:04d}.nii.gz" for i, name in enumerate(names)},
+        segmentations={
+            "reference": raw / "labelsTs" / f"{case}.nii.gz",
+            "all modalities": predictions / complete / f"{case}.nii.gz",
+            "without T1ce": predictions / incomplete / f"{case}.nii.gz",
+        },
+        regions=regions_of(dataset_json),
+    )
+    return write_tables(scores, out)
+
+
+def _size(labels: Path, case: str) -> int:
+    return int((sitk.GetArrayViewFromImage(sitk.ReadImage(str(labels / f"{case}.nii.gz"))) > 0).sum())
+
+
+def _device() -> torch.device:
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
+@contextlib.contextmanager
+def _quiet(log: Path) -> Iterator[None]:
+    """Send what nnU-Net prints to a file; progress bars go to stderr and stay."""
+    with log.open("a") as file, contextlib.redirect_stdout(file):
+        yield

@@ -1,0 +1,1 @@
+"""Scores of predictions, for every subset of the modalities."""
