@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import SimpleITK as sitk
+import torch
 
 
 @dataclass(frozen=True)
@@ -110,3 +111,10 @@ def nnunet_folders(tmp_path_factory: pytest.TempPathFactory):
         patch.setenv("OMP_NUM_THREADS", "2")
         patch.delenv("nnUNet_extTrainer", raising=False)
         yield root
+
+
+@pytest.fixture(autouse=True)
+def seed():
+    """Give every test the same random numbers, whatever ran before it."""
+    torch.manual_seed(0)
+    np.random.seed(0)  # noqa: NPY002 - nnU-Net draws from it

@@ -80,7 +80,10 @@ def mean_table(scores: Sequence[Score]) -> list[list[str]]:
         [fmean(s.dice for s in scores if (s.subset, s.region) == (subset, region)) for region in regions]
         for subset in subsets
     ]
-    rows = [*zip(subsets, means, strict=True), (f"mean of {len(subsets)}", [fmean(c) for c in zip(*means, strict=True)])]
+    rows = [
+        *zip(subsets, means, strict=True),
+        (f"mean of {len(subsets)}", [fmean(c) for c in zip(*means, strict=True)]),
+    ]
     return [
         ["available", *regions, "mean"],
         *([name, *(f"{value:.3f}" for value in [*values, fmean(values)])] for name, values in rows),

@@ -206,4 +206,3 @@ def _parts_of(unet: nn.Module) -> tuple[Encoder, UNetDecoder]:
 def count_parameters(module: nn.Module) -> int:
     """Return how many numbers the module learns."""
     return sum(parameter.numel() for parameter in module.parameters() if parameter.requires_grad)
-

@@ -106,7 +106,13 @@ class ImageDecoder(nn.Module):
     """
 
     def __init__(
-        self, encoder: Encoder, code_length: int, *, width_factor: float = 0.25, output_level: int = 1, skips: bool = False
+        self,
+        encoder: Encoder,
+        code_length: int,
+        *,
+        width_factor: float = 0.25,
+        output_level: int = 1,
+        skips: bool = False,
     ) -> None:
         super().__init__()
         self.n_stages = len(encoder.output_channels)
@@ -169,4 +175,3 @@ class AbsentCodes(nn.Module):
     def forward(self, codes: Tensor, available: Tensor) -> Tensor:
         """Return codes ``(B, M, G, N)``, those of unavailable modalities replaced."""
         return torch.where(available[..., None, None], codes, self.embedding[:, None].to(codes.dtype))
-

@@ -8,7 +8,7 @@ import torch
 from nnunetv2_d2net.losses import adt_kd
 from nnunetv2_d2net.losses.adt_kd import adt_kd_losses, affinity, feature_distillation_loss, logit_distillation_loss
 
-SIZES_3D = ([(2, 4, 2), (2, 2, 1), (1, 1, 1)], [(2, 4, 2), (1, 2, 2)])
+SIZES_3D = ([(2, 4, 2), (2, 2, 1), (1, 2, 1)], [(2, 4, 2), (1, 2, 2)])
 SIZES_2D = ([(4, 4)], [(4, 4), (2, 4), (2, 2)])
 
 

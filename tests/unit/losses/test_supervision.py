@@ -160,6 +160,14 @@ def test_auxiliary_with_an_empty_or_full_region(filled):
     assert logits.grad.isfinite().all()
 
 
+def test_auxiliary_is_exact_for_a_sure_and_wrong_teacher():
+    logits = torch.full((1, 1, 2, 2), 200.0, requires_grad=True)
+    loss = auxiliary_loss([logits], [Target(torch.zeros(1, 1, 2, 2), None)], [1.0])
+    loss.backward()
+    assert loss.item() == pytest.approx(200)
+    assert logits.grad.sum().item() == pytest.approx(1)
+
+
 def test_auxiliary_needs_one_weight_per_target():
     target = Target(torch.zeros(1, 1, 2, 2), None)
     with pytest.raises(ValueError, match="zip"):
@@ -234,9 +242,10 @@ def test_gradcheck(generator, regions):
 
 
 @pytest.mark.parametrize("dtype", HALVES)
-def test_half_precision_and_autocast_change_nothing(generator, dtype):
+@pytest.mark.parametrize("scale", [1.0, 1e4])
+def test_half_precision_and_autocast_change_nothing(generator, dtype, scale):
     teacher, student = (
-        (1e4 * normal(generator, 1, 2, 4, 4, dtype=torch.float32)).to(dtype).requires_grad_() for _ in range(2)
+        (scale * normal(generator, 1, 2, 4, 4, dtype=torch.float32)).to(dtype).requires_grad_() for _ in range(2)
     )
     target = random_target(generator, (1, 2, 4, 4), with_ignore=True)
 
@@ -252,6 +261,7 @@ def test_half_precision_and_autocast_change_nothing(generator, dtype):
     with torch.autocast("cpu", torch.bfloat16):
         values = losses(teacher, student)
     values.sum().backward()
+    assert auxiliary_loss([teacher], [target], [1.0]).dtype == torch.float32  # without autocast too
     assert values.dtype == torch.float32
     assert values.isfinite().all()
     assert torch.equal(values, losses(teacher.detach().float(), student.detach().float()))

@@ -1,0 +1,79 @@
+"""Which loss reaches which part: the map of method and paper, and no parameter without a gradient."""
+
+import pytest
+import torch
+
+from nnunetv2_d2net.losses.d2net_loss import D2NetLoss
+
+PARTS = {
+    "E_M": "modality_encoder.",
+    "E_T": "encoder.",
+    "E_TM": "modality_projection.",
+    "E_R": "content_reconstruction.",
+    "Fusion": "fusion.",
+    "D_R": "image_decoder.",
+    "D_S": "decoder.",
+    "D_T": "teacher.",
+    "banks": "feature_banks.",
+    "embedding": "absent_codes.",
+}
+REACHED = {
+    "sc": {"E_M"},
+    "fc": {"E_M"},
+    "rec": {"E_M", "E_T", "D_R", "embedding"},
+    "seg": {"E_M", "E_T", "E_TM", "E_R", "Fusion", "D_S", "embedding"},
+    "aux": {"E_M", "E_T", "E_TM", "E_R", "D_T", "embedding"},
+    "consis": {"E_M", "E_T", "E_TM", "E_R", "Fusion", "D_S", "D_T", "embedding"},
+    "kd_feature": {"E_M", "E_T", "E_TM", "E_R", "Fusion", "D_S", "D_T", "banks", "embedding"},
+    "kd_logit": {"E_M", "E_T", "E_TM", "E_R", "Fusion", "D_S", "D_T", "embedding"},
+}
+
+
+def segmentation_loss(logits, target):
+    """Cross-entropy with nnU-Net's deep-supervision weights: the lowest level has none."""
+    weights = [1.0] * (len(logits) - 1) + [0.0]
+    losses = [torch.nn.functional.binary_cross_entropy_with_logits(x, y) for x, y in zip(logits, target, strict=True)]
+    return sum(w * loss for w, loss in zip(weights, losses, strict=True))
+
+
+def part_of(name: str) -> str:
+    return next(part for part, prefix in PARTS.items() if name.startswith(prefix))
+
+
+@pytest.fixture
+def setting(strides, make_d2net, make_images):
+    network = make_d2net(strides)
+    images = make_images(strides)
+    available = torch.tensor([[True, True, False, True], [True, False, True, True]])
+    loss = D2NetLoss(segmentation_loss, {}, regions=True, ignore_label=None, level_weights=(1.0, 0.0))
+    outputs = network(images, available)
+    target = [(torch.rand_like(x) > 0.5).float() for x in outputs.student_logits]
+    present = torch.ones(2, 4, dtype=torch.bool)
+    return network, loss, loss.terms(outputs, target, images, present), (outputs, target, images, present)
+
+
+@pytest.mark.parametrize("term", REACHED)
+def test_each_term_reaches_exactly_its_parts(term, setting):
+    network, _, terms, _ = setting
+    names, parameters = zip(*network.named_parameters(), strict=True)
+    gradients = torch.autograd.grad(terms[term], parameters, allow_unused=True, retain_graph=True)
+    reached = {part_of(n) for n, g in zip(names, gradients, strict=True) if g is not None and g.abs().sum() > 0}
+    assert reached == REACHED[term]
+
+
+def test_every_parameter_has_a_gradient(setting):
+    network, loss, _, arguments = setting
+    loss(*arguments).backward()
+    without = [name for name, p in network.named_parameters() if p.grad is None or not p.grad.abs().sum() > 0]
+    assert without == []
+    assert all(torch.isfinite(p.grad).all() for p in network.parameters())
+
+
+def test_weight_zero_removes_a_gradient_exactly(setting):
+    network, loss, _, arguments = setting
+    loss.set_weights(dict.fromkeys(("sc", "fc", "rec", "kd_feature", "kd_logit", "aux", "consis"), 0.0))
+    loss(*arguments).backward()
+    for name, parameter in network.named_parameters():
+        if part_of(name) in ("D_R", "D_T", "banks"):
+            assert parameter.grad is not None  # DDP wants every parameter used
+            assert (parameter.grad == 0).all()
