@@ -18,6 +18,7 @@ from pathlib import Path
 from statistics import fmean
 
 import torch
+from nnunetv2.run.run_training import get_trainer_from_args, maybe_load_checkpoint
 
 from nnunetv2_d2net.evaluation.subset_table import Score, markdown_table, score_subsets, write_tables
 from nnunetv2_d2net.prediction.predictor import D2NetPredictor
@@ -61,8 +62,6 @@ def main() -> None:
 
 def train(arm: str, args: argparse.Namespace) -> None:
     """Train one arm in this process; note its time and peak memory."""
-    from nnunetv2.run.run_training import get_trainer_from_args, maybe_load_checkpoint
-
     resume = (model_folder(arm, args) / "fold_all" / "checkpoint_latest.pth").is_file()
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     begin = time.time()

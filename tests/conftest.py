@@ -1,13 +1,13 @@
 """Tiny data sets and the nnU-Net environment that the integration tests share."""
 
 import json
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 import pytest
 import SimpleITK as sitk
-import torch
 
 
 @dataclass(frozen=True)
@@ -97,24 +97,18 @@ def _write(array: np.ndarray, spec: RawDataset, path: Path) -> None:
     sitk.WriteImage(image, str(path))
 
 
-@pytest.fixture(scope="module")
-def nnunet_folders(tmp_path_factory: pytest.TempPathFactory):
-    """Point nnU-Net's variables at empty folders for the tests of one module; no variable of the caller's survives."""
-    root = tmp_path_factory.mktemp("nnunet")
+@contextmanager
+def nnunet_environment(root: Path):
+    """Point nnU-Net's variables at folders below ``root``; no variable of the caller's survives."""
     with pytest.MonkeyPatch.context() as patch:
         for name in ("raw", "preprocessed", "results"):
-            (root / name).mkdir()
+            (root / name).mkdir(exist_ok=True)
             patch.setenv(f"nnUNet_{name}", str(root / name))
         patch.setenv("nnUNet_n_proc_DA", "1")
         patch.setenv("nnUNet_def_n_proc", "1")
         patch.setenv("nnUNet_compile", "f")
-        patch.setenv("OMP_NUM_THREADS", "2")
+        patch.setenv("OMP_NUM_THREADS", "1")
         patch.delenv("nnUNet_extTrainer", raising=False)
+        patch.delenv("D2NET_DEBUG", raising=False)
+        patch.delenv("D2NET_CPU_BFLOAT16", raising=False)
         yield root
-
-
-@pytest.fixture(autouse=True)
-def seed():
-    """Give every test the same random numbers, whatever ran before it."""
-    torch.manual_seed(0)
-    np.random.seed(0)  # noqa: NPY002 - nnU-Net draws from it

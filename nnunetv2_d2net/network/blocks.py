@@ -33,7 +33,10 @@ def adaptive_instance_norm(features: Tensor, gamma: Tensor, beta: Tensor) -> Ten
     return F.instance_norm(features) * (1 + gamma[axes]) + beta[axes]
 
 
-def conv_block(encoder: Encoder, in_channels: int, out_channels: int, kernel_size: Sequence[int]) -> nn.Module:
+KernelSize = int | Sequence[int]  # as in the plans
+
+
+def conv_block(encoder: Encoder, in_channels: int, out_channels: int, kernel_size: KernelSize) -> nn.Module:
     """Build convolution, normalization and activation as the encoder of the plans has them, without dropout.
 
     The convolution has no bias where a normalization follows, which would take it out again.
@@ -52,10 +55,9 @@ def conv_block(encoder: Encoder, in_channels: int, out_channels: int, kernel_siz
     )
 
 
-def same_conv(encoder: Encoder, in_channels: int, out_channels: int, kernel_size: Sequence[int]) -> nn.Module:
+def same_conv(encoder: Encoder, in_channels: int, out_channels: int, kernel_size: KernelSize) -> nn.Module:
     """Build a bias-free convolution of the encoder's dimension that keeps the size."""
-    padding = [k // 2 for k in kernel_size]
-    return encoder.conv_op(in_channels, out_channels, tuple(kernel_size), padding=padding, bias=False)
+    return encoder.conv_op(in_channels, out_channels, kernel_size, padding="same", bias=False)
 
 
 def point_conv(encoder: Encoder, in_channels: int, out_channels: int, *, bias: bool = False) -> nn.Module:

@@ -10,8 +10,13 @@ from torch import Tensor, nn
 from nnunetv2_d2net.modalities import infer_available, zero_missing
 from nnunetv2_d2net.network.blocks import LEAKY_SLOPE, Encoder, feature_map_sizes
 from nnunetv2_d2net.network.decoder import decode_with_features
-from nnunetv2_d2net.network.md_stage import AbsentCodes, ImageDecoder, ModalityEncoder, ModalityProjection
-from nnunetv2_d2net.network.md_stage import informative_slices
+from nnunetv2_d2net.network.md_stage import (
+    AbsentCodes,
+    ImageDecoder,
+    ModalityEncoder,
+    ModalityProjection,
+    informative_slices,
+)
 from nnunetv2_d2net.network.outputs import D2NetOutputs
 from nnunetv2_d2net.network.td_stage import BinaryTeacher, ContentReconstruction, FeatureBanks, Fusion, SkipModulation
 

@@ -7,8 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from nnunetv2_d2net.network.blocks import LEAKY_SLOPE, Encoder, adaptive_instance_norm
-from nnunetv2_d2net.network.blocks import point_conv, same_conv
+from nnunetv2_d2net.network.blocks import LEAKY_SLOPE, Encoder, adaptive_instance_norm, point_conv, same_conv
 
 
 class ModalityEncoder(nn.Module):
@@ -117,7 +116,7 @@ class ImageDecoder(nn.Module):
         super().__init__()
         self.n_stages = len(encoder.output_channels)
         self.output_level = min(output_level, self.n_stages - 1)
-        widths = [max(8, int(k * width_factor)) for k in encoder.output_channels]
+        widths = [max(4, int(k * width_factor)) for k in encoder.output_channels]
         levels = range(self.n_stages - 2, self.output_level - 1, -1)
         self.widths = [widths[level] for level in levels]
         self.reduce = point_conv(encoder, encoder.output_channels[-1], widths[-1])

@@ -8,8 +8,15 @@ import torch.nn.functional as F
 from dynamic_network_architectures.building_blocks.helper import get_matching_convtransp
 from torch import Tensor, nn
 
-from nnunetv2_d2net.network.blocks import LEAKY_SLOPE, Encoder, SqueezeExcite, adaptive_instance_norm
-from nnunetv2_d2net.network.blocks import conv_block, point_conv, same_conv
+from nnunetv2_d2net.network.blocks import (
+    LEAKY_SLOPE,
+    Encoder,
+    SqueezeExcite,
+    adaptive_instance_norm,
+    conv_block,
+    point_conv,
+    same_conv,
+)
 
 
 class TargetCodes(nn.Module):
@@ -43,7 +50,7 @@ class ContentReconstruction(nn.Module):
     ) -> None:
         super().__init__()
         self.n_targets = n_targets
-        self.width = max(8, int(encoder.output_channels[-1] * width_factor))
+        self.width = max(4, int(encoder.output_channels[-1] * width_factor))
         self.n_blocks = n_blocks
         self.reduce = point_conv(encoder, encoder.output_channels[-1], self.width)
         self.convs = nn.ModuleList(
@@ -118,7 +125,7 @@ class BinaryTeacher(nn.Module):
     def __init__(self, encoder: Encoder, n_targets: int, width_in: int, *, width_factor: float = 0.25) -> None:
         super().__init__()
         self.n_targets = n_targets
-        self.widths = [max(8, int(k * width_factor)) for k in encoder.output_channels[:-1]]
+        self.widths = [max(4, int(k * width_factor)) for k in encoder.output_channels[:-1]]
         below = [*self.widths[1:], width_in]
         self.levels = nn.ModuleList(
             TeacherLevel(encoder, level, below[level], width) for level, width in enumerate(self.widths)

@@ -89,12 +89,12 @@ class D2NetResEncPlanner(D2NetPlanner, ResEncUNetPlanner):
 
 
 class D2NetSmallPlanner(D2NetPlanner):
-    """Plan a small U-Net with small patches, to try everything on a CPU; half of nnU-Net's feature channels."""
+    """Plan a small U-Net with small patches, to try everything on a CPU; a quarter of nnU-Net's feature channels."""
 
     def __init__(
         self,
         dataset_name_or_id: str | int,
-        gpu_memory_target_in_gb: float = 0.16,
+        gpu_memory_target_in_gb: float = 0.09,
         preprocessor_name: str = "DefaultPreprocessor",
         plans_name: str = "D2NetSmallPlans",
         overwrite_target_spacing: list[float] | tuple[float, ...] | None = None,
@@ -108,7 +108,7 @@ class D2NetSmallPlanner(D2NetPlanner):
             overwrite_target_spacing,
             suppress_transpose,
         )
-        self.UNet_base_num_features = 16
+        self.UNet_base_num_features = 8
 
 
 __all__ = ["D2NetPlanner", "D2NetResEncPlanner", "D2NetSmallPlanner"]

@@ -4,7 +4,7 @@ import functools
 import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any, ClassVar
+from typing import Any, ClassVar, cast
 
 import torch
 import torch.distributed as dist
@@ -47,6 +47,8 @@ class D2NetTrainer(ModalityDroppingTrainer):
     loss_weights: ClassVar[Mapping[str, float]] = GENTLE_WEIGHTS
     loss_ramps: ClassVar[Mapping[str, float]] = {"rec": 0.1}
 
+    objective: D2NetLoss
+
     def __init__(
         self,
         plans: dict,
@@ -85,20 +87,21 @@ class D2NetTrainer(ModalityDroppingTrainer):
 
     def _build_loss(self) -> D2NetLoss:
         segmentation_loss = super()._build_loss()
-        return D2NetLoss(
+        self.objective = D2NetLoss(
             segmentation_loss,
             self.loss_weights,
             regions=self.label_manager.has_regions,
             ignore_label=self.label_manager.ignore_label,
-            level_weights=segmentation_loss.weight_factors if self.enable_deep_supervision else (1.0,),
+            level_weights=getattr(segmentation_loss, "weight_factors", (1.0,)),
         )
+        return self.objective
 
     @contextmanager
     def conditioned_on(self, images: Tensor, present: Tensor, available: Tensor) -> Iterator[None]:
         """Hand the masks to the network and the images before dropping to the loss, for one step."""
         network, loss = self.network, self.loss
         self.network = _ConditionedNetwork(network, available, bfloat16=self._use_bfloat16())
-        self.loss = functools.partial(loss, images=images, present=present)
+        self.loss = functools.partial(self.objective, images=images, present=present)
         try:
             yield
         finally:
@@ -106,12 +109,12 @@ class D2NetTrainer(ModalityDroppingTrainer):
 
     def train_step(self, batch: dict) -> dict:
         """Do one step; the first of an epoch also measures what each loss term does to the encoder."""
-        self.loss.set_weights(self.current_weights())
+        self.objective.set_weights(self.current_weights())
         if self.train_step_index == 0:
             self._log_gradient_shares(batch)
         self.train_step_index += 1
         outputs = super().train_step(batch)
-        self.term_sums += self.loss.last_terms
+        self.term_sums += self.objective.last_terms
         return outputs
 
     def current_weights(self) -> dict[str, float]:
@@ -173,7 +176,7 @@ class D2NetTrainer(ModalityDroppingTrainer):
     def bare_network(self) -> D2Net:
         """The network without the wrappers of DDP and torch.compile."""
         network = self.network.module if isinstance(self.network, DistributedDataParallel) else self.network
-        return network._orig_mod if isinstance(network, OptimizedModule) else network  # noqa: SLF001
+        return cast(D2Net, network._orig_mod if isinstance(network, OptimizedModule) else network)
 
     def _log_gradient_shares(self, batch: dict) -> None:
         images = batch["data"].to(self.device)
@@ -183,7 +186,7 @@ class D2NetTrainer(ModalityDroppingTrainer):
         scale = self.grad_scaler.get_scale() if self.grad_scaler is not None else 1.0
         with torch.autocast(self.device.type, enabled=self.device.type == "cuda"):
             outputs = self.bare_network(images, present)
-        terms = self.loss.terms(outputs, target, images, present)
+        terms = self.objective.terms(outputs, target, images, present)
         weighted = {term: terms[term] * weight for term, weight in {"seg": 1.0, **self.current_weights()}.items()}
         self._log("gradient_share", gradient_shares(weighted, self.bare_network.encoder, scale))
 

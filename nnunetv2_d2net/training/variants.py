@@ -1,12 +1,14 @@
 """Every trainer that nnU-Net can find by name: lengths, the paper's settings, and the ablations of its Table II."""
 
 import math
+from collections.abc import Mapping
 from typing import ClassVar
 
 import torch
 from nnunetv2.training.lr_scheduler.polylr import PolyLRScheduler
 from torch.optim import Optimizer
 
+from nnunetv2_d2net.network.d2net import D2NetOptions
 from nnunetv2_d2net.training.demo import D2NetTrainerDemo
 from nnunetv2_d2net.training.modality_dropout import nnUNetTrainerModalityDropout
 from nnunetv2_d2net.training.modality_dropping import ModalityDroppingTrainer
@@ -23,8 +25,8 @@ class D2NetTrainerPaper(D2NetTrainer):
 
     p_complete: ClassVar[float] = 0.0
     n_epochs: ClassVar[int | None] = 400
-    loss_weights = PAPER_WEIGHTS
-    loss_ramps: ClassVar[dict[str, float]] = {}
+    loss_weights: ClassVar[Mapping[str, float]] = PAPER_WEIGHTS
+    loss_ramps: ClassVar[Mapping[str, float]] = {}
 
     def configure_optimizers(self) -> tuple[Optimizer, PolyLRScheduler]:
         """Return Adam with the paper's learning rate and weight decay."""
@@ -43,71 +45,77 @@ class D2NetTrainerPaper(D2NetTrainer):
         super()._set_batch_size_and_oversample()
 
 
+def _keep(*terms: str) -> Mapping[str, float]:
+    """D2NetTrainer's weights, where of the four losses that Table II ablates only these are left."""
+    dropped = {"sc", "fc", "kd_feature", "kd_logit"} - set(terms)
+    return {**D2NetTrainer.loss_weights, **dict.fromkeys(dropped, 0.0)}
+
+
 class D2NetTrainerNoSFMCNoKD(D2NetTrainer):
     """Table II, row 1: neither contrastive nor distillation losses."""
 
-    loss_weights = {**D2NetTrainer.loss_weights, "sc": 0.0, "fc": 0.0, "kd_feature": 0.0, "kd_logit": 0.0}
+    loss_weights: ClassVar[Mapping[str, float]] = _keep()
 
 
-class D2NetTrainerOnlySC(D2NetTrainerNoSFMCNoKD):
-    """Table II, row 2: of the contrastive and distillation losses only the spatial contrastive one."""
+class D2NetTrainerOnlySC(D2NetTrainer):
+    """Table II, row 2: only the spatial contrastive loss."""
 
-    loss_weights = {**D2NetTrainerNoSFMCNoKD.loss_weights, "sc": D2NetTrainer.loss_weights["sc"]}
+    loss_weights: ClassVar[Mapping[str, float]] = _keep("sc")
 
 
-class D2NetTrainerOnlyFC(D2NetTrainerNoSFMCNoKD):
-    """Table II, row 3: of the contrastive and distillation losses only the frequency contrastive one."""
+class D2NetTrainerOnlyFC(D2NetTrainer):
+    """Table II, row 3: only the frequency contrastive loss."""
 
-    loss_weights = {**D2NetTrainerNoSFMCNoKD.loss_weights, "fc": D2NetTrainer.loss_weights["fc"]}
+    loss_weights: ClassVar[Mapping[str, float]] = _keep("fc")
 
 
 class D2NetTrainerNoKD(D2NetTrainer):
     """Table II, row 4: both contrastive losses, no distillation."""
 
-    loss_weights = {**D2NetTrainer.loss_weights, "kd_feature": 0.0, "kd_logit": 0.0}
+    loss_weights: ClassVar[Mapping[str, float]] = _keep("sc", "fc")
 
 
-class D2NetTrainerOnlyKDFeature(D2NetTrainerNoSFMCNoKD):
-    """Table II, row 5: of the contrastive and distillation losses only feature distillation."""
+class D2NetTrainerOnlyKDFeature(D2NetTrainer):
+    """Table II, row 5: only feature distillation."""
 
-    loss_weights = {**D2NetTrainerNoSFMCNoKD.loss_weights, "kd_feature": D2NetTrainer.loss_weights["kd_feature"]}
+    loss_weights: ClassVar[Mapping[str, float]] = _keep("kd_feature")
 
 
-class D2NetTrainerOnlyKDLogit(D2NetTrainerNoSFMCNoKD):
-    """Table II, row 6: of the contrastive and distillation losses only logit distillation."""
+class D2NetTrainerOnlyKDLogit(D2NetTrainer):
+    """Table II, row 6: only logit distillation."""
 
-    loss_weights = {**D2NetTrainerNoSFMCNoKD.loss_weights, "kd_logit": D2NetTrainer.loss_weights["kd_logit"]}
+    loss_weights: ClassVar[Mapping[str, float]] = _keep("kd_logit")
 
 
 class D2NetTrainerNoSFMC(D2NetTrainer):
     """Table II, row 7: both distillation losses, no contrastive ones."""
 
-    loss_weights = {**D2NetTrainer.loss_weights, "sc": 0.0, "fc": 0.0}
+    loss_weights: ClassVar[Mapping[str, float]] = _keep("kd_feature", "kd_logit")
 
 
 class D2NetTrainerSegOnly(D2NetTrainer):
     """D2-Net's network with nnU-Net's segmentation loss alone."""
 
-    loss_weights: ClassVar[dict[str, float]] = dict.fromkeys(D2NetTrainer.loss_weights, 0.0)
+    loss_weights: ClassVar[Mapping[str, float]] = dict.fromkeys(D2NetTrainer.loss_weights, 0.0)
 
 
 class D2NetTrainerPaperWeights(D2NetTrainer):
     """D2NetTrainer with the paper's weights, all 1 and not ramped, on nnU-Net's schedule."""
 
-    loss_weights = PAPER_WEIGHTS
-    loss_ramps: ClassVar[dict[str, float]] = {}
+    loss_weights: ClassVar[Mapping[str, float]] = PAPER_WEIGHTS
+    loss_ramps: ClassVar[Mapping[str, float]] = {}
 
 
 class D2NetTrainerModulatedSkips(D2NetTrainer):
     """D2NetTrainer whose tumor-specific codes also modulate the student's skips."""
 
-    network_options = D2NetTrainer.network_options._replace(modulate_skips=True)
+    network_options: ClassVar[D2NetOptions] = D2NetTrainer.network_options._replace(modulate_skips=True)
 
 
 class D2NetTrainerIndependentEncoders(D2NetTrainer):
     """D2NetTrainer with one modality encoder per modality, as the paper says."""
 
-    network_options = D2NetTrainer.network_options._replace(independent_encoders=True)
+    network_options: ClassVar[D2NetOptions] = D2NetTrainer.network_options._replace(independent_encoders=True)
 
 
 _TRAINERS: tuple[type[ModalityDroppingTrainer], ...] = (

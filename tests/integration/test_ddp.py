@@ -1,0 +1,118 @@
+"""Two processes under DistributedDataParallel as nnU-Net uses it: every parameter must take part in every step."""
+
+from itertools import pairwise
+from pathlib import Path
+
+import pytest
+import torch
+import torch.distributed as dist
+from dynamic_network_architectures.architectures.unet import PlainConvUNet
+from nnunetv2.training.loss.compound_losses import DC_and_BCE_loss
+from nnunetv2.training.loss.deep_supervision import DeepSupervisionWrapper
+from nnunetv2.training.loss.dice import MemoryEfficientSoftDiceLoss
+from torch import nn
+from torch.nn.parallel import DistributedDataParallel
+
+from nnunetv2_d2net.losses.d2net_loss import LOSS_TERMS, D2NetLoss
+from nnunetv2_d2net.network.d2net import D2Net, D2NetOptions
+
+N_MODALITIES = 3
+N_REGIONS = 2
+PATCH = (16, 16, 16)
+N_STAGES = 3
+N_STEPS = 3
+OWN_TERMS = tuple(term for term in LOSS_TERMS if term != "seg")
+ALL_ZERO = dict.fromkeys(OWN_TERMS, 0.0)
+WEIGHTS = {
+    "all": dict.fromkeys(OWN_TERMS, 1.0),
+    "none": ALL_ZERO,
+    **{f"only {term}": {**ALL_ZERO, term: 1.0} for term in OWN_TERMS},
+    **{f"no {term}": {**ALL_ZERO, **dict.fromkeys(OWN_TERMS, 1.0), term: 0.0} for term in OWN_TERMS},
+}
+# Per step and rank, the modalities of its two cases: ranks lack different ones, one at a time or all but one.
+AVAILABLE = (
+    (((1, 1, 1), (1, 1, 1)), ((1, 0, 0), (1, 0, 0))),
+    (((0, 1, 0), (0, 0, 1)), ((1, 1, 0), (0, 1, 1))),
+    (((0, 0, 1), (0, 0, 1)), ((1, 0, 0), (1, 0, 0))),
+)
+
+
+def build_network(**options) -> D2Net:
+    torch.manual_seed(0)
+    unet = PlainConvUNet(
+        N_MODALITIES,
+        N_STAGES,
+        (4, 6, 8),
+        nn.Conv3d,
+        3,
+        (1, 2, 2),
+        1,
+        N_REGIONS,
+        1,
+        conv_bias=True,
+        norm_op=nn.InstanceNorm3d,
+        norm_op_kwargs={"eps": 1e-5, "affine": True},
+        nonlin=nn.LeakyReLU,
+        deep_supervision=True,
+    )
+    return D2Net(unet, N_MODALITIES, D2NetOptions(**options))
+
+
+def build_loss(weights) -> D2NetLoss:
+    """The loss on regions as nnU-Net builds it for DDP: batch Dice over both ranks, the coarsest level without weight."""
+    dice = {"batch_dice": True, "do_bg": True, "smooth": 1e-5, "ddp": True}
+    level_weights = (1.0, 0.0)
+    segmentation = DeepSupervisionWrapper(
+        DC_and_BCE_loss({}, dice, use_ignore_label=False, dice_class=MemoryEfficientSoftDiceLoss), level_weights
+    )
+    return D2NetLoss(segmentation, weights, regions=True, ignore_label=None, level_weights=level_weights)
+
+
+def draw_batch(rank: int, step: int):
+    generator = torch.Generator().manual_seed(10 * step + rank)
+    images = torch.randn(2, N_MODALITIES, *PATCH, generator=generator)
+    target = (torch.rand(2, N_REGIONS, *PATCH, generator=generator) < 0.3).float()
+    return images, [target, target[..., ::2, ::2, ::2]], torch.tensor(AVAILABLE[step][rank]).bool()
+
+
+def assert_equal_on_all_ranks(values: torch.Tensor, what: str) -> None:
+    gathered = [torch.empty_like(values) for _ in range(dist.get_world_size())]
+    dist.all_gather(gathered, values)
+    for one, other in pairwise(gathered):
+        assert torch.equal(one, other), what
+
+
+def train(rank: int, case: str, weights, **options) -> None:
+    network = DistributedDataParallel(build_network(**options))
+    loss, optimizer = build_loss(weights), torch.optim.SGD(network.parameters(), 1e-2)
+    for step in range(N_STEPS):
+        images, target, available = draw_batch(rank, step)
+        optimizer.zero_grad()
+        total = loss(network(images, available), target, images=images, present=torch.ones_like(available))
+        total.backward()
+        for name, parameter in network.named_parameters():
+            assert parameter.grad is not None, (case, step, name)
+            assert parameter.grad.isfinite().all(), (case, step, name)
+        gradient = torch.cat([parameter.grad.flatten() for parameter in network.parameters()])
+        assert gradient.any(), (case, step)
+        assert_equal_on_all_ranks(gradient, f"{case}: the gradients of step {step} differ between the ranks")
+        optimizer.step()
+
+
+def train_all(rank: int, world_size: int, store: str) -> None:
+    torch.set_num_threads(1)
+    dist.init_process_group("gloo", init_method=f"file://{store}", rank=rank, world_size=world_size)
+    try:
+        for case, weights in WEIGHTS.items():
+            train(rank, case, weights)
+        train(rank, "modulated skips", WEIGHTS["none"], modulate_skips=True)
+        train(rank, "independent encoders", WEIGHTS["none"], independent_encoders=True)
+    finally:
+        dist.destroy_process_group()
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not dist.is_gloo_available(), reason="torch without gloo")
+def test_no_parameter_is_unused_whatever_the_weights_and_whatever_is_missing(tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(str(Path(__file__).parents[2]))  # the processes import this file by its name
+    torch.multiprocessing.spawn(train_all, args=(2, str(tmp_path / "store")), nprocs=2)
