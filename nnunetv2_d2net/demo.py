@@ -1,5 +1,9 @@
 """The whole path once, on phantom data: simulate, plan, preprocess, train briefly, predict every subset, tabulate."""
 
+# pyright: reportIncompatibleMethodOverride=false, reportOptionalMemberAccess=false, reportArgumentType=false
+# pyright: reportFunctionMemberAccess=false, reportOptionalSubscript=false
+# nnU-Net declares attributes as None until they are initialized, and narrower types than it uses.
+
 import contextlib
 import json
 import os

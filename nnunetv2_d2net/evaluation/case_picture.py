@@ -6,6 +6,7 @@ import matplotlib as mpl
 import numpy as np
 import SimpleITK as sitk
 from matplotlib.axes import Axes
+from matplotlib.colors import ListedColormap
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
@@ -37,9 +38,7 @@ def draw_case(
         _show(axis, background, title)
         for color, values in zip(COLORS, regions.values(), strict=False):
             mask = np.isin(label[z], values)
-            axis.imshow(
-                np.where(mask, 1.0, np.nan), cmap=mpl.colors.ListedColormap([color]), alpha=0.65, origin="lower"
-            )
+            axis.imshow(np.where(mask, 1.0, np.nan), cmap=ListedColormap([color]), alpha=0.65, origin="lower")
     patches = [Patch(color=color, label=name) for color, name in zip(COLORS, regions, strict=False)]
     figure.legend(handles=patches, loc="lower center", ncols=len(patches), frameon=False, labelcolor="white")
     figure.subplots_adjust(0.005, 0.1, 0.995, 0.92, wspace=0.03)

@@ -1,6 +1,7 @@
 """Parts that several modules share: adaptive instance normalization, squeeze-and-excite, convolution blocks."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -8,6 +9,7 @@ from dynamic_network_architectures.building_blocks.plain_conv_encoder import Pla
 from dynamic_network_architectures.building_blocks.residual_encoders import ResidualEncoder
 from dynamic_network_architectures.building_blocks.simple_conv_blocks import ConvDropoutNormReLU
 from torch import Tensor, nn
+from torch.nn.modules.conv import _ConvNd
 
 Encoder = PlainConvEncoder | ResidualEncoder
 LEAKY_SLOPE = 0.01
@@ -33,7 +35,7 @@ def adaptive_instance_norm(features: Tensor, gamma: Tensor, beta: Tensor) -> Ten
     return F.instance_norm(features) * (1 + gamma[axes]) + beta[axes]
 
 
-KernelSize = int | Sequence[int]  # as in the plans
+KernelSize = int | list[int] | tuple[int, ...]  # as in the plans
 
 
 def conv_block(encoder: Encoder, in_channels: int, out_channels: int, kernel_size: KernelSize) -> nn.Module:
@@ -55,14 +57,16 @@ def conv_block(encoder: Encoder, in_channels: int, out_channels: int, kernel_siz
     )
 
 
-def same_conv(encoder: Encoder, in_channels: int, out_channels: int, kernel_size: KernelSize) -> nn.Module:
+def same_conv(encoder: Encoder, in_channels: int, out_channels: int, kernel_size: KernelSize) -> _ConvNd:
     """Build a bias-free convolution of the encoder's dimension that keeps the size."""
-    return encoder.conv_op(in_channels, out_channels, kernel_size, padding="same", bias=False)
+    conv_op: Any = encoder.conv_op
+    return conv_op(in_channels, out_channels, kernel_size, padding="same", bias=False)
 
 
-def point_conv(encoder: Encoder, in_channels: int, out_channels: int, *, bias: bool = False) -> nn.Module:
+def point_conv(encoder: Encoder, in_channels: int, out_channels: int, *, bias: bool = False) -> _ConvNd:
     """Build a convolution with kernel size 1 of the encoder's dimension."""
-    return encoder.conv_op(in_channels, out_channels, 1, bias=bias)
+    conv_op: Any = encoder.conv_op
+    return conv_op(in_channels, out_channels, 1, bias=bias)
 
 
 class SqueezeExcite(nn.Module):

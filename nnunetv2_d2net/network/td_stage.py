@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -102,18 +103,24 @@ class TeacherLevel(nn.Module):
     def __init__(self, encoder: Encoder, level: int, width_below: int, width: int) -> None:
         super().__init__()
         stride = tuple(encoder.strides[level + 1])
+        transposed: Any = get_matching_convtransp(conv_op=encoder.conv_op)
         kernel_size = encoder.kernel_sizes[level]
-        self.up = get_matching_convtransp(conv_op=encoder.conv_op)(width_below, width, stride, stride, bias=False)
+        self.up = transposed(width_below, width, stride, stride, bias=False)
         self.conv_up = same_conv(encoder, width, width, kernel_size)
         self.conv_skip = same_conv(encoder, encoder.output_channels[level], width, kernel_size)
         self.norm = encoder.norm_op(width, **(encoder.norm_op_kwargs or {})) if encoder.norm_op else nn.Identity()
         self.conv = conv_block(encoder, width, width, kernel_size)
         self.classifier = point_conv(encoder, width, 1, bias=True)
 
-    def forward(self, below: Tensor, skip: Tensor, n_targets: int) -> Tensor:
-        """Map ``(B * C, k, *coarse)`` and the skip ``(B, K, *fine)`` to ``(B * C, k', *fine)``."""
+    def forward(self, below: Tensor, skip: Tensor, n_targets: int) -> tuple[Tensor, Tensor]:
+        """Map ``(B * C, k, *coarse)`` and the skip ``(B, K, *fine)`` to features and logits.
+
+        Returns:
+            Features ``(B * C, k', *fine)`` and logits ``(B, C, *fine)``.
+        """
         merged = self.conv_up(self.up(below)).unflatten(0, (-1, n_targets)) + self.conv_skip(skip)[:, None]
-        return self.conv(F.leaky_relu(self.norm(merged.flatten(0, 1)), LEAKY_SLOPE))
+        features = self.conv(F.leaky_relu(self.norm(merged.flatten(0, 1)), LEAKY_SLOPE))
+        return features, self.classifier(features)[:, 0].unflatten(0, (-1, n_targets))
 
 
 class BinaryTeacher(nn.Module):
@@ -140,9 +147,9 @@ class BinaryTeacher(nn.Module):
         x = tumor_features
         logits, features = [], []
         for level, skip in zip(reversed(self.levels), reversed(skips[:-1]), strict=True):
-            x = level(x, skip, self.n_targets)
+            x, level_logits = level(x, skip, self.n_targets)
             features.append(x)
-            logits.append(level.classifier(x)[:, 0].unflatten(0, (-1, self.n_targets)))
+            logits.append(level_logits)
         return logits[::-1], features[::-1]
 
     def compute_conv_feature_map_size(self, sizes: Sequence[Sequence[int]]) -> int:
@@ -198,9 +205,8 @@ class SkipModulation(nn.Module):
 
     def reset(self) -> None:
         """Start as the identity; call after the weights have been initialized."""
-        for linear in self.linears:
-            nn.init.zeros_(linear.weight)
-            nn.init.zeros_(linear.bias)
+        for parameter in self.parameters():
+            nn.init.zeros_(parameter)
 
     def forward(self, skips: Sequence[Tensor], tumor_codes: Tensor) -> list[Tensor]:
         """Return the skips ``(B, K, *spatial)``, modulated by codes ``(B, C, N)``; the bottleneck is left alone."""

@@ -1,5 +1,9 @@
 """Predict cases with every subset of their modalities, one process, one preprocessing per case."""
 
+# pyright: reportIncompatibleMethodOverride=false, reportOptionalMemberAccess=false, reportArgumentType=false
+# pyright: reportFunctionMemberAccess=false, reportOptionalSubscript=false
+# nnU-Net declares attributes as None until they are initialized, and narrower types than it uses.
+
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -58,7 +62,7 @@ def predict_every_subset(
 
 def _preprocess(predictor: D2NetPredictor, files: list[str]) -> tuple[torch.Tensor, dict]:
     configuration = predictor.configuration_manager
-    preprocessor = configuration.preprocessor_class(verbose=False)  # pyright: ignore[reportOptionalMemberAccess]
+    preprocessor = configuration.preprocessor_class(verbose=False)
     data, _, properties = preprocessor.run_case(
         files, None, predictor.plans_manager, configuration, predictor.dataset_json
     )

@@ -1,5 +1,9 @@
 """What all trainers for missing modalities share: drawing subsets in training, and a fixed rotation in validation."""
 
+# pyright: reportIncompatibleMethodOverride=false, reportOptionalMemberAccess=false, reportArgumentType=false
+# pyright: reportFunctionMemberAccess=false, reportOptionalSubscript=false
+# nnU-Net declares attributes as None until they are initialized, and narrower types than it uses.
+
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager

@@ -1,5 +1,9 @@
 """D2NetTrainer: nnU-Net's training of D2-Net, its losses and what they do, epoch by epoch."""
 
+# pyright: reportIncompatibleMethodOverride=false, reportOptionalMemberAccess=false, reportArgumentType=false
+# pyright: reportFunctionMemberAccess=false, reportOptionalSubscript=false
+# nnU-Net declares attributes as None until they are initialized, and narrower types than it uses.
+
 import functools
 import os
 from collections.abc import Iterator, Mapping

@@ -13,6 +13,7 @@ import torch
 from nnunetv2.experiment_planning.plan_and_preprocess_entrypoints import plan_and_preprocess_entry
 from nnunetv2.run.run_training import run_training_entry
 from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
+from nnunetv2.utilities import utils
 
 from nnunetv2_d2net.cli.main import main
 from nnunetv2_d2net.registration import trainers_folder
@@ -125,6 +126,7 @@ def tiny_nnunet(root: Path):
         patch.setenv("nnUNet_extTrainer", str(trainers_folder()))
         patch.setenv("nnUNet_n_proc_DA", "0")  # augment in this process
         patch.setattr(multiprocessing, "get_context", lambda method=None: _ThreadsForProcesses(context_of(method)))
+        patch.setattr(utils, "Pool", ThreadPool)
         patch.setattr(multiprocessing, "cpu_count", lambda: 1)  # as many threads as nnU-Net gives torch
         patch.setattr(nnUNetTrainer, "on_train_start", on_train_start)
         yield root

@@ -12,7 +12,8 @@ from nnunetv2_d2net.training.diagnostics import gradient_shares, logit_changes
 @pytest.fixture
 def network():
     unet = PlainConvUNet(
-        3, 3, (8, 8, 8), nn.Conv2d, 3, ((1, 1), (2, 2), (2, 2)), 1, 2, 1, conv_bias=True, norm_op=nn.InstanceNorm2d, norm_op_kwargs={"affine": True},
+        3, 3, (8, 8, 8), nn.Conv2d, 3, ((1, 1), (2, 2), (2, 2)), 1, 2, 1, conv_bias=True,
+        norm_op=nn.InstanceNorm2d, norm_op_kwargs={"affine": True},
         nonlin=nn.LeakyReLU, nonlin_kwargs={"inplace": True}, deep_supervision=True,
     )  # fmt: skip
     return D2Net(unet, 3).eval()
