@@ -13,7 +13,6 @@ import os
 import resource
 import subprocess
 import sys
-import time
 from pathlib import Path
 from statistics import fmean
 
@@ -64,7 +63,6 @@ def train(arm: str, args: argparse.Namespace) -> None:
     """Train one arm in this process; note its time and peak memory."""
     resume = (model_folder(arm, args) / "fold_all" / "checkpoint_latest.pth").is_file()
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    begin = time.time()
     trainer = get_trainer_from_args(
         str(args.dataset_id), args.configuration, "all", arm, args.plans, resume, device=device
     )
@@ -73,7 +71,9 @@ def train(arm: str, args: argparse.Namespace) -> None:
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
     if device.type == "cuda":
         peak = torch.cuda.max_memory_allocated() / 2**30
-    record = {"seconds": round(time.time() - begin), "peak_GiB": round(peak, 2), "threads": torch.get_num_threads()}
+    times = [trainer.logger.get_value(f"epoch_{edge}_timestamps", None) for edge in ("start", "end")]
+    seconds = sum(end - start for start, end in zip(*times, strict=True))
+    record = {"seconds": round(seconds), "peak_GiB": round(peak, 2), "threads": torch.get_num_threads()}
     (args.out / arm / "cost.json").write_text(json.dumps(record))
 
 

@@ -30,6 +30,7 @@ from nnunetv2_d2net.prediction.subsets import predict_every_subset
 from nnunetv2_d2net.registration import announce_trainers
 
 DATASET = PhantomSpec(dataset_id=999, n_train=20, n_test=6, size="small", seed=0, name="D2NetDemo")
+N_PROCESSES = os.cpu_count() or 1
 PLANS, CONFIGURATION, TRAINER = "D2NetSmallPlans", "3d_fullres", "D2NetTrainerDemo"
 
 
@@ -46,7 +47,7 @@ def run_demo(out: Path) -> str:
         UserError: The folder cannot be written, or holds something else.
     """
     out = out.resolve()
-    if out.exists() and any(out.iterdir()) and not (out / "nnUNet_raw").is_dir():
+    if out.exists() and (not out.is_dir() or (any(out.iterdir()) and not (out / "nnUNet_raw").is_dir())):
         raise UserError(f"{out} is not empty and no demo: pass another folder with --out")
     for kind in ("raw", "preprocessed", "results"):
         folder = out / f"nnUNet_{kind}"
@@ -57,6 +58,7 @@ def run_demo(out: Path) -> str:
         os.environ[f"nnUNet_{kind}"] = str(folder)
     announce_trainers()
     os.environ.setdefault("nnUNet_n_proc_DA", "1")
+    os.environ.setdefault("nnUNet_compile", "f")  # compiling takes longer than this training
     log = out / "nnunet.log"
 
     raw = _simulate(out)
@@ -68,23 +70,22 @@ def run_demo(out: Path) -> str:
 
 
 def _simulate(out: Path) -> Path:
-    return write_phantom(out / "nnUNet_raw", DATASET, processes=os.cpu_count() or 1, resume=True)
+    return write_phantom(out / "nnUNet_raw", DATASET, processes=N_PROCESSES, resume=True)
 
 
 def _plan_and_preprocess(out: Path, log: Path, bar: tqdm) -> None:
     folder = out / "nnUNet_preprocessed" / DATASET.folder_name
-    processes = os.cpu_count() or 1
     done = folder / "preprocessed"
     with _quiet(log):
         if not done.exists():
-            extract_fingerprint_dataset(DATASET.dataset_id, num_processes=processes, show_progress_bar=False)
+            extract_fingerprint_dataset(DATASET.dataset_id, num_processes=N_PROCESSES, show_progress_bar=False)
         bar.update()
         if not done.exists():
             plan_experiment_dataset(DATASET.dataset_id, D2NetSmallPlanner)
         bar.update()
         if not done.exists():
             preprocess_dataset(
-                DATASET.dataset_id, PLANS, (CONFIGURATION,), num_processes=(processes,), show_progress_bar=False
+                DATASET.dataset_id, PLANS, (CONFIGURATION,), num_processes=(N_PROCESSES,), show_progress_bar=False
             )
             done.touch()
         bar.update()
@@ -95,7 +96,7 @@ def _train(out: Path, log: Path) -> Path:
     if (model / "fold_all" / "checkpoint_final.pth").is_file():
         return model
     resume = (model / "fold_all" / "checkpoint_latest.pth").is_file()
-    torch.set_num_threads(os.cpu_count() or 1)
+    torch.set_num_threads(N_PROCESSES)
     with _quiet(log):
         trainer = get_trainer_from_args(
             str(DATASET.dataset_id), CONFIGURATION, "all", TRAINER, PLANS, resume, device=_device()
@@ -106,13 +107,13 @@ def _train(out: Path, log: Path) -> Path:
 
 
 def _predict(model: Path, raw: Path, out: Path, log: Path) -> Path:
-    predictor = D2NetPredictor(use_mirroring=False, device=_device(), allow_tqdm=False)
     with _quiet(log):
+        predictor = D2NetPredictor(use_mirroring=False, device=_device(), allow_tqdm=False)
         predictor.initialize_from_trained_model_folder(str(model), ("all",))
     cases: dict[str, list[str]] = {}
     for path in sorted((raw / "imagesTs").glob("*.nii.gz")):
         cases.setdefault(path.name[: -len("_0000.nii.gz")], []).append(str(path))
-    with contextlib.redirect_stdout(log.open("a")):
+    with _quiet(log):
         predict_every_subset(predictor, cases, out / "predictions")
     return out / "predictions"
 

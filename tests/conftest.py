@@ -47,6 +47,7 @@ ANISOTROPIC_3D = RawDataset(
 REGIONS_M5 = RawDataset(
     804, "Five", (16, 20, 16), (1.0, 1.0, 1.0), ("a", "b", "c", "d", "e"), {"background": 0, "inner": 1, "outer": 2}
 )
+LARGE_3D = RawDataset(806, "Large", (32, 36, 32), (1.0, 1.0, 1.0), ("T1", "T2"), {"background": 0, "lesion": 1})
 SINGLE_CHANNEL = RawDataset(805, "Single", (16, 20, 16), (1.0, 1.0, 1.0), ("CT",), {"background": 0, "lesion": 1})
 
 

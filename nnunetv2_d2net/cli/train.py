@@ -23,7 +23,8 @@ def run(args: argparse.Namespace, extra: Sequence[str]) -> int:
     """Check that there is something to train on, then let nnU-Net train in this process.
 
     Raises:
-        UserError: A variable, the plans, the preprocessed data or the trainer is missing, or D2-Net cannot use them.
+        UserError: A variable, the plans, the preprocessed data or the trainer is missing, D2-Net cannot use them, or
+            the pretrained weights are another network's.
     """
     words = ["-tr", "D2NetTrainer", "-p", "D2NetPlans", *extra]
     trainer = value_of(words, "-tr")
@@ -35,7 +36,15 @@ def run(args: argparse.Namespace, extra: Sequence[str]) -> int:
 
     from nnunetv2.run.run_training import run_training_entry
 
-    return call_entry_point(run_training_entry, "train", device_words(words) + words)
+    try:
+        return call_entry_point(run_training_entry, "train", device_words(words) + words)
+    except AssertionError as error:  # what nnU-Net says about weights that do not fit
+        if not weights or "pretrained model" not in str(error):
+            raise
+        raise UserError(
+            f"-pretrained_weights {weights} does not fit {trainer} on these plans: pass a checkpoint of a D2-Net "
+            "trained on plans with the same network"
+        ) from error
 
 
 def _check_data(words: Sequence[str], trainer: str) -> None:

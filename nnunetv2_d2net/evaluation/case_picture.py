@@ -2,7 +2,6 @@
 
 from pathlib import Path
 
-import matplotlib as mpl
 import numpy as np
 import SimpleITK as sitk
 from matplotlib.axes import Axes
@@ -29,7 +28,6 @@ def draw_case(
     z = int(np.argmax((first > 0).sum((1, 2))))
     volumes = {title: _read(file) for title, file in images.items()}
     figure = Figure(figsize=(2.4 * (len(volumes) + len(labels)), 2.9), dpi=100, facecolor="black")
-    mpl.rcParams["text.color"] = "white"
     axes = figure.subplots(1, len(volumes) + len(labels), squeeze=False)[0]
     for axis, (title, volume) in zip(axes, volumes.items(), strict=False):
         _show(axis, volume[z], title)

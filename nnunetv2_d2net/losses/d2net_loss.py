@@ -4,16 +4,34 @@ Paper: Yang et al., D2-Net, IEEE TMI 41(10), 2022, doi:10.1109/TMI.2022.3175478,
 """
 
 from collections.abc import Mapping, Sequence
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
-from nnunetv2_d2net.losses.adt_kd import adt_kd_losses
-from nnunetv2_d2net.losses.sfmc import frequency_contrastive_loss, spatial_contrastive_loss
+from nnunetv2_d2net.losses.adt_kd import Reduction, adt_kd_losses
+from nnunetv2_d2net.losses.precision import in_float32
+from nnunetv2_d2net.losses.sfmc import Sampling, frequency_contrastive_loss, spatial_contrastive_loss
 from nnunetv2_d2net.losses.supervision import auxiliary_loss, consistency_loss, reconstruction_loss, split_targets
 from nnunetv2_d2net.network.outputs import D2NetOutputs
 
 LOSS_TERMS = ("seg", "sc", "fc", "rec", "kd_feature", "kd_logit", "aux", "consis")
+
+
+class LossOptions(NamedTuple):
+    """What the paper leaves open about the losses; the defaults are this project's choices.
+
+    Attributes:
+        sampling: Pairs of the contrastive losses, those of the paper's experiments or all pairs of Eq. (5).
+        temperature: tau of Eq. (1) and (4).
+        drop_dc: Leave frequency 0 out of Eq. (4).
+        kd_reduction: Mean over the pairs of levels, or the sum that Eq. (9) prints.
+    """
+
+    sampling: Sampling = "paper"
+    temperature: float = 0.07
+    drop_dc: bool = False
+    kd_reduction: Reduction = "mean"
 
 
 class D2NetLoss(nn.Module):
@@ -39,6 +57,7 @@ class D2NetLoss(nn.Module):
         regions: bool,
         ignore_label: int | None,
         level_weights: Sequence[float],
+        options: LossOptions | None = None,
     ) -> None:
         """Store the settings.
 
@@ -48,6 +67,7 @@ class D2NetLoss(nn.Module):
             regions: Whether the data set trains regions.
             ignore_label: The data set's ignore label, or None.
             level_weights: nnU-Net's deep-supervision weights, ``[1.0]`` without deep supervision.
+            options: What the paper leaves open.
 
         Raises:
             ValueError: If a weight has an unknown name.
@@ -55,6 +75,7 @@ class D2NetLoss(nn.Module):
         super().__init__()
         self.segmentation_loss = segmentation_loss
         self.regions = regions
+        self.options = options or LossOptions()
         self.ignore_label = ignore_label
         self.level_weights = tuple(float(weight) for weight in level_weights)
         self.weights: dict[str, float] = dict.fromkeys(LOSS_TERMS, 1.0)
@@ -94,7 +115,7 @@ class D2NetLoss(nn.Module):
             ValueError: If training outputs come without images or without present.
         """
         if not isinstance(outputs, D2NetOutputs):
-            return self.segmentation_loss(outputs, target)
+            return self._segmentation(outputs, target)
         if images is None or present is None:
             raise ValueError("training outputs need the images before dropping and which are present: pass both")
         terms = self.terms(outputs, target, images, present)
@@ -108,25 +129,31 @@ class D2NetLoss(nn.Module):
         """Return every term of ``LOSS_TERMS``, unweighted and attached to the graph; arguments as in ``forward``."""
         student, teacher = outputs.student_logits, outputs.teacher_logits
         targets = split_targets(target, teacher[0].shape[1], regions=self.regions, ignore_label=self.ignore_label)
-        contrast = (outputs.modality_codes, outputs.informative_slices)
+        codes = (outputs.modality_codes, outputs.informative_slices)
+        contrast = {"temperature": self.options.temperature, "sampling": self.options.sampling}
         common = {"regions": self.regions, "ignore": targets[0].ignore}
         kd_feature, kd_logit = adt_kd_losses(
             _bank_logits(student, outputs.student_features, outputs.first_bank_level),
             _bank_logits(teacher, outputs.teacher_features, outputs.first_bank_level),
             outputs.student_features,
             outputs.teacher_features,
+            reduction=self.options.kd_reduction,
             **common,
         )
         return {
-            "seg": self.segmentation_loss(student[0] if isinstance(target, Tensor) else student, target),
-            "sc": spatial_contrastive_loss(*contrast),
-            "fc": frequency_contrastive_loss(*contrast),
+            "seg": self._segmentation(student[0] if isinstance(target, Tensor) else student, target),
+            "sc": spatial_contrastive_loss(*codes, **contrast),
+            "fc": frequency_contrastive_loss(*codes, **contrast, drop_dc=self.options.drop_dc),
             "rec": reconstruction_loss(outputs.reconstructions, images, present),
             "kd_feature": kd_feature,
             "kd_logit": kd_logit,
             "aux": auxiliary_loss(teacher, targets, self.level_weights),
             "consis": consistency_loss(teacher[0], student[0], **common),
         }
+
+    @in_float32
+    def _segmentation(self, logits: Tensor | list[Tensor], target: Tensor | list[Tensor]) -> Tensor:
+        return self.segmentation_loss(logits, target)
 
 
 def _bank_logits(logits: list[Tensor], features: list[Tensor], first_level: int) -> list[Tensor]:

@@ -75,7 +75,7 @@ class D2Net(nn.Module):
         options: What the paper leaves open.
 
     Raises:
-        ValueError: Fewer than two modalities, or a network that is no U-Net of this kind.
+        ValueError: Fewer than two modalities, or a network that is no U-Net of this kind with at least two stages.
     """
 
     def __init__(self, unet: nn.Module, n_modalities: int, options: D2NetOptions | None = None) -> None:
@@ -205,6 +205,8 @@ def _parts_of(unet: nn.Module) -> tuple[Encoder, UNetDecoder]:
             f"D2-Net builds on PlainConvUNet or ResidualEncoderUNet, the plans describe {type(unet).__name__}: "
             "plan again with D2NetPlanner or nnU-Net's default planner"
         )
+    if len(encoder.output_channels) < 2:
+        raise ValueError("D2-Net needs a U-Net of at least 2 stages: plan with a larger -gpu_memory_target")
     return encoder, decoder
 
 

@@ -128,7 +128,6 @@ class ImageDecoder(nn.Module):
         )
         self.adain = nn.ModuleList(nn.Linear(code_length, 2 * width) for width in self.widths)
         self.output = point_conv(encoder, widths[self.output_level], 1, bias=True)
-        self.encoder_strides = encoder.strides
 
     def reset_output(self) -> None:
         """Start the last layer near zero; call after the weights have been initialized."""

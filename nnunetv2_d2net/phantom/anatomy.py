@@ -144,11 +144,11 @@ def load_atlas(spacing: int) -> tuple[NDArray[np.floating], ...]:
 def _read_map(name: str) -> NDArray[np.floating]:
     package = find_spec("nilearn")  # its location only: importing it takes seconds
     if package is None or package.origin is None:
-        raise UserError("the phantom's anatomy comes with nilearn: pip install nnunetv2_d2net[demo]")
+        raise UserError("the phantom's anatomy comes with nilearn: pip install nilearn")
     folder = Path(package.origin).parent / "datasets" / "data"
     path = folder / f"mni_icbm152_{name}_tal_nlin_sym_09a_converted.nii.gz"
     if not path.is_file():
-        raise UserError(f"{path} is missing: reinstall nilearn, pip install --force-reinstall nnunetv2_d2net[demo]")
+        raise UserError(f"{path} is missing: reinstall nilearn, pip install --force-reinstall nilearn")
     image = nibabel.load(path)  # pyright: ignore[reportPrivateImportUsage]
     return np.asanyarray(image.dataobj).T.astype(np.float32) / 255  # pyright: ignore[reportAttributeAccessIssue]
 

@@ -178,7 +178,7 @@ def _nilearn_version() -> str:
     try:
         return version("nilearn")
     except ImportError as error:
-        raise UserError("the phantom's anatomy comes with nilearn: pip install nnunetv2_d2net[demo]") from error
+        raise UserError("the phantom's anatomy comes with nilearn: pip install nilearn") from error
 
 
 def _write_cases(folder: Path, spec: PhantomSpec, processes: int) -> NDArray[np.floating]:

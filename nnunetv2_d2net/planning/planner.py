@@ -55,11 +55,18 @@ class D2NetPlanner(ExperimentPlanner):
         arch_kwargs: dict,
         arch_kwargs_req_import: Sequence[str],
     ) -> int:
-        """Count the feature-map elements of D2-Net's training on one patch, in the unit of nnU-Net's reference."""
+        """Count the feature-map elements of D2-Net's training on one patch, in the unit of nnU-Net's reference.
+
+        Raises:
+            UserError: The memory target leaves no U-Net that D2-Net can build on.
+        """
         unet = get_network_from_plans(
             arch_class_name, arch_kwargs, arch_kwargs_req_import, input_channels, output_channels, allow_init=False
         )
-        return D2Net(unet, input_channels).compute_conv_feature_map_size(patch_size)
+        try:
+            return D2Net(unet, input_channels).compute_conv_feature_map_size(patch_size)
+        except ValueError as error:
+            raise UserError(str(error)) from error
 
     def generate_data_identifier(self, configuration_name: str) -> str:
         """Name the preprocessed data after these plans, so that those of stock nnU-Net stay untouched."""

@@ -4,9 +4,12 @@ import math
 from collections.abc import Mapping
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
+from nnunetv2_d2net.modalities import zero_missing
 from nnunetv2_d2net.network.d2net import Content, D2Net
+from nnunetv2_d2net.network.md_stage import informative_slices
 
 
 def gradient_shares(weighted_terms: Mapping[str, Tensor], encoder: nn.Module, scale: float = 1.0) -> dict[str, float]:
@@ -43,7 +46,7 @@ def logit_changes(network: D2Net, images: Tensor, available: Tensor) -> dict[str
         Relative change (Euclidean norm of the difference over norm of the logits) with the holistic features F' set to
         zero, and with the tumor-specific codes of another case of the batch (NaN for a batch of one).
     """
-    content = network.encode(images.masked_fill(~available[(...,) + (None,) * (images.ndim - 2)], 0), available)
+    content = network.encode(zero_missing(images, available), available)
     logits = _logits(network, content)
     zeroed = _logits(network, content, keep=0.0)
     changes = {"bottleneck_zeroed": _relative(zeroed, logits), "codes_swapped": math.nan}
@@ -51,6 +54,31 @@ def logit_changes(network: D2Net, images: Tensor, available: Tensor) -> dict[str
         swapped = content._replace(tumor_codes=content.tumor_codes.roll(1, 0))
         changes["codes_swapped"] = _relative(_logits(network, swapped), logits)
     return changes
+
+
+@torch.no_grad()
+def code_variances(network: D2Net, images: Tensor, available: Tensor) -> dict[str, float]:
+    """Measure whether the modality codes say anything: their directions within and between modalities.
+
+    Args:
+        network: In evaluation mode.
+        images: ``(B, M, *spatial)``.
+        available: Bool ``(B, M)``, at least one.
+
+    Returns:
+        Variance of the unit codes around their modality's mean, and of these means around the mean of all, both summed
+        over the code; 0 and 0 for a code that is always the same, 0 and more for one constant per modality.
+    """
+    images = zero_missing(images, available)
+    codes = F.normalize(network.modality_encoder(images).float(), dim=-1)
+    valid = informative_slices(images, available)
+    means = [codes[:, m][valid[:, m]].mean(0) for m in range(network.n_modalities) if valid[:, m].any()]
+    if not means:
+        return {"within_modality": math.nan, "between_modalities": math.nan}
+    within = [codes[:, m][valid[:, m]].var(0, unbiased=False).sum() for m in range(network.n_modalities)]
+    within = [float(w) for w in within if torch.isfinite(w)]
+    between = torch.stack(means).var(0, unbiased=False).sum()
+    return {"within_modality": sum(within) / len(within), "between_modalities": float(between)}
 
 
 def _logits(network: D2Net, content: Content, keep: float = 1.0) -> Tensor:

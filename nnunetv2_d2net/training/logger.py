@@ -11,10 +11,12 @@ from PIL import Image
 
 DPI = 100  # of nnU-Net's progress.png
 LOGIT_CHANGES = ("bottleneck_zeroed", "codes_swapped")
+CODE_VARIANCES = ("within_modality", "between_modalities")
 PANELS = {
     "loss": "loss term (unweighted)",
     "gradient_share": "share of the gradient on the encoder",
     "logit_change": "relative change of the logits",
+    "codes": "variance of the code directions",
 }
 
 
@@ -29,6 +31,7 @@ class D2NetLogger(LocalLogger):
         super().__init__()
         self.own_keys = [f"{group}/{term}" for group in ("loss", "gradient_share") for term in terms]
         self.own_keys += [f"logit_change/{name}" for name in LOGIT_CHANGES]
+        self.own_keys += [f"codes/{name}" for name in CODE_VARIANCES]
         self._add_own_keys()
 
     def load_checkpoint(self, checkpoint: dict) -> None:
@@ -59,7 +62,9 @@ class D2NetLogger(LocalLogger):
             for key in (k for k in self.own_keys if k.startswith(group + "/")):
                 axis.plot(self.my_fantastic_logging[key], label=key.split("/")[1], linewidth=3)
             axis.set(xlabel="epoch", ylabel=title)
-            axis.set_yscale("log" if group == "loss" else "linear")
+            axis.set_yscale(
+                "symlog" if group == "loss" else "linear", **({"linthresh": 0.01} if group == "loss" else {})
+            )
             axis.legend(fontsize="xx-small", loc="lower left", bbox_to_anchor=(0, 1), ncols=4)
         figure.tight_layout()
         drawn = io.BytesIO()

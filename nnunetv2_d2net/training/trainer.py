@@ -12,21 +12,24 @@ from typing import Any, ClassVar, cast
 
 import torch
 import torch.distributed as dist
+from nnunetv2.training.lr_scheduler.polylr import PolyLRScheduler
 from nnunetv2.utilities.plans_handling.plans_handler import ConfigurationManager, PlansManager
 from torch import Tensor, nn
 from torch._dynamo import OptimizedModule
 from torch.nn.parallel import DistributedDataParallel
+from torch.optim import Optimizer
 
 from nnunetv2_d2net.errors import UserError
-from nnunetv2_d2net.losses.d2net_loss import LOSS_TERMS, D2NetLoss
+from nnunetv2_d2net.losses.d2net_loss import LOSS_TERMS, D2NetLoss, LossOptions
 from nnunetv2_d2net.network.d2net import D2Net, D2NetOptions
-from nnunetv2_d2net.training.diagnostics import gradient_shares, logit_changes
+from nnunetv2_d2net.training.diagnostics import code_variances, gradient_shares, logit_changes
 from nnunetv2_d2net.training.logger import D2NetLogger
 from nnunetv2_d2net.training.modality_dropping import ModalityDroppingTrainer
 
 PAPER_WEIGHTS: Mapping[str, float] = dict.fromkeys(("sc", "fc", "rec", "kd_feature", "kd_logit", "aux", "consis"), 1.0)
 
-# With all weights 1 the auxiliary terms make most of the gradient on the encoder (docs/results.md).
+MODALITY_ENCODER_MOMENTUM = 0.9
+# With all weights 1 the auxiliary terms make most of the gradient on the encoder at first (docs/results.md).
 GENTLE_WEIGHTS: Mapping[str, float] = {
     "sc": 0.1,
     "fc": 0.1,
@@ -43,11 +46,13 @@ class D2NetTrainer(ModalityDroppingTrainer):
 
     Attributes:
         network_options: What the paper leaves open about the network.
-        loss_weights: Weight of every term beside the segmentation loss (Eq. 11).
+        loss_options: What it leaves open about the losses.
+        loss_weights: Weight of every term beside the segmentation loss (Eq. 11); a term that is not named has 1.
         loss_ramps: Share of the training over which a term's weight grows linearly from 0.
     """
 
     network_options: ClassVar[D2NetOptions] = D2NetOptions()
+    loss_options: ClassVar[LossOptions] = LossOptions()
     loss_weights: ClassVar[Mapping[str, float]] = GENTLE_WEIGHTS
     loss_ramps: ClassVar[Mapping[str, float]] = {"rec": 0.1}
 
@@ -86,7 +91,10 @@ class D2NetTrainer(ModalityDroppingTrainer):
                 plans_manager, configuration_manager, num_input_channels, num_output_channels, enable_deep_supervision
             )
             return D2Net(unet, num_input_channels, cls.network_options)
-        except (ImportError, ValueError) as error:
+        except (ImportError, TypeError) as error:
+            remedy = "plan again with D2NetPlanner or nnU-Net's default planner"
+            raise UserError(f"plans {plans_manager.plans_name}: {error}: {remedy}") from error
+        except ValueError as error:
             raise UserError(f"plans {plans_manager.plans_name}: {error}") from error
 
     def _build_loss(self) -> D2NetLoss:
@@ -97,8 +105,22 @@ class D2NetTrainer(ModalityDroppingTrainer):
             regions=self.label_manager.has_regions,
             ignore_label=self.label_manager.ignore_label,
             level_weights=getattr(segmentation_loss, "weight_factors", (1.0,)),
+            options=self.loss_options,
         )
         return self.objective
+
+    def configure_optimizers(self) -> tuple[Optimizer, PolyLRScheduler]:
+        """Return nnU-Net's SGD, with a momentum of its own for the modality encoders.
+
+        The contrastive losses do not depend on the length of a code. nnU-Net's momentum of 0.99 then makes codes ever
+        longer and all alike within a hundred steps, from where no gradient leads back.
+        """
+        optimizer, _ = super().configure_optimizers()
+        encoder = set(self.bare_network.modality_encoder.parameters())
+        others = [p for p in self.network.parameters() if p not in encoder]
+        groups = [{"params": others}, {"params": list(encoder), "momentum": MODALITY_ENCODER_MOMENTUM}]
+        optimizer = type(optimizer)(groups, **optimizer.defaults)
+        return optimizer, PolyLRScheduler(optimizer, self.initial_lr, self.num_epochs)
 
     @contextmanager
     def conditioned_on(self, images: Tensor, present: Tensor, available: Tensor) -> Iterator[None]:
@@ -148,7 +170,9 @@ class D2NetTrainer(ModalityDroppingTrainer):
         if self.validation_step_index == 0:
             images = batch["data"].to(self.device)
             available = self.present_modalities(batch).to(self.device)
-            self._log("logit_change", logit_changes(self.bare_network, images, available))
+            with torch.autocast(self.device.type, enabled=self.device.type == "cuda"):
+                self._log("logit_change", logit_changes(self.bare_network, images, available))
+                self._log("codes", code_variances(self.bare_network, images, available))
         return super().validation_step(batch)
 
     def perform_actual_validation(self, save_probabilities: bool = False) -> None:  # noqa: FBT001, FBT002
@@ -189,9 +213,8 @@ class D2NetTrainer(ModalityDroppingTrainer):
         present = self.present_modalities(batch).to(self.device)
         scale = self.grad_scaler.get_scale() if self.grad_scaler is not None else 1.0
         with torch.autocast(self.device.type, enabled=self.device.type == "cuda"):
-            outputs = self.bare_network(images, present)
-        terms = self.objective.terms(outputs, target, images, present)
-        weighted = {term: terms[term] * weight for term, weight in {"seg": 1.0, **self.current_weights()}.items()}
+            terms = self.objective.terms(self.bare_network(images, present), target, images, present)
+        weighted = {term: terms[term] * self.objective.weights[term] for term in LOSS_TERMS}
         self._log("gradient_share", gradient_shares(weighted, self.bare_network.encoder, scale))
 
     def _log(self, group: str, values: Mapping[str, float]) -> None:

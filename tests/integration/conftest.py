@@ -1,6 +1,7 @@
 """nnU-Net's and our commands in this process, on tiny data sets and with epochs of a few steps."""
 
 import hashlib
+import json
 import multiprocessing
 import sys
 from contextlib import contextmanager
@@ -10,6 +11,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from nnunetv2.experiment_planning.dataset_fingerprint.fingerprint_extractor import DatasetFingerprintExtractor
 from nnunetv2.experiment_planning.plan_and_preprocess_entrypoints import plan_and_preprocess_entry
 from nnunetv2.run.run_training import run_training_entry
 from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
@@ -113,8 +115,13 @@ class _ThreadsForProcesses:
 
 @contextmanager
 def tiny_nnunet(root: Path):
-    """Set nnU-Net's variables, let its pools be threads and its epochs last a few steps."""
+    """Set nnU-Net's variables, let its pools be threads, its samples small and its epochs last a few steps."""
     context_of, start = multiprocessing.get_context, nnUNetTrainer.on_train_start
+    construct = DatasetFingerprintExtractor.__init__
+
+    def init_extractor(extractor, *args, **kwargs):
+        construct(extractor, *args, **kwargs)
+        extractor.num_foreground_voxels_for_intensitystats = 10_000  # not 10^8, however small the images are
 
     def on_train_start(trainer):
         start(trainer)
@@ -129,6 +136,7 @@ def tiny_nnunet(root: Path):
         patch.setattr(utils, "Pool", ThreadPool)
         patch.setattr(multiprocessing, "cpu_count", lambda: 1)  # as many threads as nnU-Net gives torch
         patch.setattr(nnUNetTrainer, "on_train_start", on_train_start)
+        patch.setattr(DatasetFingerprintExtractor, "__init__", init_extractor)
         yield root
     torch.set_num_threads(n_threads)
 
@@ -192,6 +200,19 @@ def train_stock(*words) -> None:
 
 def train_d2net(*words) -> None:
     assert d2net("train", *words) == 0
+
+
+def read_plans(root, spec, name):
+    return json.loads((root / "preprocessed" / spec.folder_name / f"{name}.json").read_text())
+
+
+def make_trainer(root, spec, plans_name, configuration="3d_fullres", *, trainer=D2NetTrainer, fold=0, **changes):
+    """Construct a trainer as nnU-Net does, on plans with some settings of the configuration changed."""
+    plans = read_plans(root, spec, plans_name)
+    plans["configurations"][configuration].update(changes)
+    plans["continue_training"] = False
+    dataset_json = json.loads((root / "preprocessed" / spec.folder_name / "dataset.json").read_text())
+    return trainer(plans, configuration, fold, dataset_json, torch.device("cpu"))
 
 
 @dataclass(frozen=True)

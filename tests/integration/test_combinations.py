@@ -18,14 +18,16 @@ from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 from nnunetv2_d2net.errors import UserError
 from nnunetv2_d2net.network.d2net import D2Net
 from nnunetv2_d2net.training.variants import ALL_TRAINERS
-from tests.conftest import REGIONS_3D, REGIONS_M5, write_raw_dataset
+from tests.conftest import LARGE_3D, REGIONS_3D, REGIONS_M5, write_raw_dataset
 from tests.integration.conftest import (
     N_TRAIN_STEPS,
     Model,
     d2net,
+    make_trainer,
     nnunet,
     plan_d2net,
     plan_stock,
+    read_plans,
     tiny_nnunet,
     train_d2net,
 )
@@ -34,19 +36,7 @@ pytestmark = pytest.mark.slow
 
 D2NetTrainer = ALL_TRAINERS["D2NetTrainer"]
 ModalityDropout = ALL_TRAINERS["nnUNetTrainerModalityDropout"]
-
-
-def read_plans(root, spec, name):
-    return json.loads((root / "preprocessed" / spec.folder_name / f"{name}.json").read_text())
-
-
-def make_trainer(root, spec, plans_name, configuration="3d_fullres", *, trainer=D2NetTrainer, fold=0, **changes):
-    """Construct a trainer as nnU-Net does, in a folder of results that it shares with no finished training."""
-    plans = read_plans(root, spec, plans_name)
-    plans["configurations"][configuration].update(changes)
-    plans["continue_training"] = False
-    dataset_json = json.loads((root / "preprocessed" / spec.folder_name / "dataset.json").read_text())
-    return trainer(plans, configuration, fold, dataset_json, torch.device("cpu"))
+LOWRES_TARGET_GB = 0.02  # the patch covers less than a quarter of the image
 
 
 def one_step(trainer):
@@ -82,20 +72,19 @@ def five(root):
     with tiny_nnunet(root):
         write_raw_dataset(root / "raw", REGIONS_M5)
         plan_d2net(REGIONS_M5, "-c", "3d_fullres", "-np", 1)
-        plan_d2net(REGIONS_M5, "-c", "3d_fullres", "-np", 1, "-pl", "D2NetResEncPlanner")
+        plan_d2net(REGIONS_M5, "--no_pp", "-pl", "D2NetResEncPlanner")
     return REGIONS_M5
 
 
 @pytest.fixture(scope="module")
-def lowres(root, regions_data):
-    """REGIONS_3D under a memory target so small that nnU-Net plans a low resolution."""
+def lowres(root):
+    """LARGE_3D, planned as usual and under a memory target so small that nnU-Net plans a low resolution, too."""
     with tiny_nnunet(root):
+        write_raw_dataset(root / "raw", LARGE_3D)
+        plan_d2net(LARGE_3D, "--no_pp")
         words = ["-gpu_memory_target", LOWRES_TARGET_GB, "-overwrite_plans_name", "D2NetLowresPlans"]
-        plan_d2net(REGIONS_3D, *words, "-c", "3d_lowres", "3d_fullres", "-np", 1, 1)
-    return REGIONS_3D
-
-
-LOWRES_TARGET_GB = 0.01
+        plan_d2net(LARGE_3D, *words, "-c", "3d_lowres", "-np", 1)
+    return LARGE_3D
 
 
 @pytest.fixture(scope="module")
@@ -114,18 +103,18 @@ def test_five_modalities(root, five):
 
 
 def test_residual_encoder_of_our_planner(root, five):
-    trainer = make_trainer(root, five, "D2NetResEncPlans")
+    plans = read_plans(root, five, "D2NetResEncPlans")["configurations"]["3d_fullres"]
+    assert plans["data_identifier"] == "D2NetResEncPlans_3d_fullres"
+    trainer = make_trainer(root, five, "D2NetResEncPlans", data_identifier="D2NetPlans_3d_fullres")
     one_step(trainer)
     assert type(trainer.network.encoder).__name__ == "ResidualEncoder"
-    assert trainer.preprocessed_dataset_folder.endswith("D2NetResEncPlans_3d_fullres")
 
 
 def test_residual_encoder_of_stock_plans(root, five):
     plan_stock(five, "--no_pp", "-pl", "nnUNetPlannerResEncM")
     plans = read_plans(root, five, "nnUNetResEncUNetMPlans")["configurations"]["3d_fullres"]
     assert plans["architecture"]["network_class_name"].endswith("ResidualEncoderUNet")
-    data = read_plans(root, five, "D2NetPlans")["configurations"]["3d_fullres"]["data_identifier"]
-    trainer = make_trainer(root, five, "nnUNetResEncUNetMPlans", data_identifier=data)
+    trainer = make_trainer(root, five, "nnUNetResEncUNetMPlans", data_identifier="D2NetPlans_3d_fullres")
     one_step(trainer)
     assert type(trainer.network) is D2Net
 
@@ -177,25 +166,17 @@ def test_validation_sees_the_same_subsets_in_every_epoch(root, five, trainer_cla
     trainer.num_val_iterations_per_epoch = 4
     trainer.initialize()
     batch = next(trainer.get_dataloaders()[1])
-    seen = []
-
-    def remember(_, inputs):
-        seen.append(inputs[0].flatten(2).ne(0).any(-1))
-
-    epochs = []
+    trainer.network.eval()
+    trainer.network.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0].flatten(2).ne(0).any(-1)))
+    seen, epochs = [], []
     for _ in range(2):
         trainer.on_validation_epoch_start()
-        seen.clear()
         with torch.no_grad():
-            trainer.network.eval()
-            hook = None
-            for step in range(trainer.num_val_iterations_per_epoch):
-                if step == 0:  # also measures the logits, by other ways than forward
-                    hook = trainer.network.register_forward_pre_hook(remember)
+            for _ in range(trainer.num_val_iterations_per_epoch):
                 trainer.validation_step(batch)
-            hook.remove()
-        epochs.append([tuple(map(bool, available[0])) for available in seen])
         assert all((available == available[0]).all() for available in seen)
+        epochs.append([tuple(available[0].tolist()) for available in seen])
+        seen.clear()
     assert epochs[0] == epochs[1]
     assert epochs[0][0] == (True,) * 5
     assert len(set(epochs[0])) == 4
@@ -264,14 +245,19 @@ def test_low_resolution_trains(root, lowres):
 @pytest.mark.parametrize("trainer_class", [D2NetTrainer, ModalityDropout])
 def test_a_cascade_is_refused(root, lowres, trainer_class):
     trainer = make_trainer(root, lowres, "D2NetLowresPlans", "3d_cascade_fullres", trainer=trainer_class)
-    with pytest.raises(UserError, match="cascade.*not a modality.*3d_fullres"):
+    with pytest.raises(UserError, match=r"cascade.*not a modality.*3d_fullres"):
         trainer.initialize()
 
 
 def test_pretrained_weights(root, regions_model):
     trainer = make_trainer(root, REGIONS_3D, "nnUNetPlans", fold=1)
     torch.manual_seed(1)
-    maybe_load_checkpoint(trainer, False, False, str(regions_model.fold / "checkpoint_final.pth"))
+    maybe_load_checkpoint(
+        trainer,
+        continue_training=False,
+        validation_only=False,
+        pretrained_weights_file=str(regions_model.fold / "checkpoint_final.pth"),
+    )
     pretrained = torch.load(regions_model.fold / "checkpoint_final.pth", map_location="cpu", weights_only=False)
     for name, value in trainer.network.state_dict().items():
         if ".seg_layers." not in name:

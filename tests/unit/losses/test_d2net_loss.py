@@ -252,3 +252,16 @@ def test_unknown_weight_is_refused_with_the_names_there_are():
 def test_training_outputs_without_images_are_refused(case):
     with pytest.raises(ValueError, match="pass both"):
         case.loss(case.outputs, case.target)
+
+
+def test_segmentation_loss_sees_float32():
+    seen = []
+
+    def segmentation_loss(logits, target):
+        seen.extend(x.dtype for x in logits)
+        return sum(x.mean() for x in logits)
+
+    loss = D2NetLoss(segmentation_loss, {}, regions=True, ignore_label=None, level_weights=(1.0, 0.0))
+    logits = [torch.randn(1, 3, 8, 8, dtype=torch.float16), torch.randn(1, 3, 4, 4, dtype=torch.bfloat16)]
+    assert torch.isfinite(loss(logits, [None, None]))
+    assert seen == [torch.float32, torch.float32]

@@ -6,7 +6,7 @@ from dynamic_network_architectures.architectures.unet import PlainConvUNet
 from torch import nn
 
 from nnunetv2_d2net.network.d2net import D2Net
-from nnunetv2_d2net.training.diagnostics import gradient_shares, logit_changes
+from nnunetv2_d2net.training.diagnostics import code_variances, gradient_shares, logit_changes
 
 
 @pytest.fixture
@@ -55,3 +55,23 @@ def test_one_case_has_no_other_case(network):
     changes = logit_changes(network, torch.randn(1, 3, 16, 16), torch.ones(1, 3, dtype=torch.bool))
     assert math.isnan(changes["codes_swapped"])
     assert changes["bottleneck_zeroed"] > 0
+
+
+def test_collapsed_codes_have_no_variance(network):
+    images, available = torch.randn(2, 3, 16, 16), torch.ones(2, 3, dtype=torch.bool)
+    images *= torch.tensor([1.0, 3.0, 9.0])[:, None, None]
+    variances = code_variances(network, images, available)
+    assert min(variances.values()) > 1e-6
+    nn.init.zeros_(network.modality_encoder.convs[0].weight)
+    nn.init.ones_(network.modality_encoder.convs[0].bias)  # every image gives the same code
+    assert max(code_variances(network, images, available).values()) < 1e-10
+
+
+def test_variance_of_codes_against_numpy(network):
+    images, available = torch.randn(4, 3, 16, 16), torch.ones(4, 3, dtype=torch.bool)
+    available[0, 1] = False
+    codes = nn.functional.normalize(network.modality_encoder(images), dim=-1)[:, :, 0].detach()
+    groups = [codes[available[:, m], m].numpy() for m in range(3)]
+    expected = sum(g.var(0).sum() for g in groups) / 3
+    assert code_variances(network, images, available)["within_modality"] == pytest.approx(expected, rel=1e-4)
+    assert math.isnan(code_variances(network, images * 0, available)["within_modality"])
