@@ -151,9 +151,8 @@ class D2NetLoss(nn.Module):
             "consis": consistency_loss(teacher[0], student[0], **common),
         }
 
-    @in_float32
     def _segmentation(self, logits: Tensor | list[Tensor], target: Tensor | list[Tensor]) -> Tensor:
-        return self.segmentation_loss(logits, target)
+        return in_float32(self.segmentation_loss.__call__)(logits, target)
 
 
 def _bank_logits(logits: list[Tensor], features: list[Tensor], first_level: int) -> list[Tensor]:
