@@ -19,8 +19,8 @@ from nnunetv2_d2net.training.trainer import D2NetTrainer
 class D2NetTrainerDemo(D2NetTrainer):
     """D2NetTrainer with Adam and few short epochs: it shows the path, not what D2-Net can do."""
 
-    n_epochs: ClassVar[int | None] = 8
-    n_iterations: ClassVar[int] = 60
+    n_epochs: ClassVar[int | None] = 6
+    n_iterations: ClassVar[int] = 80
     loss_ramps: ClassVar[Mapping[str, float]] = {}
 
     def configure_optimizers(self) -> tuple[Optimizer, PolyLRScheduler]:

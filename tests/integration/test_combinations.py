@@ -197,6 +197,34 @@ def test_paper_settings(root, five):
     assert trainer.p_complete == 0
 
 
+def test_modality_encoders_have_their_own_momentum(root, five):
+    trainer = make_trainer(root, five, "D2NetPlans")
+    trainer.initialize()
+    main_group, encoder_group = trainer.optimizer.param_groups
+    assert set(encoder_group["params"]) == set(trainer.network.modality_encoder.parameters())
+    assert len(main_group["params"]) + len(encoder_group["params"]) == len(list(trainer.network.parameters()))
+    assert (main_group["momentum"], encoder_group["momentum"]) == (0.99, 0.9)
+    trainer.lr_scheduler.step(500)
+    assert main_group["lr"] == encoder_group["lr"] < trainer.initial_lr
+
+
+def test_bfloat16_on_the_cpu_leaves_the_losses_in_float32(root, five, monkeypatch):
+    monkeypatch.setenv("D2NET_CPU_BFLOAT16", "1")
+    trainer = make_trainer(root, five, "D2NetPlans")
+    trainer.on_train_start()
+    trainer.on_train_epoch_start()
+    seen = []
+    segmentation_loss = trainer.objective.segmentation_loss
+    segmentation_loss.register_forward_pre_hook(lambda _m, inputs: seen.extend(x.dtype for x in inputs[0]))
+    trainer.network.encoder.register_forward_hook(lambda _m, _i, skips: seen.append(skips[-1].dtype))
+    batch = next(trainer.dataloader_train)
+    trainer.train_step_index = 1  # without the diagnostics of an epoch's first step
+    assert math.isfinite(trainer.train_step(batch)["loss"])
+    assert seen[0] == torch.bfloat16
+    assert set(seen[1:]) == {torch.float32}
+    assert torch.isfinite(trainer.term_sums).all()
+
+
 ROWS_OF_TABLE_II = {  # which of the four terms each row has
     "D2NetTrainerNoSFMCNoKD": (),
     "D2NetTrainerOnlySC": ("sc",),
