@@ -116,9 +116,9 @@ class D2NetTrainer(ModalityDroppingTrainer):
         longer and all alike within a hundred steps, from where no gradient leads back.
         """
         optimizer, _ = super().configure_optimizers()
-        encoder = set(self.bare_network.modality_encoder.parameters())
-        others = [p for p in self.network.parameters() if p not in encoder]
-        groups = [{"params": others}, {"params": list(encoder), "momentum": MODALITY_ENCODER_MOMENTUM}]
+        encoder = list(self.bare_network.modality_encoder.parameters())  # a checkpoint relies on the order
+        others = [p for p in self.network.parameters() if all(p is not own for own in encoder)]
+        groups = [{"params": others}, {"params": encoder, "momentum": MODALITY_ENCODER_MOMENTUM}]
         optimizer = type(optimizer)(groups, **optimizer.defaults)
         return optimizer, PolyLRScheduler(optimizer, self.initial_lr, self.num_epochs)
 
