@@ -457,7 +457,7 @@ def test_bad_parameters_are_refused_with_the_remedy(change, message):
 
 def test_nilearn_missing_is_one_line_with_the_remedy(monkeypatch, tmp_path):
     monkeypatch.setattr(anatomy, "find_spec", lambda _: None)
-    with pytest.raises(UserError, match=r"pip install nnunetv2_d2net\[demo\]"):
+    with pytest.raises(UserError, match="pip install nilearn"):
         anatomy._read_map("gm")
 
 
