@@ -21,7 +21,7 @@ from nnunetv2.run.run_training import get_trainer_from_args, maybe_load_checkpoi
 
 from nnunetv2_d2net.evaluation.subset_table import Score, markdown_table, score_subsets, write_tables
 from nnunetv2_d2net.prediction.predictor import D2NetPredictor
-from nnunetv2_d2net.prediction.subsets import predict_every_subset
+from nnunetv2_d2net.prediction.subsets import cases_in, predict_every_subset
 from nnunetv2_d2net.registration import announce_trainers
 
 ARMS = ("nnUNetTrainer_5epochs", "nnUNetTrainerModalityDropout_5epochs", "D2NetTrainer_5epochs")
@@ -82,9 +82,7 @@ def score(arm: str, args: argparse.Namespace, folder: Path) -> list[Score]:
     raw = next(Path(os.environ["nnUNet_raw"]).glob(f"Dataset{args.dataset_id:03d}_*"))
     predictor = D2NetPredictor(use_mirroring=False, allow_tqdm=False, device=torch.device("cpu"))
     predictor.initialize_from_trained_model_folder(str(model_folder(arm, args)), ("all",))
-    cases: dict[str, list[str]] = {}
-    for path in sorted((raw / "imagesTs").glob("*.nii.gz")):
-        cases.setdefault(path.name[: -len("_0000.nii.gz")], []).append(str(path))
+    cases = cases_in(raw / "imagesTs", ".nii.gz")
     predict_every_subset(predictor, cases, folder / "predictions")
     return score_subsets(folder / "predictions", raw / "labelsTs", json.loads((raw / "dataset.json").read_text()))
 

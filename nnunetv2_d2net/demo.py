@@ -28,7 +28,7 @@ from nnunetv2_d2net.evaluation.subset_table import regions_of, score_subsets, wr
 from nnunetv2_d2net.phantom.dataset import PhantomSpec, write_phantom
 from nnunetv2_d2net.planning.planner import D2NetSmallPlanner
 from nnunetv2_d2net.prediction.predictor import D2NetPredictor
-from nnunetv2_d2net.prediction.subsets import predict_every_subset
+from nnunetv2_d2net.prediction.subsets import cases_in, predict_every_subset
 from nnunetv2_d2net.registration import announce_trainers
 
 DATASET = PhantomSpec(dataset_id=999, n_train=20, n_test=6, size="small", seed=0, name="D2NetDemo")
@@ -122,11 +122,8 @@ def _predict(model: Path, raw: Path, out: Path, log: Path) -> Path:
     with _quiet(log):
         predictor = D2NetPredictor(use_mirroring=False, device=_device(), allow_tqdm=False)
         predictor.initialize_from_trained_model_folder(str(model), ("all",))
-    cases: dict[str, list[str]] = {}
-    for path in sorted((raw / "imagesTs").glob("*.nii.gz")):
-        cases.setdefault(path.name[: -len("_0000.nii.gz")], []).append(str(path))
     with _quiet(log):
-        predict_every_subset(predictor, cases, out / "predictions")
+        predict_every_subset(predictor, cases_in(raw / "imagesTs", ".nii.gz"), out / "predictions")
     return out / "predictions"
 
 

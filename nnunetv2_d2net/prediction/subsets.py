@@ -30,6 +30,14 @@ def subset_name(available: Sequence[bool], names: Sequence[str]) -> str:
     return "+".join(name for name, flag in zip(names, available, strict=True) if flag)
 
 
+def cases_in(folder: Path, file_ending: str) -> dict[str, list[str]]:
+    """List the image files of every case in a folder such as ``imagesTs``, by case, in the order of the channels."""
+    cases: dict[str, list[str]] = {}
+    for path in sorted(folder.glob(f"*_????{file_ending}")):
+        cases.setdefault(path.name[: -len(f"_0000{file_ending}")], []).append(str(path))
+    return cases
+
+
 def predict_every_subset(
     predictor: D2NetPredictor, cases: dict[str, list[str]], output_folder: Path, *, show_progress: bool = True
 ) -> None:

@@ -8,26 +8,17 @@ import sys
 from collections.abc import Mapping
 from typing import ClassVar
 
-import torch
-from nnunetv2.training.lr_scheduler.polylr import PolyLRScheduler
-from torch.optim import Optimizer
 from tqdm import tqdm
 
 from nnunetv2_d2net.training.trainer import D2NetTrainer
 
 
 class D2NetTrainerDemo(D2NetTrainer):
-    """D2NetTrainer with Adam and few short epochs: it shows the path, not what D2-Net can do."""
+    """D2NetTrainer for few short epochs: it shows the path, not what D2-Net can do."""
 
     n_epochs: ClassVar[int | None] = 6
     n_iterations: ClassVar[int] = 80
     loss_ramps: ClassVar[Mapping[str, float]] = {}
-
-    def configure_optimizers(self) -> tuple[Optimizer, PolyLRScheduler]:
-        """Return Adam, which gets further than SGD in so few steps."""
-        self.initial_lr = 2e-3
-        optimizer = torch.optim.AdamW(self.network.parameters(), self.initial_lr, weight_decay=self.weight_decay)
-        return optimizer, PolyLRScheduler(optimizer, self.initial_lr, self.num_epochs)
 
     def on_train_start(self) -> None:
         """Shorten the epochs, save after each, and open the progress bar."""
