@@ -38,7 +38,9 @@ def draw_case(
             mask = np.isin(label[z], values)
             axis.imshow(np.where(mask, 1.0, np.nan), cmap=ListedColormap([color]), alpha=0.65, origin="lower")
     patches = [Patch(color=color, label=name) for color, name in zip(COLORS, regions, strict=False)]
-    figure.legend(handles=patches, loc="lower center", ncols=len(patches), frameon=False, labelcolor="white", fontsize=9)
+    figure.legend(
+        handles=patches, loc="lower center", ncols=len(patches), frameon=False, labelcolor="white", fontsize=9
+    )
     figure.subplots_adjust(0.005, 0.1, 0.995, 0.92, wspace=0.03)
     figure.savefig(path)
 
