@@ -29,7 +29,7 @@ from nnunetv2_d2net.training.modality_dropping import ModalityDroppingTrainer
 PAPER_WEIGHTS: Mapping[str, float] = dict.fromkeys(("sc", "fc", "rec", "kd_feature", "kd_logit", "aux", "consis"), 1.0)
 
 MODALITY_ENCODER_MOMENTUM = 0.9
-# With all weights 1 the auxiliary terms make most of the gradient on the encoder at first (docs/results.md).
+# With all weights 1 the auxiliary terms make most of the gradient on the encoder at first.
 GENTLE_WEIGHTS: Mapping[str, float] = {
     "sc": 0.1,
     "fc": 0.1,
