@@ -20,8 +20,7 @@ import torch
 from nnunetv2.run.run_training import get_trainer_from_args, maybe_load_checkpoint
 
 from nnunetv2_d2net.evaluation.subset_table import Score, markdown_table, score_subsets, write_tables
-from nnunetv2_d2net.prediction.predictor import D2NetPredictor
-from nnunetv2_d2net.prediction.subsets import cases_in, predict_every_subset
+from nnunetv2_d2net.prediction.all_subsets import AllSubsetsPredictor
 from nnunetv2_d2net.registration import announce_trainers
 
 ARMS = ("nnUNetTrainer_5epochs", "nnUNetTrainerModalityDropout_5epochs", "D2NetTrainer_5epochs")
@@ -80,10 +79,9 @@ def train(arm: str, args: argparse.Namespace) -> None:
 def score(arm: str, args: argparse.Namespace, folder: Path) -> list[Score]:
     """Predict every test case with every subset, as far as not done, and score."""
     raw = next(Path(os.environ["nnUNet_raw"]).glob(f"Dataset{args.dataset_id:03d}_*"))
-    predictor = D2NetPredictor(use_mirroring=False, allow_tqdm=False, device=torch.device("cpu"))
+    predictor = AllSubsetsPredictor(use_mirroring=False, device=torch.device("cpu"))
     predictor.initialize_from_trained_model_folder(str(model_folder(arm, args)), ("all",))
-    cases = cases_in(raw / "imagesTs", ".nii.gz")
-    predict_every_subset(predictor, cases, folder / "predictions")
+    predictor.predict_from_files(str(raw / "imagesTs"), str(folder / "predictions"), overwrite=False)
     return score_subsets(folder / "predictions", raw / "labelsTs", json.loads((raw / "dataset.json").read_text()))
 
 

@@ -27,8 +27,7 @@ from nnunetv2_d2net.evaluation.case_picture import draw_case
 from nnunetv2_d2net.evaluation.subset_table import regions_of, score_subsets, write_tables
 from nnunetv2_d2net.phantom.dataset import PhantomSpec, write_phantom
 from nnunetv2_d2net.planning.planner import D2NetSmallPlanner
-from nnunetv2_d2net.prediction.predictor import D2NetPredictor
-from nnunetv2_d2net.prediction.subsets import cases_in, predict_every_subset
+from nnunetv2_d2net.prediction.all_subsets import AllSubsetsPredictor
 from nnunetv2_d2net.registration import announce_trainers
 
 DATASET = PhantomSpec(dataset_id=999, n_train=20, n_test=6, size="small", seed=0, name="D2NetDemo")
@@ -120,10 +119,9 @@ def _train(out: Path, log: Path) -> Path:
 
 def _predict(model: Path, raw: Path, out: Path, log: Path) -> Path:
     with _quiet(log):
-        predictor = D2NetPredictor(use_mirroring=False, device=_device(), allow_tqdm=False)
+        predictor = AllSubsetsPredictor(use_mirroring=False, device=_device(), allow_tqdm=True)
         predictor.initialize_from_trained_model_folder(str(model), ("all",))
-    with _quiet(log):
-        predict_every_subset(predictor, cases_in(raw / "imagesTs", ".nii.gz"), out / "predictions")
+        predictor.predict_from_files(str(raw / "imagesTs"), str(out / "predictions"), overwrite=False)
     return out / "predictions"
 
 

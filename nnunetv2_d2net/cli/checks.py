@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from nnunetv2_d2net.errors import UserError
-from nnunetv2_d2net.prediction.modality_names import modality_names
+from nnunetv2_d2net.modality_names import modality_names
 
 _HOLDS = {
     "nnUNet_raw": "the data sets",

@@ -9,7 +9,7 @@ from nnunetv2_d2net.cli import checks
 from nnunetv2_d2net.cli.nnunet import call_entry_point, device_words, replaced
 from nnunetv2_d2net.cli.words import describe_passing, value_of, values_of
 from nnunetv2_d2net.errors import UserError
-from nnunetv2_d2net.prediction.modality_names import available_from_names, modality_names
+from nnunetv2_d2net.modality_names import available_from_names, modality_names
 from nnunetv2_d2net.registration import announce_trainers
 
 HELP = (
@@ -22,13 +22,23 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add what nnU-Net does not have."""
     usage = (
         "d2net predict -i FOLDER -o FOLDER -d ID -c CONFIGURATION [-f FOLD ...] "
-        "[--modalities NAME ... | --drop NAME ...] [nnU-Net's arguments ...]"
+        "[--modalities NAME ... | --drop NAME ...] [--all_subsets] [nnU-Net's arguments ...]"
     )
     describe_passing(parser, usage, "nnUNetv2_predict")
     choice = parser.add_mutually_exclusive_group()
-    names = "named as in dataset.json's channel_names, in any case; all files must still be there"
+    names = "named as in dataset.json's channel_names, in any case; as if the other files did not exist"
     choice.add_argument("--modalities", nargs="+", metavar="NAME", help=f"use these modalities only, {names}")
-    choice.add_argument("--drop", nargs="+", metavar="NAME", help=f"use all modalities but these, {names}")
+    choice.add_argument("--drop", nargs="+", metavar="NAME", help="use all modalities but these, named likewise")
+    parser.add_argument(
+        "--all_subsets", action="store_true", help="predict with every subset of the modalities, one folder for each"
+    )
+    parser.add_argument(
+        "--subsets_per_pass",
+        type=int,
+        default=4,
+        metavar="N",
+        help="with --all_subsets: subsets that go through the network together; fewer need less memory (default: 4)",
+    )
 
 
 def run(args: argparse.Namespace, extra: Sequence[str]) -> int:
@@ -54,10 +64,13 @@ def run(args: argparse.Namespace, extra: Sequence[str]) -> int:
 
     from nnunetv2.inference import predict_from_raw_data
 
+    from nnunetv2_d2net.prediction.all_subsets import AllSubsetsPredictor
     from nnunetv2_d2net.prediction.predictor import D2NetPredictor
 
     # nnU-Net builds the predictor itself, from arguments of its own, so the flags travel with the class.
-    predictor = type("D2NetPredictor", (D2NetPredictor,), {"available": available})
+    base = AllSubsetsPredictor if args.all_subsets else D2NetPredictor
+    settings = {"allowed": available, "subsets_per_pass": max(1, args.subsets_per_pass)}
+    predictor = type(base.__name__, (base,), settings)
     with replaced(predict_from_raw_data, "nnUNetPredictor", predictor):
         return call_entry_point(predict_from_raw_data.predict_entry_point, "predict", device_words(words) + words)
 

@@ -42,7 +42,7 @@ def dice(prediction: np.ndarray, reference: np.ndarray) -> float:
 
 
 def score_subsets(predictions: Path, references: Path, dataset_json: dict) -> list[Score]:
-    """Score the folders that :func:`nnunetv2_d2net.prediction.subsets.predict_every_subset` has written.
+    """Score the folders that :class:`nnunetv2_d2net.prediction.all_subsets.AllSubsetsPredictor` has written.
 
     Voxels with the ignore label in the reference are left out.
 

@@ -12,7 +12,14 @@ from torch import Tensor, nn
 from nnunetv2_d2net.losses.adt_kd import Reduction, adt_kd_losses
 from nnunetv2_d2net.losses.precision import in_float32
 from nnunetv2_d2net.losses.sfmc import Sampling, frequency_contrastive_loss, spatial_contrastive_loss
-from nnunetv2_d2net.losses.supervision import auxiliary_loss, consistency_loss, reconstruction_loss, split_targets
+from nnunetv2_d2net.losses.supervision import (
+    Target,
+    auxiliary_loss,
+    consistency_loss,
+    pool_target,
+    reconstruction_loss,
+    split_targets,
+)
 from nnunetv2_d2net.network.outputs import D2NetOutputs
 
 LOSS_TERMS = ("seg", "sc", "fc", "rec", "kd_feature", "kd_logit", "aux", "consis")
@@ -134,7 +141,7 @@ class D2NetLoss(nn.Module):
         common = {"regions": self.regions, "ignore": targets[0].ignore}
         kd_feature, kd_logit = adt_kd_losses(
             _bank_logits(student, outputs.student_features, outputs.first_bank_level),
-            _bank_logits(teacher, outputs.teacher_features, outputs.first_bank_level),
+            _bank_logits(teacher, outputs.teacher_features, outputs.first_bank_level - outputs.first_teacher_level),
             outputs.student_features,
             outputs.teacher_features,
             reduction=self.options.kd_reduction,
@@ -147,9 +154,17 @@ class D2NetLoss(nn.Module):
             "rec": reconstruction_loss(outputs.reconstructions, images, present),
             "kd_feature": kd_feature,
             "kd_logit": kd_logit,
-            "aux": auxiliary_loss(teacher, targets, self.level_weights),
+            "aux": auxiliary_loss(teacher, *self._teacher_supervision(targets, outputs)),
             "consis": consistency_loss(teacher[0], student[0], **common),
         }
+
+    def _teacher_supervision(self, targets: list[Target], outputs: D2NetOutputs) -> tuple[list[Target], list[float]]:
+        """Targets and weights of the levels that the teacher decodes; the weights keep their sum."""
+        first = outputs.first_teacher_level
+        weights, total = self.level_weights[first:], sum(self.level_weights)
+        if sum(weights) > 0:
+            return targets[first:], [weight * total / sum(weights) for weight in weights]
+        return [pool_target(targets[0], outputs.teacher_logits[0].shape[2:])], [total]
 
     def _segmentation(self, logits: Tensor | list[Tensor], target: Tensor | list[Tensor]) -> Tensor:
         return in_float32(self.segmentation_loss.__call__)(logits, target)

@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from nnunetv2_d2net.losses.pooling import average_pool
+from nnunetv2_d2net.losses.pooling import any_pool, average_pool
 from nnunetv2_d2net.losses.precision import in_float32
 
 
@@ -18,7 +18,7 @@ class Target(NamedTuple):
     """The truth at one resolution.
 
     Attributes:
-        masks: One mask per target, float 0 or 1, ``(B, C, *spatial)``.
+        masks: One mask per target, float in [0, 1], ``(B, C, *spatial)``.
         ignore: Voxels without truth, bool ``(B, 1, *spatial)``, or None if the data set has no ignore label.
     """
 
@@ -53,6 +53,11 @@ def _split_target(target: Tensor, n_targets: int, *, regions: bool, ignore_label
     return Target((target == labels).float(), None if ignore_label is None else target == ignore_label)
 
 
+def pool_target(target: Target, size: Sequence[int]) -> Target:
+    """Bring the truth to a coarser grid: masks become fractions, a cell with any ignored voxel is ignored."""
+    return Target(average_pool(target.masks, size), None if target.ignore is None else any_pool(target.ignore, size))
+
+
 @in_float32
 def reconstruction_loss(reconstructions: Tensor, images: Tensor, present: Tensor) -> Tensor:
     """Mean squared error between the reconstructions and the images, before any was dropped, that really exist.
@@ -84,8 +89,8 @@ def auxiliary_loss(teacher_logits: list[Tensor], targets: list[Target], level_we
     ignored voxels are left out; weighted sum over the levels, as nnU-Net's deep supervision.
 
     Args:
-        teacher_logits: From full resolution down, each ``(B, C, *spatial)``; at least as many as targets.
-        targets: The supervised levels' truth, from full resolution down.
+        teacher_logits: From the finest level down, each ``(B, C, *spatial)``; at least as many as targets.
+        targets: The supervised levels' truth, of the same sizes.
         level_weights: One weight per supervised level.
 
     Returns:
@@ -106,19 +111,22 @@ def consistency_loss(
 ) -> Tensor:
     """Mean squared difference between the probabilities of the two final predictions.
 
-    Paper: text below Eq. (10). Deviates: mean instead of the norm; ignored voxels are left out.
+    Paper: text below Eq. (10). Deviates: mean instead of the norm; ignored voxels are left out; the student's
+    probabilities are average-pooled to the teacher's finest level.
 
     Args:
-        teacher_logits: One binary map per target, ``(B, C, *spatial)``; a sigmoid each.
+        teacher_logits: One binary map per target, ``(B, C, *coarse)``; a sigmoid each.
         student_logits: ``(B, C, *spatial)``; softmax over C, or a sigmoid each if the targets are regions.
         regions: Whether the targets are regions.
-        ignore: Voxels without truth, bool ``(B, 1, *spatial)``, or None.
+        ignore: Voxels without truth, bool ``(B, 1, *spatial)``, or None; a coarse voxel that holds any is left out.
 
     Returns:
         Scalar, in [0, 1]; 0 if every voxel is ignored.
     """
     student = student_logits.sigmoid() if regions else student_logits.softmax(1)
-    return _valid_mean((teacher_logits.sigmoid() - student).square(), ignore)
+    size = teacher_logits.shape[2:]
+    ignore = None if ignore is None else any_pool(ignore, size)
+    return _valid_mean((teacher_logits.sigmoid() - average_pool(student, size)).square(), ignore)
 
 
 def _valid_mean(losses: Tensor, ignore: Tensor | None) -> Tensor:

@@ -69,6 +69,17 @@ def point_conv(encoder: Encoder, in_channels: int, out_channels: int, *, bias: b
     return conv_op(in_channels, out_channels, 1, bias=bias)
 
 
+def scale_and_shift(features: Tensor, parameters: Tensor) -> Tensor:
+    """Modulate every channel (FiLM; Perez et al., AAAI 2018): ``(1 + gamma) * features + beta``.
+
+    Args:
+        features: ``(B, K, *spatial)``.
+        parameters: gamma, then beta, ``(B, 2 K)``; zeros leave the features as they are.
+    """
+    gamma, beta = parameters.to(features.dtype)[(...,) + (None,) * (features.ndim - 2)].chunk(2, 1)
+    return torch.addcmul(beta, features, 1 + gamma)
+
+
 class SqueezeExcite(nn.Module):
     """Weigh channels by their global context (Hu et al., Squeeze-and-Excitation Networks, CVPR 2018).
 

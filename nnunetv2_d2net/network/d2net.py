@@ -1,6 +1,6 @@
 """D2-Net: nnU-Net's planned U-Net with the paper's two stages between its encoder and its decoder (Fig. 2)."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 from dynamic_network_architectures.building_blocks.unet_decoder import UNetDecoder
@@ -8,6 +8,7 @@ from dynamic_network_architectures.initialization.weight_init import InitWeights
 from torch import Tensor, nn
 
 from nnunetv2_d2net.modalities import infer_available, zero_missing
+from nnunetv2_d2net.network.availability import AvailabilityModulation
 from nnunetv2_d2net.network.blocks import LEAKY_SLOPE, Encoder, feature_map_sizes
 from nnunetv2_d2net.network.decoder import decode_with_features
 from nnunetv2_d2net.network.md_stage import (
@@ -20,6 +21,9 @@ from nnunetv2_d2net.network.md_stage import (
 from nnunetv2_d2net.network.outputs import D2NetOutputs
 from nnunetv2_d2net.network.td_stage import BinaryTeacher, ContentReconstruction, FeatureBanks, Fusion, SkipModulation
 
+TRAINING_BRANCHES = ("image_decoder", "teacher", "feature_banks")
+"""Modules of :class:`D2Net` that prediction never runs."""
+
 
 class D2NetOptions(NamedTuple):
     """What the paper leaves open about the network; the defaults are this project's choices.
@@ -29,20 +33,24 @@ class D2NetOptions(NamedTuple):
         independent_encoders: One modality encoder per modality, as the paper says, instead of one that all share.
         encoder_norm: Normalization inside the modality encoders; the paper has ``nn.BatchNorm2d``.
         teacher_width: Width of the binary teacher relative to the student.
+        teacher_level: Finest decoder level of the binary teacher; 0 is full resolution, as in the paper.
         image_decoder_width: Width of the image decoder relative to the encoder.
         reconstruction_level: Encoder level at which images are reconstructed; 0 is full resolution.
         image_decoder_skips: Give the image decoder the encoder's skips.
         modulate_skips: Let the tumor-specific codes modulate the student's skips, too.
+        modulate_encoder: Let the mask of available modalities modulate every stage of the tumor encoder.
     """
 
     code_length: int = 8
     independent_encoders: bool = False
     encoder_norm: type[nn.Module] | None = None
     teacher_width: float = 0.25
+    teacher_level: int = 1
     image_decoder_width: float = 0.25
     reconstruction_level: int = 1
     image_decoder_skips: bool = False
     modulate_skips: bool = False
+    modulate_encoder: bool = False
 
 
 class Content(NamedTuple):
@@ -98,38 +106,55 @@ class D2Net(nn.Module):
         self.modality_projection = ModalityProjection(n_modalities, n_targets)
         self.content_reconstruction = ContentReconstruction(encoder, n_targets, n_codes)
         self.fusion = Fusion(encoder, n_targets, self.content_reconstruction.width)
+        self.availability_modulation = (
+            AvailabilityModulation(encoder, n_modalities) if options.modulate_encoder else None
+        )
         self.skip_modulation = SkipModulation(encoder, n_targets, n_codes) if options.modulate_skips else None
-        self.image_decoder = ImageDecoder(
+        self.image_decoder: ImageDecoder | None = ImageDecoder(
             encoder,
             n_codes,
             width_factor=options.image_decoder_width,
             output_level=options.reconstruction_level,
             skips=options.image_decoder_skips,
         )
-        self.teacher = BinaryTeacher(
-            encoder, n_targets, self.content_reconstruction.width, width_factor=options.teacher_width
+        self.teacher: BinaryTeacher | None = BinaryTeacher(
+            encoder,
+            n_targets,
+            self.content_reconstruction.width,
+            width_factor=options.teacher_width,
+            finest_level=options.teacher_level,
         )
-        self.feature_banks = FeatureBanks(encoder, self.teacher)
+        self.feature_banks: FeatureBanks | None = FeatureBanks(encoder, self.teacher)
         self._initialize_own_parts()
+        self.register_load_state_dict_pre_hook(_fit_exported_weights)
 
-    def forward(self, images: Tensor, available: Tensor | None = None) -> D2NetOutputs | Tensor | list[Tensor]:
+    def forward(
+        self, images: Tensor, available: Tensor | None = None, modality_codes: Tensor | None = None
+    ) -> D2NetOutputs | Tensor | list[Tensor]:
         """Segment; in training also return everything that the losses read.
 
         Args:
             images: Normalized images, ``(B, M, *spatial)``; what an unavailable modality holds has no influence.
             available: Bool ``(B, M)``; None falls back on ``known_available``.
+            modality_codes: What ``modality_encoder`` makes of the images with nothing missing, ``(B, M, G, N)``, for
+                callers that segment the same images with several subsets; None to compute them.
 
         Returns:
             :class:`D2NetOutputs` in training, the student's logits in evaluation.
+
+        Raises:
+            RuntimeError: In training, if the branches that only training needs were discarded.
         """
         available = self._resolve_available(images, available)
         images = zero_missing(images, available)
-        content = self.encode(images, available)
+        content = self.encode(images, available, modality_codes)
         tumor_features = self.content_reconstruction(content.skips[-1], content.tumor_codes)
         holistic_features = self.fusion(tumor_features)
         if not self.training:
             return self.decode(content, holistic_features)
 
+        if self.teacher is None or self.image_decoder is None or self.feature_banks is None:
+            raise RuntimeError("this network was exported for prediction: train with the original checkpoint")
         student_skips = [*self._modulated(content)[:-1], holistic_features]
         student_logits, student_features = decode_with_features(self.decoder, student_skips)
         teacher_logits, teacher_features = self.teacher(tumor_features, content.skips)
@@ -140,20 +165,30 @@ class D2Net(nn.Module):
             student_features=student_bank,
             teacher_features=teacher_bank,
             first_bank_level=self.feature_banks.first_level,
+            first_teacher_level=self.teacher.finest_level,
             modality_codes=content.modality_codes,
             informative_slices=informative_slices(images, available),
             reconstructions=self.image_decoder(content.skips[-1], content.modality_codes.mean(2), content.skips),
         )
 
-    def encode(self, images: Tensor, available: Tensor) -> Content:
+    def encode(self, images: Tensor, available: Tensor, modality_codes: Tensor | None = None) -> Content:
         """Run E_T, E_M and E_TM on images ``(B, M, *spatial)`` whose missing modalities are zero."""
-        modality_codes = self.absent_codes(self.modality_encoder(images), available)
-        tumor_codes = self.modality_projection(modality_codes).mean(2)
-        return Content(self.encoder(images), modality_codes, tumor_codes)
+        codes = self.modality_encoder(images) if modality_codes is None else modality_codes
+        codes = self.absent_codes(codes, available)
+        skips = (
+            self.encoder(images)
+            if self.availability_modulation is None
+            else self.availability_modulation.encode(self.encoder, images, available)
+        )
+        return Content(skips, codes, self.modality_projection(codes).mean(2))
 
     def decode(self, content: Content, holistic_features: Tensor) -> Tensor | list[Tensor]:
         """Run the student as nnU-Net runs its decoder: F' ``(B, K, *bottleneck)`` to logits."""
         return self.decoder([*self._modulated(content)[:-1], holistic_features])
+
+    def discard_training_branches(self) -> None:
+        """Keep only what segments; training is refused from then on."""
+        self.image_decoder = self.teacher = self.feature_banks = None
 
     def compute_conv_feature_map_size(self, input_size: Sequence[int]) -> int:
         """Count the elements of all feature maps of a training pass, for nnU-Net's planner.
@@ -161,6 +196,8 @@ class D2Net(nn.Module):
         Args:
             input_size: Patch size in voxels, spatial axes only.
         """
+        if self.teacher is None or self.image_decoder is None or self.feature_banks is None:
+            raise RuntimeError("this network was exported for prediction and cannot be planned for training")
         sizes = feature_map_sizes(self.encoder, input_size)
         bottleneck = 1
         for n in sizes[-1]:
@@ -190,12 +227,26 @@ class D2Net(nn.Module):
         return self.skip_modulation(content.skips, content.tumor_codes)
 
     def _initialize_own_parts(self) -> None:
-        own = [self.modality_encoder, self.content_reconstruction, self.fusion, self.image_decoder, self.teacher]
-        for module in [*own, self.feature_banks]:
+        own = [self.modality_encoder, self.content_reconstruction, self.fusion]
+        for module in [*own, *(getattr(self, name) for name in TRAINING_BRANCHES)]:
             module.apply(InitWeights_He(LEAKY_SLOPE))
-        self.image_decoder.reset_output()
+        if self.image_decoder is not None:
+            self.image_decoder.reset_output()
         if self.skip_modulation is not None:
             self.skip_modulation.reset()
+
+
+def inference_weights(state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Return the weights that segmenting needs, of a :class:`D2Net` or of any other network, which needs them all."""
+    return {name: tensor for name, tensor in state_dict.items() if name.partition(".")[0] not in TRAINING_BRANCHES}
+
+
+def _fit_exported_weights(network: D2Net, state_dict: dict, prefix: str, *_: object) -> None:
+    """Before loading weights that lack exactly the training branches, drop these from the network, too."""
+    needed = {prefix + name for name in inference_weights(network.state_dict())}
+    training = tuple(f"{prefix}{name}." for name in TRAINING_BRANCHES)
+    if needed <= set(state_dict) and not any(name.startswith(training) for name in state_dict):
+        network.discard_training_branches()
 
 
 def _parts_of(unet: nn.Module) -> tuple[Encoder, UNetDecoder]:

@@ -14,10 +14,12 @@ class D2NetOutputs(NamedTuple):
 
     Attributes:
         student_logits: Logits of the holistic student at every decoder level, each ``(B, C, *spatial)``.
-        teacher_logits: Logits of the binary teacher at the same levels, one map per target, each ``(B, C, *spatial)``.
+        teacher_logits: Logits of the binary teacher, one map per target, each ``(B, C, *spatial)``, from decoder level
+            ``first_teacher_level`` on.
         student_features: Feature bank of the student, projected to a common width, each ``(B, K, *spatial)``.
         teacher_features: Feature bank of the teacher at the same levels, its C maps fused, each ``(B, K, *spatial)``.
         first_bank_level: Decoder level of the finest bank entry.
+        first_teacher_level: Finest decoder level that the teacher decodes.
         modality_codes: Modality-specific codes c, ``(B, M, G, N)``; those of absent modalities mean nothing.
         informative_slices: Bool ``(B, M, G)``: the modality is available and its slice is not constant in the patch.
         reconstructions: Reconstructed images x', ``(B, M, *spatial)``, at or below full resolution.
@@ -28,6 +30,7 @@ class D2NetOutputs(NamedTuple):
     student_features: list[Tensor]
     teacher_features: list[Tensor]
     first_bank_level: int
+    first_teacher_level: int
     modality_codes: Tensor
     informative_slices: Tensor
     reconstructions: Tensor

@@ -4,7 +4,6 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
-import torch
 import torch.nn.functional as F
 from dynamic_network_architectures.building_blocks.helper import get_matching_convtransp
 from torch import Tensor, nn
@@ -17,6 +16,7 @@ from nnunetv2_d2net.network.blocks import (
     conv_block,
     point_conv,
     same_conv,
+    scale_and_shift,
 )
 
 
@@ -126,27 +126,32 @@ class TeacherLevel(nn.Module):
 class BinaryTeacher(nn.Module):
     """D^T: a binary decoder for every target, weights shared over targets, targets on the batch axis.
 
-    Deviates from the paper: reduced width (``width_factor``); it only runs in training.
+    Deviates from the paper: reduced width (``width_factor``), and it stops at ``finest_level``, below full resolution,
+    where most of its time and memory would go. It only runs in training.
     """
 
-    def __init__(self, encoder: Encoder, n_targets: int, width_in: int, *, width_factor: float = 0.25) -> None:
+    def __init__(
+        self, encoder: Encoder, n_targets: int, width_in: int, *, width_factor: float = 0.25, finest_level: int = 1
+    ) -> None:
         super().__init__()
+        n_levels = len(encoder.output_channels) - 1
         self.n_targets = n_targets
-        self.widths = [max(4, int(k * width_factor)) for k in encoder.output_channels[:-1]]
+        self.finest_level = min(finest_level, n_levels - 1)
+        self.widths = [max(4, int(k * width_factor)) for k in encoder.output_channels[self.finest_level : -1]]
         below = [*self.widths[1:], width_in]
         self.levels = nn.ModuleList(
-            TeacherLevel(encoder, level, below[level], width) for level, width in enumerate(self.widths)
+            TeacherLevel(encoder, self.finest_level + i, below[i], width) for i, width in enumerate(self.widths)
         )
 
     def forward(self, tumor_features: Tensor, skips: Sequence[Tensor]) -> tuple[list[Tensor], list[Tensor]]:
         """Decode F ``(B * C, k, *bottleneck)`` with the encoder's skips.
 
         Returns:
-            Logits, each ``(B, C, *spatial)``, and features, each ``(B * C, k, *spatial)``, full resolution first.
+            Logits, each ``(B, C, *spatial)``, and features, each ``(B * C, k, *spatial)``, the finest level first.
         """
         x = tumor_features
         logits, features = [], []
-        for level, skip in zip(reversed(self.levels), reversed(skips[:-1]), strict=True):
+        for level, skip in zip(reversed(self.levels), reversed(skips[self.finest_level : -1]), strict=True):
             x, level_logits = level(x, skip, self.n_targets)
             features.append(x)
             logits.append(level_logits)
@@ -154,8 +159,9 @@ class BinaryTeacher(nn.Module):
 
     def compute_conv_feature_map_size(self, sizes: Sequence[Sequence[int]]) -> int:
         """Count the elements of all feature maps; ``sizes`` are those of the encoder's stages."""
-        per_target = sum((3 * width + 1) * math.prod(size) for width, size in zip(self.widths, sizes, strict=False))
-        shared = sum(width * math.prod(size) for width, size in zip(self.widths, sizes, strict=False))
+        levels = list(zip(self.widths, sizes[self.finest_level : -1], strict=True))
+        per_target = sum((3 * width + 1) * math.prod(size) for width, size in levels)
+        shared = sum(width * math.prod(size) for width, size in levels)
         return per_target * self.n_targets + shared
 
 
@@ -168,19 +174,21 @@ class FeatureBanks(nn.Module):
 
     def __init__(self, encoder: Encoder, teacher: BinaryTeacher, *, width: int = 16, n_levels: int = 4) -> None:
         super().__init__()
-        n_decoder_levels = len(teacher.widths)
-        self.first_level = min(max(1, n_decoder_levels - n_levels), n_decoder_levels - 1)
+        n_decoder_levels = len(encoder.output_channels) - 1
+        self.first_level = min(max(1, teacher.finest_level, n_decoder_levels - n_levels), n_decoder_levels - 1)
+        self.skipped_teacher_levels = self.first_level - teacher.finest_level
         levels = range(self.first_level, n_decoder_levels)
         self.width = width
         self.n_targets = teacher.n_targets
         self.student = nn.ModuleList(point_conv(encoder, encoder.output_channels[level], width) for level in levels)
         self.teacher = nn.ModuleList(
-            point_conv(encoder, self.n_targets * teacher.widths[level], width) for level in levels
+            point_conv(encoder, self.n_targets * channels, width)
+            for channels in teacher.widths[self.skipped_teacher_levels :]
         )
 
     def forward(self, student: Sequence[Tensor], teacher: Sequence[Tensor]) -> tuple[list[Tensor], list[Tensor]]:
         """Return both banks, each entry ``(B, K, *spatial)``; the C maps of the teacher are fused by the projection."""
-        stacked = [x.unflatten(0, (-1, self.n_targets)).flatten(1, 2) for x in teacher[self.first_level :]]
+        stacked = [x.unflatten(0, (-1, self.n_targets)).flatten(1, 2) for x in teacher[self.skipped_teacher_levels :]]
         return (
             [conv(x) for conv, x in zip(self.student, student[self.first_level :], strict=True)],
             [conv(x) for conv, x in zip(self.teacher, stacked, strict=True)],
@@ -210,8 +218,6 @@ class SkipModulation(nn.Module):
 
     def forward(self, skips: Sequence[Tensor], tumor_codes: Tensor) -> list[Tensor]:
         """Return the skips ``(B, K, *spatial)``, modulated by codes ``(B, C, N)``; the bottleneck is left alone."""
-        modulated = []
-        for linear, skip in zip(self.linears, skips[:-1], strict=True):
-            gamma, beta = linear(tumor_codes.flatten(1))[(...,) + (None,) * (skip.ndim - 2)].chunk(2, 1)
-            modulated.append(torch.addcmul(beta.to(skip.dtype), skip, (1 + gamma).to(skip.dtype)))
-        return [*modulated, skips[-1]]
+        codes = tumor_codes.flatten(1)
+        pairs = zip(skips[:-1], self.linears, strict=True)
+        return [*(scale_and_shift(skip, linear(codes)) for skip, linear in pairs), skips[-1]]

@@ -154,7 +154,7 @@ def grow_tumor(glioma: Glioma, anatomy: Anatomy, grid: Grid, distance: NDArray[n
     level = reach - far - 3 * gray - 15 * csf
     outside = (1 - core) * anatomy.brain
     spread = sigmoid(level / 1.5) * outside
-    fluid = glioma.severity * np.clip(0.4 + level / 11 + 0.22 * density, 0.15, 1)
+    fluid = glioma.severity * np.clip(0.6 + level / 11 + 0.22 * density, 0.35, 1)
 
     shell = core * (1 - inside)
     enhancing = shell * uptake

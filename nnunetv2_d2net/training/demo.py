@@ -16,14 +16,14 @@ from nnunetv2_d2net.training.trainer import D2NetTrainer
 class D2NetTrainerDemo(D2NetTrainer):
     """D2NetTrainer for few short epochs: it shows the path, not what D2-Net can do."""
 
-    n_epochs: ClassVar[int | None] = 6
-    n_iterations: ClassVar[int] = 80
+    n_epochs: ClassVar[int | None] = 8
+    n_iterations: ClassVar[int] = 90
     loss_ramps: ClassVar[Mapping[str, float]] = {}
 
     def on_train_start(self) -> None:
         """Shorten the epochs, save after each, and open the progress bar."""
         super().on_train_start()
-        self.num_iterations_per_epoch, self.num_val_iterations_per_epoch, self.save_every = self.n_iterations, 15, 1
+        self.num_iterations_per_epoch, self.num_val_iterations_per_epoch, self.save_every = self.n_iterations, 10, 1
         total = self.num_epochs * self.num_iterations_per_epoch
         done = self.current_epoch * self.num_iterations_per_epoch
         self.progress = tqdm(total=total, initial=done, desc="train", unit="step", file=sys.stderr)

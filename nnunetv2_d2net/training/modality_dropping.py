@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from nnunetv2_d2net.errors import UserError
 from nnunetv2_d2net.modalities import draw_available, subset_rotation, zero_missing
+from nnunetv2_d2net.preprocessing.preprocessor import accept_absent_files
 
 
 class ModalityDroppingTrainer(nnUNetTrainer):
@@ -69,6 +70,7 @@ class ModalityDroppingTrainer(nnUNetTrainer):
                 "the input of a cascade holds the segmentation of its previous stage, which is not a modality: "
                 "train 3d_fullres or 3d_lowres instead"
             )
+        accept_absent_files(configuration_manager)  # what predicts with this trainer's models passes through here
         return nnUNetTrainer.build_network_architecture(
             plans_manager, configuration_manager, num_input_channels, num_output_channels, enable_deep_supervision
         )

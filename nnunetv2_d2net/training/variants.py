@@ -29,6 +29,7 @@ class D2NetTrainerPaper(D2NetTrainer):
 
     p_complete: ClassVar[float] = 0.0
     n_epochs: ClassVar[int | None] = 400
+    network_options: ClassVar[D2NetOptions] = D2NetTrainer.network_options._replace(teacher_level=0)
     loss_weights: ClassVar[Mapping[str, float]] = PAPER_WEIGHTS
     loss_ramps: ClassVar[Mapping[str, float]] = {}
 
@@ -116,6 +117,18 @@ class D2NetTrainerModulatedSkips(D2NetTrainer):
     network_options: ClassVar[D2NetOptions] = D2NetTrainer.network_options._replace(modulate_skips=True)
 
 
+class D2NetTrainerModulatedEncoder(D2NetTrainer):
+    """D2NetTrainer whose tumor encoder is told at every stage which modalities there are."""
+
+    network_options: ClassVar[D2NetOptions] = D2NetTrainer.network_options._replace(modulate_encoder=True)
+
+
+class D2NetTrainerFullTeacher(D2NetTrainer):
+    """D2NetTrainer whose teacher decodes up to full resolution, as the paper says."""
+
+    network_options: ClassVar[D2NetOptions] = D2NetTrainer.network_options._replace(teacher_level=0)
+
+
 class D2NetTrainerIndependentEncoders(D2NetTrainer):
     """D2NetTrainer with one modality encoder per modality, as the paper says."""
 
@@ -136,6 +149,8 @@ _TRAINERS: tuple[type[ModalityDroppingTrainer], ...] = (
     D2NetTrainerNoSFMC,
     D2NetTrainerSegOnly,
     D2NetTrainerModulatedSkips,
+    D2NetTrainerModulatedEncoder,
+    D2NetTrainerFullTeacher,
     D2NetTrainerIndependentEncoders,
 )
 

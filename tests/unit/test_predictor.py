@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from nnunetv2_d2net.errors import UserError
-from nnunetv2_d2net.prediction.modality_names import available_from_names, modality_names
+from nnunetv2_d2net.modality_names import available_from_names, modality_names
 from nnunetv2_d2net.prediction.predictor import D2NetPredictor
 
 

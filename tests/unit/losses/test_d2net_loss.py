@@ -7,8 +7,15 @@ from torch import nn
 
 from nnunetv2_d2net.losses.adt_kd import adt_kd_losses
 from nnunetv2_d2net.losses.d2net_loss import LOSS_TERMS, D2NetLoss
+from nnunetv2_d2net.losses.pooling import any_pool, average_pool
 from nnunetv2_d2net.losses.sfmc import frequency_contrastive_loss, spatial_contrastive_loss
-from nnunetv2_d2net.losses.supervision import Target, auxiliary_loss, consistency_loss, reconstruction_loss
+from nnunetv2_d2net.losses.supervision import (
+    Target,
+    auxiliary_loss,
+    consistency_loss,
+    reconstruction_loss,
+    split_targets,
+)
 from nnunetv2_d2net.network.outputs import D2NetOutputs
 
 LEVEL_WEIGHTS = (0.8, 0.2, 0.0)
@@ -39,7 +46,7 @@ class SegmentationLoss(nn.Module):
 class Case:
     """Random training outputs, target, images and the loss; everything the network would emit asks for a gradient."""
 
-    def __init__(self, *, regions=False, n_spatial=3, dtype=torch.float32, seed=0, weights=None):
+    def __init__(self, *, regions=False, n_spatial=3, dtype=torch.float32, seed=0, weights=None, teacher_level=0):
         generator = torch.Generator().manual_seed(seed)
 
         def normal(*shape):
@@ -50,10 +57,11 @@ class Case:
 
         self.outputs = D2NetOutputs(
             student_logits=[normal(2, 3, *grid(n)) for n in SIZES],
-            teacher_logits=[normal(2, 3, *grid(n)) for n in SIZES],
+            teacher_logits=[normal(2, 3, *grid(n)) for n in SIZES[teacher_level:]],
             student_features=[normal(2, 5, *grid(n)) for n in SIZES[1:]],
             teacher_features=[normal(2, 5, *grid(n)) for n in SIZES[1:]],
             first_bank_level=1,
+            first_teacher_level=teacher_level,
             modality_codes=normal(2, 4, 8 if n_spatial == 3 else 1, 6),
             informative_slices=torch.ones(2, 4, 8 if n_spatial == 3 else 1, dtype=torch.bool),
             reconstructions=normal(2, 4, *grid(4)),
@@ -86,9 +94,10 @@ class Case:
         return torch.autograd.grad(value, self.leaves(), allow_unused=True, materialize_grads=True, retain_graph=True)
 
 
-@pytest.fixture(params=[False, True], ids=["labels", "regions"])
+@pytest.fixture(params=[(False, 0), (True, 0), (False, 1), (True, 1)], ids=lambda p: f"regions{p[0]:d}-teacher{p[1]}")
 def case(request):
-    return Case(regions=request.param)
+    regions, teacher_level = request.param
+    return Case(regions=regions, teacher_level=teacher_level)
 
 
 def test_terms_are_the_functions_of_the_right_outputs(case):
@@ -98,7 +107,10 @@ def test_terms_are_the_functions_of_the_right_outputs(case):
     targets = [Target(m.float(), i) for m, i in zip(masks, ignored, strict=True)]
     student, teacher = outputs.student_logits, outputs.teacher_logits
     features = outputs.student_features, outputs.teacher_features
-    kd_feature, kd_logit = adt_kd_losses(student[1:], teacher[1:], *features, regions=regions, ignore=ignore)
+    first = outputs.first_teacher_level
+    kd_feature, kd_logit = adt_kd_losses(student[1:], teacher[1 - first :], *features, regions=regions, ignore=ignore)
+    weights = torch.tensor(LEVEL_WEIGHTS[first:])
+    weights = (weights * sum(LEVEL_WEIGHTS) / weights.sum()).tolist()
     expected = {
         "seg": case.loss.segmentation_loss(student, case.target),
         "sc": spatial_contrastive_loss(outputs.modality_codes, outputs.informative_slices),
@@ -106,12 +118,12 @@ def test_terms_are_the_functions_of_the_right_outputs(case):
         "rec": reconstruction_loss(outputs.reconstructions, case.images, case.present),
         "kd_feature": kd_feature,
         "kd_logit": kd_logit,
-        "aux": auxiliary_loss(teacher, targets, LEVEL_WEIGHTS),
+        "aux": auxiliary_loss(teacher, targets[first:], weights),
         "consis": consistency_loss(teacher[0], student[0], regions=regions, ignore=ignore),
     }
     terms = case.loss.terms(*case.arguments())
     assert tuple(terms) == tuple(expected) == LOSS_TERMS
-    assert {name: t.item() for name, t in terms.items()} == {name: t.item() for name, t in expected.items()}
+    assert {name: t.item() for name, t in terms.items()} == pytest.approx({k: t.item() for k, t in expected.items()})
     assert all(t.item() > 0 and t.requires_grad for t in terms.values())
 
 
@@ -157,14 +169,14 @@ def test_no_output_is_unused_whatever_the_weights(case, deep_supervision):
     assert all(leaf.grad is not None for leaf in case.leaves())
 
 
-def test_without_deep_supervision_only_full_resolution_is_supervised(case):
+def test_without_deep_supervision_only_the_finest_level_is_supervised(case):
     case.target, case.loss.level_weights = case.target[0], (1.0,)
     terms = case.loss.terms(*case.arguments())
     expected = case.loss.segmentation_loss(case.outputs.student_logits[0], case.target)
     assert terms["seg"].item() == expected.item()
     gradients = torch.autograd.grad(terms["aux"], case.outputs.teacher_logits, allow_unused=True)
     assert gradients[0] is not None
-    assert gradients[1:] == (None, None)
+    assert set(gradients[1:]) == {None}
 
 
 def test_eval_outputs_get_the_segmentation_loss_alone(case):
@@ -221,7 +233,8 @@ def test_one_modality_and_an_empty_region_stay_finite(case):
 
 def test_gradient_map(case):
     """Which outputs, hence which parts of the network, each term trains."""
-    names = ["student_logits"] * 3 + ["teacher_logits"] * 3 + ["student_features"] * 2 + ["teacher_features"] * 2
+    names = ["student_logits"] * 3 + ["teacher_logits"] * len(case.outputs.teacher_logits)
+    names += ["student_features"] * 2 + ["teacher_features"] * 2
     names += ["modality_codes", "reconstructions"]
     expected = {
         "seg": {"student_logits"},
@@ -265,3 +278,15 @@ def test_segmentation_loss_sees_float32():
     logits = [torch.randn(1, 3, 8, 8, dtype=torch.float16), torch.randn(1, 3, 4, 4, dtype=torch.bfloat16)]
     assert torch.isfinite(loss(logits, [None, None]))
     assert seen == [torch.float32, torch.float32]
+
+
+@pytest.mark.parametrize("regions", [False, True])
+def test_a_coarse_teacher_without_deep_supervision_learns_pooled_masks(regions):
+    case = Case(regions=regions, teacher_level=1)
+    outputs, target, images, present = case.arguments()
+    case.loss.level_weights = (1.0,)
+    full = split_targets(target[0], 3, regions=regions, ignore_label=IGNORE_LABEL)[0]
+    pooled = Target(average_pool(full.masks, outputs.teacher_logits[0].shape[2:]), None)
+    pooled = pooled._replace(ignore=any_pool(full.ignore, outputs.teacher_logits[0].shape[2:]))
+    expected = auxiliary_loss(outputs.teacher_logits, [pooled], [1.0])
+    assert case.loss.terms(outputs, target[0], images, present)["aux"].item() == pytest.approx(expected.item())

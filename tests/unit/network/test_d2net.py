@@ -3,7 +3,7 @@ import torch
 from torch import nn
 
 from nnunetv2_d2net.modalities import modality_subsets
-from nnunetv2_d2net.network.d2net import D2Net, D2NetOptions
+from nnunetv2_d2net.network.d2net import D2Net, D2NetOptions, inference_weights
 from nnunetv2_d2net.network.outputs import D2NetOutputs
 
 OPTIONS = {
@@ -13,6 +13,8 @@ OPTIONS = {
     "image skips": D2NetOptions(image_decoder_skips=True),
     "full resolution": D2NetOptions(reconstruction_level=0),
     "modulated": D2NetOptions(modulate_skips=True),
+    "modulated encoder": D2NetOptions(modulate_encoder=True),
+    "full teacher": D2NetOptions(teacher_level=0),
 }
 
 
@@ -30,13 +32,72 @@ def test_shapes(strides, n_modalities, residual, make_d2net, make_images):
     outputs = network(images, torch.ones(2, n_modalities, dtype=torch.bool))
     half = tuple(n // s for n, s in zip(size, strides[1], strict=True))
     n_slices = size[0] if len(size) == 3 else 1
-    for logits in (outputs.student_logits, outputs.teacher_logits):
-        assert [tuple(x.shape) for x in logits] == [(2, 4, *size), (2, 4, *half)]
+    assert [tuple(x.shape) for x in outputs.student_logits] == [(2, 4, *size), (2, 4, *half)]
+    assert [tuple(x.shape) for x in outputs.teacher_logits] == [(2, 4, *half)]
     for bank in (outputs.student_features, outputs.teacher_features):
         assert [tuple(x.shape[2:]) for x in bank] == [half]
     assert outputs.modality_codes.shape == (2, n_modalities, n_slices, 8)
     assert outputs.informative_slices.shape == (2, n_modalities, n_slices)
     assert outputs.reconstructions.shape == (2, n_modalities, *half)
+
+
+@pytest.mark.parametrize(("level", "first"), [(0, 0), (1, 1), (7, 1)])
+def test_the_teacher_stops_at_its_finest_level(level, first, strides, make_d2net, make_images):
+    network = make_d2net(strides, options=D2NetOptions(teacher_level=level))
+    outputs = network(make_images(strides))
+    assert outputs.first_teacher_level == first
+    student = [x.shape for x in outputs.student_logits[first:]]
+    assert [x.shape for x in outputs.teacher_logits] == student
+    assert len(outputs.teacher_features) == len(outputs.student_features) == 1
+
+
+@pytest.mark.parametrize("options", OPTIONS.values(), ids=OPTIONS)
+def test_weights_without_the_training_branches_segment_alike(options, make_d2net, make_images):
+    original, exported = make_d2net(options=options).eval(), make_d2net(options=options).eval()
+    images, available = make_images(), torch.tensor([[True, False, True, True], [False, True, True, False]])
+    weights = inference_weights(original.state_dict())
+    assert 0 < len(weights) < len(original.state_dict())
+    exported.load_state_dict(weights)
+    assert torch.equal(exported(images, available)[0], original(images, available)[0])
+    assert exported.state_dict().keys() == weights.keys()
+    with pytest.raises(RuntimeError, match="exported for prediction"):
+        exported.train()(images, available)
+
+
+def test_weights_that_lack_anything_else_are_refused(make_d2net):
+    weights = inference_weights(make_d2net().state_dict())
+    weights.pop(next(name for name in weights if name.startswith("decoder.")))
+    network = make_d2net()
+    with pytest.raises(RuntimeError, match="Missing key"):
+        network.load_state_dict(weights)
+    assert network.teacher is not None, "a failed load changes nothing about the network's parts"
+
+
+def test_codes_of_complete_images_serve_every_subset(make_d2net, make_images):
+    network = make_d2net().eval()
+    images = make_images(n_cases=1)
+    codes = network.modality_encoder(images).expand(15, -1, -1, -1)
+    images, subsets = images.expand(15, -1, -1, -1, -1), modality_subsets(4)
+    torch.testing.assert_close(network(images, subsets, codes)[0], network(images, subsets)[0])
+
+
+@pytest.mark.parametrize("residual", [False, True], ids=["plain", "residual"])
+def test_encoder_modulation_starts_as_the_identity_and_then_tells_masks_apart(residual, make_d2net, make_images):
+    plain = make_d2net(residual=residual).eval()
+    modulated = make_d2net(residual=residual, options=D2NetOptions(modulate_encoder=True)).eval()
+    modulated.load_state_dict(plain.state_dict() | {n: p for n, p in modulated.state_dict().items() if "linears" in n})
+    images, complete = make_images(), torch.ones(2, 4, dtype=torch.bool)
+    images[:, 0] = 0
+    torch.testing.assert_close(modulated(images, complete)[0], plain(images, complete)[0])
+    loss = modulated.encode(images, complete).skips[-1].square().sum()
+    gradients = torch.autograd.grad(loss, list(modulated.availability_modulation.parameters()))
+    assert all(g.abs().sum() > 0 for g in gradients)
+    for parameter in modulated.availability_modulation.parameters():
+        torch.nn.init.normal_(parameter, std=0.1)
+    partial = complete.clone()
+    partial[:, 0] = False
+    skips = [modulated.encode(images, mask).skips for mask in (complete, partial)]
+    assert all(not torch.allclose(a, b) for a, b in zip(*skips, strict=True))
 
 
 def test_evaluation_returns_what_the_unet_would(strides, make_d2net, make_images):

@@ -1,4 +1,4 @@
-"""From the names of modalities to the flags that the network wants."""
+"""The names of modalities: in dataset.json, on the command line, in the names of folders."""
 
 from collections.abc import Sequence
 
@@ -48,6 +48,29 @@ def available_from_names(
     if not kept:
         raise UserError(f"every modality is dropped: leave at least one of {', '.join(names)}")
     return tuple(position in kept for position in range(len(names)))
+
+
+def subset_name(available: Sequence[bool], names: Sequence[str]) -> str:
+    """Name a subset by its modalities, as its folder is called.
+
+    Args:
+        available: M flags.
+        names: M modality names.
+
+    Raises:
+        UserError: A name that cannot be part of a folder's name.
+
+    Example:
+        >>> subset_name([True, False, True], ["FLAIR", "T1", "T1ce"])
+        'FLAIR+T1ce'
+    """
+    for name in names:
+        if not name or {"/", "\\", "+"} & set(name) or name.startswith("."):
+            raise UserError(
+                f"modality {name!r} cannot name a folder: "
+                "leave / \\ + and a leading dot out of dataset.json's channel_names"
+            )
+    return "+".join(name for name, flag in zip(names, available, strict=True) if flag)
 
 
 def _position(names: Sequence[str], wanted: str) -> int:

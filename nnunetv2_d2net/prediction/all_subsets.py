@@ -1,0 +1,176 @@
+"""Predict cases with every subset of their modalities: each case read once, preprocessed once per distinct crop."""
+
+# pyright: reportIncompatibleMethodOverride=false, reportOptionalMemberAccess=false, reportArgumentType=false
+# pyright: reportOptionalSubscript=false
+# nnU-Net declares attributes as None until they are initialized, and narrower types than it uses.
+
+import functools
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from batchgenerators.utilities.file_and_folder_operations import save_json
+from nnunetv2.preprocessing.cropping.cropping import create_nonzero_mask
+from numpy.typing import NDArray
+from torch import Tensor
+from tqdm import tqdm
+
+from nnunetv2_d2net.errors import UserError
+from nnunetv2_d2net.modalities import modality_subsets
+from nnunetv2_d2net.modality_names import subset_name
+from nnunetv2_d2net.prediction.background import WriteBehind, read_ahead
+from nnunetv2_d2net.prediction.predictor import D2NetPredictor
+from nnunetv2_d2net.prediction.writing import make_output_folder, remove_unfinished
+from nnunetv2_d2net.preprocessing.preprocessor import AVAILABLE, CONSTANT
+from nnunetv2_d2net.preprocessing.reading import CaseImages
+
+Subset = tuple[bool, ...]
+
+
+class Preprocessed(NamedTuple):
+    """One case, preprocessed for subsets that share a crop.
+
+    Attributes:
+        data: ``(M, *spatial)``; zero for what none of the subsets has.
+        properties: nnU-Net's.
+        subsets: M flags each.
+    """
+
+    data: Tensor
+    properties: dict[str, Any]
+    subsets: list[Subset]
+
+
+class AllSubsetsPredictor(D2NetPredictor):
+    """Predicts every case with every subset of the modalities it has, into one folder per subset.
+
+    Attributes:
+        subsets_per_pass: How many subsets share a sliding window. The memory for tiles and logits grows with it.
+    """
+
+    subsets_per_pass: int = 4
+
+    def predict_from_files(  # noqa: PLR0913, PLR0917 - nnU-Net's signature
+        self,
+        list_of_lists_or_source_folder: str | list[list[str]],
+        output_folder_or_list_of_truncated_output_files: str | list[str] | None,
+        save_probabilities: bool = False,  # noqa: FBT001, FBT002 - nnU-Net's signature
+        overwrite: bool = True,  # noqa: FBT001, FBT002
+        num_processes_preprocessing: int = 3,
+        num_processes_segmentation_export: int = 3,
+        folder_with_segs_from_prev_stage: str | None = None,
+        num_parts: int = 1,
+        part_id: int = 0,
+    ) -> None:
+        """Predict every subset; arguments as in :class:`D2NetPredictor`, but the output must be one folder.
+
+        A subset's folder lacks the cases that lack one of its modalities. The segmentations are those that separate
+        calls with ``allowed`` would give, to the rounding of a batched network.
+
+        Raises:
+            UserError: After all other cases have been segmented, if one could not be; or if there is none.
+        """
+        output = output_folder_or_list_of_truncated_output_files
+        if not isinstance(output, str) or folder_with_segs_from_prev_stage is not None:
+            raise UserError("all subsets go to one folder, without a previous stage: pass that folder")
+        self.failures = {}
+        cases, _, _ = self._manage_input_and_output_lists(
+            list_of_lists_or_source_folder, None, None, part_id=part_id, num_parts=num_parts
+        )
+        folders = self._make_folders(Path(output))
+        endings = (*((".npz",) if save_probabilities else ()), self.dataset_json["file_ending"])
+        kept = () if overwrite else endings
+        jobs = [(files, self._missing(files, folders, kept)) for files in cases]
+        with (
+            self._own_progress_bar(sum(len(subsets) for _, subsets in jobs)) as bar,
+            WriteBehind[None](num_processes_segmentation_export) as writer,
+        ):
+            pending = [job for job in jobs if job[1]]
+            for (files, subsets), groups in read_ahead(self._preprocess, pending, num_processes_preprocessing):
+                case = self._case_name(files)
+                if isinstance(groups, UserError):
+                    self.fail(case, f"case {case!r}: {groups}")
+                    bar.update(len(subsets))
+                    continue
+                for subset, logits, properties in self._predict(groups):
+                    output = str(folders[subset] / case)
+                    writer.submit(functools.partial(self._finish, logits, properties, output, save_probabilities))
+                    bar.update()
+                bar.update(len(subsets) - sum(len(group.subsets) for group in groups))
+        for folder in folders.values():
+            remove_unfinished(folder)
+        self.report_failures()
+
+    @contextmanager
+    def _own_progress_bar(self, total: int) -> Iterator[tqdm]:
+        """Count segmentations in the place of nnU-Net's bars, which count the tiles of each."""
+        show, self.allow_tqdm = self.allow_tqdm, False
+        try:
+            with tqdm(total=total, desc="predict", unit="segmentation", disable=not show) as bar:
+                yield bar
+        finally:
+            self.allow_tqdm = show
+
+    def _make_folders(self, output: Path) -> dict[Subset, Path]:
+        names = self.modality_names
+        allowed = torch.tensor(self.allowed or [True] * len(names))
+        subsets = [tuple(s.tolist()) for s in modality_subsets(len(names)) if not (s & ~allowed).any()]
+        folders = {subset: output / subset_name(subset, names) for subset in subsets}
+        for folder in folders.values():
+            make_output_folder(folder)
+            save_json(self.dataset_json, str(folder / "dataset.json"), sort_keys=False)
+            save_json(self.plans_manager.plans, str(folder / "plans.json"), sort_keys=False)
+        return folders
+
+    def _case_name(self, files: Sequence[str]) -> str:
+        return Path(files[0]).name[: -len(self.dataset_json["file_ending"]) - len("_0000")]
+
+    def _missing(self, files: Sequence[str], folders: dict[Subset, Path], endings: Sequence[str]) -> list[Subset]:
+        """Subsets of which not every file of these endings is there; all of them if there are no endings."""
+        case = self._case_name(files)
+        done = {s: endings and all((f / f"{case}{e}").is_file() for e in endings) for s, f in folders.items()}
+        return [subset for subset in folders if not done[subset]]
+
+    def _preprocess(self, job: tuple[list[str], list[Subset]]) -> list[Preprocessed]:
+        files, subsets = job
+        case = self.read(files)
+        possible = [
+            s for s in subsets if all(there or not wanted for wanted, there in zip(s, case.available, strict=True))
+        ]
+        return [self._preprocess_group(case, group) for group in self._groups(case.images, possible)]
+
+    def _groups(self, images: NDArray[np.floating], subsets: list[Subset]) -> list[list[Subset]]:
+        """Split subsets into groups that nnU-Net would crop and normalize alike."""
+        nonzero = images != 0
+        by_union: dict[bytes, list[Subset]] = {}
+        for subset in subsets:
+            union = nonzero[np.array(subset)].any(0)
+            by_union.setdefault(np.packbits(union).tobytes(), []).append(subset)
+        if len(by_union) == 1:
+            return list(by_union.values())
+        groups: dict[bytes, list[Subset]] = {}
+        for alike in by_union.values():  # different unions may still be alike once their holes are filled
+            mask = create_nonzero_mask(images[np.array(alike[0])])
+            groups.setdefault(np.packbits(mask).tobytes(), []).extend(alike)
+        return list(groups.values())
+
+    def _preprocess_group(self, case: CaseImages, subsets: list[Subset]) -> Preprocessed:
+        together = np.array(subsets).any(0)
+        properties = {**case.properties, AVAILABLE: together.tolist(), CONSTANT: list(case.constant)}
+        data, _, properties = self._preprocessor().run_case_npy(
+            case.images, None, properties, self.plans_manager, self.configuration_manager, self.dataset_json
+        )
+        return Preprocessed(torch.from_numpy(data), properties, subsets)
+
+    def _predict(self, groups: Sequence[Preprocessed]) -> Iterator[tuple[Subset, Tensor, dict[str, Any]]]:
+        """Yield each subset with its logits ``(C, *spatial)`` and properties."""
+        for data, properties, subsets in groups:
+            for start in range(0, len(subsets), self.subsets_per_pass):
+                chunk = subsets[start : start + self.subsets_per_pass]
+                for subset, logits in zip(
+                    chunk, self.predict_logits_of_subsets(data, torch.tensor(chunk)), strict=True
+                ):
+                    yield subset, logits, {**properties, AVAILABLE: list(subset)}

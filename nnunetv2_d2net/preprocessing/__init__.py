@@ -1,0 +1,1 @@
+"""Preprocessing of cases whose modalities are not all there."""
