@@ -31,7 +31,7 @@ test: $(VENV)/.installed-test
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	PYTHONPATH=. $(BIN)/lint-imports
-	$(BIN)/python -m pytest --durations=15 $(ARGS)
+	OMP_WAIT_POLICY=PASSIVE $(BIN)/python -m pytest --durations=15 $(ARGS)
 
 $(BIN)/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10) and "Python 3.10 or newer is needed: make PYTHON=python3.11 ...")'

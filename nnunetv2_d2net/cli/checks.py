@@ -81,13 +81,25 @@ def enough_modalities(dataset_json: Path, remedy: str) -> None:
     Raises:
         UserError: dataset.json is missing or names fewer than two channels.
     """
-    content = read_json(dataset_json, "a data set of nnU-Net needs it")
-    try:
-        names = modality_names(content)
-    except (KeyError, ValueError, TypeError) as error:
-        raise UserError(f'{dataset_json} lacks "channel_names" such as {{"0": "FLAIR", "1": "T1"}}: add it') from error
+    names = channel_names(dataset_json, read_json(dataset_json, "a data set of nnU-Net needs it"))
     if len(names) < 2:
         raise UserError(f"{dataset_json} names one modality ({names[0]}), D2-Net needs at least 2: {remedy}")
+
+
+def channel_names(dataset_json: Path, content: dict) -> list[str]:
+    """Return the names of the modalities.
+
+    Args:
+        dataset_json: Where the content comes from.
+        content: Of dataset.json.
+
+    Raises:
+        UserError: It does not name them.
+    """
+    try:
+        return modality_names(content)
+    except (KeyError, ValueError, TypeError, AttributeError) as error:
+        raise UserError(f'{dataset_json} lacks "channel_names" such as {{"0": "FLAIR", "1": "T1"}}: add it') from error
 
 
 def existing_file(path: str, what: str) -> None:

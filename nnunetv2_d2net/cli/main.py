@@ -18,7 +18,8 @@ COMMANDS = {
     "phantom": "write a data set of simulated brain MRI with gliomas",
     "plan_and_preprocess": "plan for D2-Net's memory and preprocess: nnUNetv2_plan_and_preprocess with our planner",
     "train": "train D2-Net: nnUNetv2_train with our trainer and plans",
-    "predict": "predict with any subset of the modalities: nnUNetv2_predict with --modalities or --drop",
+    "predict": "predict with any subset of the modalities: nnUNetv2_predict, and --modalities, --drop, --all_subsets",
+    "export": "write a trained model for prediction alone",
     "trainers": "print the folder for nnUNet_extTrainer",
     "register": "let nnUNetv2_* commands find our trainers and planners with no variable set",
     "unregister": "take 'd2net register' back",
@@ -36,6 +37,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         traceback where ``D2NET_DEBUG=1`` is set).
     """
     words = list(sys.argv[1:] if argv is None else argv)
+    # Read when torch is imported. Threads that spin while they wait slow a training on a shared CPU several times over.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     parser = argparse.ArgumentParser(
         prog="d2net",
         description="D2-Net for nnU-Net v2: one model for every subset of modalities. Research use only.",

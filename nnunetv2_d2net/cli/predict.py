@@ -1,7 +1,6 @@
 """``d2net predict``."""
 
 import argparse
-import pickle
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -9,7 +8,7 @@ from nnunetv2_d2net.cli import checks
 from nnunetv2_d2net.cli.nnunet import call_entry_point, device_words, replaced
 from nnunetv2_d2net.cli.words import describe_passing, value_of, values_of
 from nnunetv2_d2net.errors import UserError
-from nnunetv2_d2net.modality_names import available_from_names, modality_names
+from nnunetv2_d2net.modality_names import available_from_names
 from nnunetv2_d2net.registration import announce_trainers
 
 HELP = (
@@ -56,7 +55,7 @@ def run(args: argparse.Namespace, extra: Sequence[str]) -> int:
         raise UserError(f"{value_of(words, '-i')} is no folder: -i takes the folder of the images")
     model = _model_folder(words)
     content = checks.read_json(model / "dataset.json", "copy it from nnUNet_preprocessed, or train again")
-    available = available_from_names(modality_names(content), args.modalities, args.drop)
+    available = available_from_names(checks.channel_names(model / "dataset.json", content), args.modalities, args.drop)
     checkpoints = _checkpoints(model, words)
     announce_trainers()
     for checkpoint in checkpoints:
@@ -104,20 +103,15 @@ def _checkpoints(model: Path, words: Sequence[str]) -> list[Path]:
 
 def _check_trainer_of(checkpoint: Path, wanted: str) -> None:
     trainer = _trainer_of(checkpoint)
-    if trainer not in (None, wanted):
+    if trainer != wanted:
         name = checkpoint.parents[1].name.replace(wanted, trainer, 1)
         raise UserError(
             f"{checkpoint} is {trainer}'s, not {wanted}'s: rename its folder to {name} and pass -tr {trainer}"
         )
 
 
-def _trainer_of(checkpoint: Path) -> str | None:
-    """Return the trainer that wrote a checkpoint, None where it cannot be told: nnU-Net will say what is wrong."""
-    import torch
+def _trainer_of(checkpoint: Path) -> str:
+    """Return the trainer that wrote a checkpoint."""
+    from nnunetv2_d2net.checkpoints import read_checkpoint
 
-    try:
-        # The full unpickler, since nnU-Net's log holds NumPy scalars; nnU-Net reads the same file in the same way.
-        content = torch.load(checkpoint, map_location="cpu", mmap=True, weights_only=False)
-    except (RuntimeError, EOFError, pickle.UnpicklingError):
-        return None
-    return content.get("trainer_name") if isinstance(content, dict) else None
+    return read_checkpoint(checkpoint)["trainer_name"]

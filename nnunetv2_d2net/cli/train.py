@@ -1,6 +1,7 @@
 """``d2net train``."""
 
 import argparse
+import re
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -38,6 +39,11 @@ def run(args: argparse.Namespace, extra: Sequence[str]) -> int:
 
     try:
         return call_entry_point(run_training_entry, "train", device_words(words) + words)
+    except RuntimeError as error:  # with -num_gpus errors of the processes arrive as text
+        message = re.search(r"^nnunetv2_d2net\.errors\.UserError: (.*)$", str(error), re.MULTILINE)
+        if message is None:
+            raise
+        raise UserError(message[1]) from error
     except AssertionError as error:  # what nnU-Net says about weights that do not fit
         if not weights or "pretrained model" not in str(error):
             raise

@@ -101,7 +101,7 @@ class D2NetSmallPlanner(D2NetPlanner):
     def __init__(
         self,
         dataset_name_or_id: str | int,
-        gpu_memory_target_in_gb: float = 0.09,
+        gpu_memory_target_in_gb: float = 0.06,
         preprocessor_name: str = "DefaultPreprocessor",
         plans_name: str = "D2NetSmallPlans",
         overwrite_target_spacing: list[float] | tuple[float, ...] | None = None,

@@ -26,11 +26,13 @@ def stack_images(
         ``(M, z, y, x)``, a 2D image as one slice; nnU-Net's properties with the spacing (z, y, x); a grid image.
 
     Raises:
-        UserError: An unknown name, no image, or images on different grids.
+        UserError: An unknown name, no image, two of one modality, or images on different grids.
     """
     flags = {name: available_from_names(names, keep=[name]).index(True) for name in images}
     if not flags:
         raise UserError(f"no modality is given: pass at least one of {', '.join(names)}")
+    if len(set(flags.values())) < len(flags):
+        raise UserError(f"{', '.join(flags)}: several images for one modality: pass one of each")
     first, *others = images
     for other in others:
         _check_grid(other, images[other], first, images[first])

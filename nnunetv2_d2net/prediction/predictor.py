@@ -29,7 +29,7 @@ from nnunetv2_d2net.prediction.used import Model, describe_model, note
 from nnunetv2_d2net.prediction.writing import make_output_folder, remove_unfinished, segmentation_of, write_segmentation
 from nnunetv2_d2net.preprocessing.case_files import find_cases
 from nnunetv2_d2net.preprocessing.preprocessor import AVAILABLE, CONSTANT, accept_absent_files, available_in
-from nnunetv2_d2net.preprocessing.reading import CaseImages, read_case
+from nnunetv2_d2net.preprocessing.reading import CaseImages, last_line, read_case
 
 
 class D2NetPredictor(nnUNetPredictor):
@@ -72,6 +72,12 @@ class D2NetPredictor(nnUNetPredictor):
             )
         accept_absent_files(self.configuration_manager)
         self.model = describe_model(Path(model_training_output_dir), folds, checkpoint_name)
+
+    def manual_initialization(self, *args: Any, **kwargs: Any) -> None:  # noqa: ANN401 - nnU-Net's arguments
+        """Use a network from memory, as nnU-Net does."""
+        super().manual_initialization(*args, **kwargs)
+        accept_absent_files(self.configuration_manager)
+        self.model = None
 
     @property
     def modality_names(self) -> list[str]:
@@ -226,8 +232,9 @@ class D2NetPredictor(nnUNetPredictor):
             Labels ``(z, y, x)``, or these and probabilities ``(C, z, y, x)``; None if a file was written.
 
         Raises:
-            UserError: NaN in an available modality, or no modality left.
+            UserError: NaN in an available modality, no modality left, or the file cannot be written.
         """
+        self.failures = {}
         if segmentation_previous_stage is not None:
             raise UserError("a previous stage is no modality: leave segmentation_previous_stage out")
         flags = available_in(input_image, self._restricted(available))
@@ -236,7 +243,11 @@ class D2NetPredictor(nnUNetPredictor):
             input_image, None, properties, self.plans_manager, self.configuration_manager, self.dataset_json
         )
         logits = self.predict_logits_of_subsets(_loaded(data), torch.tensor([properties[AVAILABLE]]))[0]
-        return self._finish(logits, properties, output_file_truncated, save_or_return_probabilities)
+        result = self._finish(logits, properties, output_file_truncated, save_or_return_probabilities)
+        if output_file_truncated is not None:
+            remove_unfinished(Path(output_file_truncated).parent)
+        self.report_failures()
+        return result
 
     def predict_images(self, images: Mapping[str, sitk.Image]) -> sitk.Image:
         """Predict one case from images in memory.
@@ -259,7 +270,7 @@ class D2NetPredictor(nnUNetPredictor):
     def report_failures(self) -> None:
         """Raise one line that names every case of ``failures``, if there is any."""
         if self.failures:
-            names = ", ".join(self.failures)
+            names = ", ".join(map(repr, self.failures))  # a name may hold a line break
             n, these = len(self.failures), "case" if len(self.failures) == 1 else "cases"
             raise UserError(
                 f"{n} {these} could not be segmented ({names}); mend what is said above and repeat with "
@@ -313,9 +324,12 @@ class D2NetPredictor(nnUNetPredictor):
         return {"data": torch.from_numpy(data), "data_properties": properties, "ofile": output}
 
     def read(self, files: Sequence[str]) -> CaseImages:
-        """Read the allowed modalities of one case; see :func:`read_case`."""
+        """Read the allowed modalities of one case and say which count as absent; see :func:`read_case`."""
         reader = self.plans_manager.image_reader_writer_class()
-        return read_case(files, reader, len(self.modality_names), self.allowed)
+        case = read_case(files, reader, len(self.modality_names), self.allowed)
+        for file in case.constant:
+            sys.stderr.write(f"d2net: {file} is constant and counts as absent\n")
+        return case
 
     def fail(self, case: str, problem: str) -> None:
         """Tell at once that a case cannot be segmented, and remember it for the summary."""
@@ -326,9 +340,11 @@ class D2NetPredictor(nnUNetPredictor):
         return self.configuration_manager.preprocessor_class(verbose=self.verbose_preprocessing)
 
     def _restricted(self, flags: Sequence[bool] | None) -> list[bool] | None:
-        if flags is None or self.allowed is None:
-            return list(flags or self.allowed or []) or None
-        return [a and b for a, b in zip(flags, self.allowed, strict=True)]
+        if flags is None:
+            return None if self.allowed is None else list(self.allowed)
+        if self.allowed is None or len(flags) != len(self.allowed):  # the latter is refused further on
+            return list(flags)
+        return [bool(a and b) for a, b in zip(flags, self.allowed, strict=True)]
 
     def _finish(self, logits: Tensor, properties: dict[str, Any], output: str | None, probabilities: bool) -> Any:  # noqa: ANN401, FBT001
         if output is None:
@@ -339,8 +355,8 @@ class D2NetPredictor(nnUNetPredictor):
             sys.stderr.write(f"d2net: case {target.name!r}: {line}\n")
         try:
             write_segmentation(self, logits, properties, target, content, probabilities=probabilities)
-        except OSError as error:
-            what = error.strerror or error
+        except (OSError, RuntimeError) as error:  # ITK's writers raise the latter
+            what = getattr(error, "strerror", None) or last_line(error)
             self.fail(
                 target.name, f"case {target.name!r}: {target} cannot be written ({what}): free space or pass another -o"
             )

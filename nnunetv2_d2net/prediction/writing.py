@@ -1,7 +1,9 @@
 """Writing a segmentation whole or not at all."""
 
 import contextlib
+import errno
 import json
+import shutil
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -16,6 +18,7 @@ from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor
 from torch import Tensor
 
 from nnunetv2_d2net.errors import UserError
+from nnunetv2_d2net.preprocessing.damage import check_whole
 
 NOTE = ".modalities.json"
 """Ending of the note beside each segmentation."""
@@ -41,7 +44,8 @@ def segmentation_of(
         logits,
         predictor.plans_manager,  # pyright: ignore[reportArgumentType]
         predictor.configuration_manager,  # pyright: ignore[reportArgumentType]
-        predictor.label_manager,  # pyright: ignore[reportArgumentType]
+        # not the predictor's own, which stands for several subsets while another case goes through the network
+        predictor.plans_manager.get_label_manager(predictor.dataset_json),  # pyright: ignore
         properties,
         return_probabilities=probabilities,
         num_threads_torch=torch.get_num_threads(),
@@ -66,9 +70,13 @@ def write_segmentation(
         target: Output file without its ending.
         note: What to write beside it, as ``.modalities.json``.
         probabilities: Write nnU-Net's ``.npz`` and ``.pkl`` with the probabilities, too.
+
+    Raises:
+        OSError: The disk is full or the folder cannot be written. Some of ITK's writers raise a RuntimeError instead.
     """
     ending = (predictor.dataset_json or {})["file_ending"]
-    unfinished = target.parent / _UNFINISHED / target.name
+    # a folder of its own, so that another process that has finished cannot remove it
+    unfinished = target.parent / _UNFINISHED / target.name / target.name
     unfinished.parent.mkdir(parents=True, exist_ok=True)
     try:
         export_prediction_from_logits(
@@ -81,14 +89,13 @@ def write_segmentation(
             probabilities,
             num_threads_torch=torch.get_num_threads(),
         )
+        _check_written(f"{unfinished}{ending}")
         Path(f"{unfinished}{NOTE}").write_text(json.dumps(note, indent=2) + "\n", encoding="utf-8")
         # the segmentation comes last: its presence tells a resumed run that the case is done
         for kind in (*((".npz", ".pkl") if probabilities else ()), NOTE, ending):
             Path(f"{unfinished}{kind}").replace(f"{target}{kind}")
-    except BaseException:
-        for leftover in unfinished.parent.glob(f"{_escaped(unfinished.name)}.*"):
-            leftover.unlink(missing_ok=True)
-        raise
+    finally:
+        shutil.rmtree(unfinished.parent, ignore_errors=True)
 
 
 def make_output_folder(folder: Path) -> None:
@@ -111,5 +118,9 @@ def remove_unfinished(folder: Path) -> None:
         (folder / _UNFINISHED).rmdir()
 
 
-def _escaped(name: str) -> str:
-    return "".join(f"[{character}]" if character in "*?[" else character for character in name)
+def _check_written(file: str) -> None:
+    """Read back what is compressed: on a full disk ITK cuts NIfTI files short and says nothing."""
+    try:
+        check_whole(file)
+    except EOFError as error:
+        raise OSError(errno.EIO, "the file was cut short, is the disk full?") from error

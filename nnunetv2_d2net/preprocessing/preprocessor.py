@@ -95,7 +95,7 @@ def available_in(images: NDArray, flags: Sequence[bool] | None = None) -> NDArra
     """
     if flags is not None and len(flags) != len(images):
         raise UserError(f"{len(flags)} availability flags for {len(images)} modalities: pass one for each")
-    pairs = zip(images, flags or [True] * len(images), strict=True)
+    pairs = zip(images, [True] * len(images) if flags is None else flags, strict=True)
     available = np.array([bool(flag) and image.min() != image.max() for image, flag in pairs])
     broken = [str(m) for m in np.flatnonzero(available) if not np.isfinite(images[m]).all()]
     if broken:

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from nnunetv2_d2net.errors import UserError
 from nnunetv2_d2net.preprocessing.case_files import assign_channels
+from nnunetv2_d2net.preprocessing.damage import check_whole, is_finite
 
 _TOLERANCE = 1e-3
 """Largest difference, in mm or as a cosine, between the geometries of one case's images."""
@@ -46,12 +47,15 @@ def read_case(
         UserError: A file that cannot be read, holds NaN or infinity or lies elsewhere than the case's other images;
             or no modality at all.
     """
+    wanted = [True] * n_modalities if allowed is None else allowed
     channels = assign_channels(files, n_modalities)
-    chosen = [(file, c) for file, c in zip(files, channels, strict=True) if allowed is None or allowed[c]]
-    if not chosen:
-        raise UserError(f"{' '.join(files) or 'the case'}: no modality is left: provide the file of at least one")
+    # a single file is opened in any case: it may hold all modalities
+    chosen = [(file, c) for file, c in zip(files, channels, strict=True) if wanted[c] or len(files) == 1]
     read = [_Read(file, *_read_image(file, reader)) for file, _ in chosen]
-    images = _by_channel(read, [channel for _, channel in chosen], n_modalities)
+    images = _by_channel(read, [channel for _, channel in chosen], n_modalities) if read else {}
+    images = {channel: image for channel, image in images.items() if wanted[channel]}
+    if not images:
+        raise UserError(f"{' '.join(files) or 'the case'}: no modality is left: provide the file of at least one")
     constant = [name for name, image in images.values() if _is_constant(name, image)]
     stacked = np.zeros((n_modalities, *read[0].image.shape[1:]), dtype=np.float32)
     for channel, (name, image) in images.items():
@@ -82,19 +86,30 @@ def _by_channel(
 
 def _is_constant(name: str, image: NDArray[np.floating]) -> bool:
     if not np.isfinite(image).all():
-        raise UserError(f"{name} holds NaN or infinite voxels: repair it, or remove it to predict without it")
+        raise UserError(_not_finite(name))
     return bool(image.min() == image.max())
+
+
+def _not_finite(name: str) -> str:
+    return f"{name} holds NaN or infinite voxels: repair it, or remove it to predict without it"
 
 
 def _read_image(file: str, reader: BaseReaderWriter) -> tuple[NDArray[np.floating], dict[str, Any]]:
     if not Path(file).is_file():
         raise UserError(f"{file} is not there: name a file that exists, or leave it out")
     try:
+        check_whole(file)
         image, properties = reader.read_images((file,))
     except Exception as error:  # readers raise what they like
-        reason = next((line.strip() for line in str(error).splitlines()[::-1] if line.strip()), type(error).__name__)
-        raise UserError(f"{file} cannot be read ({reason}): it may be cut short, copy it again") from error
+        raise UserError(f"{file} cannot be read ({last_line(error)}): it may be cut short, copy it again") from error
+    if not is_finite(file):
+        raise UserError(_not_finite(file))
     return image, properties
+
+
+def last_line(error: Exception) -> str:
+    """Say what an exception says in one line; ITK's messages have many, the reason is in the last."""
+    return next((line.strip() for line in str(error).splitlines()[::-1] if line.strip()), type(error).__name__)
 
 
 def _check_geometry(one: _Read, reference: _Read) -> None:

@@ -8,16 +8,23 @@ import sys
 from collections.abc import Mapping
 from typing import ClassVar
 
+from nnunetv2.training.nnUNetTrainer.variants.data_augmentation.nnUNetTrainerNoDA import nnUNetTrainerNoDA
 from tqdm import tqdm
 
+from nnunetv2_d2net.network.d2net import D2NetOptions
 from nnunetv2_d2net.training.trainer import D2NetTrainer
 
 
-class D2NetTrainerDemo(D2NetTrainer):
-    """D2NetTrainer for few short epochs: it shows the path, not what D2-Net can do."""
+class D2NetTrainerDemo(nnUNetTrainerNoDA, D2NetTrainer):
+    """D2NetTrainer for few short epochs: it shows the path, not what D2-Net can do.
+
+    So short a training neither overfits nor has processor time to spare, so nothing is augmented; and it learns to use
+    incomplete input sooner where the encoder is told what is missing.
+    """
 
     n_epochs: ClassVar[int | None] = 8
-    n_iterations: ClassVar[int] = 90
+    n_iterations: ClassVar[int] = 125
+    network_options: ClassVar[D2NetOptions] = D2NetTrainer.network_options._replace(modulate_encoder=True)
     loss_ramps: ClassVar[Mapping[str, float]] = {}
 
     def on_train_start(self) -> None:

@@ -5,6 +5,7 @@
 # nnU-Net declares attributes as None until they are initialized, and narrower types than it uses.
 
 import functools
+import math
 import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -13,6 +14,7 @@ from typing import Any, ClassVar, cast
 import torch
 import torch.distributed as dist
 from nnunetv2.training.lr_scheduler.polylr import PolyLRScheduler
+from nnunetv2.utilities.helpers import empty_cache
 from nnunetv2.utilities.plans_handling.plans_handler import ConfigurationManager, PlansManager
 from torch import Tensor, nn
 from torch._dynamo import OptimizedModule
@@ -212,10 +214,15 @@ class D2NetTrainer(ModalityDroppingTrainer):
         target = [t.to(self.device) for t in target] if isinstance(target, list) else target.to(self.device)
         present = self.present_modalities(batch).to(self.device)
         scale = self.grad_scaler.get_scale() if self.grad_scaler is not None else 1.0
-        with torch.autocast(self.device.type, enabled=self.device.type == "cuda"):
-            terms = self.objective.terms(self.bare_network(images, present), target, images, present)
-        weighted = {term: terms[term] * self.objective.weights[term] for term in LOSS_TERMS}
-        self._log("gradient_share", gradient_shares(weighted, self.bare_network.encoder, scale))
+        try:
+            with torch.autocast(self.device.type, enabled=self.device.type == "cuda"):
+                terms = self.objective.terms(self.bare_network(images, present), target, images, present)
+            weighted = {term: terms[term] * self.objective.weights[term] for term in LOSS_TERMS}
+            shares = gradient_shares(weighted, self.bare_network.encoder, scale)
+        except torch.OutOfMemoryError:  # one graph for all terms takes more than a step, which must not fail for it
+            shares = dict.fromkeys(LOSS_TERMS, math.nan)
+            empty_cache(self.device)
+        self._log("gradient_share", shares)
 
     def _log(self, group: str, values: Mapping[str, float]) -> None:
         for name, value in values.items():
