@@ -2,6 +2,7 @@
 
 import gzip
 from pathlib import Path
+from typing import Any, cast
 
 import nibabel as nib
 import numpy as np
@@ -36,7 +37,7 @@ def is_finite(file: str) -> bool:
     if not file.endswith((".nii", ".nii.gz")):
         return True
     try:
-        voxels = nib.load(file).dataobj
+        voxels = cast(Any, nib.load(file)).dataobj
         return voxels.dtype.kind not in "fc" or bool(np.isfinite(voxels.get_unscaled()).all())
     except (ImageFileError, OSError):  # such as a plain file called .nii.gz, which SimpleITK reads
         return True

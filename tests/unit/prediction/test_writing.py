@@ -9,6 +9,7 @@ import torch
 
 from nnunetv2_d2net.errors import UserError
 from nnunetv2_d2net.prediction import writing
+from nnunetv2_d2net.prediction.subset_network import StackedHeads
 from nnunetv2_d2net.prediction.writing import make_output_folder, remove_unfinished, segmentation_of, write_segmentation
 
 GEOMETRY = {"spacing": (1.0, 1.0, 1.0), "origin": (-3.0, 4.0, 5.0), "direction": (-1.0, 0, 0, 0, -1.0, 0, 0, 0, 1.0)}
@@ -59,6 +60,14 @@ def test_probabilities(predictor, tmp_path):
     labels, probabilities = segmentation_of(predictor, logits, properties, probabilities=True)
     assert np.array_equal(probabilities, saved)
     assert np.array_equal(labels, segmentation_of(predictor, logits, properties, probabilities=False))
+
+
+def test_one_case_is_finished_while_another_is_in_the_network(predictor):
+    """Several subsets then share the window, and the predictor's label manager counts the maps of all."""
+    logits, properties = case_of((6, 7, 8))
+    expected = segmentation_of(predictor, logits, properties, probabilities=False)
+    predictor.label_manager = StackedHeads(21)
+    assert np.array_equal(segmentation_of(predictor, logits, properties, probabilities=False), expected)
 
 
 @pytest.mark.parametrize("error", [KeyboardInterrupt, OSError(28, "No space left on device"), RuntimeError("ITK")])
