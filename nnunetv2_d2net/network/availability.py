@@ -35,6 +35,6 @@ class AvailabilityModulation(nn.Module):
         x = images if stem is None else stem(images)
         features = []
         for stage, linear in zip(cast(nn.ModuleList, encoder.stages), self.linears, strict=True):
-            x = scale_and_shift(stage(x), linear(available.to(linear.weight.dtype)))
+            x = scale_and_shift(stage(x), linear(available.to(x.dtype)))
             features.append(x)
         return features

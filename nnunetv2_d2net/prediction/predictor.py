@@ -147,6 +147,8 @@ class D2NetPredictor(nnUNetPredictor):
             UserError: After all other cases have been segmented, if one could not be; or if there is none.
         """
         self.failures = {}
+        if folder_with_segs_from_prev_stage is not None:
+            raise UserError("a previous stage is no modality: leave folder_with_segs_from_prev_stage out")
         if isinstance(output_folder_or_list_of_truncated_output_files, str):
             make_output_folder(Path(output_folder_or_list_of_truncated_output_files))
         results = super().predict_from_files(
@@ -261,6 +263,9 @@ class D2NetPredictor(nnUNetPredictor):
         Raises:
             UserError: An unknown name, no image, images on different grids, or unusable voxels.
         """
+        reader = self.plans_manager.image_reader_writer_class.__name__
+        if "Reorient" in reader:
+            raise UserError(f"the model's reader, {reader}, turns images before use: predict from files instead")
         array, properties, reference = stack_images(images, self.modality_names)
         labels = self.predict_single_npy_array(array, properties)
         result = sitk.GetImageFromArray(labels[0] if reference.GetDimension() == 2 else labels)
@@ -291,6 +296,8 @@ class D2NetPredictor(nnUNetPredictor):
             for case, problem in found.problems.items():
                 self.fail(case, problem)
             list_of_lists_or_source_folder = list(found.files.values())
+        elif not all(list_of_lists_or_source_folder):
+            raise UserError("a case has no file: pass at least one for each, or leave the case out")
         return super()._manage_input_and_output_lists(
             list_of_lists_or_source_folder, output_folder_or_list_of_truncated_output_files, *args, **kwargs
         )
@@ -367,6 +374,7 @@ def _loaded(data: Tensor | np.ndarray | str) -> Tensor:
     """What nnU-Net's iterators yield: a tensor, an array, or the name of a file to load and remove."""
     if isinstance(data, str):
         path = Path(data)
-        data = np.load(path)
+        loaded = torch.from_numpy(np.load(path))
         path.unlink()
+        return loaded
     return torch.from_numpy(data) if isinstance(data, np.ndarray) else data

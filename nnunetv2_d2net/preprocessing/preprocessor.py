@@ -125,7 +125,7 @@ class MissingModalityConfiguration(ConfigurationManager):
     """nnU-Net's view of one configuration of the plans, with our preprocessor."""
 
     @property
-    def preprocessor_class(self) -> type[DefaultPreprocessor]:
+    def preprocessor_class(self) -> type[DefaultPreprocessor]:  # pyright: ignore[reportIncompatibleMethodOverride]
         """The preprocessor of the plans, accepting cases that lack modalities."""
         return accepting_absent_files(cast(Any, super().preprocessor_class))
 

@@ -27,7 +27,8 @@ def model(tmp_path, monkeypatch):
 
 def write_checkpoint(path, trainer):
     logging = {"mean_fg_dice": [torch.rand(1).numpy()[0]]}  # NumPy scalars, as in nnU-Net's log
-    torch.save({"trainer_name": trainer, "logging": logging, "network_weights": {"w": torch.zeros(3)}}, path)
+    content = {"trainer_name": trainer, "logging": logging, "network_weights": {"w": torch.zeros(3)}, "init_args": {}}
+    torch.save(content, path)
 
 
 @pytest.fixture
@@ -71,13 +72,13 @@ def test_modalities_reach_the_predictor(model, predicted, words, available):
     assert predict(*words, "--save_probabilities") == 0
     ((passed, predictor),) = predicted
     assert issubclass(predictor, D2NetPredictor)
-    assert predictor.available == available
+    assert predictor.allowed == available
     assert passed == [
         *["-tr", "D2NetTrainer", "-p", "D2NetPlans", "-i", "images", "-o", "out", "-d", "7", "-c", "3d_fullres"],
         *["-device", "cpu", "-f", "0", "--save_probabilities"],
     ]
     assert predict_from_raw_data.nnUNetPredictor is stock
-    assert D2NetPredictor.available is None
+    assert D2NetPredictor.allowed is None
 
 
 @pytest.mark.parametrize(
@@ -135,13 +136,28 @@ def test_a_model_of_another_trainer_predicts_under_its_name(model, predicted):
     other = model.rename(model.with_name("nnUNetTrainer__nnUNetPlans__3d_fullres"))
     write_checkpoint(other / "fold_0" / "checkpoint_final.pth", "nnUNetTrainer")
     assert predict("-tr", "nnUNetTrainer", "-p", "nnUNetPlans", "--drop", "T1") == 0
-    assert predicted[0][1].available == (True, False, True, True)
+    assert predicted[0][1].allowed == (True, False, True, True)
 
 
 @pytest.mark.parametrize("content", [b"", b"no checkpoint", b"PK\x03\x04 truncated"])
-def test_a_damaged_checkpoint_is_left_to_nnunet(model, predicted, content):
+def test_a_damaged_checkpoint(model, predicted, content, capsys):
     (model / "fold_0" / "checkpoint_final.pth").write_bytes(content)
-    assert predict() == 0
+    assert predict() == 1
+    one_line(capsys, "checkpoint_final.pth")
+    assert not predicted
+
+
+def test_a_checkpoint_that_would_run_code_is_not_loaded(model, predicted, capsys):
+    torch.save({"trainer_name": "D2NetTrainer", "run": Path("x")}, model / "fold_0" / "checkpoint_final.pth")
+    assert predict() == 1
+    one_line(capsys, "checkpoint_final.pth", "someone you trust")
+    assert not predicted
+
+
+def test_a_model_whose_dataset_json_names_no_channels(model, capsys):
+    (model / "dataset.json").write_text("{}")
+    assert predict() == 1
+    one_line(capsys, "dataset.json", "channel_names")
 
 
 def test_a_model_without_dataset_json(model, capsys):
