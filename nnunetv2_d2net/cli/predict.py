@@ -65,7 +65,9 @@ def run(args: argparse.Namespace, extra: Sequence[str]) -> int:
 
     from nnunetv2_d2net.prediction.all_subsets import AllSubsetsPredictor
     from nnunetv2_d2net.prediction.predictor import D2NetPredictor
+    from nnunetv2_d2net.prediction.writing import make_output_folder
 
+    make_output_folder(Path(value_of(words, "-o")))
     # nnU-Net builds the predictor itself, from arguments of its own, so the flags travel with the class.
     base = AllSubsetsPredictor if args.all_subsets else D2NetPredictor
     settings = {"allowed": available, "subsets_per_pass": max(1, args.subsets_per_pass)}

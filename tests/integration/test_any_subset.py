@@ -288,6 +288,8 @@ def test_export_refuses_what_exists_and_what_is_no_model(regions_model, tmp_path
 def test_a_checkpoint_that_would_run_code_is_not_exported(regions_model, tmp_path, capsys):
     folder = tmp_path / "Dataset801_X" / "model"
     (folder / "fold_0").mkdir(parents=True)
+    for name in ("dataset.json", "plans.json"):
+        shutil.copy(regions_model.folder / name, folder / name)
     torch.save({"network_weights": {}, "run": Path("x")}, folder / "fold_0" / "checkpoint_final.pth")
     assert d2net("export", folder, "-o", tmp_path / "new.zip") == 1
     assert "someone you trust" in capsys.readouterr().err
