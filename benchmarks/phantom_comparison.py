@@ -19,8 +19,9 @@ from statistics import fmean
 import torch
 from nnunetv2.run.run_training import get_trainer_from_args, maybe_load_checkpoint
 
-from nnunetv2_d2net.evaluation.subset_table import Score, markdown_table, score_subsets, write_tables
+from nnunetv2_d2net.evaluation.subset_table import Score, markdown_table, mean_by_subset, score_subsets, write_tables
 from nnunetv2_d2net.prediction.all_subsets import AllSubsetsPredictor
+from nnunetv2_d2net.prediction.used import write_expected_dice
 from nnunetv2_d2net.registration import announce_trainers
 
 ARMS = ("nnUNetTrainer_5epochs", "nnUNetTrainerModalityDropout_5epochs", "D2NetTrainer_5epochs")
@@ -50,6 +51,7 @@ def main() -> None:
                 subprocess.run(words, check=True, stdout=log)
         scores = score(arm, args, folder)
         write_tables(scores, folder)
+        write_expected_dice(model_folder(arm, args), mean_by_subset(scores), "test cases of the comparison")
         rows.append([arm, *summarize(scores), *costs(folder)])
     regions = list(dict.fromkeys(s.region for s in scores))
     header = ["arm", *(f"{r}, all" for r in regions), *(f"{r}, mean" for r in regions), "all", "mean", "s", "GB"]

@@ -24,10 +24,11 @@ from tqdm import tqdm
 
 from nnunetv2_d2net.errors import UserError
 from nnunetv2_d2net.evaluation.case_picture import draw_case
-from nnunetv2_d2net.evaluation.subset_table import regions_of, score_subsets, write_tables
+from nnunetv2_d2net.evaluation.subset_table import mean_by_subset, regions_of, score_subsets, write_tables
 from nnunetv2_d2net.phantom.dataset import PhantomSpec, write_phantom
 from nnunetv2_d2net.planning.planner import D2NetSmallPlanner
 from nnunetv2_d2net.prediction.all_subsets import AllSubsetsPredictor
+from nnunetv2_d2net.prediction.used import write_expected_dice
 from nnunetv2_d2net.registration import announce_trainers
 
 DATASET = PhantomSpec(dataset_id=999, n_train=20, n_test=6, size="small", seed=0, name="D2NetDemo")
@@ -75,7 +76,7 @@ def run_demo(out: Path) -> str:
         _plan_and_preprocess(out, log, bar)
     model = _train(out, log)
     predictions = _predict(model, raw, out, log)
-    return _tabulate(predictions, raw, out)
+    return _tabulate(predictions, raw, out, model)
 
 
 def _simulate(out: Path) -> Path:
@@ -125,9 +126,10 @@ def _predict(model: Path, raw: Path, out: Path, log: Path) -> Path:
     return out / "predictions"
 
 
-def _tabulate(predictions: Path, raw: Path, out: Path) -> str:
+def _tabulate(predictions: Path, raw: Path, out: Path, model: Path) -> str:
     dataset_json = json.loads((raw / "dataset.json").read_text())
     scores = score_subsets(predictions, raw / "labelsTs", dataset_json)
+    write_expected_dice(model, mean_by_subset(scores), f"{DATASET.n_test} simulated cases")
     names = list(dataset_json["channel_names"].values())
     complete, incomplete = "+".join(names), "+".join(name for name in names if name != "T1ce")
     case = max({s.case for s in scores if s.subset == complete}, key=lambda c: _size(raw / "labelsTs", c))

@@ -69,23 +69,28 @@ def score_subsets(predictions: Path, references: Path, dataset_json: dict) -> li
     return scores
 
 
+def mean_by_subset(scores: Sequence[Score]) -> dict[str, dict[str, float]]:
+    """Average the cases: Dice by subset and region."""
+    values: dict[str, dict[str, list[float]]] = {}
+    for score in scores:
+        values.setdefault(score.subset, {}).setdefault(score.region, []).append(score.dice)
+    return {subset: {region: fmean(dice) for region, dice in regions.items()} for subset, regions in values.items()}
+
+
 def mean_table(scores: Sequence[Score]) -> list[list[str]]:
     """Average the cases: a header, a row per subset, and the mean over subsets.
 
     Returns:
         Rows of cells; the first column names the subset, the others hold Dice with three decimals.
     """
-    regions, subsets = (list(dict.fromkeys(getattr(score, name) for score in scores)) for name in ("region", "subset"))
-    means = [
-        [fmean(s.dice for s in scores if (s.subset, s.region) == (subset, region)) for region in regions]
-        for subset in subsets
-    ]
+    by_subset = mean_by_subset(scores)
+    means = [list(regions.values()) for regions in by_subset.values()]
     rows = [
-        *zip(subsets, means, strict=True),
-        (f"mean of {len(subsets)}", [fmean(c) for c in zip(*means, strict=True)]),
+        *zip(by_subset, means, strict=True),
+        (f"mean of {len(means)}", [fmean(c) for c in zip(*means, strict=True)]),
     ]
     return [
-        ["available", *regions, "mean"],
+        ["available", *next(iter(by_subset.values())), "mean"],
         *([name, *(f"{value:.3f}" for value in [*values, fmean(values)])] for name, values in rows),
     ]
 
