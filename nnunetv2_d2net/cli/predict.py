@@ -57,6 +57,7 @@ def run(args: argparse.Namespace, extra: Sequence[str]) -> int:
     content = checks.read_json(model / "dataset.json", "copy it from nnUNet_preprocessed, or train again")
     available = available_from_names(checks.channel_names(model / "dataset.json", content), args.modalities, args.drop)
     checkpoints = _checkpoints(model, words)
+    part = _part(words)
     announce_trainers()
     for checkpoint in checkpoints:
         _check_trainer_of(checkpoint, value_of(words, "-tr"))
@@ -70,7 +71,7 @@ def run(args: argparse.Namespace, extra: Sequence[str]) -> int:
     make_output_folder(Path(value_of(words, "-o")))
     # nnU-Net builds the predictor itself, from arguments of its own, so the flags travel with the class.
     base = AllSubsetsPredictor if args.all_subsets else D2NetPredictor
-    settings = {"allowed": available, "subsets_per_pass": max(1, args.subsets_per_pass)}
+    settings = {"allowed": available, "part": part, "subsets_per_pass": max(1, args.subsets_per_pass)}
     predictor = type(base.__name__, (base,), settings)
     with replaced(predict_from_raw_data, "nnUNetPredictor", predictor):
         return call_entry_point(predict_from_raw_data.predict_entry_point, "predict", device_words(words) + words)
@@ -101,6 +102,14 @@ def _checkpoints(model: Path, words: Sequence[str]) -> list[Path]:
             )
             raise UserError(f"{model / f'fold_{fold}' / name} does not exist: {remedy}")
     return [model / f"fold_{fold}" / name for fold in folds]
+
+
+def _part(words: Sequence[str]) -> tuple[int, int]:
+    """Return which part of the cases to predict, and of how many."""
+    part_id, num_parts = (value_of(words, flag, default) for flag, default in (("-part_id", "0"), ("-num_parts", "1")))
+    if not (part_id.isdecimal() and num_parts.isdecimal() and int(part_id) < int(num_parts)):
+        raise UserError(f"-part_id {part_id} is no part of -num_parts {num_parts}: parts are numbered from 0")
+    return int(part_id), int(num_parts)
 
 
 def _check_trainer_of(checkpoint: Path, wanted: str) -> None:

@@ -5,15 +5,18 @@
 # nnU-Net declares attributes as None until they are initialized, and narrower types than it uses.
 
 import functools
-from collections.abc import Iterator, Sequence
+from collections.abc import Hashable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 import torch
+from acvl_utils.cropping_and_padding.bounding_boxes import get_bbox_from_mask
 from batchgenerators.utilities.file_and_folder_operations import save_json
+from nnunetv2.inference.sliding_window_prediction import compute_gaussian
 from nnunetv2.preprocessing.cropping.cropping import create_nonzero_mask
+from nnunetv2.utilities.helpers import empty_cache
 from numpy.typing import NDArray
 from torch import Tensor
 from tqdm import tqdm
@@ -24,7 +27,7 @@ from nnunetv2_d2net.modality_names import subset_name
 from nnunetv2_d2net.prediction.background import WriteBehind, read_ahead
 from nnunetv2_d2net.prediction.predictor import D2NetPredictor
 from nnunetv2_d2net.prediction.writing import make_output_folder, remove_unfinished
-from nnunetv2_d2net.preprocessing.preprocessor import AVAILABLE, CONSTANT
+from nnunetv2_d2net.preprocessing.preprocessor import AVAILABLE
 from nnunetv2_d2net.preprocessing.reading import CaseImages
 
 Subset = tuple[bool, ...]
@@ -102,6 +105,8 @@ class AllSubsetsPredictor(D2NetPredictor):
                 bar.update(len(subsets) - sum(len(group.subsets) for group in groups))
         for folder in folders.values():
             remove_unfinished(folder)
+        compute_gaussian.cache_clear()
+        empty_cache(self.device)
         self.report_failures()
 
     @contextmanager
@@ -144,6 +149,8 @@ class AllSubsetsPredictor(D2NetPredictor):
 
     def _groups(self, images: NDArray[np.floating], subsets: list[Subset]) -> list[list[Subset]]:
         """Split subsets into groups that nnU-Net would crop and normalize alike."""
+        # without masks for normalization only the crop counts, which differs far less in images with noise in the air
+        masked = any(self.configuration_manager.use_mask_for_norm)
         nonzero = images != 0
         by_union: dict[bytes, list[Subset]] = {}
         for subset in subsets:
@@ -151,26 +158,33 @@ class AllSubsetsPredictor(D2NetPredictor):
             by_union.setdefault(np.packbits(union).tobytes(), []).append(subset)
         if len(by_union) == 1:
             return list(by_union.values())
-        groups: dict[bytes, list[Subset]] = {}
+        groups: dict[Hashable, list[Subset]] = {}
         for alike in by_union.values():  # different unions may still be alike once their holes are filled
-            mask = create_nonzero_mask(images[np.array(alike[0])])
-            groups.setdefault(np.packbits(mask).tobytes(), []).extend(alike)
+            seen = np.array(alike[0])
+            key = (
+                np.packbits(create_nonzero_mask(images[seen])).tobytes()
+                if masked
+                else str(get_bbox_from_mask(nonzero[seen].any(0)))
+            )
+            groups.setdefault(key, []).extend(alike)
         return list(groups.values())
 
     def _preprocess_group(self, case: CaseImages, subsets: list[Subset]) -> Preprocessed:
-        together = np.array(subsets).any(0)
-        properties = {**case.properties, AVAILABLE: together.tolist(), CONSTANT: list(case.constant)}
-        data, _, properties = self._preprocessor().run_case_npy(
-            case.images, None, properties, self.plans_manager, self.configuration_manager, self.dataset_json
-        )
-        return Preprocessed(torch.from_numpy(data), properties, subsets)
+        return Preprocessed(*self.preprocess(case, np.array(subsets).any(0).tolist()), subsets)
 
     def _predict(self, groups: Sequence[Preprocessed]) -> Iterator[tuple[Subset, Tensor, dict[str, Any]]]:
         """Yield each subset with its logits ``(C, *spatial)`` and properties."""
         for data, properties, subsets in groups:
             for start in range(0, len(subsets), self.subsets_per_pass):
                 chunk = subsets[start : start + self.subsets_per_pass]
-                for subset, logits in zip(
-                    chunk, self.predict_logits_of_subsets(data, torch.tensor(chunk)), strict=True
-                ):
+                for subset, logits in zip(chunk, self._predict_chunk(data, chunk), strict=True):
                     yield subset, logits, {**properties, AVAILABLE: list(subset)}
+
+    def _predict_chunk(self, data: Tensor, chunk: list[Subset]) -> Tensor:
+        try:
+            return self.predict_logits_of_subsets(data, torch.tensor(chunk))
+        except torch.OutOfMemoryError as error:
+            raise UserError(
+                f"the GPU's memory is too small for {len(chunk)} subsets at once: pass a smaller --subsets_per_pass, "
+                "or --not_on_device, and --continue_prediction"
+            ) from error

@@ -14,6 +14,7 @@ from nnunetv2_d2net.checkpoints import read_checkpoint
 from nnunetv2_d2net.errors import UserError
 from nnunetv2_d2net.network.d2net import inference_weights
 from nnunetv2_d2net.prediction.used import EXPECTED_DICE
+from nnunetv2_d2net.preprocessing.reading import last_line
 
 _NEEDED = ("dataset.json", "plans.json")
 _KEPT = ("dataset_fingerprint.json", EXPECTED_DICE)
@@ -56,8 +57,9 @@ def export_model(
         with tempfile.TemporaryDirectory(dir=output.parent, prefix=".export_") as temporary:
             sizes = _write(model, checkpoints, Path(temporary) / "results")
             _publish(Path(temporary), output)
-    except OSError as error:
-        raise UserError(f"{output} cannot be written ({error.strerror}): free space or pass another -o") from error
+    except (OSError, RuntimeError) as error:  # torch raises the latter on a full disk
+        what = getattr(error, "strerror", None) or last_line(error)
+        raise UserError(f"{output} cannot be written ({what}): free space or pass another -o") from error
     return sizes
 
 

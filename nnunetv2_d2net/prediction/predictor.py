@@ -40,11 +40,14 @@ class D2NetPredictor(nnUNetPredictor):
 
     Attributes:
         allowed: M flags; modalities that are not allowed are treated as if their files were absent. None allows all.
+        part: Which part of the cases ``predict_from_files_sequential`` takes, and of how many: nnU-Net's method has no
+            argument for it.
         model: What was loaded, for the notes beside the segmentations; None if the network came from elsewhere.
         failures: One line for each case that the last call could not segment, by case.
     """
 
     allowed: tuple[bool, ...] | None = None
+    part: tuple[int, int] = (0, 1)
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:  # noqa: ANN401 - nnU-Net's arguments
         super().__init__(*args, **kwargs)
@@ -172,12 +175,35 @@ class D2NetPredictor(nnUNetPredictor):
         source, output = (given.pop(name, None) for name in names[:2])
         source = given.pop("list_of_lists_or_source_folder", source)
         output = given.pop("output_folder_or_list_of_truncated_output_files", output)
+        part_id, num_parts = self.part
         return self.predict_from_files(
             cast(Any, source),
             output,
             num_processes_preprocessing=0,
             num_processes_segmentation_export=0,
+            num_parts=num_parts,
+            part_id=part_id,
             **given,
+        )
+
+    def get_data_iterator_from_raw_npy_data(
+        self,
+        image_or_list_of_images: np.ndarray | list[np.ndarray],
+        segs_from_prev_stage_or_list_of_segs_from_prev_stage: None,
+        properties_or_list_of_properties: dict | list[dict],
+        truncated_ofname: str | list[str] | None,
+        num_processes: int = 3,
+    ) -> Iterator[dict[str, Any]]:
+        """Preprocess the allowed modalities of arrays. Arguments are nnU-Net's."""
+        several = properties_or_list_of_properties
+        several = [several] if isinstance(several, dict) else several
+        flags = [self._restricted(properties.get(AVAILABLE)) for properties in several]
+        return super().get_data_iterator_from_raw_npy_data(
+            image_or_list_of_images,
+            segs_from_prev_stage_or_list_of_segs_from_prev_stage,
+            [p if f is None else {**p, AVAILABLE: f} for p, f in zip(several, flags, strict=True)],
+            truncated_ofname,
+            num_processes,
         )
 
     def predict_from_data_iterator(
@@ -324,11 +350,31 @@ class D2NetPredictor(nnUNetPredictor):
     def _read(self, job: tuple[list[str], str | None]) -> dict[str, Any]:
         files, output = job
         case = self.read(files)
-        properties = {**case.properties, AVAILABLE: list(case.available), CONSTANT: list(case.constant)}
-        data, _, properties = self._preprocessor().run_case_npy(
-            case.images, None, properties, self.plans_manager, self.configuration_manager, self.dataset_json
-        )
-        return {"data": torch.from_numpy(data), "data_properties": properties, "ofile": output}
+        data, properties = self.preprocess(case, case.available)
+        return {"data": data, "data_properties": properties, "ofile": output}
+
+    def preprocess(self, case: CaseImages, available: Sequence[bool]) -> tuple[Tensor, dict[str, Any]]:
+        """Preprocess some of the modalities that a case has.
+
+        Returns:
+            Images ``(M, *spatial)`` and nnU-Net's properties.
+
+        Raises:
+            UserError: It cannot be done.
+        """
+        properties = {**case.properties, AVAILABLE: list(available), CONSTANT: list(case.constant)}
+        try:
+            data, _, properties = self._preprocessor().run_case_npy(
+                case.images, None, properties, self.plans_manager, self.configuration_manager, self.dataset_json
+            )
+        except UserError:
+            raise
+        except Exception as error:  # such as an image that shrinks to nothing; the other cases go on
+            what = f"{type(error).__name__}: {last_line(error)}"
+            raise UserError(
+                f"nnU-Net cannot preprocess it ({what}): check its files' size, spacing and content"
+            ) from error
+        return torch.from_numpy(data), properties
 
     def read(self, files: Sequence[str]) -> CaseImages:
         """Read the allowed modalities of one case and say which count as absent; see :func:`read_case`."""

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from nnunetv2_d2net import __version__
+from nnunetv2_d2net.errors import UserError
 from nnunetv2_d2net.modality_names import subset_name
 
 EXPECTED_DICE = "dice_by_subset.json"
@@ -38,15 +39,30 @@ def describe_model(folder: Path, folds: Sequence[str | int], checkpoint_name: st
         folder: The model's folder.
         folds: Those in use.
         checkpoint_name: File name of the checkpoints.
+
+    Raises:
+        UserError: The file with the measurements holds something else.
     """
     names = [f"fold_{fold}/{checkpoint_name}" for fold in folds]
     return Model(folder, {name: _sha256(folder / name) for name in names}, read_expected_dice(folder))
 
 
 def read_expected_dice(folder: Path) -> dict[str, dict[str, float]]:
-    """Return the mean Dice by subset and region that was measured with a model; empty where the file is not there."""
+    """Return the mean Dice by subset and region that was measured with a model; empty where the file is not there.
+
+    Raises:
+        UserError: The file holds something else.
+    """
     path = folder / EXPECTED_DICE
-    return json.loads(path.read_text(encoding="utf-8"))["dice"] if path.is_file() else {}
+    if not path.is_file():
+        return {}
+    try:
+        dice = json.loads(path.read_text(encoding="utf-8"))["dice"]
+        return {s: {region: float(value) for region, value in regions.items()} for s, regions in dice.items()}
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise UserError(
+            f'{path} does not hold {{"dice": {{SUBSET: {{REGION: NUMBER}}}}}}: repair or remove it'
+        ) from error
 
 
 def write_expected_dice(folder: Path, dice: dict[str, dict[str, float]], cases: str) -> None:

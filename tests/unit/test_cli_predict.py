@@ -101,6 +101,8 @@ def test_modalities_reach_the_predictor(model, predicted, words, available):
         (["-chk", "checkpoint_best.pth"], ["checkpoint_best.pth"]),
         (["-i", "nowhere"], ["nowhere", "-i"]),
         (["-o"], ["missing -o"]),
+        (["-num_parts", "2", "-part_id", "2"], ["-part_id 2", "-num_parts 2", "from 0"]),
+        (["-num_parts", "two"], ["-num_parts two"]),
     ],
 )
 def test_bad_input(model, predicted, words, parts, capsys, tmp_path):
@@ -108,6 +110,12 @@ def test_bad_input(model, predicted, words, parts, capsys, tmp_path):
     one_line(capsys, *parts)
     assert not predicted
     assert not (tmp_path / "out").exists()
+
+
+def test_parts_reach_the_predictor_which_nnunet_does_not_tell_without_processes(model, predicted):
+    assert predict("-npp", "0", "-nps", "0", "-num_parts", "3", "-part_id", "1") == 0
+    assert predict() == 0
+    assert [predictor.part for _, predictor in predicted] == [(1, 3), (0, 1)]
 
 
 def test_nnunets_default_folds_are_checked(model, predicted, capsys):

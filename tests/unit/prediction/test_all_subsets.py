@@ -3,12 +3,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from nnunetv2_d2net.errors import UserError
 from nnunetv2_d2net.modalities import modality_subsets
 from nnunetv2_d2net.modality_names import subset_name
 from nnunetv2_d2net.prediction import predictor as predictor_module
 from nnunetv2_d2net.prediction.all_subsets import AllSubsetsPredictor
+from nnunetv2_d2net.prediction.predictor import D2NetPredictor
 from tests.unit.prediction.conftest import build_predictor, write_cases
 from tests.unit.preprocessing.conftest import brains, build_plans, write_image
 
@@ -97,6 +99,37 @@ def test_holes_make_no_difference(all_subsets, work, tmp_path):
         write_image(tmp_path / "in" / f"a_{m:04d}.nii.gz", image)
     all_subsets.predict_from_files(str(tmp_path / "in"), str(tmp_path / "out"))
     assert work["preprocess"] == [7]
+
+
+@pytest.mark.parametrize(("use_mask", "groups"), [(False, [7]), (True, [1, 6])])
+def test_equal_boxes_are_one_crop_unless_normalization_uses_the_mask(tmp_path, monkeypatch, use_mask, groups):
+    images = brains(3)
+    images[1, 1:4, 1:4, 1:4] = 0  # a corner, no hole: another mask in the same box
+    (tmp_path / "in").mkdir()
+    for m, image in enumerate(images):
+        write_image(tmp_path / "in" / f"a_{m:04d}.nii.gz", image)
+    plans = build_plans(["ZScoreNormalization"] * 3, use_mask=use_mask)
+    together, alone = (build_predictor(plans=plans, kind=kind) for kind in (AllSubsetsPredictor, D2NetPredictor))
+    real, sizes = together._preprocess_group, []
+    monkeypatch.setattr(together, "_preprocess_group", lambda c, s: (sizes.append(len(s)), real(c, s))[1])
+    together.predict_from_files(str(tmp_path / "in"), str(tmp_path / "out"), save_probabilities=True)
+    assert sorted(sizes) == groups
+    for name in ("T1", "FLAIR"):
+        alone.allowed = SUBSETS[name]
+        alone.predict_from_files(str(tmp_path / "in"), str(tmp_path / "alone" / name), save_probabilities=True)
+        files = (tmp_path / folder / name / "a.npz" for folder in ("out", "alone"))
+        ours, theirs = (np.load(file)["probabilities"] for file in files)
+        assert np.allclose(ours, theirs, atol=5e-3)
+
+
+def test_too_little_memory_on_the_gpu(all_subsets, tmp_path, monkeypatch):
+    def out_of_memory(*_):
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setattr(all_subsets, "predict_logits_of_subsets", out_of_memory)
+    source = write_cases(tmp_path / "in", {"a": [0, 1, 2]}, (1, 1, 1))
+    with pytest.raises(UserError, match="4 subsets at once: pass a smaller --subsets_per_pass"):
+        all_subsets.predict_from_files(source, str(tmp_path / "out"))
 
 
 @pytest.mark.parametrize("per_pass", [1, 3, 7, 100])

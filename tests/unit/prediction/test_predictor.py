@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import SimpleITK as sitk
 import torch
+from nnunetv2.inference import predict_from_raw_data
 from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor
 from nnunetv2.preprocessing.preprocessors.default_preprocessor import DefaultPreprocessor
 from skimage import io
@@ -200,6 +201,26 @@ def test_arrays_that_cannot_be_predicted(predictor):
         predictor.predict_single_npy_array(images, PROPERTIES, segmentation_previous_stage=images[0])
 
 
+def test_a_list_of_arrays_is_restricted_to_what_is_allowed(predictor, monkeypatch):
+    def in_this_process(images, _previous, properties, names, plans, content, configuration, *_):
+        for image, given, name in zip(images, properties, names or [None] * len(images), strict=True):
+            preprocessor = configuration.preprocessor_class(verbose=False)
+            array, _, props = preprocessor.run_case_npy(image, None, given, plans, configuration, content)
+            yield {"data": torch.from_numpy(array), "data_properties": props, "ofile": name}
+
+    monkeypatch.setattr(predict_from_raw_data, "preprocessing_iterator_fromnpy", in_this_process)
+    images = [brains(seed=0), brains(seed=1)]
+    properties = [dict(PROPERTIES), {**PROPERTIES, "available_modalities": [True, False, True]}]
+    predictor.allowed = (True, True, False)
+    ours = predictor.predict_from_list_of_npy_arrays(
+        images, None, properties, None, 1, num_processes_segmentation_export=0
+    )
+    predictor.allowed = None
+    for labels, image, flags in zip(ours, images, ([True, True, False], [True, False, False]), strict=True):
+        assert np.array_equal(labels, predictor.predict_single_npy_array(image, PROPERTIES, available=flags))
+    assert properties[0] == PROPERTIES
+
+
 def test_an_array_to_a_file(predictor, tmp_path, labels_on_disk):
     geometry = {"spacing": (1.0, 1.0, 1.0), "origin": (1.0, 2.0, 3.0), "direction": (1.0, 0, 0, 0, 1.0, 0, 0, 0, 1.0)}
     properties = {**PROPERTIES, "sitk_stuff": geometry}
@@ -333,6 +354,16 @@ def test_cases_are_split_into_parts(predictor, tmp_path):
     assert sorted(done) == sorted(f"{case}.nii.gz" for case in MIXED)
 
 
+def test_cases_are_split_into_parts_without_threads(predictor, tmp_path):
+    source = write_cases(tmp_path / "in", MIXED)
+    done = []
+    for part in range(3):
+        predictor.part = (part, 3)
+        predictor.predict_from_files_sequential(source, str(tmp_path / f"{part}"))
+        done += [name for name in outputs(tmp_path / f"{part}") if name.endswith(".nii.gz")]
+    assert sorted(done) == sorted(f"{case}.nii.gz" for case in MIXED)
+
+
 def test_sequential_prediction_is_the_same(predictor, tmp_path, labels_on_disk):
     source, (a, b, c) = write_cases(tmp_path / "in", MIXED), (tmp_path / name for name in "abc")
     predictor.predict_from_files(source, str(a))
@@ -369,6 +400,18 @@ def test_bad_cases_are_reported_and_the_others_predicted(predictor, tmp_path, ca
 
     predictor.predict_from_files(write_cases(tmp_path / "good", MIXED), str(out))
     assert predictor.failures == {}, "failures are those of the last call"
+
+
+def test_a_case_that_shrinks_to_nothing(network, tmp_path, capsys):
+    plans = build_plans(["ZScoreNormalization"] * 3, spacing=(9.0, 9.0, 9.0))
+    source, out = write_cases(tmp_path / "in", {"good": [0]}), tmp_path / "out"
+    point = np.zeros((10, 12, 11))
+    point[5, 5, 5] = 1
+    write_image(tmp_path / "in" / "point_0000.nii.gz", point)
+    with pytest.raises(UserError, match=r"1 case could not be segmented \('point'\)"):
+        build_predictor(network, plans).predict_from_files(source, str(out))
+    assert "d2net: error: case 'point': nnU-Net cannot preprocess it (" in capsys.readouterr().err
+    assert outputs(out) == {"good.nii.gz", "good.modalities.json"}
 
 
 def test_a_folder_of_bad_cases_only(predictor, tmp_path):

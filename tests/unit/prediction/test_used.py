@@ -5,6 +5,7 @@ from importlib.metadata import version
 import pytest
 
 from nnunetv2_d2net import __version__
+from nnunetv2_d2net.errors import UserError
 from nnunetv2_d2net.prediction.used import (
     UNRELIABLE,
     Model,
@@ -50,6 +51,15 @@ def test_measured_dice_is_kept_with_the_model(folder):
     assert describe_model(folder, [0], "checkpoint_final.pth").expected_dice == DICE
     (file,) = folder.glob("*.json")
     assert json.loads(file.read_text())["measured on"] == "5 held-out cases"
+
+
+@pytest.mark.parametrize(
+    "content", ["", "[]", '{"T1": {"whole": 0.5}}', '{"dice": {"T1": 0.5}}', '{"dice": {"T1": {"w": null}}}']
+)
+def test_measurements_that_are_something_else(folder, content):
+    (folder / "dice_by_subset.json").write_text(content)
+    with pytest.raises(UserError, match=r"dice_by_subset.json does not hold .* remove it"):
+        describe_model(folder, [0], "checkpoint_final.pth")
 
 
 def test_a_note_says_what_was_used(folder):
