@@ -8,6 +8,8 @@ from pathlib import Path
 from nnunetv2_d2net.errors import UserError
 from nnunetv2_d2net.modality_names import modality_names
 
+_NETWORKS = "dynamic_network_architectures."
+
 _HOLDS = {
     "nnUNet_raw": "the data sets",
     "nnUNet_preprocessed": "plans and preprocessed data",
@@ -100,6 +102,26 @@ def channel_names(dataset_json: Path, content: dict) -> list[str]:
         return modality_names(content)
     except (KeyError, ValueError, TypeError, AttributeError) as error:
         raise UserError(f'{dataset_json} lacks "channel_names" such as {{"0": "FLAIR", "1": "T1"}}: add it') from error
+
+
+def known_network(plans_json: Path) -> None:
+    """Refuse plans that name code outside torch and nnU-Net's network package: building the network would run it.
+
+    Raises:
+        UserError: They do, or cannot be read.
+    """
+    plans = read_json(plans_json, "copy it from nnUNet_preprocessed, or train again")
+    for name, configuration in plans.get("configurations", {}).items():
+        architecture = configuration.get("architecture", {})
+        arguments = architecture.get("arch_kwargs", {})
+        imported = [arguments.get(key) for key in architecture.get("_kw_requires_import", ())]
+        network = architecture.get("network_class_name", _NETWORKS)
+        foreign = [n for n in imported if n is not None and not str(n).startswith("torch.nn.")]
+        if not str(network).startswith(_NETWORKS) or foreign:
+            raise UserError(
+                f"{plans_json}: configuration {name} names code from elsewhere, "
+                f"{', '.join(map(str, foreign or [network]))}: if you trust it, use nnU-Net's own commands"
+            )
 
 
 def existing_file(path: str, what: str) -> None:

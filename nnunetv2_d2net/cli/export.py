@@ -33,6 +33,8 @@ def run(args: argparse.Namespace, extra: Sequence[str]) -> int:
     if extra:
         raise UserError(f"unknown argument {extra[0]}: see d2net export --help")
     checks.known_folds(args.folds or ())
+    if args.model.is_dir():
+        checks.known_network(args.model / "plans.json")
 
     from nnunetv2_d2net.prediction.export import export_model
 

@@ -56,6 +56,7 @@ def run(args: argparse.Namespace, extra: Sequence[str]) -> int:
     model = _model_folder(words)
     content = checks.read_json(model / "dataset.json", "copy it from nnUNet_preprocessed, or train again")
     available = available_from_names(checks.channel_names(model / "dataset.json", content), args.modalities, args.drop)
+    checks.known_network(model / "plans.json")
     checkpoints = _checkpoints(model, words)
     part = _part(words)
     announce_trainers()

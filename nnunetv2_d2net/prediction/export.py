@@ -1,5 +1,6 @@
 """Export a trained model for prediction alone, in the layout that nnU-Net reads and imports."""
 
+import json
 import shutil
 import tempfile
 import zipfile
@@ -73,7 +74,9 @@ def _checkpoints(model: Path, folds: Sequence[str] | None, name: str) -> list[Pa
 
 
 def _write(model: Path, checkpoints: Sequence[Path], results: Path) -> list[ExportedCheckpoint]:
-    target = results / model.resolve().parent.name / model.resolve().name
+    plans = json.loads((model / "plans.json").read_text(encoding="utf-8"))
+    dataset = model.resolve().parent.name
+    target = results / (dataset if dataset.startswith("Dataset") else plans["dataset_name"]) / model.resolve().name
     target.mkdir(parents=True)
     for name in (*_NEEDED, *_KEPT):
         if (model / name).is_file():

@@ -137,7 +137,8 @@ class D2NetPredictor(nnUNetPredictor):
         Args:
             list_of_lists_or_source_folder: A folder, or for each case the files there are, named with ``_XXXX``; all
                 files of a case may have any name.
-            output_folder_or_list_of_truncated_output_files: None returns the segmentations.
+            output_folder_or_list_of_truncated_output_files: None returns the segmentations, and None for each case that
+                could not be segmented; ``failures`` says why.
             save_probabilities: Write or return probabilities, too.
             overwrite: False keeps what is already there.
             num_processes_preprocessing: How many cases are read at a time; 0 reads when needed.
@@ -147,7 +148,7 @@ class D2NetPredictor(nnUNetPredictor):
             part_id: Which part to predict, from 0.
 
         Raises:
-            UserError: After all other cases have been segmented, if one could not be; or if there is none.
+            UserError: After all other cases have been written, if one could not be; or if there is none.
         """
         self.failures = {}
         if folder_with_segs_from_prev_stage is not None:
@@ -165,7 +166,8 @@ class D2NetPredictor(nnUNetPredictor):
             num_parts,
             part_id,
         )
-        self.report_failures()
+        if output_folder_or_list_of_truncated_output_files is not None:
+            self.report_failures()
         return results
 
     def predict_from_files_sequential(self, *args: Any, **kwargs: Any) -> list | None:  # noqa: ANN401
@@ -226,6 +228,9 @@ class D2NetPredictor(nnUNetPredictor):
         outputs: list[str] = []
         with WriteBehind[Any](num_processes_segmentation_export) as writer:
             for item in data_iterator:
+                if item["data"] is None:
+                    writer.submit(lambda: None)
+                    continue
                 available = torch.tensor([item["data_properties"][AVAILABLE]])
                 logits = self.predict_logits_of_subsets(_loaded(item["data"]), available)[0]
                 output, properties = item["ofile"], item["data_properties"]
@@ -343,6 +348,8 @@ class D2NetPredictor(nnUNetPredictor):
             case = Path(output or files[0]).name
             if isinstance(item, UserError):
                 self.fail(case, f"case {case!r}: {item}")
+                if output is None:
+                    yield {"data": None, "data_properties": {}, "ofile": None}  # keeps its place among the results
             else:
                 sys.stdout.write(f"\nPredicting {case}\n")
                 yield item

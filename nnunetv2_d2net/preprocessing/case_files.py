@@ -53,26 +53,31 @@ def assign_channels(files: Sequence[str], n_modalities: int) -> list[int]:
     """Tell which modality each file of one case holds.
 
     Args:
-        files: Either one file per modality, in their order, whatever they are called; or fewer, named with ``_XXXX``.
+        files: Either named with ``_XXXX``, any number; or one per modality, in their order, called otherwise.
         n_modalities: M.
 
     Raises:
         UserError: Fewer files of which one does not say its modality, an unknown modality, or one twice.
     """
-    if len(files) == n_modalities:
+    parsed = [_match(file) for file in files]
+    alike = len({match["case"] for match in parsed if match}) == 1 and all(parsed)
+    if len(files) == n_modalities and not alike:
         return list(range(n_modalities))
     channels = []
-    for file in files:
-        name = Path(file).name
-        matches = [m for ending in _OTHER_ENDINGS if (m := _CHANNEL.fullmatch(name.removesuffix(ending)))]
-        if not matches:
+    for file, match in zip(files, parsed, strict=True):
+        if not match:
             raise UserError(f"{file} does not say which modality it is: name it CASE_XXXX, or pass all {n_modalities}")
-        channels.append(int(matches[0]["channel"]))
+        channels.append(int(match["channel"]))
         if channels[-1] >= n_modalities:
             raise UserError(f"{file} has an unknown channel number: this model knows 0000 to {n_modalities - 1:04d}")
     if len(set(channels)) < len(channels):
         raise UserError(f"{', '.join(map(str, files))}: several files for one modality: keep one of each")
     return channels
+
+
+def _match(file: str) -> re.Match[str] | None:
+    name = Path(file).name
+    return next((m for ending in _OTHER_ENDINGS if (m := _CHANNEL.fullmatch(name.removesuffix(ending)))), None)
 
 
 def _parse(name: str, file_ending: str) -> tuple[str, str]:

@@ -194,6 +194,11 @@ class D2NetTrainer(ModalityDroppingTrainer):
         """
         try:
             super().load_checkpoint(filename_or_checkpoint)
+        except KeyError as error:
+            raise UserError(
+                f"{filename_or_checkpoint if isinstance(filename_or_checkpoint, str) else 'the checkpoint'} lacks "
+                f"{error}, it was exported for prediction: go on with the original"
+            ) from error
         except RuntimeError as error:
             if "state_dict" not in str(error):
                 raise

@@ -17,6 +17,7 @@ def model(tmp_path, monkeypatch):
     (folder / "fold_0").mkdir(parents=True)
     channels = {str(i): NAMES[i] for i in (2, 0, 3, 1)}  # the order in the file means nothing
     (folder / "dataset.json").write_text(json.dumps({"channel_names": channels}))
+    write_plans(folder, "dynamic_network_architectures.architectures.unet.PlainConvUNet", "torch.nn.Conv3d")
     write_checkpoint(folder / "fold_0" / "checkpoint_final.pth", "D2NetTrainer")
     (tmp_path / "images").mkdir()
     monkeypatch.setenv("nnUNet_results", str(tmp_path / "results"))
@@ -24,6 +25,18 @@ def model(tmp_path, monkeypatch):
     monkeypatch.delenv("D2NET_DEBUG", raising=False)
     monkeypatch.chdir(tmp_path)
     return folder
+
+
+def write_plans(folder, network, layer):
+    architecture = {
+        "network_class_name": network,
+        "arch_kwargs": {"conv_op": layer},
+        "_kw_requires_import": ["conv_op"],
+    }
+    plans = {
+        "configurations": {"3d_fullres": {"architecture": architecture}, "derived": {"inherits_from": "3d_fullres"}}
+    }
+    (folder / "plans.json").write_text(json.dumps(plans))
 
 
 def write_checkpoint(path, trainer):
@@ -160,6 +173,20 @@ def test_a_checkpoint_that_would_run_code_is_not_loaded(model, predicted, capsys
     torch.save({"trainer_name": "D2NetTrainer", "run": Path("x")}, model / "fold_0" / "checkpoint_final.pth")
     assert predict() == 1
     one_line(capsys, "checkpoint_final.pth", "someone you trust")
+    assert not predicted
+
+
+@pytest.mark.parametrize(
+    ("network", "layer"),
+    [
+        ("torch.hub.load", "torch.nn.Conv3d"),
+        ("dynamic_network_architectures.architectures.unet.PlainConvUNet", "os.system"),
+    ],
+)
+def test_plans_that_name_code_from_elsewhere(model, predicted, network, layer, capsys):
+    write_plans(model, network, layer)
+    assert predict() == 1
+    one_line(capsys, "plans.json", "code from elsewhere")
     assert not predicted
 
 

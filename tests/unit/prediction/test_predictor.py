@@ -580,3 +580,14 @@ def test_a_cascade_is_refused(predictor, trained):
     with pytest.raises(UserError, match="is a cascade") as error:
         predictor.initialize_from_trained_model_folder(str(trained), [0])
     assert str(trained) in str(error.value)
+
+
+def test_without_output_a_bad_case_leaves_its_place_empty_and_the_others_are_returned(tmp_path):
+    predictor = build_predictor()
+    good = str(next(Path(write_cases(tmp_path / "in", {"a": [0]})).iterdir()))
+    bad = str(tmp_path / "b_0000.nii.gz")
+    Path(bad).write_bytes(b"no image")
+    first, second, third = predictor.predict_from_files([[good], [bad], [good]], None)
+    assert second is None
+    assert np.array_equal(first, third)
+    assert list(predictor.failures) == ["b_0000.nii.gz"]

@@ -152,3 +152,10 @@ def test_files_that_make_no_case(files, message):
     with pytest.raises(UserError) as error:
         assign_channels(files, 3)
     assert message in str(error.value)
+
+
+def test_numbers_count_where_all_files_of_a_case_have_one():
+    assert assign_channels(["x/a_0001.nii.gz", "x/a_0000.nii.gz"], 2) == [1, 0]
+    assert assign_channels(["x/a_0001.nii.gz", "x/b_0000.nii.gz"], 2) == [0, 1]  # other names: the order counts
+    with pytest.raises(UserError, match="unknown channel number"):
+        assign_channels(["x/a_0000.nii.gz", "x/a_0009.nii.gz"], 2)
