@@ -6,11 +6,8 @@
 
 import sys
 from collections.abc import Mapping
-from typing import Any, ClassVar
+from typing import ClassVar
 
-from batchgeneratorsv2.transforms.base.basic_transform import BasicTransform
-from batchgeneratorsv2.transforms.spatial.mirroring import MirrorTransform
-from batchgeneratorsv2.transforms.utils.compose import ComposeTransforms
 from nnunetv2.training.nnUNetTrainer.variants.data_augmentation.nnUNetTrainerNoDA import nnUNetTrainerNoDA
 from tqdm import tqdm
 
@@ -21,21 +18,14 @@ from nnunetv2_d2net.training.trainer import D2NetTrainer
 class D2NetTrainerDemo(nnUNetTrainerNoDA, D2NetTrainer):
     """D2NetTrainer for few short epochs: it shows the path, not what D2-Net can do.
 
-    So short a training has no processor time to spare for augmentation, but for mirroring left and right, which costs
-    nothing; and it learns to use incomplete input sooner where the encoder is told what is missing.
+    So short a training neither overfits nor has processor time to spare, so nothing is augmented; and it learns to use
+    incomplete input sooner where the encoder is told what is missing.
     """
 
-    p_complete: ClassVar[float] = 0.4
-    n_epochs: ClassVar[int | None] = 5
-    n_iterations: ClassVar[int] = 220
+    n_epochs: ClassVar[int | None] = 8
+    n_iterations: ClassVar[int] = 90
     network_options: ClassVar[D2NetOptions] = D2NetTrainer.network_options._replace(modulate_encoder=True)
     loss_ramps: ClassVar[Mapping[str, float]] = {}
-
-    @staticmethod
-    def get_training_transforms(*args: Any, **kwargs: Any) -> BasicTransform:  # noqa: ANN401 - nnU-Net's arguments
-        """Mirror along the last axis, left and right, and nothing else."""
-        unaugmented = nnUNetTrainerNoDA.get_training_transforms(*args, **kwargs)
-        return ComposeTransforms([MirrorTransform(allowed_axes=(2,)), unaugmented])
 
     def on_train_start(self) -> None:
         """Shorten the epochs, save after each, and open the progress bar."""
