@@ -1,5 +1,7 @@
 """Two processes under DistributedDataParallel as nnU-Net uses it: every parameter must take part in every step."""
 
+import gc
+import os
 from itertools import pairwise
 from pathlib import Path
 
@@ -105,7 +107,10 @@ def train_all(rank: int, world_size: int, store: str) -> None:
         train(rank, case, weights)
     train(rank, "modulated skips", WEIGHTS["none"], modulate_skips=True)
     train(rank, "independent encoders", WEIGHTS["none"], independent_encoders=True)
+    gc.collect()  # DistributedDataParallel sits in reference cycles and holds the process group
+    dist.barrier()
     dist.destroy_process_group()  # not after a failure, when it would wait for the other process
+    os._exit(0)  # torch's own threads can outlive the interpreter and abort a process that is done
 
 
 @pytest.mark.slow
