@@ -5,7 +5,7 @@
 # nnU-Net declares attributes as None until they are initialized, and narrower types than it uses.
 
 import functools
-from collections.abc import Hashable, Iterator, Sequence
+from collections.abc import Hashable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -87,22 +87,22 @@ class AllSubsetsPredictor(D2NetPredictor):
         endings = (*((".npz",) if save_probabilities else ()), self.dataset_json["file_ending"])
         kept = () if overwrite else endings
         jobs = [(files, self._missing(files, folders, kept)) for files in cases]
+        pending = [job for job in jobs if job[1]]
         with (
             self._own_progress_bar(sum(len(subsets) for _, subsets in jobs)) as bar,
             WriteBehind[None](num_processes_segmentation_export) as writer,
         ):
-            pending = [job for job in jobs if job[1]]
-            for (files, subsets), groups in read_ahead(self._preprocess, pending, num_processes_preprocessing):
-                case = self._case_name(files)
-                if isinstance(groups, UserError):
-                    self.fail(case, f"case {case!r}: {groups}")
+            read = read_ahead(self._read_and_group, pending, num_processes_preprocessing)
+            groups = read_ahead(self._preprocess_group, self._each_group(read, bar), num_processes_preprocessing)
+            for (case, _, subsets), group in groups:
+                if isinstance(group, UserError):
+                    self.fail(case, f"case {case!r}: {group}")
                     bar.update(len(subsets))
                     continue
-                for subset, logits, properties in self._predict(groups):
-                    output = str(folders[subset] / case)
-                    writer.submit(functools.partial(self._finish, logits, properties, output, save_probabilities))
+                for subset, logits, properties in self._predict(group):
+                    target = str(folders[subset] / case)
+                    writer.submit(functools.partial(self._finish, logits, properties, target, save_probabilities))
                     bar.update()
-                bar.update(len(subsets) - sum(len(group.subsets) for group in groups))
         for folder in folders.values():
             remove_unfinished(folder)
         compute_gaussian.cache_clear()
@@ -139,13 +139,25 @@ class AllSubsetsPredictor(D2NetPredictor):
         done = {s: endings and all((f / f"{case}{e}").is_file() for e in endings) for s, f in folders.items()}
         return [subset for subset in folders if not done[subset]]
 
-    def _preprocess(self, job: tuple[list[str], list[Subset]]) -> list[Preprocessed]:
+    def _read_and_group(self, job: tuple[list[str], list[Subset]]) -> tuple[CaseImages, list[list[Subset]]]:
         files, subsets = job
         case = self.read(files)
         possible = [
             s for s in subsets if all(there or not wanted for wanted, there in zip(s, case.available, strict=True))
         ]
-        return [self._preprocess_group(case, group) for group in self._groups(case.images, possible)]
+        return case, self._groups(case.images, possible)
+
+    def _each_group(self, read: Iterable[tuple[Any, Any]], bar: tqdm) -> Iterator[tuple[str, CaseImages, list[Subset]]]:
+        """Go through the groups of every case that could be read; the preprocessed ones are never all in memory."""
+        for (files, subsets), item in read:
+            name = self._case_name(files)
+            if isinstance(item, UserError):
+                self.fail(name, f"case {name!r}: {item}")
+                bar.update(len(subsets))
+                continue
+            case, groups = item
+            bar.update(len(subsets) - sum(map(len, groups)))  # those of which the case lacks a modality
+            yield from ((name, case, group) for group in groups)
 
     def _groups(self, images: NDArray[np.floating], subsets: list[Subset]) -> list[list[Subset]]:
         """Split subsets into groups that nnU-Net would crop and normalize alike."""
@@ -169,16 +181,17 @@ class AllSubsetsPredictor(D2NetPredictor):
             groups.setdefault(key, []).extend(alike)
         return list(groups.values())
 
-    def _preprocess_group(self, case: CaseImages, subsets: list[Subset]) -> Preprocessed:
+    def _preprocess_group(self, job: tuple[str, CaseImages, list[Subset]]) -> Preprocessed:
+        _, case, subsets = job
         return Preprocessed(*self.preprocess(case, np.array(subsets).any(0).tolist()), subsets)
 
-    def _predict(self, groups: Sequence[Preprocessed]) -> Iterator[tuple[Subset, Tensor, dict[str, Any]]]:
+    def _predict(self, group: Preprocessed) -> Iterator[tuple[Subset, Tensor, dict[str, Any]]]:
         """Yield each subset with its logits ``(C, *spatial)`` and properties."""
-        for data, properties, subsets in groups:
-            for start in range(0, len(subsets), self.subsets_per_pass):
-                chunk = subsets[start : start + self.subsets_per_pass]
-                for subset, logits in zip(chunk, self._predict_chunk(data, chunk), strict=True):
-                    yield subset, logits, {**properties, AVAILABLE: list(subset)}
+        data, properties, subsets = group
+        for start in range(0, len(subsets), self.subsets_per_pass):
+            chunk = subsets[start : start + self.subsets_per_pass]
+            for subset, logits in zip(chunk, self._predict_chunk(data, chunk), strict=True):
+                yield subset, logits, {**properties, AVAILABLE: list(subset)}
 
     def _predict_chunk(self, data: Tensor, chunk: list[Subset]) -> Tensor:
         try:

@@ -26,13 +26,16 @@ def stack_images(
         ``(M, z, y, x)``, a 2D image as one slice; nnU-Net's properties with the spacing (z, y, x); a grid image.
 
     Raises:
-        UserError: An unknown name, no image, two of one modality, or images on different grids.
+        UserError: An unknown name, no image, two of one modality, a color image, or images on different grids.
     """
     flags = {name: available_from_names(names, keep=[name]).index(True) for name in images}
     if not flags:
         raise UserError(f"no modality is given: pass at least one of {', '.join(names)}")
     if len(set(flags.values())) < len(flags):
         raise UserError(f"{', '.join(flags)}: several images for one modality: pass one of each")
+    for name, image in images.items():
+        if image.GetNumberOfComponentsPerPixel() > 1:
+            raise UserError(f"{name} has several values per voxel: pass a gray image")
     first, *others = images
     for other in others:
         _check_grid(other, images[other], first, images[first])

@@ -313,24 +313,33 @@ class D2NetPredictor(nnUNetPredictor):
                 "--continue_prediction"
             )
 
-    def _manage_input_and_output_lists(
+    def _manage_input_and_output_lists(  # noqa: PLR0913, PLR0917 - nnU-Net's signature
         self,
         list_of_lists_or_source_folder: str | list[list[str]],
         output_folder_or_list_of_truncated_output_files: str | list[str] | None,
-        *args: Any,  # noqa: ANN401
-        **kwargs: Any,  # noqa: ANN401
+        folder_with_segs_from_prev_stage: str | None = None,
+        overwrite: bool = True,  # noqa: FBT001, FBT002 - nnU-Net's signature
+        part_id: int = 0,
+        num_parts: int = 1,
+        save_probabilities: bool = False,  # noqa: FBT001, FBT002
     ) -> Any:  # noqa: ANN401 - nnU-Net's three lists
         """Find the cases of a folder, report those that cannot be used, and let nnU-Net sort out the rest."""
         if isinstance(list_of_lists_or_source_folder, str):
             source, ending = Path(list_of_lists_or_source_folder), self.dataset_json["file_ending"]
             found = find_cases(source, ending, len(self.modality_names))
-            for case, problem in found.problems.items():
+            for case, problem in list(found.problems.items())[part_id::num_parts]:
                 self.fail(case, problem)
             list_of_lists_or_source_folder = list(found.files.values())
         elif not all(list_of_lists_or_source_folder):
             raise UserError("a case has no file: pass at least one for each, or leave the case out")
         return super()._manage_input_and_output_lists(
-            list_of_lists_or_source_folder, output_folder_or_list_of_truncated_output_files, *args, **kwargs
+            list_of_lists_or_source_folder,
+            output_folder_or_list_of_truncated_output_files,
+            folder_with_segs_from_prev_stage,
+            overwrite,
+            part_id,
+            num_parts,
+            save_probabilities,
         )
 
     def _internal_get_data_iterator_from_lists_of_filenames(
@@ -415,11 +424,12 @@ class D2NetPredictor(nnUNetPredictor):
             sys.stderr.write(f"d2net: case {target.name!r}: {line}\n")
         try:
             write_segmentation(self, logits, properties, target, content, probabilities=probabilities)
-        except (OSError, RuntimeError) as error:  # ITK's writers raise the latter
+        except (OSError, RuntimeError) as error:  # ITK's writers raise the latter, and torch where memory is short
             what = getattr(error, "strerror", None) or last_line(error)
-            self.fail(
-                target.name, f"case {target.name!r}: {target} cannot be written ({what}): free space or pass another -o"
-            )
+            problem, remedy = "cannot be written", "free space"
+            if isinstance(error, RuntimeError) and "ITK" not in str(error):
+                problem, remedy = "cannot be resampled", "free memory, predict fewer cases at a time (-npp, -nps)"
+            self.fail(target.name, f"case {target.name!r}: {target} {problem} ({what}): {remedy} or pass another -o")
         return None
 
 

@@ -77,7 +77,7 @@ def write_segmentation(
     ending = (predictor.dataset_json or {})["file_ending"]
     # a folder of its own, so that another process that has finished cannot remove it
     unfinished = target.parent / _UNFINISHED / target.name / target.name
-    unfinished.parent.mkdir(parents=True, exist_ok=True)
+    _make_inside(unfinished.parent)
     try:
         export_prediction_from_logits(
             logits,
@@ -116,6 +116,13 @@ def remove_unfinished(folder: Path) -> None:
     """Remove the folder of unfinished files unless another process still writes there."""
     with contextlib.suppress(OSError):
         (folder / _UNFINISHED).rmdir()
+
+
+def _make_inside(folder: Path) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except FileNotFoundError:  # another process that has finished has just removed the parent
+        folder.mkdir(parents=True, exist_ok=True)
 
 
 def _check_written(file: str) -> None:

@@ -41,6 +41,8 @@ def find_cases(folder: Path, file_ending: str, n_modalities: int) -> FoundCases:
     slots: dict[str, dict[str, list[Path]]] = {}
     for path in paths:
         case, channel = _parse(path.name, file_ending)
+        if not channel and not path.name.endswith(file_ending):
+            continue  # a picture of something else; nnU-Net passes over it, too
         slots.setdefault(case, {}).setdefault(channel, []).append(path)
     if not slots:
         raise UserError(f"{folder} holds no image: name them CASE_0000{file_ending}, CASE_0001{file_ending}, ...")

@@ -48,7 +48,7 @@ def work(all_subsets, monkeypatch):
         monkeypatch.setattr(all_subsets, name, watched)
 
     watch("read", "read", lambda files: Path(files[0]).name.split("_")[0])
-    watch("preprocess", "_preprocess_group", lambda _case, subsets: len(subsets))
+    watch("preprocess", "_preprocess_group", lambda job: len(job[2]))
     watch("predict", "predict_logits_of_subsets", lambda _data, subsets: [tuple(s) for s in subsets.tolist()])
     return done
 
@@ -111,7 +111,7 @@ def test_equal_boxes_are_one_crop_unless_normalization_uses_the_mask(tmp_path, m
     plans = build_plans(["ZScoreNormalization"] * 3, use_mask=use_mask)
     together, alone = (build_predictor(plans=plans, kind=kind) for kind in (AllSubsetsPredictor, D2NetPredictor))
     real, sizes = together._preprocess_group, []
-    monkeypatch.setattr(together, "_preprocess_group", lambda c, s: (sizes.append(len(s)), real(c, s))[1])
+    monkeypatch.setattr(together, "_preprocess_group", lambda job: (sizes.append(len(job[2])), real(job))[1])
     together.predict_from_files(str(tmp_path / "in"), str(tmp_path / "out"), save_probabilities=True)
     assert sorted(sizes) == groups
     for name in ("T1", "FLAIR"):
@@ -249,3 +249,24 @@ def test_a_2d_configuration(tmp_path):
     build_predictor(plans=plans, kind=AllSubsetsPredictor).predict_from_files(source, str(tmp_path / "out"))
     done = {path.name for path in (tmp_path / "out").iterdir() if segmented(path)}
     assert done == {"FLAIR", "T1ce", "FLAIR+T1ce"}
+
+
+def test_few_groups_are_in_memory_at_a_time(all_subsets, tmp_path, monkeypatch):
+    (tmp_path / "in").mkdir()
+    for m, image in enumerate(brains(3)):  # a box of its own for each subset
+        image[: m + 1], image[:, : 2 - m] = 0, 0
+        image[-3 + m :] = 0
+        write_image(tmp_path / "in" / f"a_{m:04d}.nii.gz", image)
+    made, done, ahead = [], [], []
+    preprocess, predict = all_subsets._preprocess_group, all_subsets._predict
+    monkeypatch.setattr(all_subsets, "_preprocess_group", lambda job: (made.append(job), preprocess(job))[1])
+
+    def predicted(group):
+        ahead.append(len(made) - len(done))
+        yield from predict(group)
+        done.append(group.subsets)
+
+    monkeypatch.setattr(all_subsets, "_predict", predicted)
+    all_subsets.predict_from_files(str(tmp_path / "in"), str(tmp_path / "out"), num_processes_preprocessing=1)
+    assert len(made) > 3
+    assert max(ahead) <= 2  # the one in the network and the next

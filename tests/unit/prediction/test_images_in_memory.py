@@ -44,6 +44,12 @@ def test_no_image():
         stack_images({}, NAMES)
 
 
+def test_a_color_image():
+    color = sitk.Compose(image(), image(1), image(2))
+    with pytest.raises(UserError, match="T1 has several values per voxel: pass a gray image"):
+        stack_images({"FLAIR": image(), "T1": color}, NAMES)
+
+
 def test_an_unknown_name():
     with pytest.raises(UserError, match="PD is no modality"):
         stack_images({"T1": image(), "PD": image()}, NAMES)

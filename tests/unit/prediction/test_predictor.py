@@ -1,3 +1,4 @@
+import contextlib
 import errno
 import hashlib
 import json
@@ -354,6 +355,16 @@ def test_cases_are_split_into_parts(predictor, tmp_path):
     assert sorted(done) == sorted(f"{case}.nii.gz" for case in MIXED)
 
 
+def test_a_bad_case_is_one_parts_alone(predictor, tmp_path):
+    source, complaints = write_cases(tmp_path / "in", MIXED), []
+    (Path(source) / "bad_0009.nii.gz").touch()
+    for part in range(3):
+        with contextlib.suppress(UserError):
+            predictor.predict_from_files(source, str(tmp_path / f"{part}"), num_parts=3, part_id=part)
+        complaints += list(predictor.failures)
+    assert complaints == ["bad"]
+
+
 def test_cases_are_split_into_parts_without_threads(predictor, tmp_path):
     source = write_cases(tmp_path / "in", MIXED)
     done = []
@@ -440,8 +451,13 @@ def test_an_output_folder_that_is_a_file(predictor, tmp_path):
 @pytest.mark.parametrize(
     ("error", "words"),
     [
-        (OSError(errno.ENOSPC, "No space left on device"), "(No space left on device)"),
-        (RuntimeError("itkMetaImageIO.cxx:1110:\nITK ERROR: cannot be written"), "(ITK ERROR: cannot be written)"),
+        (OSError(errno.ENOSPC, "No space left on device"), "written (No space left on device): free space"),
+        (RuntimeError("itkIO.cxx:1110:\nITK ERROR: no file"), "written (ITK ERROR: no file): free space"),
+        (
+            RuntimeError("DefaultCPUAllocator: can't allocate memory"),
+            "resampled (DefaultCPUAllocator: can't allocate memory): free memory, predict fewer cases at a time "
+            "(-npp, -nps)",
+        ),
     ],
 )
 @pytest.mark.parametrize("threads", [0, 2])
@@ -458,9 +474,7 @@ def test_a_full_disk_spoils_one_case_only(predictor, tmp_path, monkeypatch, caps
     with pytest.raises(UserError, match=r"1 case could not be segmented \('only'\)"):
         predictor.predict_from_files(source, str(out), num_processes_segmentation_export=threads)
     lines = [line for line in capsys.readouterr().err.splitlines() if "d2net: error" in line]
-    assert lines == [
-        f"d2net: error: case 'only': {out / 'only'} cannot be written {words}: free space or pass another -o"
-    ]
+    assert lines == [f"d2net: error: case 'only': {out / 'only'} cannot be {words} or pass another -o"]
     finished = {f"{case}{ending}" for case in MIXED if case != "only" for ending in (".nii.gz", ".modalities.json")}
     assert outputs(out) == finished
 

@@ -1,4 +1,5 @@
 import json
+import os
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -137,6 +138,22 @@ def test_a_process_that_is_done_does_not_disturb_another(predictor, tmp_path, mo
 
     monkeypatch.setattr(writing, "export_prediction_from_logits", meanwhile)
     write(predictor, tmp_path / "a")
+    assert (tmp_path / "a.nii.gz").is_file()
+
+
+def test_a_process_that_finishes_while_another_begins(predictor, tmp_path, monkeypatch):
+    real, raced = os.mkdir, []
+
+    def mkdir(path, *args, **kwargs):
+        if Path(path).name == "a" and not raced:
+            raced.append(path)
+            remove_unfinished(tmp_path)  # between the making of the parent and of its child
+        real(path, *args, **kwargs)
+
+    (tmp_path / ".unfinished").mkdir()
+    monkeypatch.setattr(os, "mkdir", mkdir)
+    write(predictor, tmp_path / "a")
+    assert raced
     assert (tmp_path / "a.nii.gz").is_file()
 
 

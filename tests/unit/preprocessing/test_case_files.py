@@ -81,6 +81,13 @@ def test_a_name_without_channel_number(tmp_path, name):
     only_problem(tmp_path, name, f"{name}.nii.gz has no channel number", "_0000")
 
 
+def test_a_picture_of_something_else(tmp_path):
+    touch(tmp_path, "a_0000.nii.gz", "overview.png")
+    found = find_cases(tmp_path, ".nii.gz", 2)
+    assert list(found.files) == ["a"]
+    assert not found.problems
+
+
 def test_another_ending_only(tmp_path):
     touch(tmp_path, "a_0000.nii", "a_0001.nii")
     only_problem(tmp_path, "a", "a_0000.nii does not end in .nii.gz", "convert it")
