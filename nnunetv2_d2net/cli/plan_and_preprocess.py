@@ -10,6 +10,7 @@ from nnunetv2_d2net.errors import UserError
 
 HELP = (
     "Plan and preprocess for D2-Net: nnUNetv2_plan_and_preprocess with -pl D2NetPlanner unless you name another. "
+    "With our planners any image of any case may be absent. "
     "Plans and data have names of their own, so what nnU-Net has planned and preprocessed stays."
 )
 
@@ -33,10 +34,14 @@ def run(args: argparse.Namespace, extra: Sequence[str]) -> int:
     checks.folder_of("nnUNet_preprocessed")
     folders = [checks.dataset_folder(dataset, "nnUNet_raw", "it needs the raw data") for dataset in datasets]
 
+    from nnunetv2.experiment_planning import plan_and_preprocess_api, verify_dataset_integrity
+    from nnunetv2.experiment_planning.dataset_fingerprint import fingerprint_extractor
     from nnunetv2.experiment_planning.experiment_planners import default_experiment_planner
     from nnunetv2.experiment_planning.plan_and_preprocess_entrypoints import plan_and_preprocess_entry
 
+    from nnunetv2_d2net.planning import fingerprint, integrity
     from nnunetv2_d2net.planning import planner as ours
+    from nnunetv2_d2net.preprocessing.preprocessor import MissingModalityPlansManager
 
     name = value_of(words, "-pl")
     if name not in ours.__all__:
@@ -44,7 +49,14 @@ def run(args: argparse.Namespace, extra: Sequence[str]) -> int:
         return call_entry_point(plan_and_preprocess_entry, "plan_and_preprocess", words)
     for folder in folders:
         checks.enough_modalities(folder / "dataset.json", "plan with -pl ExperimentPlanner and train nnUNetTrainer")
-    with replaced(default_experiment_planner, name, getattr(ours, name)):
+    extractor = fingerprint.D2NetFingerprintExtractor
+    with (
+        replaced(default_experiment_planner, name, getattr(ours, name)),
+        replaced(fingerprint_extractor, extractor.__name__, extractor),
+        replaced(verify_dataset_integrity, "check_cases", integrity.check_case),
+        replaced(plan_and_preprocess_api, "PlansManager", MissingModalityPlansManager),
+    ):
+        words = ["-fpe", extractor.__name__, *words]
         return call_entry_point(plan_and_preprocess_entry, "plan_and_preprocess", words)
 
 

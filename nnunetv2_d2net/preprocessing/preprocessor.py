@@ -1,23 +1,23 @@
 """nnU-Net's preprocessing for cases that lack modalities, in the places where nnU-Net looks for a preprocessor."""
 
 import functools
+import os
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
 from batchgenerators.utilities.file_and_folder_operations import load_json
 from nnunetv2.preprocessing.preprocessors.default_preprocessor import DefaultPreprocessor
+from nnunetv2.utilities.dataset_name_id_conversion import maybe_convert_to_dataset_name
 from nnunetv2.utilities.plans_handling.plans_handler import ConfigurationManager, PlansManager
 from numpy.typing import NDArray
 
 from nnunetv2_d2net.errors import UserError
 from nnunetv2_d2net.modality_names import modality_names
+from nnunetv2_d2net.preprocessing.cohort import AVAILABLE, write_availability
 from nnunetv2_d2net.preprocessing.reading import read_case
-
-AVAILABLE = "available_modalities"
-"""Key of nnU-Net's case properties under which the M flags travel."""
-
 
 CONSTANT = "constant_images"
 """Key under which the names of files travel that count as absent because all their voxels are alike."""
@@ -29,6 +29,24 @@ class MissingModalityPreprocessor(DefaultPreprocessor):
     Crop, mask and normalization see the available images only; the channel of an absent modality is exactly 0
     afterwards. A complete case comes out as nnU-Net makes it. An image whose voxels are all alike counts as absent.
     """
+
+    plain: type[DefaultPreprocessor] = DefaultPreprocessor
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _restored, (self.plain, self.__dict__)  # worker processes cannot import a class made on the way
+
+    def run(
+        self, dataset_name_or_id: int | str, configuration_name: str, plans_identifier: str, num_processes: int
+    ) -> None:
+        """Preprocess the training cases, and note beside them which modalities each of them has.
+
+        Raises:
+            UserError: A file cannot be used, or no case has one of the modalities.
+        """
+        super().run(dataset_name_or_id, configuration_name, plans_identifier, num_processes)
+        base = Path(os.environ["nnUNet_preprocessed"]) / maybe_convert_to_dataset_name(dataset_name_or_id)
+        configuration = PlansManager(str(base / f"{plans_identifier}.json")).get_configuration(configuration_name)
+        write_availability(base / configuration.data_identifier, modality_names(load_json(str(base / "dataset.json"))))
 
     def run_case(
         self,
@@ -118,7 +136,15 @@ def accepting_absent_files(preprocessor: type[DefaultPreprocessor]) -> type[Defa
     """Return a preprocessor that does what the given one does, and accepts cases that lack modalities."""
     if issubclass(preprocessor, MissingModalityPreprocessor):
         return preprocessor
-    return type(f"MissingModality{preprocessor.__name__}", (MissingModalityPreprocessor, preprocessor), {})
+    return type(
+        f"MissingModality{preprocessor.__name__}", (MissingModalityPreprocessor, preprocessor), {"plain": preprocessor}
+    )
+
+
+def _restored(plain: type[DefaultPreprocessor], state: dict[str, Any]) -> DefaultPreprocessor:
+    preprocessor = accepting_absent_files(plain)()
+    preprocessor.__dict__.update(state)
+    return preprocessor
 
 
 class MissingModalityConfiguration(ConfigurationManager):
@@ -128,6 +154,18 @@ class MissingModalityConfiguration(ConfigurationManager):
     def preprocessor_class(self) -> type[DefaultPreprocessor]:  # pyright: ignore[reportIncompatibleMethodOverride]
         """The preprocessor of the plans, accepting cases that lack modalities."""
         return accepting_absent_files(cast(Any, super().preprocessor_class))
+
+
+class MissingModalityPlansManager(PlansManager):
+    """nnU-Net's view of plans, whose configurations accept cases that lack modalities."""
+
+    def get_configuration(  # pyright: ignore[reportIncompatibleVariableOverride] - nnU-Net's is cached
+        self, configuration_name: str
+    ) -> ConfigurationManager:
+        """Return a configuration with our preprocessor."""
+        configuration = super().get_configuration(configuration_name)
+        accept_absent_files(configuration)
+        return configuration
 
 
 def accept_absent_files(configuration_manager: ConfigurationManager) -> None:

@@ -72,12 +72,11 @@ def code_variances(network: D2Net, images: Tensor, available: Tensor) -> dict[st
     images = zero_missing(images, available)
     codes = F.normalize(network.modality_encoder(images).float(), dim=-1)
     valid = informative_slices(images, available)
-    means = [codes[:, m][valid[:, m]].mean(0) for m in range(network.n_modalities) if valid[:, m].any()]
-    if not means:
+    by_modality = [codes[:, m][valid[:, m]] for m in range(network.n_modalities) if valid[:, m].any()]
+    if not by_modality:
         return {"within_modality": math.nan, "between_modalities": math.nan}
-    within = [codes[:, m][valid[:, m]].var(0, unbiased=False).sum() for m in range(network.n_modalities)]
-    within = [float(w) for w in within if torch.isfinite(w)]
-    between = torch.stack(means).var(0, unbiased=False).sum()
+    within = [float(of_one.var(0, unbiased=False).sum()) for of_one in by_modality]
+    between = torch.stack([of_one.mean(0) for of_one in by_modality]).var(0, unbiased=False).sum()
     return {"within_modality": sum(within) / len(within), "between_modalities": float(between)}
 
 

@@ -4,20 +4,26 @@
 # pyright: reportFunctionMemberAccess=false, reportOptionalSubscript=false
 # nnU-Net declares attributes as None until they are initialized, and narrower types than it uses.
 
+import functools
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import ClassVar
+from pathlib import Path
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
+from batchgenerators.utilities.file_and_folder_operations import save_json
+from nnunetv2.training.dataloading.nnunet_dataset import infer_dataset_class
 from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 from nnunetv2.utilities.plans_handling.plans_handler import ConfigurationManager, PlansManager
 from torch import Tensor, nn
 
 from nnunetv2_d2net.errors import UserError
 from nnunetv2_d2net.modalities import draw_available, subset_rotation, zero_missing
+from nnunetv2_d2net.preprocessing.cohort import AVAILABLE, availability_file, read_availability
 from nnunetv2_d2net.preprocessing.preprocessor import accept_absent_files
+from nnunetv2_d2net.training.splits import balanced_splits
 
 
 class ModalityDroppingTrainer(nnUNetTrainer):
@@ -25,7 +31,10 @@ class ModalityDroppingTrainer(nnUNetTrainer):
 
     Training draws a subset for every case of a batch, after augmentation. The validation of each epoch goes through a
     fixed rotation of subsets, the complete one first, so that the pseudo-Dice, and with it ``checkpoint_best``, speaks
-    for all of them. The final validation on whole cases uses complete images, as nnU-Net's does.
+    for all of them. The final validation on whole cases uses all that each case has, as nnU-Net's does.
+
+    Training cases may lack modalities: ``d2net plan_and_preprocess`` notes which each of them has, and what a case
+    lacks is never drawn.
 
     Attributes:
         p_complete: Probability that a training case keeps all its modalities.
@@ -76,8 +85,52 @@ class ModalityDroppingTrainer(nnUNetTrainer):
         )
 
     def present_modalities(self, batch: dict) -> Tensor:
-        """Tell which modalities the cases of a batch really have, bool ``(B, M)`` on the CPU."""
-        return torch.ones(batch["data"].shape[:2], dtype=torch.bool)
+        """Tell which modalities the cases of a batch really have, bool ``(B, M)`` on the CPU.
+
+        Raises:
+            UserError: Preprocessing has not seen one of the cases.
+        """
+        if not self.cohort:
+            return torch.ones(batch["data"].shape[:2], dtype=torch.bool)
+        unknown = sorted(set(batch["keys"]) - set(self.cohort))
+        if unknown:
+            raise UserError(
+                f"{availability_file(Path(self.preprocessed_dataset_folder))} does not know {', '.join(unknown)}: "
+                "preprocess again with d2net plan_and_preprocess"
+            )
+        return torch.tensor([self.cohort[case] for case in batch["keys"]])
+
+    @functools.cached_property
+    def cohort(self) -> dict[str, list[bool]]:
+        """M flags of each preprocessed case; empty where stock nnU-Net has preprocessed, which needs all files."""
+        return read_availability(Path(self.preprocessed_dataset_folder))
+
+    def do_split(self) -> Any:  # noqa: ANN401 - nnU-Net's two lists
+        """Return nnU-Net's split; a new one has every pattern of modalities in every fold, as far as there are enough.
+
+        Cohorts of complete cases, and those that have a split, get exactly nnU-Net's.
+        """
+        path = Path(self.preprocessed_dataset_folder_base) / "splits_final.json"
+        patterns = set(map(tuple, self.cohort.values()))
+        if self.fold != "all" and not path.is_file() and len(patterns) > 1 and len(self.cohort) >= 5:
+            save_json(balanced_splits(self.cohort), str(path))
+        return super().do_split()
+
+    def perform_actual_validation(self, save_probabilities: bool = False) -> None:  # noqa: FBT001, FBT002
+        """Validate on whole cases, each with the modalities that it has."""
+        real = self.dataset_class or infer_dataset_class(self.preprocessed_dataset_folder)
+        self.dataset_class = _announcing_dataset(real, self.validate_case)
+        try:
+            super().perform_actual_validation(save_probabilities)
+        finally:
+            self.dataset_class = real
+
+    def validate_case(self, available: Sequence[bool] | None) -> None:
+        """Know which modalities the case that is validated next has.
+
+        Args:
+            available: M flags; None for all.
+        """
 
     @contextmanager
     def conditioned_on(self, images: Tensor, present: Tensor, available: Tensor) -> Iterator[None]:
@@ -127,3 +180,18 @@ def _respect_thread_limit(device: torch.device) -> None:
     limit = os.environ.get("OMP_NUM_THREADS", "")
     if device.type == "cpu" and limit.isdecimal() and int(limit) > 0:
         torch.set_num_threads(int(limit))
+
+
+def _announcing_dataset(real: type, announce: Callable[[Sequence[bool] | None], None]) -> type:
+    """Make a dataset of nnU-Net's that tells which modalities a case has, and blanks the others, when it is loaded."""
+
+    def load_case(self: Any, identifier: str) -> tuple[Any, ...]:  # noqa: ANN401 - nnU-Net's dataset
+        data, *others, properties = real.load_case(self, identifier)
+        available = properties.get(AVAILABLE)
+        announce(available)
+        if available is not None and not all(available):
+            data = np.array(data[:])
+            data[~np.array(available)] = 0
+        return data, *others, properties
+
+    return type(real.__name__, (real,), {"load_case": load_case})

@@ -7,7 +7,7 @@
 import functools
 import math
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, ClassVar, cast
 
@@ -178,13 +178,17 @@ class D2NetTrainer(ModalityDroppingTrainer):
         return super().validation_step(batch)
 
     def perform_actual_validation(self, save_probabilities: bool = False) -> None:  # noqa: FBT001, FBT002
-        """Validate on whole cases, whose modalities are known to be there also where a tile holds only air."""
-        network = self.bare_network
-        network.known_available = torch.ones(network.n_modalities, dtype=torch.bool, device=self.device)
+        """Validate on whole cases, whose modalities are known also where a tile holds only air."""
         try:
             super().perform_actual_validation(save_probabilities)
         finally:
-            network.known_available = None
+            self.bare_network.known_available = None
+
+    def validate_case(self, available: Sequence[bool] | None) -> None:
+        """Tell the network which modalities the case that is validated next has."""
+        network = self.bare_network
+        flags = [True] * network.n_modalities if available is None else available
+        network.known_available = torch.tensor(flags, device=self.device)
 
     def load_checkpoint(self, filename_or_checkpoint: dict | str) -> None:
         """Load a checkpoint of this trainer.
