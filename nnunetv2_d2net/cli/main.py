@@ -20,6 +20,8 @@ COMMANDS = {
     "train": "train D2-Net: nnUNetv2_train with our trainer and plans",
     "predict": "predict with any subset of the modalities: nnUNetv2_predict, and --modalities, --drop, --all_subsets",
     "export": "write a trained model for prediction alone",
+    "evaluate": "score predictions: Dice, HD95, ASSD and surface Dice by subset and region",
+    "benchmark": "train several trainers alike, predict every subset, and compare",
     "trainers": "print the folder for nnUNet_extTrainer",
     "register": "let nnUNetv2_* commands find our trainers and planners with no variable set",
     "unregister": "take 'd2net register' back",

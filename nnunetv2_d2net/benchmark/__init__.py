@@ -1,0 +1,1 @@
+"""Several trainers on the same plans and cases: training, every subset predicted, scores, costs."""

@@ -1,0 +1,125 @@
+"""``d2net benchmark``."""
+
+import argparse
+import sys
+from pathlib import Path
+
+from nnunetv2_d2net.cli import checks
+from nnunetv2_d2net.cli.nnunet import device_words
+from nnunetv2_d2net.cli.words import refuse_extra
+from nnunetv2_d2net.errors import UserError
+
+HELP = (
+    "Train several trainers on the same plans, predict every subset of the modalities, and compare. What is there is "
+    "not done again: after a stop, the same command goes on."
+)
+
+_ARMS = ["nnUNetTrainer", "nnUNetTrainerModalityDropout", "D2NetTrainer"]
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the arguments."""
+    parser.add_argument("dataset", metavar="ID", help="data set, such as 7 or Dataset007_Name")
+    parser.add_argument("configuration", metavar="CONFIG", help="such as 3d_fullres")
+    parser.add_argument("-p", dest="plans", default="D2NetPlans", metavar="PLANS", help="of all arms (D2NetPlans)")
+    parser.add_argument("--arms", nargs="+", default=_ARMS, metavar="TRAINER", help=f"({' '.join(_ARMS)})")
+    parser.add_argument(
+        "-f", dest="folds", nargs="+", metavar="FOLD", help="folds to train (all with a test set, else 0 1 2 3 4)"
+    )
+    parser.add_argument(
+        "--cases",
+        choices=("test", "folds"),
+        help="predict imagesTs, or each fold's validation cases (test where there is labelsTs)",
+    )
+    parser.add_argument("-o", dest="out", type=Path, metavar="FOLDER", help="(./d2net_benchmark_DatasetXXX_CONFIG)")
+    parser.add_argument("--jobs", type=int, default=1, metavar="N", help="trainings at the same time (1)")
+    parser.add_argument("--print_jobs", action="store_true", help="print one command per arm and fold, for a cluster")
+    parser.add_argument("--job", metavar="NAME", help="do one job: ARM/FOLD, or what --print_jobs names")
+    parser.add_argument("--disable_tta", action="store_true", help="predict without mirroring, several times faster")
+    parser.add_argument("--no_cost", action="store_true", help="do not measure steps, memory and operations")
+    parser.add_argument("-device", choices=("cpu", "cuda"), help="(cuda where there is one)")
+    parser.add_argument("-np", dest="processes", type=int, default=2, metavar="N", help="to prepare and evaluate (2)")
+    parser.add_argument("--parent", type=int, help=argparse.SUPPRESS)
+
+
+def run(args: argparse.Namespace, extra: list[str]) -> int:
+    """Check everything that can be wrong before the first training, then run, or print, what is missing.
+
+    Raises:
+        UserError: A variable, data set, trainer, reference or fold is missing; or a job failed.
+    """
+    refuse_extra(extra)
+    if args.jobs < 1 or args.processes < 1:
+        raise UserError("--jobs and -np take a number from 1")
+    raw = checks.dataset_folder(args.dataset, "nnUNet_raw", "put the raw data set there")
+    checks.enough_modalities(raw / "dataset.json", "there is nothing that could be missing")
+    cases = _cases(raw, args.cases)
+    folds = _folds(args.folds, cases)
+    preprocessed, results = (checks.folder_of(f"nnUNet_{kind}").resolve() for kind in ("preprocessed", "results"))
+
+    from nnunetv2_d2net.benchmark.arms import check_arms
+    from nnunetv2_d2net.benchmark.setup import Setup
+    from nnunetv2_d2net.registration import announce_trainers
+
+    announce_trainers()
+    check_arms(args.arms)
+    out = args.out or Path(f"d2net_benchmark_{raw.name.partition('_')[0]}_{args.configuration}")
+    setup = Setup(
+        raw.name,
+        args.configuration,
+        args.plans,
+        tuple(args.arms),
+        folds,
+        cases,
+        raw.resolve(),
+        preprocessed / raw.name,
+        results / raw.name,
+        out.resolve(),
+        _device(args.device),
+        mirroring=not args.disable_tta,
+        processes=args.processes,
+    )
+    try:
+        return _run(args, setup)
+    except KeyboardInterrupt:
+        sys.stderr.write("d2net: stopped; what is done is kept: run the same command to go on\n")
+        return 130
+    except OSError as error:
+        raise UserError(f"{error.filename or out}: {error.strerror}: free space, or pass another -o") from error
+
+
+def _run(args: argparse.Namespace, setup: "Setup") -> int:  # noqa: F821  # pyright: ignore[reportUndefinedVariable]
+    from nnunetv2_d2net.benchmark import jobs, work
+    from nnunetv2_d2net.benchmark.run import run_benchmark
+
+    if args.print_jobs:
+        sys.stdout.write(jobs.job_list(setup))
+    elif args.job:
+        work.run_job(setup, args.job, args.parent)
+    else:
+        worked = run_benchmark(setup, n_jobs=args.jobs, cost=not args.no_cost)
+        sys.stdout.write((setup.out / "benchmark.md").read_text(encoding="utf-8"))
+        sys.stdout.write(f"\n{'written to' if worked else 'nothing to do, all of it is in'} {args.out or setup.out}\n")
+    return 0
+
+
+def _cases(raw: Path, wanted: str | None) -> str:
+    there = [any((raw / name).glob("*")) for name in ("imagesTs", "labelsTs")]
+    if wanted == "test" and not all(there):
+        raise UserError(f"{raw} lacks images in imagesTs or references in labelsTs: add them, or pass --cases folds")
+    return wanted or ("test" if all(there) else "folds")
+
+
+def _folds(wanted: list[str] | None, cases: str) -> tuple[str, ...]:
+    folds = tuple(dict.fromkeys(wanted or (["all"] if cases == "test" else ["0", "1", "2", "3", "4"])))
+    checks.known_folds(folds)
+    if "all" in folds and cases == "folds":
+        raise UserError("a model of fold all has seen every training case: pass -f 0 1 2 3 4, or --cases test")
+    if "all" in folds and len(folds) > 1:
+        raise UserError("fold all and numbered folds do not go together: pass -f all, or numbers")
+    return folds
+
+
+def _device(wanted: str | None) -> str:
+    words = device_words(["-device", wanted] if wanted else [])
+    return words[-1] if words else wanted or "cuda"
