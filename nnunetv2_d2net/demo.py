@@ -28,7 +28,7 @@ from nnunetv2_d2net.evaluation.subset_table import mean_by_subset, regions_of, s
 from nnunetv2_d2net.phantom.dataset import PhantomSpec, write_phantom
 from nnunetv2_d2net.planning.planner import D2NetSmallPlanner
 from nnunetv2_d2net.prediction.all_subsets import AllSubsetsPredictor
-from nnunetv2_d2net.prediction.used import write_expected_dice
+from nnunetv2_d2net.prediction.used import describe_model, write_expected_dice
 from nnunetv2_d2net.registration import announce_trainers
 
 DATASET = PhantomSpec(dataset_id=999, n_train=20, n_test=6, size="small", seed=0, name="D2NetDemo")
@@ -129,7 +129,8 @@ def _predict(model: Path, raw: Path, out: Path, log: Path) -> Path:
 def _tabulate(predictions: Path, raw: Path, out: Path, model: Path) -> str:
     dataset_json = json.loads((raw / "dataset.json").read_text())
     scores = score_subsets(predictions, raw / "labelsTs", dataset_json)
-    write_expected_dice(model, mean_by_subset(scores), f"{DATASET.n_test} simulated cases")
+    checkpoints = describe_model(model, ["all"], "checkpoint_final.pth").checkpoints
+    write_expected_dice(model, mean_by_subset(scores), f"{DATASET.n_test} simulated cases", checkpoints)
     names = list(dataset_json["channel_names"].values())
     complete, incomplete = "+".join(names), "+".join(name for name in names if name != "T1ce")
     case = max({s.case for s in scores if s.subset == complete}, key=lambda c: _size(raw / "labelsTs", c))

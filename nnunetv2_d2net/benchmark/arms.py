@@ -85,6 +85,13 @@ def facts_of(trainer: Any) -> dict[str, Any]:  # noqa: ANN401 - nnU-Net's traine
     }
 
 
+def use_device(device: torch.device) -> None:
+    """Set torch up as nnU-Net's command does for a training on this device."""
+    if device.type == "cuda":
+        torch.set_num_threads(1)
+        torch.backends.cudnn.benchmark = True
+
+
 @contextlib.contextmanager
 def trainer_of(setup: Setup, arm: str) -> Iterator[Any]:
     """Construct a trainer whose files go to a folder that nobody keeps."""

@@ -15,7 +15,7 @@ import torch
 from torch._dynamo import OptimizedModule
 from torch.utils.flop_counter import FlopCounterMode
 
-from nnunetv2_d2net.benchmark.arms import trainer_of
+from nnunetv2_d2net.benchmark.arms import trainer_of, use_device
 from nnunetv2_d2net.benchmark.jobs import COST, STEPS, Job, measurement_file
 from nnunetv2_d2net.benchmark.setup import Setup, read_json_or, write_json
 from nnunetv2_d2net.checkpoints import read_checkpoint
@@ -30,6 +30,7 @@ def measure(setup: Setup, job: Job) -> None:
     if os.environ.get("nnUNet_n_proc_DA") != "0":
         os.environ["nnUNet_n_proc_DA"] = "1"  # one batch is enough
     os.environ["nnUNet_compile"] = "f"  # operations of compiled code cannot be counted, and compiling is no step
+    use_device(torch.device(setup.device))
     content = measure_steps(setup) if job.part == STEPS else measure_arm(setup, job.part)
     write_json(measurement_file(setup, job), content)
 
@@ -64,7 +65,8 @@ def measure_arm(setup: Setup, arm: str) -> dict[str, Any]:
         trainer = ready(constructed)
         batch = load_batch(trainer)
         peak = None
-        if all(_with_next_step(arm, trainer, batch, []) is not None for _ in range(2)):
+        # an epoch's first step also makes the diagnostics of D2NetTrainer, whose memory a training needs, too
+        if all(_with_next_step(arm, trainer, batch, [], step_of_epoch=i) is not None for i in range(2)):
             peak = round(_peak_memory(trainer.device), 3)
         network = _bare(trainer.network)
         weights = {name: p for name, p in network.named_parameters() if p.requires_grad}
@@ -138,9 +140,15 @@ def device_name(setup: Setup) -> str:
     return torch.cuda.get_device_name() if setup.device == "cuda" else "cpu"
 
 
-def _with_next_step(arm: str, trainer: Any, batch: dict, past: list[float]) -> list[float] | None:  # noqa: ANN401
+def _with_next_step(
+    arm: str,
+    trainer: Any,  # noqa: ANN401
+    batch: dict,
+    past: list[float],
+    step_of_epoch: int = 1,
+) -> list[float] | None:
     if hasattr(trainer, "train_step_index"):
-        trainer.train_step_index = 1  # the diagnostics of an epoch's first step are not part of a step
+        trainer.train_step_index = step_of_epoch  # the first one also makes diagnostics, which are not part of a step
     begin = time.perf_counter()
     try:
         trainer.train_step(dict(batch))

@@ -10,7 +10,7 @@ from typing import Any
 
 from nnunetv2_d2net import __version__
 from nnunetv2_d2net.benchmark.jobs import ENSEMBLE, Job, prediction_note
-from nnunetv2_d2net.benchmark.setup import Setup, read_json_or, write_json
+from nnunetv2_d2net.benchmark.setup import FINAL, Setup, read_json_or, write_json
 from nnunetv2_d2net.errors import UserError
 from nnunetv2_d2net.evaluation.comparison import compare_all, write_comparison
 from nnunetv2_d2net.evaluation.evaluate import evaluate_folder
@@ -18,7 +18,7 @@ from nnunetv2_d2net.evaluation.metrics import CaseScore
 from nnunetv2_d2net.evaluation.subset_table import markdown_table, mean_by_subset
 from nnunetv2_d2net.evaluation.tables import METRICS, arms_table, write_tables
 from nnunetv2_d2net.modality_names import modality_names
-from nnunetv2_d2net.prediction.used import write_expected_dice
+from nnunetv2_d2net.prediction.used import describe_model, write_expected_dice
 
 _COSTS = {
     "training_seconds": "training (s)",
@@ -33,7 +33,8 @@ _ARM_FILES = (
     "tables.json",
     *(f"table_{metric}.{kind}" for metric in METRICS for kind in ("csv", "md", "tex")),
 )
-_FILES = ("comparison.csv", "benchmark.md", "report.html")
+_REPORT = ("report.html", "report.md")
+_FILES = ("comparison.csv", "benchmark.md", *_REPORT)
 
 
 def gather(setup: Setup, *, report: bool = True) -> bool:
@@ -41,7 +42,7 @@ def gather(setup: Setup, *, report: bool = True) -> bool:
 
     Args:
         setup: The benchmark; every job is done, and setup.json and each cost.json are written.
-        report: Write report.html, too.
+        report: Write report.html and report.md, too.
 
     Returns:
         Whether there was anything to do.
@@ -50,7 +51,7 @@ def gather(setup: Setup, *, report: bool = True) -> bool:
         UserError: A case could not be scored, a file cannot be written, or the report failed.
     """
     made_from, note = _inputs(setup), setup.out / "gathered.json"
-    files = [setup.out / name for name in _FILES if report or name != "report.html"]
+    files = [setup.out / name for name in _FILES if report or name not in _REPORT]
     files += [setup.out / arm / name for arm in setup.arms for name in _ARM_FILES]
     if read_json_or(note, None) == made_from and all(path.is_file() for path in files):
         return False
@@ -92,7 +93,8 @@ def _evaluate(setup: Setup, arm: str, modalities: Sequence[str]) -> list[CaseSco
     write_tables(evaluation.scores, folder, modalities)
     which = "test cases" if setup.cases == "test" else "validation cases of the folds"
     dice = mean_by_subset(evaluation.scores)  # pyright: ignore[reportArgumentType] - has all that this needs
-    write_expected_dice(setup.model(arm), dice, f"{which} of {setup.dataset}")
+    checkpoints = describe_model(setup.model(arm), setup.folds, FINAL).checkpoints
+    write_expected_dice(setup.model(arm), dice, f"{which} of {setup.dataset}", checkpoints)
     return evaluation.scores
 
 

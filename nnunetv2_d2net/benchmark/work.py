@@ -17,13 +17,14 @@ import torch
 from nnunetv2.run.run_training import get_trainer_from_args, maybe_load_checkpoint
 
 from nnunetv2_d2net.benchmark import jobs
-from nnunetv2_d2net.benchmark.arms import facts_of, training_note
+from nnunetv2_d2net.benchmark.arms import facts_of, training_note, use_device
 from nnunetv2_d2net.benchmark.cost import measure
 from nnunetv2_d2net.benchmark.jobs import Job
 from nnunetv2_d2net.benchmark.prepare import prepare
-from nnunetv2_d2net.benchmark.setup import Setup, read_json_or, write_json
+from nnunetv2_d2net.benchmark.setup import Setup, check_same_benchmark, comparable, read_json_or, write_json
 from nnunetv2_d2net.errors import UserError
 from nnunetv2_d2net.prediction.all_subsets import AllSubsetsPredictor
+from nnunetv2_d2net.training.resuming import ResumingTrainer, written_whole
 
 _LOCK_SECONDS = 10.0
 _CHECKPOINTS = ("checkpoint_final.pth", "checkpoint_latest.pth", "checkpoint_best.pth")
@@ -38,10 +39,13 @@ def run_job(setup: Setup, name: str, parent: int | None = None) -> None:
         parent: Process whose end ends this one and all that it started.
 
     Raises:
-        UserError: The data are not prepared, or another process does this job.
+        UserError: The data are not prepared, another process does this job, or the folder is of another benchmark.
     """
     if parent is not None:
         _end_with(parent)
+    check_same_benchmark(setup)
+    if not (setup.out / "setup.json").is_file():
+        write_json(setup.out / "setup.json", comparable(setup))
     if name == jobs.PREPARE:
         with _locked(setup.out / ".prepare.lock"):
             prepare(setup)
@@ -68,7 +72,7 @@ def train(setup: Setup, job: Job) -> None:
     folder = setup.checkpoint(job.arm, job.part).parent
     resume = _usable_checkpoint(folder)
     device = torch.device(setup.device)
-    _use_device(device)
+    use_device(device)
     fold = job.part if job.part == "all" else int(job.part)
     trainer = get_trainer_from_args(
         setup.dataset, setup.configuration, fold, job.arm, setup.plans, resume, device=device
@@ -77,12 +81,15 @@ def train(setup: Setup, job: Job) -> None:
     trainer.save_every = min(trainer.save_every, max(1, trainer.num_epochs // 20))
     save = trainer.save_checkpoint
 
-    def save_whole(filename: str) -> None:
+    def save_with_note(filename: str) -> None:
         write_json(training_note(setup, job.arm, job.part), facts_of(trainer))
-        save(f"{filename}.unfinished")
-        Path(f"{filename}.unfinished").replace(filename)
+        if isinstance(trainer, ResumingTrainer):
+            save(filename)
+            return
+        with written_whole(Path(filename)) as unfinished:  # nnU-Net's own trainers write over the checkpoint before
+            save(str(unfinished))
 
-    trainer.save_checkpoint = save_whole
+    trainer.save_checkpoint = save_with_note
     trainer.run_training()
 
 
@@ -96,7 +103,7 @@ def predict(setup: Setup, job: Job) -> None:
         _remove_predictions(setup, job, before.get("cases", ()))
     write_json(note_file, {**model, "cases": sorted(files), "complete": False})
     device = torch.device(setup.device)
-    _use_device(device)
+    use_device(device)
     predictor = AllSubsetsPredictor(use_mirroring=setup.mirroring, device=device, allow_tqdm=True)
     predictor.initialize_from_trained_model_folder(str(setup.model(job.arm)), jobs.folds_of(setup, job))
     predictor.predict_from_files(list(files.values()), str(folder), overwrite=False)
@@ -123,12 +130,6 @@ def _usable_checkpoint(folder: Path) -> bool:
             sys.stderr.write(f"d2net: {path} was cut short and is removed\n")
             path.unlink()
     return any((folder / name).is_file() for name in _CHECKPOINTS)
-
-
-def _use_device(device: torch.device) -> None:
-    if device.type == "cuda":
-        torch.set_num_threads(1)
-        torch.backends.cudnn.benchmark = True
 
 
 @contextlib.contextmanager

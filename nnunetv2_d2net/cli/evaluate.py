@@ -66,11 +66,15 @@ def run(args: argparse.Namespace, extra: Sequence[str]) -> int:
     from nnunetv2_d2net.evaluation.tables import write_tables
 
     out = args.output or args.predictions / "evaluation"
-    found = evaluate_folder(
-        args.predictions, args.references, out, tolerance_mm=args.tolerance, processes=args.processes
-    )
+    try:
+        found = evaluate_folder(
+            args.predictions, args.references, out, tolerance_mm=args.tolerance, processes=args.processes
+        )
+        tables = write_tables(found.scores, out, found.modalities) if found.scores else ""
+    except OSError as error:
+        raise UserError(f"{error.filename or out}: {error.strerror}: free space, or pass another -o") from error
     if found.scores:
-        sys.stdout.write(write_tables(found.scores, out, found.modalities) + "\n")
+        sys.stdout.write(tables + "\n")
         sys.stdout.write(f"surface Dice at {args.tolerance:g} mm\n")
         sys.stdout.write(f"written: {out}: metrics.csv, tables.json, table_*.csv, .md and .tex\n")
     _print_gaps(found.absent, found.unpredicted)

@@ -47,6 +47,8 @@ def run(args: argparse.Namespace, extra: Sequence[str]) -> int:
         UserError: A variable, the input, the model or a fold of it is missing, the checkpoint is another trainer's, or
             the modalities are not those of the model.
     """
+    if args.subsets_per_pass < 1:
+        raise UserError(f"--subsets_per_pass {args.subsets_per_pass}: choose at least 1")
     words = ["-tr", "D2NetTrainer", "-p", "D2NetPlans", *extra]
     missing = [flag for flag in ("-i", "-o", "-d", "-c") if not value_of(words, flag)]
     if missing:
@@ -72,7 +74,7 @@ def run(args: argparse.Namespace, extra: Sequence[str]) -> int:
     make_output_folder(Path(value_of(words, "-o")))
     # nnU-Net builds the predictor itself, from arguments of its own, so the flags travel with the class.
     base = AllSubsetsPredictor if args.all_subsets else D2NetPredictor
-    settings = {"allowed": available, "part": part, "subsets_per_pass": max(1, args.subsets_per_pass)}
+    settings = {"allowed": available, "part": part, "subsets_per_pass": args.subsets_per_pass}
     predictor = type(base.__name__, (base,), settings)
     with replaced(predict_from_raw_data, "nnUNetPredictor", predictor):
         return call_entry_point(predict_from_raw_data.predict_entry_point, "predict", device_words(words) + words)

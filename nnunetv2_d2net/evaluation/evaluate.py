@@ -4,7 +4,6 @@ import json
 import multiprocessing
 import os
 import sys
-import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
@@ -53,8 +52,8 @@ def evaluate_folder(
 ) -> Evaluation:
     """Score predictions into ``out/metrics.csv``, row by row as they come; what is there already is kept.
 
-    A row is computed again if its prediction or reference is newer than the last evaluation, or if regions or
-    tolerance are others.
+    A row is computed again if its prediction or reference is another file than it was (by size and time of its last
+    change), or if regions or tolerance are others.
 
     Args:
         predictions: Folders of segmentations, one per subset, each with dataset.json; or one folder of segmentations,
@@ -69,7 +68,6 @@ def evaluate_folder(
         UserError: A folder or dataset.json is missing, there is nothing to score, or a process was killed. What is
             wrong with a single case is among the failures.
     """
-    started = time.time()
     folders = subset_folders(predictions)
     if not references.is_dir():
         raise UserError(f"{references} is no folder: name the folder of the reference segmentations")
@@ -80,8 +78,10 @@ def evaluate_folder(
         raise UserError(f"{predictions} holds no segmentation {ending}: predict first")
     out.mkdir(parents=True, exist_ok=True)
     table = out / "metrics.csv"
-    kept = _kept(table, jobs, {"tolerance_mm": tolerance_mm, "regions": regions_of(dataset)})
-    replace_scores(table, [row for rows in kept.values() for row in rows], started)
+    made_from = _made_from(jobs, {"tolerance_mm": tolerance_mm, "regions": regions_of(dataset)})
+    kept = _kept(table, jobs, made_from)
+    replace_scores(table, [row for rows in kept.values() for row in rows])
+    _note(table).write_text(json.dumps(made_from, indent=1), encoding="utf-8")  # only now: all rows left agree with it
     todo = [job for job in jobs if (job.case, job.subset) not in kept]
     failures = []
     for result in tqdm(_run(todo, processes), total=len(todo), desc="evaluate", disable=not progress or not todo):
@@ -90,9 +90,9 @@ def evaluate_folder(
             tqdm.write(f"d2net: error: {result}", file=sys.stderr)
         else:
             kept[result[0].case, result[0].subset] = result
-            append_scores(table, result, started)
+            append_scores(table, result)
     scores = [row for job in jobs for row in kept.get((job.case, job.subset), ())]
-    replace_scores(table, scores, started)
+    replace_scores(table, scores)
     cases = {job.case for job in jobs}
     counts = {subset: sum(job.subset == subset for job in jobs) for subset in folders}
     return Evaluation(
@@ -156,22 +156,47 @@ def _modalities(dataset: dict) -> list[str]:
     return [channels[number] for number in sorted(channels, key=int)]
 
 
-def _kept(table: Path, jobs: Sequence[Job], settings: dict) -> dict[tuple[str, str], list[CaseScore]]:
-    """Rows of an earlier run that still hold, by case and subset; the settings are kept beside them."""
-    note = table.with_name("metrics.json")
-    wanted = json.dumps(settings, indent=1)
-    valid = note.is_file() and note.read_text(encoding="utf-8") == wanted and table.is_file()
+def _note(table: Path) -> Path:
+    """Return the file beside metrics.csv that says what its rows were made from."""
+    return table.with_name("metrics.json")
+
+
+def _made_from(jobs: Sequence[Job], settings: dict) -> dict:
+    """Return settings, and size and time of both files of each row, as JSON would give them back."""
+    files = {
+        f"{job.case}/{job.subset}": [
+            [path.stat().st_size, path.stat().st_mtime_ns] if path.is_file() else None
+            for path in (job.prediction, job.reference)
+        ]
+        for job in jobs
+    }
+    return json.loads(json.dumps({"settings": settings, "files": files}))
+
+
+def _kept(table: Path, jobs: Sequence[Job], made_from: dict) -> dict[tuple[str, str], list[CaseScore]]:
+    """Rows of an earlier run that still hold, by case and subset."""
+    before = _read_note(_note(table))
+    if not table.is_file() or before.get("settings") != made_from["settings"]:
+        return {}
     rows: dict[tuple[str, str], list[CaseScore]] = {}
-    for row in read_scores(table) if valid else ():
+    for row in read_scores(table):
         rows.setdefault((row.case, row.subset), []).append(row)
-    changed = table.stat().st_mtime if valid else 0.0
-    note.write_text(wanted, encoding="utf-8")
+    same = {key for key, files in made_from["files"].items() if before.get("files", {}).get(key) == files}
     return {
         (job.case, job.subset): rows[job.case, job.subset]
         for job in jobs
         if [row.region for row in rows.get((job.case, job.subset), ())] == list(job.regions)
-        and all(path.is_file() and path.stat().st_mtime <= changed for path in (job.prediction, job.reference))
+        and f"{job.case}/{job.subset}" in same
     }
+
+
+def _read_note(path: Path) -> dict:
+    """Read what an earlier run noted; nothing if there is none, or it was cut short."""
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return content if isinstance(content, dict) else {}
 
 
 def _run(jobs: Sequence[Job], processes: int) -> Iterator[list[CaseScore] | str]:

@@ -31,28 +31,20 @@ def read_scores(path: Path) -> list[CaseScore]:
         raise UserError(f"{path} is no table of d2net evaluate ({error}): remove it and evaluate again") from error
 
 
-def replace_scores(path: Path, scores: Iterable[CaseScore], time: float) -> None:
-    """Write metrics.csv anew, whole or not at all.
-
-    Args:
-        path: Of the file.
-        scores: Its rows.
-        time: Of the evaluation, seconds since the epoch; becomes the file's, so that what changed since is newer.
-    """
+def replace_scores(path: Path, scores: Iterable[CaseScore]) -> None:
+    """Write metrics.csv anew, whole or not at all."""
     unfinished = path.with_name(f".{path.name}.{os.getpid()}")
     with unfinished.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(CaseScore._fields)
         writer.writerows(scores)
     unfinished.replace(path)
-    os.utime(path, (time, time))
 
 
-def append_scores(path: Path, scores: Iterable[CaseScore], time: float) -> None:
-    """Add rows to metrics.csv; arguments as in :func:`replace_scores`."""
+def append_scores(path: Path, scores: Iterable[CaseScore]) -> None:
+    """Add rows to metrics.csv."""
     with path.open("a", newline="", encoding="utf-8") as file:
         csv.writer(file, lineterminator="\n").writerows(scores)
-    os.utime(path, (time, time))
 
 
 def _row(cells: Sequence[str]) -> CaseScore:

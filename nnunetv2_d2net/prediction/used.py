@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import NamedTuple
@@ -44,11 +44,19 @@ def describe_model(folder: Path, folds: Sequence[str | int], checkpoint_name: st
         UserError: The file with the measurements holds something else.
     """
     names = [f"fold_{fold}/{checkpoint_name}" for fold in folds]
-    return Model(folder, {name: _sha256(folder / name) for name in names}, read_expected_dice(folder))
+    checkpoints = {name: _sha256(folder / name) for name in names}
+    return Model(folder, checkpoints, read_expected_dice(folder, checkpoints))
 
 
-def read_expected_dice(folder: Path) -> dict[str, dict[str, float]]:
-    """Return the mean Dice by subset and region that was measured with a model; empty where the file is not there.
+def read_expected_dice(folder: Path, checkpoints: Mapping[str, str] | None = None) -> dict[str, dict[str, float]]:
+    """Return the mean Dice by subset and region that was measured with a model.
+
+    Args:
+        folder: The model's folder.
+        checkpoints: SHA-256 of those in use, by path below the folder; None for whatever was measured.
+
+    Returns:
+        Empty where the file is not there, or names a checkpoint in use that has been replaced since.
 
     Raises:
         UserError: The file holds something else.
@@ -57,7 +65,10 @@ def read_expected_dice(folder: Path) -> dict[str, dict[str, float]]:
     if not path.is_file():
         return {}
     try:
-        dice = json.loads(path.read_text(encoding="utf-8"))["dice"]
+        content = json.loads(path.read_text(encoding="utf-8"))
+        dice, measured = content["dice"], content.get("checkpoints", {})
+        if any(measured.get(name, digest) != digest for name, digest in (checkpoints or {}).items()):
+            return {}
         return {s: {region: float(value) for region, value in regions.items()} for s, regions in dice.items()}
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise UserError(
@@ -65,16 +76,22 @@ def read_expected_dice(folder: Path) -> dict[str, dict[str, float]]:
         ) from error
 
 
-def write_expected_dice(folder: Path, dice: dict[str, dict[str, float]], cases: str) -> None:
+def write_expected_dice(
+    folder: Path, dice: dict[str, dict[str, float]], cases: str, checkpoints: Mapping[str, str] | None = None
+) -> None:
     """Keep the mean Dice by subset and region with the model, for the notes of later predictions.
 
     Args:
         folder: The model's folder.
         dice: Mean Dice by subset (as :func:`subset_name` names it) and region.
         cases: Which cases it was measured on, in words.
+        checkpoints: SHA-256 of the checkpoints that were measured, by path below the folder: the figures are not told
+            for others.
     """
-    content = json.dumps({"measured on": cases, "dice": dice}, indent=2)
-    (folder / EXPECTED_DICE).write_text(content + "\n", encoding="utf-8")
+    content = json.dumps({"measured on": cases, "checkpoints": dict(checkpoints or {}), "dice": dice}, indent=2)
+    unfinished = folder / f".{EXPECTED_DICE}.unfinished"
+    unfinished.write_text(content + "\n", encoding="utf-8")
+    unfinished.replace(folder / EXPECTED_DICE)
 
 
 def note(model: Model | None, available: Sequence[bool], names: Sequence[str], constant: Sequence[str] = ()) -> dict:
@@ -120,7 +137,7 @@ def warnings(
     lines = []
     for region, best in expected_dice.get(complete, {}).items():
         reached = expected_dice.get(subset, {}).get(region)
-        if reached is not None and reached < UNRELIABLE * best:
+        if reached is not None and reached < UNRELIABLE * best and f"{reached:.2f}" != f"{best:.2f}":
             lines.append(
                 f"{region} is unreliable without {', '.join(absent)}: "
                 f"mean Dice {reached:.2f} instead of {best:.2f} with all modalities"

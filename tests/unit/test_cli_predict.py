@@ -200,3 +200,8 @@ def test_a_model_without_dataset_json(model, capsys):
     (model / "dataset.json").unlink()
     assert predict() == 1
     one_line(capsys, "dataset.json", "cannot be read")
+
+
+def test_no_subset_per_pass_is_refused(capsys):
+    assert main(["predict", "--all_subsets", "--subsets_per_pass", "0"]) == 1
+    assert capsys.readouterr().err == "d2net: error: --subsets_per_pass 0: choose at least 1\n"

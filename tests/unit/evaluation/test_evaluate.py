@@ -1,6 +1,5 @@
 import json
 import os
-import time
 
 import numpy as np
 import pytest
@@ -113,19 +112,31 @@ def test_a_stop_keeps_the_rows_so_far(folders, monkeypatch, scored):
     assert scored == [("a", "T2"), ("b", "T1")]
 
 
-def test_newer_files_and_other_settings_are_scored_again(folders, scored):
+def test_other_files_and_other_settings_are_scored_again(folders, scored):
     run(folders)
     scored.clear()
     changed = folders / "predictions" / "T2" / "a.nii.gz"
     write(changed, CUBE)
-    os.utime(changed, (time.time() + 5, time.time() + 5))
+    os.utime(changed, (1, 1))  # older than before, as a copy that keeps its time may be
     assert [row.dice for row in run(folders).scores if row.subset == "T2"] == [1.0, 1.0]
     assert scored == [("a", "T2")]
-    os.utime(changed, (1, 1))
     scored.clear()
     tight, wide = run(folders).scores, run(folders, tolerance_mm=3.5).scores
     assert len(scored) == 4
     assert tight[0].surface_dice < wide[0].surface_dice == 1.0
+
+
+def test_killed_before_rows_of_other_settings_are_gone(folders, monkeypatch):
+    tight = run(folders).scores
+
+    def killed(*_):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(evaluate, "replace_scores", killed)
+        with pytest.raises(KeyboardInterrupt):
+            run(folders, tolerance_mm=3.5)
+    assert run(folders, tolerance_mm=3.5).scores[0].surface_dice == 1.0 > tight[0].surface_dice
 
 
 def test_removed_predictions_lose_their_rows(folders):

@@ -53,6 +53,15 @@ def test_measured_dice_is_kept_with_the_model(folder):
     assert json.loads(file.read_text())["measured on"] == "5 held-out cases"
 
 
+def test_dice_of_a_checkpoint_that_was_replaced_is_not_told(folder):
+    measured = describe_model(folder, [0, "all"], "checkpoint_final.pth").checkpoints
+    write_expected_dice(folder, DICE, "5 held-out cases", measured)
+    assert describe_model(folder, [0], "checkpoint_final.pth").expected_dice == DICE
+    (folder / "fold_0" / "checkpoint_final.pth").write_bytes(b"trained anew")
+    assert describe_model(folder, [0], "checkpoint_final.pth").expected_dice == {}
+    assert describe_model(folder, ["all"], "checkpoint_final.pth").expected_dice == DICE
+
+
 @pytest.mark.parametrize(
     "content", ["", "[]", '{"T1": {"whole": 0.5}}', '{"dice": {"T1": 0.5}}', '{"dice": {"T1": {"w": null}}}']
 )

@@ -1,0 +1,135 @@
+"""d2net benchmark as a shell starts it: killed in the middle, started again, and once more with nothing left to do."""
+
+import contextlib
+import csv
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from nnunetv2_d2net.registration import trainers_folder
+from tests.conftest import RawDataset, nnunet_environment, write_raw_dataset
+from tests.integration.conftest import file_states
+
+pytestmark = pytest.mark.slow
+
+SPEC = RawDataset(
+    811, "Bench", (20, 20, 20), (1.0, 1.0, 1.0), ("T1", "T2"), {"background": 0, "lesion": 1}, n_train=5, n_test=2
+)
+ARMS = ("QuickStock", "QuickDropout")
+# the second epoch of the second arm waits for a file, so that the test can kill it there
+TRAINERS = """
+import os, time
+from pathlib import Path
+from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
+from nnunetv2_d2net.training.modality_dropout import nnUNetTrainerModalityDropout
+
+
+class Quick:
+    def on_train_start(self):
+        self.num_epochs = 2
+        super().on_train_start()
+        self.num_iterations_per_epoch, self.num_val_iterations_per_epoch, self.save_every = 2, 1, 1
+
+    def on_epoch_end(self):
+        super().on_epoch_end()
+        gate = Path(os.environ["GATE"])
+        while type(self).__name__ == "QuickDropout" and not gate.exists():
+            time.sleep(0.05)
+
+
+class QuickStock(Quick, nnUNetTrainer):
+    pass
+
+
+class QuickDropout(Quick, nnUNetTrainerModalityDropout):
+    pass
+"""
+
+
+@pytest.fixture
+def shell(tmp_path, monkeypatch):
+    """Environment of a shell in which everything is set up; returns the words of the command."""
+    with nnunet_environment(tmp_path):
+        write_raw_dataset(tmp_path / "raw", SPEC)
+        (tmp_path / "trainers").mkdir()
+        (tmp_path / "trainers" / "quick.py").write_text(TRAINERS)
+        monkeypatch.setenv("nnUNet_extTrainer", f"{trainers_folder()}{os.pathsep}{tmp_path / 'trainers'}")
+        monkeypatch.setenv("GATE", str(tmp_path / "gate"))
+        monkeypatch.setenv("nnUNet_n_proc_DA", "1")
+        words = [sys.executable, "-m", "nnunetv2_d2net.cli.main", "benchmark", SPEC.dataset_id, "3d_fullres"]
+        words += ["--arms", *ARMS, "-o", tmp_path / "bench", "-p", "D2NetSmallPlans", "--disable_tta", "--no_cost"]
+        yield [str(word) for word in words]
+
+
+def wait_until(condition, process, seconds=240):
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert process.poll() is None, process.communicate()
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+
+
+def processes_of(folder):
+    """Numbers of the processes whose command names the folder."""
+    found = []
+    for process in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError):  # it may vanish
+            if str(folder).encode() in (process / "cmdline").read_bytes() and int(process.name) != os.getpid():
+                found.append(int(process.name))
+    return found
+
+
+def test_killed_then_resumed_then_nothing_to_do(shell, tmp_path):
+    out = tmp_path / "bench"
+    checkpoint = (
+        tmp_path / "results" / SPEC.folder_name / "QuickDropout__D2NetSmallPlans__3d_fullres" / "fold_all"
+    ) / "checkpoint_latest.pth"
+    first = subprocess.Popen(shell, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    try:
+        wait_until(checkpoint.is_file, first)
+    finally:
+        first.send_signal(signal.SIGKILL)
+        first.wait()
+    deadline = time.monotonic() + 20
+    while processes_of(out) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    assert not processes_of(out)  # its jobs have ended with it
+
+    kept = file_states(out / "QuickStock" / "predictions")
+    assert len(kept) >= 3 * SPEC.n_test
+    (tmp_path / "gate").touch()
+    second = subprocess.run(shell, capture_output=True, text=True, check=False)
+    assert second.returncode == 0, second.stderr
+    assert file_states(out / "QuickStock" / "predictions") == kept
+    log = (out / "QuickDropout" / "training_fold_all.txt").read_text()
+    assert log.count("Epoch 0 ") == 1  # the first epoch was not trained again
+    assert log.count("Epoch 1 ") == 1
+    description = json.loads((out / "setup.json").read_text())
+    assert [arm["epochs"] for arm in description["arms"]] == [2, 2]
+    assert description["differences"] == []
+    with (out / "comparison.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert {(row["arm"], row["rival"]) for row in rows} == {("QuickDropout", "QuickStock")}
+    assert {row["subset"] for row in rows} == {"T1", "T2", "T1+T2", "mean of 3"}
+    assert all(f"| {arm} " in (out / "benchmark.md").read_text() for arm in ARMS)
+    assert (out / "report.html").is_file()
+
+    before = file_states(out)
+    third = subprocess.run(shell, capture_output=True, text=True, check=False)
+    assert third.returncode == 0, third.stderr
+    assert "nothing to do" in third.stdout
+    assert file_states(out) == before
+
+
+def test_the_job_list_is_commands_that_a_cluster_can_run(shell, tmp_path):
+    listed = subprocess.run([*shell, "--print_jobs"], capture_output=True, text=True, check=True).stdout
+    jobs = [line for line in listed.splitlines() if not line.startswith("#")]
+    assert [line.rpartition("--job ")[2] for line in jobs[:3]] == ["prepare", "QuickStock/all", "QuickDropout/all"]
+    assert all(line.startswith("d2net benchmark ") for line in jobs)
+    assert str(tmp_path / "bench") in jobs[-1]
