@@ -4,7 +4,7 @@ Paper: Yang et al., D2-Net, IEEE TMI 41(10), 2022, doi:10.1109/TMI.2022.3175478,
 """
 
 from collections.abc import Callable
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -14,8 +14,19 @@ from nnunetv2_d2net.losses.pooling import any_pool, average_pool
 from nnunetv2_d2net.losses.precision import in_float32
 
 Reduction = Literal["mean", "sum"]
-Pairs = list[tuple[Tensor, Tensor]]
 Size = tuple[int, ...]
+
+
+class Pairs(NamedTuple):
+    """The pairs of one common size.
+
+    Attributes:
+        student: ``(pairs, B, K or C, *spatial)``.
+        teacher: The same.
+    """
+
+    student: Tensor
+    teacher: Tensor
 
 
 @in_float32
@@ -54,7 +65,7 @@ def feature_distillation_loss(
         Scalar, the batch's mean.
     """
     pairs = _pairs(student_features, teacher_features, _instance_norm)
-    return _reduce(_weights(pairs) * _squared_errors(pairs), reduction)
+    return _reduce([_weights(pair) * _squared_errors(pair) for pair in pairs], reduction)
 
 
 @in_float32
@@ -116,76 +127,79 @@ def adt_kd_losses(  # noqa: PLR0913
     if (len(student_logits), len(teacher_logits)) != (len(student_features), len(teacher_features)):
         raise ValueError("every level of a feature bank needs its own logits: pass as many logits as features")
     pairs = _pairs(student_features, teacher_features, _instance_norm)
-    weights = _weights(pairs)
-    divergences = _divergences(_pairs(student_logits, teacher_logits), regions=regions, ignore=ignore)
-    return _reduce(weights * _squared_errors(pairs), reduction), _reduce(weights * divergences, reduction)
+    weights = [_weights(pair) for pair in pairs]
+    errors = [_squared_errors(pair) for pair in pairs]
+    divergences = [
+        _divergences(pair, regions=regions, ignore=ignore) for pair in _pairs(student_logits, teacher_logits)
+    ]
+    feature, logit = ([w * x for w, x in zip(weights, terms, strict=True)] for terms in (errors, divergences))
+    return _reduce(feature, reduction), _reduce(logit, reduction)
 
 
 def _pairs(
     student: list[Tensor], teacher: list[Tensor], transform: Callable[[Tensor], Tensor] = lambda maps: maps
-) -> Pairs:
-    """All N_s N_t pairs, student-major, each at its common size; every map is pooled and transformed once per size."""
+) -> list[Pairs]:
+    """All N_s N_t pairs, those of one common size stacked; every map is pooled and transformed once per size."""
+    by_size: dict[Size, list[tuple[int, int]]] = {}
+    for i, s in enumerate(student):
+        for j, t in enumerate(teacher):
+            by_size.setdefault(_common_size(s, t), []).append((i, j))
+    stacked = []
+    for size, indices in by_size.items():
+        of_student, of_teacher = zip(*indices, strict=True)
+        stacked.append(
+            Pairs(_stack(student, of_student, size, transform), _stack(teacher, of_teacher, size, transform))
+        )
+    return stacked
 
-    def resize(maps: Tensor, others: list[Tensor]) -> dict[Size, Tensor]:
-        return {size: transform(average_pool(maps, size)) for size in {_common_size(maps, other) for other in others}}
 
-    students = [resize(maps, teacher) for maps in student]
-    teachers = [resize(maps, student) for maps in teacher]
-    sizes = [[_common_size(s, t) for t in teacher] for s in student]
-    return [(s[sizes[i][j]], t[sizes[i][j]]) for i, s in enumerate(students) for j, t in enumerate(teachers)]
+def _stack(maps: list[Tensor], indices: tuple[int, ...], size: Size, transform: Callable[[Tensor], Tensor]) -> Tensor:
+    resized = {i: transform(average_pool(maps[i], size)) for i in dict.fromkeys(indices)}
+    return resized[indices[0]][None] if len(indices) == 1 else torch.stack([resized[i] for i in indices])
 
 
 def _common_size(student: Tensor, teacher: Tensor) -> Size:
     return tuple(min(lengths) for lengths in zip(student.shape[2:], teacher.shape[2:], strict=True))
 
 
-def _instance_norm(maps: Tensor, eps: float = 1e-5) -> Tensor:
+def _instance_norm(maps: Tensor) -> Tensor:
     """Zero mean and unit variance per case and channel; a constant map, or one of a single voxel, gives 0."""
-    axes = tuple(range(2, maps.ndim))
-    centered = maps - maps.mean(axes, keepdim=True)
-    return centered * (centered.square().mean(axes, keepdim=True) + eps).rsqrt()
+    if maps[0, 0].numel() == 1:
+        return maps - maps
+    shift = maps.detach().mean(tuple(range(2, maps.ndim)), keepdim=True)
+    return F.instance_norm(maps - shift, eps=1e-5)  # alone it leaves rounding errors of constant maps
 
 
 def _weights(pairs: Pairs) -> Tensor:
     """Affinities mapped to [0, 1], ``(pairs, B)``."""
-    return torch.stack([(1 + affinity(student, teacher)) / 2 for student, teacher in pairs])
+    student, teacher = pairs
+    return (1 + affinity(student.flatten(0, 1), teacher.flatten(0, 1)).unflatten(0, student.shape[:2])) / 2
 
 
 def _squared_errors(pairs: Pairs) -> Tensor:
-    return torch.stack([(student - teacher).square().flatten(1).mean(1) for student, teacher in pairs])  # (pairs, B)
+    return (pairs.student - pairs.teacher).square().flatten(2).mean(2)  # (pairs, B)
 
 
 def _divergences(pairs: Pairs, *, regions: bool, ignore: Tensor | None) -> Tensor:
     """KL(p^T || p^S) of every pair, mean over each case's valid voxels, ``(pairs, B)``; 0 for a case that has none."""
-    divergence = _bernoulli_divergence if regions else _softmax_divergence
-    valid = {s.shape[2:]: _valid_voxels(s, ignore) for s, _ in pairs}
-    means = []
-    for student, teacher in pairs:
-        counted = valid[student.shape[2:]]
-        total = divergence(student, teacher).masked_fill(~counted, 0).flatten(1).sum(1)
-        means.append(total / counted.flatten(1).sum(1).clamp_min(1))
-    return torch.stack(means)
-
-
-def _valid_voxels(maps: Tensor, ignore: Tensor | None) -> Tensor:
-    """Voxels of the map's size that hold no ignored voxel, bool ``(B, *spatial)``."""
+    divergence = (_bernoulli_divergence if regions else _softmax_divergence)(*pairs)
     if ignore is None:
-        return torch.ones_like(maps[:, 0], dtype=torch.bool)
-    return ~any_pool(ignore, maps.shape[2:])[:, 0]
+        return divergence.flatten(2).mean(2)
+    valid = ~any_pool(ignore, divergence.shape[2:])[:, 0]  # (B, *spatial)
+    return divergence.masked_fill(~valid, 0).flatten(2).sum(2) / valid.flatten(1).sum(1).clamp_min(1)
 
 
 def _softmax_divergence(student: Tensor, teacher: Tensor) -> Tensor:
-    student, teacher = student.log_softmax(1), teacher.log_softmax(1)
-    return (teacher.exp() * (teacher - student)).sum(1)
+    student, teacher = student.log_softmax(2), teacher.log_softmax(2)
+    return (teacher.exp() * (teacher - student)).sum(2)
 
 
 def _bernoulli_divergence(student: Tensor, teacher: Tensor) -> Tensor:
-    inside = teacher.sigmoid() * (F.logsigmoid(teacher) - F.logsigmoid(student))
-    outside = (-teacher).sigmoid() * (F.logsigmoid(-teacher) - F.logsigmoid(-student))
-    return (inside + outside).sum(1)
+    # log p = x - softplus(x) and log (1 - p) = -softplus(x), both exact where p is 0 or 1 in floating point
+    return (teacher.sigmoid() * (teacher - student) + F.softplus(student) - F.softplus(teacher)).sum(2)
 
 
-def _reduce(losses: Tensor, reduction: Reduction) -> Tensor:
-    """Mean over the cases; mean or sum over the pairs, ``(pairs, B)`` -> scalar."""
-    per_pair = losses.mean(1)
+def _reduce(losses: list[Tensor], reduction: Reduction) -> Tensor:
+    """Mean over the cases; mean or sum over the pairs, a list of ``(pairs, B)`` -> scalar."""
+    per_pair = torch.cat(losses).mean(1)
     return per_pair.sum() if reduction == "sum" else per_pair.mean()

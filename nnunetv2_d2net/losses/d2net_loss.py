@@ -128,7 +128,7 @@ class D2NetLoss(nn.Module):
         terms = self.terms(outputs, target, images, present)
         self.last_terms = torch.stack([terms[name].detach().float() for name in LOSS_TERMS])
         total = torch.stack([self.weights[name] * terms[name].float() for name in LOSS_TERMS]).sum()
-        return total + _touch(outputs.student_logits + outputs.teacher_logits)
+        return total + _touch(_levels_outside_the_banks(outputs))
 
     def terms(
         self, outputs: D2NetOutputs, target: Tensor | list[Tensor], images: Tensor, present: Tensor
@@ -174,6 +174,16 @@ def _bank_logits(logits: list[Tensor], features: list[Tensor], first_level: int)
     return logits[first_level : first_level + len(features)]
 
 
-def _touch(logits: list[Tensor]) -> Tensor:
-    """Zero that depends on every level, so that no head is unused where a level has weight 0."""
-    return sum((level[(0,) * level.ndim].float() * 0.0 for level in logits), logits[0].new_zeros(()))
+def _levels_outside_the_banks(outputs: D2NetOutputs) -> list[Tensor]:
+    """Logits that no term reads where deep supervision is off or gives their level no weight."""
+
+    def outside(logits: list[Tensor], first: int) -> list[Tensor]:
+        return logits[1:first] + logits[max(1, first + len(outputs.student_features)) :]
+
+    first = outputs.first_bank_level
+    return outside(outputs.student_logits, first) + outside(outputs.teacher_logits, first - outputs.first_teacher_level)
+
+
+def _touch(logits: list[Tensor]) -> Tensor | float:
+    """Zero that depends on these levels, so that no head is unused: DDP wants a gradient for every parameter."""
+    return sum((level.flatten()[0].float() * 0.0 for level in logits), 0.0)

@@ -31,8 +31,24 @@ def adaptive_instance_norm(features: Tensor, gamma: Tensor, beta: Tensor) -> Ten
     Returns:
         ``(B, K, *spatial)``.
     """
-    axes = (...,) + (None,) * (features.ndim - 2)
-    return F.instance_norm(features) * (1 + gamma[axes]) + beta[axes]
+    return _norm_of_cases(features, gamma, beta).view_as(features)
+
+
+def adaptive_activation(features: Tensor, gamma: Tensor, beta: Tensor) -> Tensor:
+    """Apply :func:`adaptive_instance_norm`, then LeakyReLU in place."""
+    return F.leaky_relu(_norm_of_cases(features, gamma, beta), LEAKY_SLOPE, inplace=True).view_as(features)
+
+
+def _norm_of_cases(features: Tensor, gamma: Tensor, beta: Tensor) -> Tensor:
+    """Return the normalized features as ``(1, B * K, *spatial)``.
+
+    A norm whose affine parameters differ by case needs the cases among the channels. Scaling and shifting inside it
+    keeps one map for the backward pass, not three, and takes one pass over the voxels.
+    """
+    wide = torch.promote_types(features.dtype, torch.float32)
+    weight, bias = (1 + gamma.to(wide)).flatten(), beta.to(wide).flatten()
+    stacked = features.reshape(1, -1, *features.shape[2:])
+    return F.batch_norm(stacked, None, None, weight, bias, training=True)
 
 
 KernelSize = int | list[int] | tuple[int, ...]  # as in the plans

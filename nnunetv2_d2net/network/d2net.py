@@ -1,11 +1,12 @@
 """D2-Net: nnU-Net's planned U-Net with the paper's two stages between its encoder and its decoder (Fig. 2)."""
 
-from collections.abc import Mapping, Sequence
-from typing import NamedTuple
+from collections.abc import Callable, Mapping, Sequence
+from typing import NamedTuple, TypeVar, cast
 
 from dynamic_network_architectures.building_blocks.unet_decoder import UNetDecoder
 from dynamic_network_architectures.initialization.weight_init import InitWeights_He
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from nnunetv2_d2net.modalities import infer_available, zero_missing
 from nnunetv2_d2net.network.availability import AvailabilityModulation
@@ -20,6 +21,8 @@ from nnunetv2_d2net.network.md_stage import (
 )
 from nnunetv2_d2net.network.outputs import D2NetOutputs
 from nnunetv2_d2net.network.td_stage import BinaryTeacher, ContentReconstruction, FeatureBanks, Fusion, SkipModulation
+
+T = TypeVar("T")
 
 TRAINING_BRANCHES = ("image_decoder", "teacher", "feature_banks")
 """Modules of :class:`D2Net` that prediction never runs."""
@@ -39,6 +42,8 @@ class D2NetOptions(NamedTuple):
         image_decoder_skips: Give the image decoder the encoder's skips.
         modulate_skips: Let the tumor-specific codes modulate the student's skips, too.
         modulate_encoder: Let the mask of available modalities modulate every stage of the tumor encoder.
+        recompute_branches: Compute the training-only branches again in the backward pass instead of keeping their
+            feature maps (activation checkpointing): the same results with less memory and more time.
     """
 
     code_length: int = 8
@@ -51,6 +56,7 @@ class D2NetOptions(NamedTuple):
     image_decoder_skips: bool = False
     modulate_skips: bool = False
     modulate_encoder: bool = False
+    recompute_branches: bool = False
 
 
 class Content(NamedTuple):
@@ -97,6 +103,7 @@ class D2Net(nn.Module):
         n_targets, n_codes = decoder.num_classes, options.code_length
         self.n_modalities = n_modalities
         self.known_available: Tensor | None = None
+        self.recompute_branches = options.recompute_branches
         self.encoder = encoder
         self.decoder = decoder
         self.modality_encoder = ModalityEncoder(
@@ -157,8 +164,9 @@ class D2Net(nn.Module):
             raise RuntimeError("this network was exported for prediction: train with the original checkpoint")
         student_skips = [*self._modulated(content)[:-1], holistic_features]
         student_logits, student_features = decode_with_features(self.decoder, student_skips)
-        teacher_logits, teacher_features = self.teacher(tumor_features, content.skips)
-        student_bank, teacher_bank = self.feature_banks(student_features, teacher_features)
+        teacher_logits, student_bank, teacher_bank = self._branch(
+            self._teach, tumor_features, content.skips, student_features
+        )
         return D2NetOutputs(
             student_logits=student_logits,
             teacher_logits=teacher_logits,
@@ -168,7 +176,9 @@ class D2Net(nn.Module):
             first_teacher_level=self.teacher.finest_level,
             modality_codes=content.modality_codes,
             informative_slices=informative_slices(images, available),
-            reconstructions=self.image_decoder(content.skips[-1], content.modality_codes.mean(2), content.skips),
+            reconstructions=self._branch(
+                self.image_decoder, content.skips[-1], content.modality_codes.mean(2), content.skips
+            ),
         )
 
     def encode(self, images: Tensor, available: Tensor, modality_codes: Tensor | None = None) -> Content:
@@ -180,7 +190,7 @@ class D2Net(nn.Module):
             if self.availability_modulation is None
             else self.availability_modulation.encode(self.encoder, images, available)
         )
-        return Content(skips, codes, self.modality_projection(codes).mean(2))
+        return Content(skips, codes, self.modality_projection(codes.mean(2, keepdim=True))[:, :, 0])
 
     def decode(self, content: Content, holistic_features: Tensor) -> Tensor | list[Tensor]:
         """Run the student as nnU-Net runs its decoder: F' ``(B, K, *bottleneck)`` to logits."""
@@ -220,6 +230,20 @@ class D2Net(nn.Module):
         if self.known_available is not None:
             return self.known_available.to(images.device).expand(images.shape[0], -1)
         return infer_available(images)
+
+    def _teach(
+        self, tumor_features: Tensor, skips: Sequence[Tensor], student_features: Sequence[Tensor]
+    ) -> tuple[list[Tensor], list[Tensor], list[Tensor]]:
+        """Return the teacher's logits and both feature banks, which read features that nothing else needs."""
+        teacher, feature_banks = cast(BinaryTeacher, self.teacher), cast(FeatureBanks, self.feature_banks)
+        logits, features = teacher(tumor_features, skips)
+        return logits, *feature_banks(student_features, features)
+
+    def _branch(self, branch: Callable[..., T], *inputs: Tensor | Sequence[Tensor]) -> T:
+        if not self.recompute_branches:
+            return branch(*inputs)
+        # the branches draw no random numbers, so there is no state to restore, which would wait for the device
+        return cast(T, checkpoint(branch, *inputs, use_reentrant=False, preserve_rng_state=False))
 
     def _modulated(self, content: Content) -> list[Tensor]:
         if self.skip_modulation is None:

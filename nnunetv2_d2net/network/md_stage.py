@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from nnunetv2_d2net.network.blocks import LEAKY_SLOPE, Encoder, adaptive_instance_norm, point_conv, same_conv
+from nnunetv2_d2net.network.blocks import LEAKY_SLOPE, Encoder, adaptive_activation, point_conv, same_conv
 
 
 class ModalityEncoder(nn.Module):
@@ -115,7 +115,7 @@ class ImageDecoder(nn.Module):
     ) -> None:
         super().__init__()
         self.n_stages = len(encoder.output_channels)
-        self.output_level = min(output_level, self.n_stages - 1)
+        self.output_level = min(output_level, self.n_stages - 2)  # one level at least, for the codes to act on
         widths = [max(4, int(k * width_factor)) for k in encoder.output_channels]
         levels = range(self.n_stages - 2, self.output_level - 1, -1)
         self.widths = [widths[level] for level in levels]
@@ -154,7 +154,7 @@ class ImageDecoder(nn.Module):
             x = conv(F.interpolate(x, size=skip.shape[2:], mode="nearest"))
             if self.skip_convs:
                 x = x + self.skip_convs[i](skip).repeat_interleave(n_modalities, 0)
-            x = F.leaky_relu(adaptive_instance_norm(x, *adain(code).chunk(2, -1)), LEAKY_SLOPE)
+            x = adaptive_activation(x, *adain(code).chunk(2, -1))
         return self.output(x)[:, 0].unflatten(0, (-1, n_modalities))
 
     def compute_conv_feature_map_size(self, sizes: Sequence[Sequence[int]], n_modalities: int) -> int:

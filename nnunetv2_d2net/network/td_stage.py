@@ -12,7 +12,7 @@ from nnunetv2_d2net.network.blocks import (
     LEAKY_SLOPE,
     Encoder,
     SqueezeExcite,
-    adaptive_instance_norm,
+    adaptive_activation,
     conv_block,
     point_conv,
     same_conv,
@@ -72,7 +72,7 @@ class ContentReconstruction(nn.Module):
         parameters = self.target_codes(tumor_codes).unflatten(1, (self.n_blocks, 2, self.width))
         x = self.reduce(tumor_feature).repeat_interleave(self.n_targets, 0)
         for conv, (gamma, beta) in zip(self.convs, (p.unbind(1) for p in parameters.unbind(1)), strict=True):
-            x = x + F.leaky_relu(adaptive_instance_norm(conv(x), gamma, beta), LEAKY_SLOPE)
+            x = x + adaptive_activation(conv(x), gamma, beta)
         return x
 
 
@@ -119,7 +119,7 @@ class TeacherLevel(nn.Module):
             Features ``(B * C, k', *fine)`` and logits ``(B, C, *fine)``.
         """
         merged = self.conv_up(self.up(below)).unflatten(0, (-1, n_targets)) + self.conv_skip(skip)[:, None]
-        features = self.conv(F.leaky_relu(self.norm(merged.flatten(0, 1)), LEAKY_SLOPE))
+        features = self.conv(F.leaky_relu(self.norm(merged.flatten(0, 1)), LEAKY_SLOPE, inplace=True))
         return features, self.classifier(features)[:, 0].unflatten(0, (-1, n_targets))
 
 

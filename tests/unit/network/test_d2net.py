@@ -15,6 +15,7 @@ OPTIONS = {
     "modulated": D2NetOptions(modulate_skips=True),
     "modulated encoder": D2NetOptions(modulate_encoder=True),
     "full teacher": D2NetOptions(teacher_level=0),
+    "recomputed": D2NetOptions(recompute_branches=True),
 }
 
 
@@ -195,15 +196,37 @@ def test_a_tile_of_air_is_finite(make_d2net, make_images):
     assert not outputs.informative_slices.any()
 
 
+@pytest.mark.parametrize("recompute", [False, True])
 @pytest.mark.parametrize("training", [True, False])
-def test_compiles_into_one_graph(training, make_d2net, make_images):
-    network = make_d2net().train(training)
+def test_compiles_into_one_graph(training, recompute, make_d2net, make_images):
+    network = make_d2net(options=D2NetOptions(recompute_branches=recompute)).train(training)
     images, available = make_images(), torch.tensor([[True, False, True, False], [True, True, True, True]])
     expected = network(images, available)
     compiled = torch.compile(network, backend="eager", fullgraph=True)(images, available)
     flat = tensors_of if training else iter
     for a, b in zip(flat(expected), flat(compiled), strict=True):
         torch.testing.assert_close(a, b)
+
+
+def test_recomputed_branches_change_memory_alone(strides, make_d2net, make_images):
+    """The same outputs and gradients from fewer feature maps that autograd keeps."""
+    results = {}
+    for recompute in (False, True):
+        network = make_d2net(strides, options=D2NetOptions(recompute_branches=recompute))
+        kept = {}
+
+        def keep(tensor, kept=kept):
+            kept[tensor.untyped_storage().data_ptr()] = (tensor.untyped_storage().nbytes(), tensor)
+            return tensor
+
+        with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+            outputs = network(make_images(strides))
+        n_bytes = sum(n for n, _ in kept.values())
+        sum(x.float().square().mean() for x in tensors_of(outputs)).backward()
+        results[recompute] = n_bytes, list(tensors_of(outputs)), [p.grad for p in network.parameters()]
+    (most, *expected), (fewer, *found) = results[False], results[True]
+    torch.testing.assert_close(found, expected)
+    assert fewer < 0.9 * most
 
 
 def test_planner_counts_more_than_the_unet(make_d2net, make_unet):
