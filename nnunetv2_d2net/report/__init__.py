@@ -1,0 +1,1 @@
+"""A benchmark as one HTML page that opens with no network, and as Markdown."""
