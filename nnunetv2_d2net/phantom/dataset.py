@@ -1,16 +1,13 @@
 """Write phantom cases as a complete raw data set of nnU-Net, in parallel, resumable, overwriting nothing."""
 
+import itertools
 import json
-import os
 import re
 import shutil
-from collections.abc import Iterable, Iterator
-from concurrent.futures import ProcessPoolExecutor, as_completed
-from contextlib import contextmanager
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from functools import partial
 from importlib.metadata import version
-from multiprocessing import get_context
 from pathlib import Path
 from typing import NamedTuple
 
@@ -25,11 +22,14 @@ from nnunetv2_d2net.phantom.anatomy import mni_affine
 from nnunetv2_d2net.phantom.case import simulate_case
 from nnunetv2_d2net.phantom.contrast import measure_contrast, write_contrast_table
 from nnunetv2_d2net.phantom.fields import SPACINGS
+from nnunetv2_d2net.phantom.missing import draw_kept
 from nnunetv2_d2net.phantom.mri import MODALITIES
+from nnunetv2_d2net.phantom.writing import explaining_disk_errors, run_all, write_json, write_volume
 
 FILE_ENDING = ".nii.gz"
 _RECORD = "phantom.json"
 _SPLITS = {"Tr": "glioma_{:04d}", "Ts": "glioma_test_{:04d}"}
+_MOST_MISSING = (len(MODALITIES) - 1) / len(MODALITIES)
 _REVISION = 2  # raised when the same seed starts to give other voxels
 
 
@@ -44,6 +44,7 @@ class PhantomSpec:
         size: A key of ``fields.SPACINGS``.
         seed: At least 0.
         name: What follows ``DatasetXXX_``.
+        missing: Share of the training images that are left out at random; every case keeps one.
 
     Raises:
         UserError: A value out of range.
@@ -55,6 +56,7 @@ class PhantomSpec:
     size: str = "small"
     seed: int = 0
     name: str = "GliomaPhantom"
+    missing: float = 0.0
 
     def __post_init__(self) -> None:
         checks = (
@@ -67,6 +69,11 @@ class PhantomSpec:
             (self.size in SPACINGS, f"size {self.size!r} is unknown: choose --size from {', '.join(SPACINGS)}"),
             (self.seed >= 0, f"seed {self.seed} is negative: choose --seed of at least 0"),
             (
+                0 <= self.missing <= _MOST_MISSING,
+                f"a share of {self.missing:g} of the images missing: choose --missing from 0 to {_MOST_MISSING}, every "
+                "case keeps one",
+            ),
+            (
                 re.fullmatch(r"[A-Za-z0-9_-]+", self.name) is not None,
                 f"name {self.name!r} cannot be a folder's: choose --name of letters, digits, - and _",
             ),
@@ -74,6 +81,16 @@ class PhantomSpec:
         for valid, message in checks:
             if not valid:
                 raise UserError(message)
+
+    def kept(self, key: "CaseKey") -> tuple[bool, ...]:
+        """Say which images of a case are written, in the order of ``MODALITIES``; test cases are complete."""
+        if key.split != "Tr" or not self.missing:
+            return (True,) * len(MODALITIES)
+        return tuple(draw_kept(self.n_train, len(MODALITIES), self.missing, self.seed)[key.number].tolist())
+
+    def recorded(self) -> dict:
+        """List the parameters for the record; ``missing`` only where images are."""
+        return {name: value for name, value in asdict(self).items() if name != "missing" or value}
 
     @property
     def folder_name(self) -> str:
@@ -115,13 +132,13 @@ def write_phantom(raw_folder: Path, spec: PhantomSpec, *, processes: int = 1, re
     """
     refuse_taken_number([raw_folder], spec)
     folder = raw_folder / spec.folder_name
-    with _explaining_disk_errors(folder):
+    with explaining_disk_errors(folder):
         _open_folder(folder, spec, resume=resume)
         measured = _write_cases(folder, spec, processes)
         write_contrast_table(folder / "contrast.csv", measured, MODALITIES)
         shutil.rmtree(folder / ".partial", ignore_errors=True)
         # Last: without it nnU-Net refuses the folder, so a data set that it accepts is complete.
-        _write_json(folder / "dataset.json", describe_dataset(spec))
+        write_json(folder / "dataset.json", describe_dataset(spec))
     return folder
 
 
@@ -151,27 +168,47 @@ def describe_dataset(spec: PhantomSpec) -> dict:
 
 
 def _open_folder(folder: Path, spec: PhantomSpec, *, resume: bool) -> None:
-    record = asdict(spec) | {"revision": _REVISION, "nilearn": _nilearn_version(), "numpy": np.__version__}
-    if not folder.exists():
-        folder.mkdir(parents=True)
-        _write_json(folder / _RECORD, record)
-    elif not resume:
-        raise UserError(f"{folder} exists: choose another -d or --name, remove it, or complete it with --resume")
-    else:
-        _check_record(folder / _RECORD, record)
+    open_folder(folder, spec.recorded(), "-d or --name", resume=resume)
     for name in ("imagesTr", "labelsTr", "imagesTs", "labelsTs", ".partial"):
         (folder / name).mkdir(exist_ok=True)
 
 
-def _check_record(path: Path, record: dict) -> None:
+def open_folder(folder: Path, parameters: dict, other: str, *, resume: bool) -> None:
+    """Make a folder with a record of what is to be written, or check that an existing one has the same record.
+
+    Args:
+        folder: For the data.
+        parameters: Of what is written; versions are added.
+        other: Words for the arguments that choose another folder.
+        resume: Complete an existing folder.
+
+    Raises:
+        UserError: The folder exists, or is to be completed with other parameters.
+    """
+    record = parameters | {"revision": _REVISION, "nilearn": _nilearn_version(), "numpy": np.__version__}
+    if not folder.exists():
+        folder.mkdir(parents=True)
+        write_json(folder / _RECORD, record)
+    elif not resume:
+        raise UserError(f"{folder} exists: choose another {other}, remove it, or complete it with --resume")
+    else:
+        _check_record(folder / _RECORD, record, other)
+
+
+def _check_record(path: Path, record: dict, other: str) -> None:
     try:
         found = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
-        raise UserError(f"{path} is missing or damaged, nothing to resume: choose another -d or remove it") from error
-    for key, value in record.items():
-        if not isinstance(found, dict) or found.get(key) != value:
-            was = found.get(key) if isinstance(found, dict) else None
-            raise UserError(f"{path} says {key} {was!r}, not {value!r}: resume with the same, or choose another -d")
+        raise UserError(
+            f"{path} is missing or damaged, nothing to resume: choose another {other}, or remove it"
+        ) from error
+    found = {"missing": 0.0} | (found if isinstance(found, dict) else {})
+    for key, value in ({"missing": 0.0} | record).items():
+        if found.get(key) != value:
+            was = found.get(key)
+            raise UserError(
+                f"{path} says {key} {was!r}, not {value!r}: resume with the same, or choose another {other}"
+            )
 
 
 def _nilearn_version() -> str:
@@ -185,27 +222,14 @@ def _write_cases(folder: Path, spec: PhantomSpec, processes: int) -> NDArray[np.
     """Complete every case; returns what ``measure_contrast`` says, ``(case, 2, modality, region)``."""
     keys = [CaseKey("Tr", index) for index in range(spec.n_train)]
     keys += [CaseKey("Ts", index) for index in range(spec.n_test)]
-    results = _run_all(partial(complete_case, folder, spec), keys, processes)
+    results = run_all(partial(complete_case, folder, spec), keys, processes)
     progress = tqdm(results, total=len(keys), desc=f"{spec.folder_name}", unit="case")
     measured = dict(progress)
     return np.stack([measured[key] for key in keys])
 
 
-def _run_all(work: partial, keys: list[CaseKey], processes: int) -> Iterator[tuple[CaseKey, NDArray[np.floating]]]:
-    if processes <= 1:
-        yield from ((key, work(key)) for key in keys)
-        return
-    with ProcessPoolExecutor(min(processes, len(keys)), mp_context=get_context("spawn")) as pool:
-        futures = {pool.submit(work, key): key for key in keys}
-        try:
-            for future in as_completed(futures):
-                yield futures[future], future.result()
-        finally:
-            pool.shutdown(cancel_futures=True)
-
-
 def complete_case(folder: Path, spec: PhantomSpec, key: CaseKey) -> NDArray[np.floating]:
-    """Write one case unless all its files are there; measure it either way.
+    """Write one case unless all its files are there; measure all its images either way, also those left out.
 
     Args:
         folder: The data set's folder, with its subfolders.
@@ -219,13 +243,14 @@ def complete_case(folder: Path, spec: PhantomSpec, key: CaseKey) -> NDArray[np.f
     image_paths = [
         folder / f"images{key.split}" / f"{key.name}_{channel:04d}{FILE_ENDING}" for channel in range(len(MODALITIES))
     ]
-    if all(path.is_file() for path in (*image_paths, label_path)):
+    kept = spec.kept(key)
+    if all(kept) and all(path.is_file() for path in (*image_paths, label_path)):
         return measure_contrast(np.stack([_read(path) for path in image_paths]), _read(label_path).astype(np.uint8))
     case = simulate_case(spec.size, key.seed(spec.seed))
     affine = mni_affine(SPACINGS[spec.size])
-    for path, image in zip(image_paths, case.images, strict=True):
-        _write(folder / ".partial", path, image.astype(np.int16), affine)
-    _write(folder / ".partial", label_path, case.labels, affine)
+    for path, image in itertools.compress(zip(image_paths, case.images, strict=True), kept):
+        write_volume(folder / ".partial", path, image.astype(np.int16), affine)
+    write_volume(folder / ".partial", label_path, case.labels, affine)
     return measure_contrast(case.images, case.labels)
 
 
@@ -234,29 +259,3 @@ def _read(path: Path) -> NDArray[np.floating]:
         return np.asanyarray(nibabel.load(path).dataobj).T.astype(np.float32)  # pyright: ignore
     except (EOFError, ValueError, ImageFileError) as error:
         raise UserError(f"{path} is damaged: remove it and run again with --resume") from error
-
-
-def _write(partial_folder: Path, path: Path, volume: NDArray, affine: NDArray[np.floating]) -> None:
-    """Write ``(z, y, x)`` under a temporary name, then rename: a file under its own name is whole."""
-    temporary = partial_folder / f"{os.getpid()}_{path.name}"
-    image = nibabel.Nifti1Image(np.ascontiguousarray(volume.T), affine)  # pyright: ignore
-    image.header.set_xyzt_units("mm")
-    image.set_qform(affine, code="mni")
-    image.set_sform(affine, code="mni")
-    nibabel.save(image, temporary)  # pyright: ignore
-    temporary.replace(path)
-
-
-def _write_json(path: Path, content: dict) -> None:
-    temporary = path.with_name(f".{os.getpid()}_{path.name}")
-    temporary.write_text(json.dumps(content, indent=4) + "\n", encoding="utf-8")
-    temporary.replace(path)
-
-
-@contextmanager
-def _explaining_disk_errors(folder: Path) -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        reason = error.strerror or error
-        raise UserError(f"cannot write {folder} ({reason}): make room or mend it, then run with --resume") from error

@@ -1,0 +1,69 @@
+"""``d2net convert_back``."""
+
+import argparse
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from nnunetv2_d2net.cli import checks
+from nnunetv2_d2net.cli.words import refuse_extra
+from nnunetv2_d2net.errors import UserError
+
+HELP = (
+    "Give predictions the label values of the source that d2net convert has read, such as 4 for enhancing tumor in "
+    "BraTS 2018. Takes one folder, or one folder per subset of modalities. Goes on where it was stopped."
+)
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Describe the arguments."""
+    parser.add_argument(
+        "-i", dest="predictions", type=Path, required=True, metavar="PREDICTIONS", help="what d2net predict has written"
+    )
+    parser.add_argument(
+        "-o", dest="output", type=Path, required=True, metavar="FOLDER", help="for files of the same names"
+    )
+    which = parser.add_mutually_exclusive_group(required=True)
+    which.add_argument("-d", dest="dataset", metavar="ID", help="data set that the model was trained on")
+    which.add_argument("--mapping", type=Path, metavar="FILE", help="its conversion.json, or a mapping file")
+    parser.add_argument(
+        "-np",
+        dest="processes",
+        type=int,
+        default=min(8, os.cpu_count() or 1),
+        metavar="N",
+        help="files at a time (%(default)s)",
+    )
+
+
+def run(args: argparse.Namespace, extra: Sequence[str]) -> int:
+    """Convert, and say how many.
+
+    Raises:
+        UserError: An argument or folder is not usable; or, after all the others have been converted, segmentations that
+            could not be.
+    """
+    refuse_extra(extra)
+    if args.processes < 1:
+        raise UserError(f"-np {args.processes}: choose at least 1 process")
+    path = args.mapping
+    if path is None:
+        folder = checks.dataset_folder(args.dataset, "nnUNet_raw", "pass --mapping with its conversion.json")
+        path = folder / "conversion.json"
+
+    from nnunetv2_d2net.conversion.back import convert_back, read_back_values
+    from nnunetv2_d2net.conversion.summary import count_problems
+
+    values = read_back_values(path)
+    result = convert_back(args.predictions, args.output, values, args.processes)
+    told = ", ".join(f"{ours} -> {theirs}" for ours, theirs in sorted(values.items()))
+    sys.stdout.write(f"{args.output}: {result.n_written} segmentations written, {result.n_done} were there ({told})\n")
+    if result.problems:
+        sys.stdout.flush()
+        sys.stderr.writelines(f"{problem.kind}: {problem.line}\n" for problem in result.problems)
+        raise UserError(
+            f"{len(result.problems)} segmentations not converted ({count_problems(result.problems)}), named above: "
+            "mend them and run again"
+        )
+    return 0
