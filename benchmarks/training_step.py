@@ -1,85 +1,105 @@
 """Seconds per training step of several trainers on the same plans and the same batch, interleaved; medians and ratios.
 
-Usage: python benchmarks/training_step.py ID [--plans D2NetSmallPlans] [--configuration 3d_fullres] [--steps 7]
-       [--arms nnUNetTrainer nnUNetTrainerModalityDropout D2NetTrainer] [--json FILE]
+Usage: python benchmarks/training_step.py [ID] [--plans D2NetSmallPlans] [--configuration 3d_fullres]
+       [--arms nnUNetTrainerModalityDropout D2NetTrainer] [--device cpu|cuda] [--runs 5] [--json FILE]
 
 One step is nnU-Net's ``train_step`` with augmentation left out. The first step of each arm is warm-up and not counted.
+With the ID of a preprocessed data set the arms are any trainers that nnU-Net finds, on that data set's plans. Without
+one they are modality dropout and D2NetTrainer with and without activation checkpointing, on plans of several sizes.
 """
 
 import argparse
-import json
+import functools
 import statistics
-import sys
 import tempfile
-import time
+from collections.abc import Callable
+from contextlib import ExitStack
 from pathlib import Path
+from typing import Any
 
 import torch
+from measuring import interleave, make_parser, parse, ratio, report
 from nnunetv2.run.run_training import get_trainer_from_args
 from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
+from synthetic import ARMS, PHANTOM, TOY, Setting, do_step, make_batch, make_trainer, nnunet_folders
 
-from nnunetv2_d2net.evaluation.subset_table import markdown_table
 from nnunetv2_d2net.network.d2net import count_parameters
 from nnunetv2_d2net.registration import announce_trainers
 
-ARMS = ("nnUNetTrainer", "nnUNetTrainerModalityDropout", "D2NetTrainer")
+REAL_ARMS = ("nnUNetTrainer", "nnUNetTrainerModalityDropout", "D2NetTrainer")
+SETTINGS = (PHANTOM, Setting((64, 64, 64)), Setting((128, 128), n_cases=12))
+GPU_SETTINGS = (Setting((128, 128, 128)), Setting((512, 512), n_cases=12))
 
 
 def main() -> None:
     """Measure and print."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("dataset_id", type=int)
+    parser = make_parser(__doc__, runs=7)
+    parser.add_argument("dataset_id", type=int, nargs="?")
     parser.add_argument("--plans", default="D2NetSmallPlans")
     parser.add_argument("--configuration", default="3d_fullres")
-    parser.add_argument("--steps", type=int, default=7)
-    parser.add_argument("--arms", nargs="+", default=ARMS)
-    parser.add_argument("--json", type=Path)
-    args = parser.parse_args()
+    parser.add_argument("--arms", nargs="+", default=REAL_ARMS)
+    args = parse(parser)
+    rows, all_seconds = [], {}
+    settings = [TOY] if args.toy else GPU_SETTINGS if args.device == "cuda" else SETTINGS
+    for setting in settings if args.dataset_id is None else [None]:
+        with ExitStack() as stack:
+            if setting is None:
+                trainers, batch = real(args)
+            else:
+                stack.enter_context(nnunet_folders())
+                trainers = {arm: make_trainer(trainer, setting, args.device) for arm, trainer in ARMS.items()}
+                batch = make_batch(setting, next(iter(trainers.values())))
+            size = str(setting or args.plans)
+            all_seconds[size] = measure(trainers, batch, args)
+            rows += [row(arm, size, trainers[arm], all_seconds[size]) for arm in trainers]
+    report(rows, args, seconds=all_seconds)
+
+
+def measure(
+    trainers: dict[str, nnUNetTrainer], batch: dict[str, Any], args: argparse.Namespace
+) -> dict[str, list[float]]:
+    """Return the seconds of every step, by trainer."""
+    steps: dict[str, Callable[[], object]] = {
+        arm: functools.partial(do_step, trainer, batch) for arm, trainer in trainers.items()
+    }
+    return interleave(steps, args)
+
+
+def row(arm: str, size: str, trainer: nnUNetTrainer, seconds: dict[str, list[float]]) -> dict[str, Any]:
+    """Return one line of the table."""
+    reference = "nnUNetTrainerModalityDropout" if "nnUNetTrainerModalityDropout" in seconds else next(iter(seconds))
+    values = seconds[arm]
+    return {
+        "size": size,
+        "trainer": arm,
+        "parameters": count_parameters(trainer.network),
+        "median s": statistics.median(values),
+        "min s": min(values),
+        "max s": max(values),
+        f"ratio to {reference}": ratio(seconds, arm, reference),
+    }
+
+
+def real(args: argparse.Namespace) -> tuple[dict[str, nnUNetTrainer], dict[str, Any]]:
+    """Return the trainers on a preprocessed data set's plans, and one of its batches."""
     announce_trainers()
     trainers = {arm: build(arm, args) for arm in args.arms}
-    first = next(iter(trainers.values()))
-    loader, validation_loader = first.get_dataloaders()
+    loader, validation_loader = next(iter(trainers.values())).get_dataloaders()
     batch = next(loader)
     for generator in (loader, validation_loader):
         getattr(generator, "_finish", lambda: None)()
-    seconds: dict[str, list[float]] = {arm: [] for arm in trainers}
-    for _ in range(args.steps + 1):
-        for arm, trainer in trainers.items():
-            seconds[arm].append(timed_step(trainer, dict(batch)))
-    report({arm: values[1:] for arm, values in seconds.items()}, trainers, args)
+    return trainers, batch
 
 
 def build(arm: str, args: argparse.Namespace) -> nnUNetTrainer:
     """Return the trainer, ready to step; its log goes to a folder that nobody keeps."""
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    device = torch.device(args.device)
     trainer = get_trainer_from_args(str(args.dataset_id), args.configuration, "all", arm, args.plans, device=device)
     trainer.log_file = str(Path(tempfile.mkdtemp()) / "log.txt")
     trainer.initialize()
     trainer.set_deep_supervision_enabled(True)
     trainer.network.train()
     return trainer
-
-
-def timed_step(trainer: nnUNetTrainer, batch: dict) -> float:
-    """Do one step and return its seconds."""
-    if hasattr(trainer, "train_step_index"):
-        trainer.train_step_index = 1  # the diagnostics of an epoch's first step are not part of a step
-    begin = time.perf_counter()
-    trainer.train_step(batch)
-    return time.perf_counter() - begin
-
-
-def report(seconds: dict[str, list[float]], trainers: dict[str, nnUNetTrainer], args: argparse.Namespace) -> None:
-    """Print the table and, if asked, write the figures."""
-    reference = next(iter(seconds.values()))
-    rows = [["trainer", "parameters", "median s", "min s", "max s", "ratio to the first"]]
-    for arm, values in seconds.items():
-        ratio = statistics.median(a / b for a, b in zip(values, reference, strict=True))
-        figures = [statistics.median(values), min(values), max(values), ratio]
-        rows.append([arm, f"{count_parameters(trainers[arm].network):,}", *(f"{x:.2f}" for x in figures)])
-    sys.stdout.write(f"\n{torch.get_num_threads()} threads, torch {torch.__version__}\n\n{markdown_table(rows)}")
-    if args.json:
-        args.json.write_text(json.dumps({"threads": torch.get_num_threads(), "seconds": seconds}, indent=2))
 
 
 if __name__ == "__main__":

@@ -1,12 +1,12 @@
 """``d2net train``."""
 
 import argparse
-import re
 from collections.abc import Sequence
 from pathlib import Path
 
 from nnunetv2_d2net.cli import checks
 from nnunetv2_d2net.cli.nnunet import call_entry_point, check_trainer, device_words
+from nnunetv2_d2net.cli.process_group import errors_of_processes, is_one_of_several, process_group
 from nnunetv2_d2net.cli.words import describe_passing, positionals, value_of
 from nnunetv2_d2net.errors import UserError
 from nnunetv2_d2net.registration import announce_trainers
@@ -34,23 +34,45 @@ def run(args: argparse.Namespace, extra: Sequence[str]) -> int:
         checks.existing_file(weights, "-pretrained_weights takes a checkpoint such as fold_0/checkpoint_final.pth")
     announce_trainers()
     check_trainer(trainer)
+    words = device_words(words) + words
+    _check_processes(words, trainer)
 
     from nnunetv2.run.run_training import run_training_entry
 
-    try:
-        return call_entry_point(run_training_entry, "train", device_words(words) + words)
-    except RuntimeError as error:  # with -num_gpus errors of the processes arrive as text
-        message = re.search(r"^nnunetv2_d2net\.errors\.UserError: (.*)$", str(error), re.MULTILINE)
-        if message is None:
-            raise
-        raise UserError(message[1]) from error
-    except AssertionError as error:  # what nnU-Net says about weights that do not fit
-        if not weights or "pretrained model" not in str(error):
-            raise
+    with process_group(value_of(words, "-device", "cuda")) if is_one_of_several() else errors_of_processes():
+        try:
+            return call_entry_point(run_training_entry, "train", words)
+        except AssertionError as error:  # what nnU-Net says about weights that do not fit
+            if not weights or "pretrained model" not in str(error):
+                raise
+            raise UserError(
+                f"-pretrained_weights {weights} does not fit {trainer} on these plans: pass a checkpoint of a D2-Net "
+                "trained on plans with the same network"
+            ) from error
+
+
+def _check_processes(words: Sequence[str], trainer: str) -> None:
+    device, n_gpus = value_of(words, "-device", "cuda"), value_of(words, "-num_gpus", "1")
+    if not is_one_of_several():
+        if n_gpus != "1" and device != "cuda":
+            raise UserError(
+                f"-num_gpus {n_gpus} needs CUDA devices, this is {device}: leave it out, or start with torchrun"
+            )
+        return
+    if n_gpus != "1":
+        raise UserError(f"-num_gpus {n_gpus}: torchrun has started the processes already, leave it out")
+    if device not in ("cuda", "cpu"):
+        raise UserError(f"-device {device}: torchrun trains on cuda or cpu")
+
+    from nnunetv2.utilities.find_objects import recursive_find_trainer_class_by_name
+
+    from nnunetv2_d2net.training.modality_dropping import ModalityDroppingTrainer
+
+    if not issubclass(recursive_find_trainer_class_by_name(trainer), ModalityDroppingTrainer):
         raise UserError(
-            f"-pretrained_weights {weights} does not fit {trainer} on these plans: pass a checkpoint of a D2-Net "
-            "trained on plans with the same network"
-        ) from error
+            f"{trainer} takes the number of a process for that of its GPU, which is wrong with torchrun: train it with "
+            "-num_gpus on one machine, or a trainer of this package such as nnUNetTrainerModalityDropout"
+        )
 
 
 def _check_data(words: Sequence[str], trainer: str) -> None:

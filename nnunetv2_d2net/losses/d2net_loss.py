@@ -167,7 +167,12 @@ class D2NetLoss(nn.Module):
         return [pool_target(targets[0], outputs.teacher_logits[0].shape[2:])], [total]
 
     def _segmentation(self, logits: Tensor | list[Tensor], target: Tensor | list[Tensor]) -> Tensor:
-        return in_float32(self.segmentation_loss.__call__)(logits, target)
+        return _apply(logits, target, self.segmentation_loss)
+
+
+@in_float32
+def _apply(logits: Tensor | list[Tensor], target: Tensor | list[Tensor], loss: nn.Module) -> Tensor:
+    return loss(logits, target)
 
 
 def _bank_logits(logits: list[Tensor], features: list[Tensor], first_level: int) -> list[Tensor]:

@@ -34,7 +34,7 @@ def is_finite(file: str) -> bool:
     Args:
         file: Any image file that can be read.
     """
-    if not file.endswith((".nii", ".nii.gz")):
+    if not file.lower().endswith((".nii", ".nii.gz")):
         return True
     try:
         voxels = cast(Any, nib.load(file)).dataobj

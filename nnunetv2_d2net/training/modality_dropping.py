@@ -23,10 +23,11 @@ from nnunetv2_d2net.errors import UserError
 from nnunetv2_d2net.modalities import draw_available, subset_rotation, zero_missing
 from nnunetv2_d2net.preprocessing.cohort import AVAILABLE, availability_file, read_availability
 from nnunetv2_d2net.preprocessing.preprocessor import accept_absent_files
+from nnunetv2_d2net.training.resuming import ResumingTrainer
 from nnunetv2_d2net.training.splits import balanced_splits
 
 
-class ModalityDroppingTrainer(nnUNetTrainer):
+class ModalityDroppingTrainer(ResumingTrainer):
     """nnU-Net's trainer that hides modalities from the network.
 
     Training draws a subset for every case of a batch, after augmentation. The validation of each epoch goes through a
@@ -39,6 +40,7 @@ class ModalityDroppingTrainer(nnUNetTrainer):
     Attributes:
         p_complete: Probability that a training case keeps all its modalities.
         n_epochs: Length of the training, None for nnU-Net's.
+        batch_holds_air: Whether this step's batch has a case in which the network sees only zeros.
     """
 
     p_complete: ClassVar[float] = 0.5
@@ -58,6 +60,7 @@ class ModalityDroppingTrainer(nnUNetTrainer):
         # torch seeds every process alike, so ranks and runs would all draw the same subsets
         self.subset_generator = torch.Generator().manual_seed(int(np.random.randint(2**31)) + self.local_rank)
         self.validation_step_index = 0
+        self.batch_holds_air = False
         _respect_thread_limit(self.device)
 
     @classmethod
@@ -151,6 +154,16 @@ class ModalityDroppingTrainer(nnUNetTrainer):
         with self._modalities(batch, present, available) as visible:
             return super().train_step(visible)
 
+    def random_states(self) -> dict[str, Any]:
+        """Return the states of all generators, that of the subsets among them."""
+        return {**super().random_states(), "subsets": self.subset_generator.get_state()}
+
+    def restore_random_states(self, states: dict[str, Any]) -> None:
+        """Go on drawing subsets, too, where a checkpoint stopped."""
+        super().restore_random_states(states)
+        if "subsets" in states:
+            self.subset_generator.set_state(states["subsets"].cpu())
+
     def on_validation_epoch_start(self) -> None:
         """Begin the rotation anew, so that every epoch is measured alike."""
         super().on_validation_epoch_start()
@@ -169,10 +182,25 @@ class ModalityDroppingTrainer(nnUNetTrainer):
 
     @contextmanager
     def _modalities(self, batch: dict, present: Tensor, available: Tensor) -> Iterator[dict]:
+        self.batch_holds_air = holds_air(batch["data"], available)  # where they are, so that the device need not wait
         images = batch["data"].to(self.device, non_blocking=True)
         present, available = (mask.to(self.device, non_blocking=True) for mask in (present, available))
         with self.conditioned_on(images, present, available):
             yield {**batch, "data": zero_missing(images, available)}
+
+
+def holds_air(images: Tensor, available: Tensor) -> bool:
+    """Tell whether in any case of a batch all that the network sees is 0.
+
+    Args:
+        images: ``(B, M, *spatial)``.
+        available: Bool ``(B, M)``.
+    """
+    few = images[(..., *[slice(None, None, 8)] * (images.ndim - 2))].flatten(2).any(2)
+    return any(
+        not any(images[case, modality].any() for modality in available[case].nonzero()[:, 0])
+        for case in (~(few & available).any(1)).nonzero()[:, 0]
+    )
 
 
 def _respect_thread_limit(device: torch.device) -> None:

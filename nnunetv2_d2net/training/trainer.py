@@ -101,12 +101,14 @@ class D2NetTrainer(ModalityDroppingTrainer):
 
     def _build_loss(self) -> D2NetLoss:
         segmentation_loss = super()._build_loss()
+        level_weights = tuple(map(float, getattr(segmentation_loss, "weight_factors", (1.0,))))
+        segmentation_loss.weight_factors = level_weights  # torch.compile breaks its graph at numpy's numbers
         self.objective = D2NetLoss(
             segmentation_loss,
             self.loss_weights,
             regions=self.label_manager.has_regions,
             ignore_label=self.label_manager.ignore_label,
-            level_weights=getattr(segmentation_loss, "weight_factors", (1.0,)),
+            level_weights=level_weights,
             options=self.loss_options,
         )
         return self.objective
@@ -128,7 +130,9 @@ class D2NetTrainer(ModalityDroppingTrainer):
     def conditioned_on(self, images: Tensor, present: Tensor, available: Tensor) -> Iterator[None]:
         """Hand the masks to the network and the images before dropping to the loss, for one step."""
         network, loss = self.network, self.loss
-        self.network = _ConditionedNetwork(network, available, bfloat16=self._use_bfloat16())
+        self.network = _ConditionedNetwork(
+            network, available, bfloat16=self._use_bfloat16(), holds_air=self.batch_holds_air
+        )
         self.loss = functools.partial(self.objective, images=images, present=present)
         try:
             yield
@@ -243,17 +247,24 @@ class D2NetTrainer(ModalityDroppingTrainer):
 
 
 class _ConditionedNetwork:
-    """The network as nnU-Net's step calls it, with the mask of this batch; everything else is the network's own."""
+    """The network as nnU-Net's step calls it, with the mask of this batch; everything else is the network's own.
 
-    def __init__(self, network: nn.Module, available: Tensor, *, bfloat16: bool) -> None:
+    Instance normalization of constant maps multiplies gradients by 1 / sqrt(1e-5) each time, and air is constant: the
+    gradients leave the range of float16, not that of bfloat16, which is as wide as that of float32.
+    """
+
+    def __init__(self, network: nn.Module, available: Tensor, *, bfloat16: bool, holds_air: bool) -> None:
         self.network = network
         self.available = available
         self.bfloat16 = bfloat16
+        self.holds_air = holds_air
 
     def __call__(self, images: Tensor) -> Any:  # noqa: ANN401 - whatever the network returns
-        if not self.bfloat16:
+        device = images.device.type
+        instead_of_float16 = self.holds_air and torch.is_grad_enabled() and torch.is_autocast_enabled(device)
+        if not (self.bfloat16 or instead_of_float16):
             return self.network(images, self.available)
-        with torch.autocast("cpu", torch.bfloat16):
+        with torch.autocast(device, torch.bfloat16):
             return self.network(images, self.available)
 
     def __getattr__(self, name: str) -> Any:  # noqa: ANN401

@@ -68,7 +68,7 @@ def shell(tmp_path, monkeypatch):
         yield [str(word) for word in words]
 
 
-def wait_until(condition, process, seconds=240):
+def wait_until(condition, process, seconds=900):
     deadline = time.monotonic() + seconds
     while not condition():
         assert process.poll() is None, process.communicate()
@@ -97,7 +97,7 @@ def test_killed_then_resumed_then_nothing_to_do(shell, tmp_path):
     finally:
         first.send_signal(signal.SIGKILL)
         first.wait()
-    deadline = time.monotonic() + 20
+    deadline = time.monotonic() + 120
     while processes_of(out) and time.monotonic() < deadline:
         time.sleep(0.1)
     assert not processes_of(out)  # its jobs have ended with it

@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 
 from tests.conftest import REGIONS_3D
 
@@ -31,13 +32,93 @@ def run(monkeypatch, script, *words):
         runpy.run_path(str(FOLDER / script), run_name="__main__")
 
 
-def test_training_step(regions_data, tmp_path, monkeypatch, capsys):
-    words = [REGIONS_3D.dataset_id, "--plans", "nnUNetPlans", "--steps", 1, "--json", tmp_path / "steps.json"]
-    run(monkeypatch, "training_step.py", *words)
-    assert "| D2NetTrainer " in capsys.readouterr().out
-    seconds = json.loads((tmp_path / "steps.json").read_text())["seconds"]
-    assert all(len(values) == 1 and values[0] > 0 for values in seconds.values())
-    assert len(seconds) == 3
+@pytest.fixture
+def measure(monkeypatch, tmp_path, capsys):
+    """Run a script at toy size; return the rows of its table, which it also prints, and the other figures."""
+    monkeypatch.syspath_prepend(str(FOLDER))
+    threads = torch.get_num_threads()
+
+    def run_toy(script, *words):
+        run(monkeypatch, script, *words, "--toy", "--device", "cpu", "--threads", 1, "--json", tmp_path / "toy.json")
+        written = json.loads((tmp_path / "toy.json").read_text())
+        assert capsys.readouterr().out.count("\n|") == len(written["rows"]) + 2
+        return written["rows"], written
+
+    yield run_toy
+    torch.set_num_threads(threads)
+
+
+def test_training_step_of_a_data_set(regions_data, measure):
+    rows, written = measure("training_step.py", REGIONS_3D.dataset_id, "--plans", "nnUNetPlans")
+    assert [row["trainer"] for row in rows] == ["nnUNetTrainer", "nnUNetTrainerModalityDropout", "D2NetTrainer"]
+    assert all(len(values) == 1 and values[0] > 0 for values in written["seconds"]["nnUNetPlans"].values())
+
+
+def test_training_step_without_data(measure):
+    rows, _ = measure("training_step.py")
+    assert [row["trainer"] for row in rows[:2]] == ["nnUNetTrainerModalityDropout", "D2NetTrainer"]
+    assert rows[0]["ratio to nnUNetTrainerModalityDropout"] == 1
+    assert rows[1]["parameters"] == rows[2]["parameters"] > rows[0]["parameters"]
+
+
+def test_inference_forward(measure):
+    rows, _ = measure("inference_forward.py", "--clock", "processor")
+    assert len(rows) == 2
+    assert all(row["ratio"] > 0 for row in rows)
+
+
+def test_operations(measure):
+    ((row,), _) = measure("operations.py")
+    shares = {name: value for name, value in row.items() if name.endswith("share")}
+    assert sum(shares.values()) == pytest.approx(1, abs=0.01)  # the projection of the codes is next to nothing
+    unet = row["encoder, share"] + row["decoder, share"]
+    assert row["D2-Net / U-Net"] == pytest.approx(1 / unet)
+    assert all(0 < share < 1 for share in shares.values())
+
+
+def test_training_memory(measure):
+    (dropout, d2net, recomputing), _ = measure("training_memory.py")
+    assert dropout["ratio"] == 1
+    assert 1 < recomputing["ratio"] < d2net["ratio"]
+
+
+def test_step_profile(measure):
+    rows, _ = measure("step_profile.py")
+    assert sum(row["share"] for row in rows) == pytest.approx(1)
+    trained = {"encoder", "decoder (student)", "teacher", "image_decoder", "adt_kd_losses"}
+    assert {row["part"] for row in rows if row["backward, ms"] > 0 and row["forward, ms"] > 0} >= trained
+
+
+def test_losses(measure):
+    (sfmc, distillation), _ = measure("losses.py")
+    assert sfmc["figure"] > 10
+    assert 0 < distillation["figure"] < 1
+
+
+def test_growth(measure):
+    rows, _ = measure("growth.py")
+    assert [row["axis"] for row in rows] == ["M = 2", "M = 3", "C = 1", "C = 2", "G = 16", "G = 32"]
+    assert 1.5 < rows[-1]["memory, times the first"] < 2.5
+
+
+def test_planner_memory(measure):
+    ((row,), _) = measure("planner_memory.py")
+    assert row["kept / counted"] == pytest.approx(row["U-Net: kept / counted"], rel=0.25)
+    assert row["peak, GB"] == "needs --device cuda"
+
+
+def test_startup(measure):
+    (python, d2net), _ = measure("startup.py")
+    assert python["s"] > 0
+    assert not d2net["imports torch"]
+
+
+def test_a_gpu_that_is_not_there_is_refused(monkeypatch, capsys):
+    monkeypatch.syspath_prepend(str(FOLDER))
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    with pytest.raises(SystemExit, match="2"):
+        run(monkeypatch, "growth.py", "--device", "cuda", "--toy")
+    assert "torch sees no GPU here" in capsys.readouterr().err
 
 
 def test_phantom_comparison_and_again(regions_data, tmp_path, monkeypatch, capsys):

@@ -1,4 +1,4 @@
-"""Two processes under DistributedDataParallel as nnU-Net uses it: every parameter must take part in every step."""
+"""Two processes under DistributedDataParallel as nnU-Net uses it: its gradients, and that every parameter has one."""
 
 import gc
 import os
@@ -59,9 +59,9 @@ def build_network(**options) -> D2Net:
     return D2Net(unet, N_MODALITIES, D2NetOptions(**options))
 
 
-def build_loss(weights) -> D2NetLoss:
+def build_loss(weights, *, ddp=True) -> D2NetLoss:
     """The loss on regions as nnU-Net builds it for DDP: Dice over both ranks, no weight for the coarsest level."""
-    dice = {"batch_dice": True, "do_bg": True, "smooth": 1e-5, "ddp": True}
+    dice = {"batch_dice": True, "do_bg": True, "smooth": 1e-5, "ddp": ddp}
     level_weights = (1.0, 0.0)
     segmentation = DeepSupervisionWrapper(
         DC_and_BCE_loss({}, dice, use_ignore_label=False, dice_class=MemoryEfficientSoftDiceLoss), level_weights
@@ -100,9 +100,34 @@ def train(rank: int, case: str, weights, **options) -> None:
         optimizer.step()
 
 
+def compare_with_one_process(rank: int) -> None:
+    """Two ranks with two cases each do what one process does with the four, in double precision.
+
+    Every case has two modalities: losses that are means over pairs or modalities then weigh the ranks alike, as they do
+    the cases of one process.
+    """
+    availables = torch.tensor([[[1, 1, 0], [0, 1, 1]], [[1, 0, 1], [1, 1, 0]]]).bool()
+    batches = [draw_batch(r, 0) for r in range(2)]
+    images = [batch[0].double() for batch in batches]
+    targets = [[level.double() for level in batch[1]] for batch in batches]
+    alone, shared = build_network().double(), DistributedDataParallel(build_network().double())
+    whole = build_loss(WEIGHTS["all"], ddp=False)
+    everything = torch.cat(images), torch.cat(list(availables))
+    target = [torch.cat(levels) for levels in zip(*targets, strict=True)]
+    whole(alone(*everything), target, images=everything[0], present=everything[1]).backward()
+    loss, available = build_loss(WEIGHTS["all"]), availables[rank]
+    loss(shared(images[rank], available), targets[rank], images=images[rank], present=available).backward()
+    terms = loss.last_terms.clone()
+    dist.all_reduce(terms)
+    torch.testing.assert_close(terms / 2, whole.last_terms, rtol=1e-5, atol=1e-6)
+    for (name, expected), parameter in zip(alone.named_parameters(), shared.parameters(), strict=True):
+        assert torch.allclose(parameter.grad, expected.grad, rtol=1e-6, atol=1e-8), name
+
+
 def train_all(rank: int, world_size: int, store: str) -> None:
     torch.set_num_threads(1)
     dist.init_process_group("gloo", init_method=f"file://{store}", rank=rank, world_size=world_size)
+    compare_with_one_process(rank)
     for case, weights in WEIGHTS.items():
         train(rank, case, weights)
     train(rank, "modulated skips", WEIGHTS["none"], modulate_skips=True)
@@ -115,6 +140,6 @@ def train_all(rank: int, world_size: int, store: str) -> None:
 
 @pytest.mark.slow
 @pytest.mark.skipif(not dist.is_gloo_available(), reason="torch without gloo")
-def test_no_parameter_is_unused_whatever_the_weights_and_whatever_is_missing(tmp_path, monkeypatch):
+def test_two_ranks_do_what_one_does_and_no_parameter_is_unused_whatever_is_missing(tmp_path, monkeypatch):
     monkeypatch.syspath_prepend(str(Path(__file__).parents[2]))  # the processes import this file by its name
     torch.multiprocessing.spawn(train_all, args=(2, str(tmp_path / "store")), nprocs=2)

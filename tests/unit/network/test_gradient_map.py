@@ -1,5 +1,7 @@
 """Which loss reaches which part: the map of method and paper, and no parameter without a gradient."""
 
+import contextlib
+
 import pytest
 import torch
 
@@ -77,3 +79,21 @@ def test_weight_zero_removes_a_gradient_exactly(setting):
         if part_of(name) in ("D_R", "D_T", "banks"):
             assert parameter.grad is not None  # DDP wants every parameter used
             assert (parameter.grad == 0).all()
+
+
+@pytest.mark.parametrize("regions", [True, False])
+def test_a_step_never_asks_the_device_for_a_number(strides, regions, make_d2net, make_images, monkeypatch):
+    """A tensor without data has no number to tell: whatever would make the host wait for a GPU fails on it."""
+    monkeypatch.setattr(torch, "autocast", lambda *_, **__: contextlib.nullcontext())  # knows no such tensors
+    images, present = make_images(strides), torch.ones(2, 4, dtype=torch.bool)
+    with torch.device("meta"):
+        network = make_d2net(strides)
+    network, images, present = network.to("meta"), images.to("meta"), present.to("meta")
+    loss = D2NetLoss(segmentation_loss, {}, regions=regions, ignore_label=3, level_weights=(1.0, 0.0))
+    outputs = network(images, present)
+    full = [x.new_zeros(2, 4 if regions else 1, *x.shape[2:]) for x in outputs.student_logits]
+    loss.segmentation_loss = lambda logits, _: sum(level.square().mean() for level in logits)
+    loss(outputs, full, images, present).backward()
+    assert all(p.grad.shape == p.shape for p in network.parameters())
+    with pytest.raises(RuntimeError, match="meta"):
+        loss.last_terms.sum().item()

@@ -1,0 +1,91 @@
+"""Numbers that tell modalities apart whatever the scanner's scale and offset: what swapped files are found by."""
+
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.ndimage import distance_transform_edt
+from scipy.stats import rankdata
+
+Array = NDArray[np.floating]
+
+N_PAIR = 2
+"""Features of a pair of images."""
+
+_QUANTILES = (1, 5, 25, 50, 75, 95, 99)
+_N_SHAPE = 5
+_RIM = 30
+"""Percent of the head, its outermost part: cortex, fluid around it, and the skull where there is one."""
+
+_MAX_RANKED = 50_000
+_MIN_VOXELS = 30
+"""For a contrast to mean anything."""
+
+
+class CaseFeatures(NamedTuple):
+    """Features of one case; NaN where there is no such image or label.
+
+    Attributes:
+        single: ``(M, S)``: the histogram's shape, the head's rim against its center, each label against the rest.
+        pairs: ``(M, M, 2)``: rank correlation of two images; and whether the first one has the longer bright tail over
+            the second (to 1) or the other way round (to -1).
+    """
+
+    single: Array
+    pairs: Array
+
+
+def measure_features(
+    images: Mapping[int, Array], head: NDArray[np.bool_], labels: NDArray | None, values: Sequence[int], n: int
+) -> CaseFeatures:
+    """Measure the images of one case, which lie on one grid.
+
+    Args:
+        images: ``(z, y, x)`` by modality.
+        head: ``(z, y, x)``, True where the patient is.
+        labels: ``(z, y, x)``, or None.
+        values: The foreground label values of the data set.
+        n: Number of modalities M.
+    """
+    single = np.full((n, _N_SHAPE + 1 + len(values)), np.nan)
+    pairs = np.full((n, n, N_PAIR), np.nan)
+    if np.count_nonzero(head) < _MIN_VOXELS:
+        return CaseFeatures(single, pairs)
+    masks = [_rim(head)[head]]
+    masks += [np.zeros_like(masks[0]) if labels is None else labels[head] == value for value in values]
+    relative = {}
+    for m, image in images.items():
+        relative[m], shape = _relative(image[head])
+        single[m] = [*shape, *(_contrast(relative[m], mask) for mask in masks)]
+    step = max(1, int(head.sum()) // _MAX_RANKED)
+    ranks = {m: rankdata(intensities[::step]) for m, intensities in relative.items()}
+    for m, k in ((m, k) for m in images for k in images if m < k):
+        correlation = float(np.corrcoef(ranks[m], ranks[k])[0, 1])
+        asymmetry = _asymmetry(relative[m] - relative[k])
+        pairs[m, k], pairs[k, m] = (correlation, asymmetry), (correlation, -asymmetry)
+    return CaseFeatures(single, pairs)
+
+
+def _relative(intensities: Array) -> tuple[Array, Array]:
+    """Intensities in units of their spread, and five quantiles of them: the shape of the histogram."""
+    quantiles = np.percentile(intensities, _QUANTILES)
+    spread = max(quantiles[5] - quantiles[1], 1e-6)
+    shape = (np.delete(quantiles, (1, 5)) - quantiles[1]) / spread
+    return np.asarray((intensities - quantiles[3]) / spread, np.float32), shape
+
+
+def _rim(head: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    depth = np.asarray(distance_transform_edt(head[0] if len(head) == 1 else head)).reshape(head.shape)
+    return depth <= np.percentile(depth[head], _RIM)
+
+
+def _contrast(relative: Array, mask: NDArray[np.bool_]) -> float:
+    if min(mask.sum(), (~mask).sum()) < _MIN_VOXELS:
+        return np.nan
+    return float(np.median(relative[mask]) - np.median(relative[~mask]))
+
+
+def _asymmetry(difference: Array) -> float:
+    low, middle, high = np.percentile(difference, (0.5, 50, 99.5))
+    return float((high + low - 2 * middle) / max(high - low, 1e-6))
