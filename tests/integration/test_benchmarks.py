@@ -121,19 +121,6 @@ def test_a_gpu_that_is_not_there_is_refused(monkeypatch, capsys):
     assert "torch sees no GPU here" in capsys.readouterr().err
 
 
-def test_phantom_comparison_and_again(regions_data, tmp_path, monkeypatch, capsys):
-    arms = ["nnUNetTrainer_1epoch", "D2NetTrainer_1epoch"]
-    words = [REGIONS_3D.dataset_id, "--plans", "nnUNetPlans", "--arms", *arms, "--out", tmp_path]
-    run(monkeypatch, "phantom_comparison.py", *words)
-    table = (tmp_path / "comparison.md").read_text()
-    assert all(f"| {arm} " in table for arm in arms)
-    assert table in capsys.readouterr().out
-    written = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*.nii.gz")}
-    assert len(written) == len(arms) * 15 * REGIONS_3D.n_test
-    run(monkeypatch, "phantom_comparison.py", *words)
-    assert written == {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*.nii.gz")}
-
-
 def test_all_subsets(regions_model, tmp_path, monkeypatch, capsys):
     images = regions_model.raw / "imagesTs"
     words = [regions_model.folder, images, "--fold", 0, "--runs", 1, "--nnunet_runs", 0, "--out", tmp_path / "all.json"]
