@@ -12,7 +12,7 @@ _OUTSIDE = {True: 0.01, False: 0.1}
 """Share of the labeled voxels that may lie outside the head, if its border is exact and if it is rough."""
 
 
-def check_values(labels: NDArray, known: Sequence[int], ignore: int | None, record: CaseRecord) -> None:
+def check_values(labels: NDArray, known: Sequence[int], ignore: int | None, record: CaseRecord) -> bool:
     """Note label values that dataset.json does not name, and a label with nothing in it.
 
     Args:
@@ -20,10 +20,13 @@ def check_values(labels: NDArray, known: Sequence[int], ignore: int | None, reco
         known: Values that may occur.
         ignore: Value of voxels without an annotation.
         record: Where to note it.
+
+    Returns:
+        Whether anything more can be said about the label.
     """
     if not np.isfinite(labels).all():
         record.add("unknown label values", record.label, "the label holds NaN or infinity", "export it again")
-        return
+        return False
     values = np.unique(labels[labels != 0])
     unknown = [value for value in values.tolist() if value not in known]
     fractions = [value for value in unknown if value != round(value)]
@@ -37,6 +40,7 @@ def check_values(labels: NDArray, known: Sequence[int], ignore: int | None, reco
     if not any(value != ignore for value in values.tolist()):
         remedy = "keep it if there is nothing to see; else look for the right file"
         record.add("empty label", record.label, "no voxel is labeled", remedy)
+    return True
 
 
 def check_outside(labels: NDArray, head: Head, ignore: int | None, record: CaseRecord) -> None:

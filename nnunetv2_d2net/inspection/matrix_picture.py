@@ -14,14 +14,14 @@ from nnunetv2_d2net.inspection.inspect_cohort import Inspection
 from nnunetv2_d2net.inspection.record import ABSENT, AVAILABLE, CONSTANT, NOT_FINITE, STATES, UNREADABLE
 from nnunetv2_d2net.inspection.summary import pattern_name
 
-_COLORS = {
+COLORS = {
     AVAILABLE: "#2c6e9b",
     ABSENT: "#e9e9e9",
     CONSTANT: "#f2b134",
     NOT_FINITE: "#8e4fa8",
     UNREADABLE: "#c8102e",
 }
-_SUSPICIOUS = "#e4572e"
+SUSPICIOUS = "#e4572e"
 _MAX_NAMED = 60
 """Rows that still have room for the case's name."""
 
@@ -45,7 +45,7 @@ def draw_matrix(seen: Inspection, path: Path, title: str) -> None:
     suspicious = {finding.case for finding in seen.findings}
     cells = np.array([[STATES.index(state) for state in record.states] for record in seen.records])
     marks = np.array([[len(STATES) + (record.case in suspicious)] for record in seen.records])
-    colors = ListedColormap([*_COLORS.values(), "white", _SUSPICIOUS])
+    colors = ListedColormap([*COLORS.values(), "white", SUSPICIOUS])
     axis.imshow(
         np.hstack((cells, marks)),
         cmap=colors,
@@ -58,9 +58,9 @@ def draw_matrix(seen: Inspection, path: Path, title: str) -> None:
     _name_rows(axis, seen)
     _name_patterns(axis, seen, rows_per_line=0.2 * n / height)
     used = [state for k, state in enumerate(STATES) if (cells == k).any()]
-    patches = [Patch(color=_COLORS[state], label=state) for state in used]
+    patches = [Patch(color=COLORS[state], label=state) for state in used]
     if suspicious:
-        patches.append(Patch(color=_SUSPICIOUS, label="something looks wrong"))
+        patches.append(Patch(color=SUSPICIOUS, label="something looks wrong"))
     figure.legend(handles=patches, loc="lower center", ncols=3, frameon=False, fontsize=9)
     figure.suptitle(title, fontsize=11, y=1 - 0.12 / full, va="top")
     figure.savefig(path)
@@ -114,5 +114,6 @@ def _name_patterns(axis: Axes, seen: Inspection, rows_per_line: float) -> None:
             arrowprops={"arrowstyle": "-", "color": "#888888", "linewidth": 0.8, "shrinkA": 0, "shrinkB": 1},
         )
         if start:
-            axis.axhline(start - 0.5, color="black", linewidth=0.8)
+            # where rows are thin a line across would hide some
+            axis.hlines(start - 0.5, -0.5 if n <= _MAX_NAMED else x - 0.06, x, color="black", linewidth=0.8)
         start, free = start + size, y + rows_per_line / 2

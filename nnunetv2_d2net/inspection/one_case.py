@@ -59,9 +59,8 @@ def _inspect_label(cohort: RawCohort, record: CaseRecord) -> Placed | None:
             record.add("no label", record.case, "the case has no segmentation", "add it, or remove the case")
         return None
     label = read_label(record.label, cohort, record)
-    if label is None:
+    if label is None or not check_values(label.voxels, cohort.known_values, cohort.ignore, record):
         return None
-    check_values(label.voxels, cohort.known_values, cohort.ignore, record)
     record.label_hash = _digest(label.voxels) if label.voxels.any() else None
     voxel_ml = _voxel_ml(label)
     record.volumes_ml = {

@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 from nnunetv2_d2net.inspection.inspect_cohort import Inspection
 from nnunetv2_d2net.inspection.outliers import HEAD_FACTOR, VOLUME_FACTOR, far_from_others
 
-_BLUE, _ORANGE = "#2c6e9b", "#e4572e"
+_BLUE, OUTLIER = "#2c6e9b", "#e4572e"
 _MAX_NAMED = 4
 """Outliers named in one row."""
 
@@ -77,12 +77,12 @@ def _draw_row(axis: Axes, y: int, volumes: Mapping[str, float], factor: float) -
     odd = far_from_others(positive, factor, "ml")
     places = np.array(list(positive.values()))
     offsets = np.random.default_rng(0).uniform(-0.22, 0.22, len(places))  # so that dots do not hide each other
-    colors = [_ORANGE if case in odd else _BLUE for case in positive]
+    colors = [OUTLIER if case in odd else _BLUE for case in positive]
     axis.scatter(places, y + offsets, s=14, c=colors, alpha=0.7, linewidths=0)
     axis.vlines(float(np.median(places)), y - 0.32, y + 0.32, color="black", linewidth=2)
     for case, place, offset in zip(positive, places, offsets, strict=True):
         if case in list(odd)[:_MAX_NAMED]:
-            axis.annotate(case, (place, y + offset), (3, 3), textcoords="offset points", fontsize=7, color=_ORANGE)
+            axis.annotate(case, (place, y + offset), (3, 3), textcoords="offset points", fontsize=7, color=OUTLIER)
 
 
 def _count(volumes: Mapping[str, float]) -> str:

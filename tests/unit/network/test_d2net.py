@@ -208,6 +208,14 @@ def test_compiles_into_one_graph(training, recompute, make_d2net, make_images):
         torch.testing.assert_close(a, b)
 
 
+def test_tumor_codes_are_the_mean_of_what_each_slice_says(strides, make_d2net, make_images):
+    network = make_d2net(strides)
+    content = network.encode(make_images(strides), torch.tensor([[True, False, True, True], [True, True, True, True]]))
+    each_slice = network.modality_projection(content.modality_codes)
+    assert each_slice.shape[2] == 1 or each_slice.std(2).min() > 0
+    torch.testing.assert_close(content.tumor_codes, each_slice.mean(2))
+
+
 def test_recomputed_branches_change_memory_alone(strides, make_d2net, make_images):
     """The same outputs and gradients from fewer feature maps that autograd keeps."""
     results = {}
