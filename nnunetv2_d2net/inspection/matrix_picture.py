@@ -5,6 +5,7 @@ from itertools import groupby
 from pathlib import Path
 
 import numpy as np
+from matplotlib import style
 from matplotlib.axes import Axes
 from matplotlib.colors import ListedColormap
 from matplotlib.figure import Figure
@@ -26,6 +27,7 @@ _MAX_NAMED = 60
 """Rows that still have room for the case's name."""
 
 
+@style.context("default")  # another library may have changed the style of this process
 def draw_matrix(seen: Inspection, path: Path, title: str) -> None:
     """Draw which case has what, cases with the same modalities together.
 

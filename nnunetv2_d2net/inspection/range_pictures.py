@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
+from matplotlib import style
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
@@ -15,6 +16,7 @@ _MAX_NAMED = 4
 """Outliers named in one row."""
 
 
+@style.context("default")  # another library may have changed the style of this process
 def draw_volumes(seen: Inspection, path: Path, title: str) -> None:
     """Draw the volume of each class or region and of the head, a dot per case.
 
@@ -43,6 +45,7 @@ def draw_volumes(seen: Inspection, path: Path, title: str) -> None:
     figure.savefig(path)
 
 
+@style.context("default")  # another library may have changed the style of this process
 def draw_intensities(seen: Inspection, path: Path, title: str) -> None:
     """Draw the range of intensities inside the head, a panel per modality and a column per case.
 

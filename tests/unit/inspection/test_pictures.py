@@ -1,6 +1,7 @@
 import numpy as np
 import pytest
 import SimpleITK as sitk
+from matplotlib import style
 from matplotlib.colors import to_rgb
 
 from nnunetv2_d2net.inspection.inspect_cohort import Inspection
@@ -59,7 +60,13 @@ def test_ranges_of_any_number_of_cases_and_modalities(tmp_path, n):
         assert (picture[..., 2] - picture[..., 0] > 60).any()  # bluish: dots are translucent, thin bars smoothed
 
 
-def test_an_outlier_is_colored_and_named(tmp_path):
+@pytest.mark.parametrize("look", ["default", "seaborn-v0_8-poster", "ggplot"])
+def test_an_outlier_is_colored_and_named_whatever_style_another_library_has_left(tmp_path, look):
+    with style.context(look):
+        outlier_is_colored(tmp_path)
+
+
+def outlier_is_colored(tmp_path):
     seen = cohort(20)
     for record in seen.records:
         record.volumes_ml["tumor"] = 10.0
