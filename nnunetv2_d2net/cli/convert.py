@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from nnunetv2_d2net.cli import checks
-from nnunetv2_d2net.cli.words import refuse_extra
+from nnunetv2_d2net.cli.words import add_processes, refuse_extra
 from nnunetv2_d2net.errors import UserError
 
 if TYPE_CHECKING:
@@ -42,14 +42,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--resample", action="store_true", help="resample images that lie elsewhere than the others of their case"
     )
-    parser.add_argument(
-        "-np",
-        dest="processes",
-        type=int,
-        default=min(8, os.cpu_count() or 1),
-        metavar="N",
-        help="cases at a time (%(default)s)",
-    )
+    add_processes(parser, "cases at a time")
 
 
 def run(args: argparse.Namespace, extra: Sequence[str]) -> int:

@@ -1,13 +1,12 @@
 """``d2net convert_back``."""
 
 import argparse
-import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 from nnunetv2_d2net.cli import checks
-from nnunetv2_d2net.cli.words import refuse_extra
+from nnunetv2_d2net.cli.words import add_processes, refuse_extra
 from nnunetv2_d2net.errors import UserError
 
 HELP = (
@@ -27,14 +26,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     which = parser.add_mutually_exclusive_group(required=True)
     which.add_argument("-d", dest="dataset", metavar="ID", help="data set that the model was trained on")
     which.add_argument("--mapping", type=Path, metavar="FILE", help="its conversion.json, or a mapping file")
-    parser.add_argument(
-        "-np",
-        dest="processes",
-        type=int,
-        default=min(8, os.cpu_count() or 1),
-        metavar="N",
-        help="files at a time (%(default)s)",
-    )
+    add_processes(parser, "files at a time")
 
 
 def run(args: argparse.Namespace, extra: Sequence[str]) -> int:

@@ -2,11 +2,11 @@
 
 import argparse
 import math
-import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from nnunetv2_d2net.cli.words import add_processes
 from nnunetv2_d2net.errors import UserError
 
 HELP = (
@@ -33,14 +33,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--tolerance", type=float, default=1.0, metavar="MM", help="of the surface Dice, in mm (default %(default)s)"
     )
-    parser.add_argument(
-        "-np",
-        dest="processes",
-        type=int,
-        default=min(8, os.cpu_count() or 1),
-        metavar="N",
-        help="processes (%(default)s)",
-    )
+    add_processes(parser, "processes")
     parser.add_argument(
         "--published",
         action="store_true",

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from nnunetv2_d2net.cli import checks
-from nnunetv2_d2net.cli.words import refuse_extra
+from nnunetv2_d2net.cli.words import add_processes, refuse_extra
 from nnunetv2_d2net.errors import UserError
 
 if TYPE_CHECKING:
@@ -27,14 +27,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "-o", dest="output", type=Path, metavar="FOLDER", help="for the results (default: ./d2net_inspect_DatasetXXX)"
     )
-    parser.add_argument(
-        "-np",
-        dest="processes",
-        type=int,
-        default=min(8, os.cpu_count() or 1),
-        metavar="N",
-        help="processes (%(default)s)",
-    )
+    add_processes(parser, "processes")
     parser.add_argument(
         "--split", choices=("Tr", "Ts"), default="Tr", help="training or test cases (default %(default)s)"
     )

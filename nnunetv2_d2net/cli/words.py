@@ -3,6 +3,7 @@
 argparse cannot do it: told of ``-p`` alone, it reads ``-pretrained_weights`` as ``-p retrained_weights``.
 """
 
+import os
 from argparse import ArgumentParser
 from collections.abc import Sequence
 
@@ -54,6 +55,23 @@ def refuse_extra(extra: Sequence[str]) -> None:
     """
     if extra:
         raise UserError(f"unknown argument {extra[0]}: see the command's --help")
+
+
+def add_processes(parser: ArgumentParser, what: str) -> None:
+    """Declare ``-np``.
+
+    Args:
+        parser: Of the command.
+        what: What there are that many of, at a time.
+    """
+    parser.add_argument(
+        "-np",
+        dest="processes",
+        type=int,
+        default=min(8, os.cpu_count() or 1),
+        metavar="N",
+        help=f"{what} (%(default)s)",
+    )
 
 
 def describe_passing(parser: ArgumentParser, usage: str, nnunet_command: str) -> None:

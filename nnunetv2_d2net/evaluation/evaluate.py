@@ -2,7 +2,6 @@
 
 import json
 import multiprocessing
-import os
 import sys
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
@@ -217,8 +216,3 @@ def _run(jobs: Sequence[Job], processes: int) -> Iterator[list[CaseScore] | str]
             ) from error
         finally:
             pool.shutdown(cancel_futures=True)
-
-
-def default_processes() -> int:
-    """Return how many processes to use unless told otherwise."""
-    return min(8, os.cpu_count() or 1)
