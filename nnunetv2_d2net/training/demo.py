@@ -26,10 +26,10 @@ class D2NetTrainerDemo(nnUNetTrainerNoDA, D2NetTrainer):
     missing.
     """
 
-    p_complete: ClassVar[float] = 1 / 3
+    p_complete: ClassVar[float] = 1 / 2
 
     n_epochs: ClassVar[int | None] = 8
-    n_iterations: ClassVar[int] = 100
+    n_iterations: ClassVar[int] = 160
     network_options: ClassVar[D2NetOptions] = D2NetTrainer.network_options._replace(modulate_encoder=True)
     loss_ramps: ClassVar[Mapping[str, float]] = {}
 

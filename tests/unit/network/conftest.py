@@ -10,6 +10,17 @@ from nnunetv2_d2net.network.d2net import D2Net, D2NetOptions
 ISOTROPIC = ((1, 1, 1), (2, 2, 2), (2, 2, 2))
 ANISOTROPIC = ((1, 1, 1), (1, 2, 2), (2, 2, 2))
 PLANAR = ((1, 1), (2, 2), (2, 2))
+OPTIONS = {
+    "default": D2NetOptions(),
+    "independent": D2NetOptions(independent_encoders=True),
+    "batchnorm": D2NetOptions(encoder_norm=nn.BatchNorm2d),
+    "image skips": D2NetOptions(image_decoder_skips=True),
+    "full resolution": D2NetOptions(reconstruction_level=0),
+    "modulated": D2NetOptions(modulate_skips=True),
+    "modulated encoder": D2NetOptions(modulate_encoder=True),
+    "full teacher": D2NetOptions(teacher_level=0),
+    "recomputed": D2NetOptions(recompute_branches=True),
+}
 
 
 def build_unet(

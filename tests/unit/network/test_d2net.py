@@ -5,18 +5,7 @@ from torch import nn
 from nnunetv2_d2net.modalities import modality_subsets
 from nnunetv2_d2net.network.d2net import D2Net, D2NetOptions, inference_weights
 from nnunetv2_d2net.network.outputs import D2NetOutputs
-
-OPTIONS = {
-    "default": D2NetOptions(),
-    "independent": D2NetOptions(independent_encoders=True),
-    "batchnorm": D2NetOptions(encoder_norm=nn.BatchNorm2d),
-    "image skips": D2NetOptions(image_decoder_skips=True),
-    "full resolution": D2NetOptions(reconstruction_level=0),
-    "modulated": D2NetOptions(modulate_skips=True),
-    "modulated encoder": D2NetOptions(modulate_encoder=True),
-    "full teacher": D2NetOptions(teacher_level=0),
-    "recomputed": D2NetOptions(recompute_branches=True),
-}
+from tests.unit.network.conftest import OPTIONS
 
 
 def tensors_of(outputs: D2NetOutputs):
@@ -140,12 +129,13 @@ def test_one_state_dict_with_and_without_deep_supervision(make_d2net):
 
 
 @pytest.mark.parametrize("options", OPTIONS.values(), ids=OPTIONS)
+@pytest.mark.parametrize("residual", [False, True], ids=["plain", "residual"])
 @pytest.mark.parametrize("training", [True, False])
-def test_absent_voxels_have_no_influence(options, training, make_d2net, make_images):
-    network = make_d2net(options=options).train(training)
-    images = make_images()
+def test_absent_voxels_have_no_influence(options, residual, training, strides, make_d2net, make_images):
+    network = make_d2net(strides, options=options, residual=residual).train(training)
+    images = make_images(strides)
     available = torch.tensor([[True, False, True, False], [False, True, False, True]])
-    garbage = images.masked_fill(~available[..., None, None, None], torch.nan)
+    garbage = images.masked_fill(~available.reshape(2, 4, *[1] * (images.ndim - 2)), torch.nan)
     once, again = network(images, available), network(garbage, available)
     pairs = zip(*(tensors_of(x) if training else x for x in (once, again)), strict=True)
     assert all(torch.equal(a, b) for a, b in pairs)
@@ -168,9 +158,10 @@ def test_every_subset_is_finite_in_half_precision(dtype, make_d2net, make_images
 
 
 @pytest.mark.parametrize("options", [o for n, o in OPTIONS.items() if n != "batchnorm"])
-def test_a_batch_is_a_loop_over_cases(options, make_d2net, make_images):
-    network = make_d2net(options=options)
-    images = make_images(n_cases=3)
+@pytest.mark.parametrize("residual", [False, True], ids=["plain", "residual"])
+def test_a_batch_is_a_loop_over_cases(options, residual, strides, make_d2net, make_images):
+    network = make_d2net(strides, options=options, residual=residual)
+    images = make_images(strides, n_cases=3)
     available = torch.tensor([[True, True, True, True], [False, True, False, True], [False, False, True, False]])
     batch = network(images, available)
     alone = [network(images[i : i + 1], available[i : i + 1]) for i in range(3)]

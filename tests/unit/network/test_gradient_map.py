@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from nnunetv2_d2net.losses.d2net_loss import D2NetLoss
+from tests.unit.network.conftest import OPTIONS
 
 PARTS = {
     "E_M": "modality_encoder.",
@@ -31,11 +32,26 @@ REACHED = {
 }
 
 
-def segmentation_loss(logits, target):
-    """Cross-entropy with nnU-Net's deep-supervision weights: the lowest level has none."""
+def weighted(logits, target, loss):
+    """With nnU-Net's deep-supervision weights: the lowest level has none."""
     weights = [1.0] * (len(logits) - 1) + [0.0]
-    losses = [torch.nn.functional.binary_cross_entropy_with_logits(x, y) for x, y in zip(logits, target, strict=True)]
-    return sum(w * loss for w, loss in zip(weights, losses, strict=True))
+    return sum(w * loss(x, y) for w, x, y in zip(weights, logits, target, strict=True))
+
+
+def segmentation_loss(logits, target):
+    """Of regions."""
+    return weighted(logits, target, torch.nn.functional.binary_cross_entropy_with_logits)
+
+
+def cross_entropy(logits, target):
+    """Of labels."""
+    return weighted(logits, target, lambda x, y: torch.nn.functional.cross_entropy(x, y[:, 0].long()))
+
+
+def random_target(logits, regions):
+    if regions:
+        return [(torch.rand_like(x) > 0.5).float() for x in logits]
+    return [torch.randint(x.shape[1], (len(x), 1, *x.shape[2:])).float() for x in logits]
 
 
 def part_of(name: str) -> str:
@@ -49,7 +65,7 @@ def setting(strides, make_d2net, make_images):
     available = torch.tensor([[True, True, False, True], [True, False, True, True]])
     loss = D2NetLoss(segmentation_loss, {}, regions=True, ignore_label=None, level_weights=(1.0, 0.0))
     outputs = network(images, available)
-    target = [(torch.rand_like(x) > 0.5).float() for x in outputs.student_logits]
+    target = random_target(outputs.student_logits, regions=True)
     present = torch.ones(2, 4, dtype=torch.bool)
     return network, loss, loss.terms(outputs, target, images, present), (outputs, target, images, present)
 
@@ -63,9 +79,16 @@ def test_each_term_reaches_exactly_its_parts(term, setting):
     assert reached == REACHED[term]
 
 
-def test_every_parameter_has_a_gradient(setting):
-    network, loss, _, arguments = setting
-    loss(*arguments).backward()
+@pytest.mark.parametrize("options", OPTIONS.values(), ids=OPTIONS)
+@pytest.mark.parametrize("residual", [False, True], ids=["plain", "residual"])
+@pytest.mark.parametrize("regions", [True, False], ids=["regions", "labels"])
+def test_every_parameter_has_a_gradient(options, residual, regions, strides, make_d2net, make_images):
+    network = make_d2net(strides, 3, 4, residual=residual, options=options)
+    images, available = make_images(strides, 3), torch.tensor([[True, True, False], [False, True, True]])
+    outputs = network(images, available)
+    segmentation = segmentation_loss if regions else cross_entropy
+    loss = D2NetLoss(segmentation, {}, regions=regions, ignore_label=None, level_weights=(1.0, 0.0))
+    loss(outputs, random_target(outputs.student_logits, regions), images, torch.ones_like(available)).backward()
     without = [name for name, p in network.named_parameters() if p.grad is None or not p.grad.abs().sum() > 0]
     assert without == []
     assert all(torch.isfinite(p.grad).all() for p in network.parameters())
