@@ -30,6 +30,8 @@ demo: $(VENV)/.installed-demo
 test: $(VENV)/.installed-test
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/codespell .
+	$(BIN)/basedpyright --pythonpath $(BIN)/python
 	PYTHONPATH=. $(BIN)/lint-imports
 	OMP_WAIT_POLICY=PASSIVE $(BIN)/python -m pytest --durations=15 $(ARGS)
 

@@ -102,6 +102,12 @@ def _convert(args: argparse.Namespace, layout, found) -> int:  # noqa: ANN001
     _print_notes(notes_of(done.reports))
     if done.n_done:
         sys.stdout.write(f"{done.n_done} cases had been converted before\n")
+    if done.vanished:
+        names = ", ".join(done.vanished[:5]) + (", ..." if len(done.vanished) > 5 else "")
+        sys.stdout.write(
+            f"note: {len(done.vanished)} cases are no longer in the source and stay in the data set ({names}): to "
+            f"leave them out, remove {folder} and convert again\n"
+        )
     n_train = sum(report.split == "Tr" for report in done.reports)
     sys.stdout.write(f"{folder}: {n_train} training and {len(done.reports) - n_train} test cases\n")
     _refuse(done.problems, "left out", "mend them and run again, which goes on with these")

@@ -6,7 +6,7 @@ import sys
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from nnunetv2_d2net.cli import checks
 from nnunetv2_d2net.cli.words import add_processes, refuse_extra
@@ -14,6 +14,7 @@ from nnunetv2_d2net.errors import UserError
 
 if TYPE_CHECKING:
     from nnunetv2_d2net.inspection.inspect_cohort import Inspection
+    from nnunetv2_d2net.inspection.record import CaseRecord
 
 HELP = (
     "Look at a raw data set, complete or not: which case has which modality, volumes, intensities, and cases that look "
@@ -58,7 +59,8 @@ def run(args: argparse.Namespace, extra: Sequence[str]) -> int:
 
     cohort = open_cohort(dataset, content, args.split)
     _make(out)
-    seen = inspect_cohort(cohort, out / "cache.jsonl", processes=args.processes)
+    other_split = _read_other_split(dataset, content, args, out)
+    seen = inspect_cohort(cohort, out / "cache.jsonl", processes=args.processes, other_split=other_split)
     title = f"{dataset.name}, {'training' if args.split == 'Tr' else 'test'} cases"
     write_tables(seen, out)
     write_summary(seen, out, dataset, title)
@@ -85,6 +87,21 @@ def _make(folder: Path) -> None:
         raise UserError(f"{folder} cannot be made ({error.strerror}): name another folder with -o") from error
     if not os.access(folder, os.W_OK):
         raise UserError(f"{folder} cannot be written: name another folder with -o")
+
+
+def _read_other_split(
+    dataset: Path, content: dict[str, Any], args: argparse.Namespace, out: Path
+) -> list["CaseRecord"]:
+    """Look at the cases that must not be among those inspected: figures of test cases trained on are worthless."""
+    from nnunetv2_d2net.inspection.inspect_cohort import read_cases
+    from nnunetv2_d2net.inspection.raw_dataset import open_cohort
+
+    split = "Ts" if args.split == "Tr" else "Tr"
+    try:
+        cohort = open_cohort(dataset, content, split)
+    except UserError:  # no such images, or none that can be read: the split's own inspection tells
+        return []
+    return read_cases(cohort, out / f"cache_images{split}.jsonl", processes=args.processes)
 
 
 def _print_summary(seen: "Inspection", out: Path) -> None:

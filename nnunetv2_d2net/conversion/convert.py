@@ -53,11 +53,13 @@ class Converted(NamedTuple):
         reports: Of all cases that are in the data set now.
         problems: Of those that are not.
         n_done: How many an earlier run had converted.
+        vanished: Cases that an earlier run had converted and that are no longer in the source; they stay.
     """
 
     reports: list[CaseReport]
     problems: list[Problem]
     n_done: int
+    vanished: list[str]
 
 
 def target_folder(roots: Sequence[Path], dataset_id: int, name: str) -> Path:
@@ -129,7 +131,9 @@ def convert(found: Found, layout: Layout, work: Work, sources: dict[str, Path], 
                 record.add(case, report)
         reports = [_report_of(name, entry) for name, entry in sorted(record.cases.items())]
         _finish(record, work, layout, reports, problems)
-    return Converted(reports, sorted(problems), len(done))
+    in_source = {case.name for case in found.cases}
+    vanished = [report.case for report in reports if report.case not in in_source]
+    return Converted(reports, sorted(problems), len(done), vanished)
 
 
 def _is_done(record: Record, case: SourceCase) -> bool:

@@ -39,7 +39,14 @@ class Inspection(NamedTuple):
     findings: list[Finding]
 
 
-def inspect_cohort(cohort: RawCohort, cache: Path, *, processes: int = 1, progress: bool = True) -> Inspection:
+def inspect_cohort(
+    cohort: RawCohort,
+    cache: Path,
+    *,
+    processes: int = 1,
+    progress: bool = True,
+    other_split: Sequence[CaseRecord] = (),
+) -> Inspection:
     """Look at all cases.
 
     Args:
@@ -47,10 +54,22 @@ def inspect_cohort(cohort: RawCohort, cache: Path, *, processes: int = 1, progre
         cache: File that keeps what is known of each case, until one of its files has another size or date.
         processes: Cases at a time; 1 starts no process.
         progress: Show a bar.
+        other_split: Cases that must not be among those of the cohort.
 
     Raises:
         UserError: A process was killed.
     """
+    known = read_cases(cohort, cache, processes=processes, progress=progress)
+    frequent = Counter(record.pattern for record in known)
+    records = sorted(known, key=lambda r: (-frequent[r.pattern], tuple(not flag for flag in r.pattern), r.case))
+    findings = [finding for record in known for finding in record.findings]
+    findings += find_duplicates(known, cohort.names, other_split)
+    findings += find_swaps(known, cohort.names) + find_outliers(known)
+    return Inspection(cohort.names, list(cohort.regions), records, sorted(findings, key=lambda f: (f.kind, f.case)))
+
+
+def read_cases(cohort: RawCohort, cache: Path, *, processes: int = 1, progress: bool = True) -> list[CaseRecord]:
+    """Look at each case on its own, with the arguments and errors of :func:`inspect_cohort`; sorted by name."""
     keys = {case: _key(files, cohort) for case, files in cohort.cases.items()}
     known = _read_cache(cache, keys)
     jobs = [
@@ -61,14 +80,7 @@ def inspect_cohort(cohort: RawCohort, cache: Path, *, processes: int = 1, progre
             known[record.case] = record
             file.write(f"\n{keys[record.case]} {record.to_json()}")  # ahead: a torn line spoils no other
             file.flush()
-    frequent = Counter(record.pattern for record in known.values())
-    records = sorted(
-        known.values(), key=lambda r: (-frequent[r.pattern], tuple(not flag for flag in r.pattern), r.case)
-    )
-    by_case = sorted(known.values(), key=lambda record: record.case)
-    findings = [finding for record in by_case for finding in record.findings]
-    findings += find_duplicates(by_case, cohort.names) + find_swaps(by_case, cohort.names) + find_outliers(by_case)
-    return Inspection(cohort.names, list(cohort.regions), records, sorted(findings, key=lambda f: (f.kind, f.case)))
+    return sorted(known.values(), key=lambda record: record.case)
 
 
 def _key(files: CaseFiles, cohort: RawCohort) -> str:

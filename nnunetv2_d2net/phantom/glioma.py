@@ -148,7 +148,8 @@ def grow_tumor(glioma: Glioma, anatomy: Anatomy, grid: Grid, distance: NDArray[n
     uptake = sigmoid((gaps - glioma.gaps) / 0.25) if glioma.rim else np.zeros_like(core)
 
     coarse = np.minimum(distance, 200)
-    far = zoom(coarse, np.array(grid.shape) / distance.shape, order=1, grid_mode=True, mode="nearest")
+    magnification = np.array(grid.shape) / distance.shape
+    far = np.asarray(zoom(coarse, magnification, order=1, grid_mode=True, mode="nearest"))
     reach = glioma.reach * np.exp(0.3 * front)
     gray, _, csf = anatomy.tissues
     level = reach - far - 3 * gray - 15 * csf

@@ -22,11 +22,8 @@ class D2NetTrainerDemo(nnUNetTrainerNoDA, D2NetTrainer):
     """D2NetTrainer for few short epochs: it shows the path, not what D2-Net can do.
 
     So short a training neither overfits nor has processor time to spare, so nothing is augmented. In so few steps AdamW
-    learns more than nnU-Net's SGD, more of them should show incomplete input, and it helps to tell the encoder what is
-    missing.
+    learns more than nnU-Net's SGD, and it helps to tell the encoder what is missing.
     """
-
-    p_complete: ClassVar[float] = 1 / 2
 
     n_epochs: ClassVar[int | None] = 8
     n_iterations: ClassVar[int] = 160

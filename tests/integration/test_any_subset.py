@@ -4,6 +4,8 @@ import json
 import os
 import re
 import shutil
+import subprocess
+import sys
 import zipfile
 from pathlib import Path
 
@@ -102,6 +104,17 @@ def test_complete_and_incomplete_cases_mix(regions_model, tmp_path):
     assert np.array_equal(*(probabilities(tmp_path / f, "case_Ts0") for f in ("ours", "complete")))
     assert not np.array_equal(*(probabilities(tmp_path / f, "case_Ts1") for f in ("ours", "complete")))
     assert note(tmp_path / "ours", "case_Ts0")["absent modalities"] == []
+
+
+def test_absent_files_reach_the_processes_of_nnunets_command(regions_model, tmp_path):
+    images = images_without(regions_model, tmp_path / "images", {"case_Ts0": 3, "case_Ts1": 1})
+    words = [*regions_model.predict_words(images, tmp_path / "nnunet"), "-npp", "2", "-nps", "2"]
+    command = [str(Path(sys.executable).with_name("nnUNetv2_predict")), *words]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert predict(regions_model, images, tmp_path / "ours") == 0
+    for case in ("case_Ts0", "case_Ts1"):
+        assert alike(*(probabilities(tmp_path / folder, case) for folder in ("nnunet", "ours")))
 
 
 @pytest.mark.parametrize("channel", [0, 3])

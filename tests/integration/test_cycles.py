@@ -206,7 +206,7 @@ def test_the_anisotropic_case_is_one(anisotropic_model):
         assert ignore in np.unique(sitk.GetArrayFromImage(sitk.ReadImage(str(path)))), path.name
 
 
-def test_a_shell_and_nnunets_worker_processes_predict_the_same(regions_model, tmp_path):
+def test_a_shell_predicts_the_same_with_threads_beside_the_network(regions_model, tmp_path):
     images = regions_model.raw / "imagesTs"
     assert d2net("predict", *regions_model.predict_words(images, tmp_path / "here"), "--drop", "T2") == 0
     words = [*regions_model.predict_words(images, tmp_path / "there"), "-npp", "1", "-nps", "1", "--drop", "T2"]

@@ -1,6 +1,7 @@
 import csv
 import json
 import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -38,6 +39,7 @@ def test_tables_and_pictures(raw, tmp_path, capsys):
     out = tmp_path / "d2net_inspect_Dataset803"
     assert {path.name for path in out.iterdir()} == {
         "cache.jsonl",
+        "cache_imagesTs.jsonl",
         "cases.csv",
         "cohort.png",
         "intensities.png",
@@ -120,3 +122,23 @@ def test_no_data_set(raw, tmp_path, capsys):
     assert inspect() == 1
     assert "dataset.json cannot be read" in capsys.readouterr().err
     assert not list(tmp_path.glob("d2net_inspect*"))
+
+
+@pytest.mark.parametrize(("split", "other"), [("Tr", "Ts"), ("Ts", "Tr")])
+def test_a_case_in_both_splits_is_told(raw, tmp_path, capsys, split, other):
+    shutil.copy(raw / "imagesTr" / "case_Tr1_0001.nii.gz", raw / "imagesTs" / "case_Ts0_0001.nii.gz")
+    assert inspect("--split", split, "-o", "look") == 0
+    with Path("look/suspicions.csv").open() as file:
+        (row,) = csv.DictReader(file)
+    cases = {"Tr": "case_Tr1", "Ts": "case_Ts0"}
+    assert (row["case"], row["kind"]) == (cases[split], "duplicate")
+    told = f"ADC of {cases[split]} and ADC of {cases[other]} in the other split are voxel by voxel alike"
+    assert row["reason"] == told
+    assert f"duplicate: 1, such as {cases[split]}: {told}" in capsys.readouterr().out
+
+
+def test_a_damaged_test_image_does_not_keep_from_looking_at_training_cases(raw, capsys):
+    for path in (raw / "imagesTs").iterdir():
+        path.write_bytes(b"no image")
+    assert inspect() == 0
+    assert "5 cases, of which 0 look suspicious" in capsys.readouterr().out
