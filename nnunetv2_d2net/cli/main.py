@@ -26,6 +26,7 @@ COMMANDS = {
     "evaluate": "score predictions: Dice, HD95, ASSD and surface Dice by subset and region",
     "benchmark": "train several trainers alike, predict every subset, and compare",
     "report": "make one HTML page of a benchmark, with cases to look at",
+    "repeats": "compare benchmarks that were trained anew: what is more than chance",
     "trainers": "print the folder for nnUNet_extTrainer",
     "register": "let nnUNetv2_* commands find our trainers and planners with no variable set",
     "unregister": "take 'd2net register' back",

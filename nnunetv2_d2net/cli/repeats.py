@@ -1,0 +1,45 @@
+"""``d2net repeats``."""
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from nnunetv2_d2net.cli.words import refuse_extra
+from nnunetv2_d2net.errors import UserError
+
+HELP = (
+    "Compare benchmarks whose arms were trained anew, each with an nnUNet_results of its own: how far trainings of one "
+    "arm differ by chance, and which differences between arms are larger than that."
+)
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the arguments."""
+    parser.add_argument("folders", type=Path, nargs="+", metavar="OUT", help="what d2net benchmark has written")
+    parser.add_argument("--against", metavar="ARM", help="the arm that all others are compared with (D2NetTrainer)")
+    parser.add_argument("-o", dest="page", type=Path, metavar="FILE", help="write the tables there, too, as Markdown")
+
+
+def run(args: argparse.Namespace, extra: Sequence[str]) -> int:
+    """Print the tables.
+
+    Raises:
+        UserError: A folder is no finished benchmark, they are no repetitions of each other, an argument is unknown, or
+            the file cannot be written.
+    """
+    refuse_extra(extra)
+
+    from nnunetv2_d2net.report.benchmark_folder import read_benchmark
+    from nnunetv2_d2net.report.page import write_whole
+    from nnunetv2_d2net.report.repeats import check_repeats, repeats_page
+
+    runs = [read_benchmark(folder) for folder in args.folders]
+    check_repeats(runs)
+    page = repeats_page(runs, args.against or runs[0].focus)
+    if args.page:
+        if not args.page.parent.is_dir():
+            raise UserError(f"{args.page.parent} is no folder: create it, or pass another -o")
+        write_whole(args.page, page)
+    sys.stdout.write(page)
+    return 0
