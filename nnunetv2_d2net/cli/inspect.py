@@ -99,7 +99,9 @@ def _read_other_split(
     split = "Ts" if args.split == "Tr" else "Tr"
     try:
         cohort = open_cohort(dataset, content, split)
-    except UserError:  # no such images, or none that can be read: the split's own inspection tells
+    except UserError as error:
+        if (dataset / f"images{split}").is_dir():
+            sys.stderr.write(f"d2net: images{split} is not searched for duplicates: {error}\n")
         return []
     return read_cases(cohort, out / f"cache_images{split}.jsonl", processes=args.processes)
 

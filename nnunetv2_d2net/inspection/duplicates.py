@@ -53,7 +53,7 @@ def _findings(group: Sequence[_Item]) -> Iterator[Finding]:
         if case is None:
             continue
         own = next(item for item in group if item.case == case)
-        others = [item for item in group if item is not own]
+        others = sorted((item for item in group if item is not own), key=lambda item: item.case is not None)
         files = ", ".join([own.file, *(item.file for item in others[:_MAX_TOLD])])
         alike = " and ".join([own.what, *(item.what for item in others[:_MAX_TOLD])])
         more = f" (and {len(others) - _MAX_TOLD} more)" if len(others) > _MAX_TOLD else ""

@@ -232,7 +232,7 @@ class D2NetPredictor(nnUNetPredictor):
                     writer.submit(lambda: None)
                     continue
                 available = torch.tensor([item["data_properties"][AVAILABLE]])
-                logits = self.predict_logits_of_subsets(_loaded(item["data"]), available)[0]
+                logits = self._predict_logits(_loaded(item["data"]), available)[0]
                 output, properties = item["ofile"], item["data_properties"]
                 outputs += [output] if output else []
                 writer.submit(functools.partial(self._finish, logits, properties, output, save_probabilities))
@@ -241,6 +241,14 @@ class D2NetPredictor(nnUNetPredictor):
         compute_gaussian.cache_clear()
         empty_cache(self.device)
         return writer.results
+
+    def _predict_logits(self, data: Tensor, available: Tensor) -> Tensor:
+        try:
+            return self.predict_logits_of_subsets(data, available)
+        except torch.OutOfMemoryError as error:
+            raise UserError(
+                "the GPU's memory is too small: free some, or pass --not_on_device, and --continue_prediction"
+            ) from error
 
     def predict_single_npy_array(
         self,

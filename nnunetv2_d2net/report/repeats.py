@@ -1,5 +1,6 @@
 """The same arms trained several times: how far trainings differ by chance, and which differences are larger."""
 
+import json
 import math
 import warnings
 from collections.abc import Mapping, Sequence
@@ -66,10 +67,10 @@ def _check_trainings(arm: str, run: Benchmark, other: Benchmark) -> None:
     schedules = [next(entry for entry in b.setup["arms"] if entry["name"] == arm) for b in (run, other)]
     if schedules[0] != schedules[1]:
         raise UserError(f"{run.folder} has trained {arm} otherwise than {other.folder}: see both setup.json")
-    if run.scores[arm] == other.scores[arm]:
+    if run.scores[arm] == other.scores[arm] or _checkpoints(run, arm) & _checkpoints(other, arm):
         raise UserError(
-            f"{arm} has the very same scores in {run.folder} and {other.folder}, so it is one training: give each "
-            "benchmark an nnUNet_results of its own"
+            f"{arm} is one and the same training in {run.folder} and {other.folder}: give each benchmark an "
+            "nnUNet_results of its own"
         )
 
 
@@ -102,7 +103,7 @@ def differences(values: Mapping[str, Sequence[float]], control: str) -> list[Dif
     rivals = [arm for arm in values if arm != control]
     means = [fmean(values[arm]) - fmean(values[control]) for arm in rivals]
     unknown = [Difference(arm, mean, math.nan, math.nan, math.nan) for arm, mean in zip(rivals, means, strict=True)]
-    if not any(len(found) > 1 and np.ptp(found) > 0 for found in values.values()):
+    if not rivals or not any(len(found) > 1 and np.ptp(found) > 0 for found in values.values()):
         return unknown
     # newer SciPy calls it rng, and still takes the name that older ones know
     generator: dict[str, Any] = {"random_state": np.random.default_rng(0)}
@@ -131,9 +132,13 @@ def repeats_page(runs: Sequence[Benchmark], control: str) -> str:
     ]
     for title, complete in (("With all modalities", True), ("Mean of the subsets", False)):
         found = dice_of_trainings(runs, complete=complete)
+        if not found:  # no case has all modalities
+            continue
+        parts += [f"## {title}", _means(found)]
         overall = runs[0].overall_region
         compared = differences({arm: regions[overall] for arm, regions in found.items()}, control)
-        parts += [f"## {title}", _means(found), f"Against {control}, {overall}:", _compared(compared)]
+        if compared:
+            parts += [f"Against {control}, {overall}:", _compared(compared)]
     parts.append(
         "95 % intervals and p of Dunnett's test: simultaneous for all rows, with one spread of trainings for all arms. "
         f"A difference up to {TIE} is a tie. Cases are not resampled: other cases may give another order."
@@ -171,6 +176,12 @@ def _word(part: Difference) -> str:
     if not part.p < 0.05:  # NaN included
         return "may be chance"
     return "better" if part.difference > 0 else "worse"
+
+
+def _checkpoints(run: Benchmark, arm: str) -> set[str]:
+    """Digests of the checkpoints that predicted, as the benchmark has noted them."""
+    notes = [json.loads(path.read_text(encoding="utf-8")) for path in (run.folder / arm).glob("predicted_*.json")]
+    return {digest for note in notes for digest in note.get("checkpoints", {}).values()}
 
 
 def _cases(run: Benchmark) -> set[str]:

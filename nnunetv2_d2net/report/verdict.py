@@ -151,7 +151,7 @@ def _notes(benchmark: Benchmark, contests: list[Contest]) -> list[str]:
         notes.append(f"With {fewest} cases no difference can reach p < {LEVEL}, whatever it is.")
     if contests:
         notes.append(
-            "p tells whether other cases would give the same order. Training anew may change it, too, and that is not in "
-            "p: d2net repeats compares benchmarks that were trained anew."
+            "p tells whether other cases would give the same order. Training anew may change it, too, and that is not "
+            "in p: d2net repeats compares benchmarks that were trained anew."
         )
     return notes

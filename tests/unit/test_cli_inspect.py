@@ -137,6 +137,18 @@ def test_a_case_in_both_splits_is_told(raw, tmp_path, capsys, split, other):
     assert f"duplicate: 1, such as {cases[split]}: {told}" in capsys.readouterr().out
 
 
+def test_test_images_that_cannot_be_compared_are_told(raw, capsys):
+    for path in (raw / "imagesTs").iterdir():
+        path.rename(path.with_name(f"unnumbered_{path.name.replace('_00', '-')}"))
+    assert inspect() == 0
+    told = capsys.readouterr()
+    assert "5 cases, of which 0 look suspicious" in told.out
+    assert told.err.count("imagesTs is not searched for duplicates: ") == 1
+    shutil.rmtree(raw / "imagesTs")
+    assert inspect() == 0
+    assert "not searched" not in capsys.readouterr().err
+
+
 def test_a_damaged_test_image_does_not_keep_from_looking_at_training_cases(raw, capsys):
     for path in (raw / "imagesTs").iterdir():
         path.write_bytes(b"no image")

@@ -1,12 +1,14 @@
 """Every kind of damage is told with case, file and reason; a clean cohort raises no suspicion."""
 
 import shutil
+from dataclasses import replace
 from itertools import combinations
 
 import numpy as np
 import pytest
 import SimpleITK as sitk
 
+from nnunetv2_d2net.inspection.duplicates import find_duplicates
 from nnunetv2_d2net.inspection.record import ABSENT, CONSTANT, NOT_FINITE, UNREADABLE
 
 
@@ -161,6 +163,17 @@ def test_duplicates_of_cases_and_of_modalities(dataset, tmp_path):
     assert findings[0].reason == "T1 of case_01 and T1 of case_07 are voxel by voxel alike"
     assert findings[1].reason == "FLAIR of case_03 and T2 of case_03 are voxel by voxel alike"
     assert str(dataset.label(8)) in findings[4].file
+
+
+def test_a_copy_in_the_other_split_is_named_first(dataset, tmp_path):
+    for case in range(2, 7):
+        shutil.copy(dataset.image(1, "T1"), dataset.image(case, "T1"))
+    records = dataset.inspect(tmp_path / "out").records
+    elsewhere = replace(next(r for r in records if r.case == "case_01"), case="leaked")
+    found = find_duplicates(sorted(records, key=lambda r: r.case), ("FLAIR", "T1", "T2"), [elsewhere])
+    assert {finding.case for finding in found} == {f"case_{case:02d}" for case in range(1, 7)}
+    copies = [finding for finding in found if finding.case != "case_01"]
+    assert all("and T1 of leaked in the other split and " in finding.reason for finding in copies)
 
 
 @pytest.mark.parametrize("pair", list(combinations(("FLAIR", "T1", "T2"), 2)))

@@ -479,6 +479,23 @@ def test_a_full_disk_spoils_one_case_only(predictor, tmp_path, monkeypatch, caps
     assert outputs(out) == finished
 
 
+@pytest.mark.parametrize("threads", [0, 1])
+def test_too_little_memory_on_the_gpu_is_one_line(predictor, tmp_path, monkeypatch, threads):
+    def out_of_memory(*_):
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setattr(predictor, "predict_logits_of_subsets", out_of_memory)
+    source = write_cases(tmp_path / "in", {"a": [0, 1, 2], "b": [0]}, (1, 1, 1))
+    with pytest.raises(UserError, match="too small: free some, or pass --not_on_device, and --continue_prediction"):
+        predictor.predict_from_files(
+            source,
+            str(tmp_path / "out"),
+            num_processes_preprocessing=threads,
+            num_processes_segmentation_export=threads,
+        )
+    assert not list((tmp_path / "out").glob("*.nii.gz"))
+
+
 def test_an_interrupted_run_leaves_nothing_half_written(predictor, tmp_path, monkeypatch):
     source, out, real = write_cases(tmp_path / "in", MIXED), tmp_path / "out", writing.export_prediction_from_logits
 

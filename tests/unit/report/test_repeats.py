@@ -1,3 +1,4 @@
+import json
 import math
 
 import numpy as np
@@ -70,13 +71,34 @@ def test_the_page_names_ties_and_what_is_more_than_chance(runs):
         (made_up({OURS: [0.5, 0.6]}, dataset="Dataset002_Other"), "has other dataset"),
         (made_up({OURS: [0.5, 0.6, 0.7]}), "scored on other cases"),
         (made_up({OURS: [0.5, 0.6]}, arms=[{"name": OURS, "epochs": 7}]), "has trained D2NetTrainer otherwise"),
-        (made_up({OURS: [0.4, 0.6]}), "the very same scores"),
+        (made_up({OURS: [0.4, 0.6]}), "one and the same training"),
     ],
 )
 def test_what_is_no_repetition_is_refused(other, message):
     with pytest.raises(UserError, match=message) as error:
         check_repeats([made_up({OURS: [0.4, 0.6]}), other])
     assert "\n" not in str(error.value)
+
+
+def test_one_checkpoint_predicted_twice_is_refused_though_a_voxel_differs(tmp_path):
+    runs = [made_up({OURS: [0.4, dice]})._replace(folder=tmp_path / str(dice)) for dice in (0.6, 0.60001, 0.7)]
+    for run, digest in zip(runs, ("abc", "abc", "def"), strict=True):
+        note = run.folder / OURS / "predicted_fold_all.json"
+        note.parent.mkdir(parents=True)
+        note.write_text(json.dumps({"checkpoints": {"fold_all/checkpoint_final.pth": digest}}))
+    check_repeats([runs[0], runs[2]])
+    with pytest.raises(UserError, match="one and the same training"):
+        check_repeats(runs)
+
+
+def test_one_arm_and_no_complete_case():
+    runs = [made_up({OURS: [dice, 0.6]}) for dice in (0.4, 0.5)]
+    page = repeats_page(runs, OURS)
+    assert "0.525 ± 0.035" in page
+    assert "Against" not in page
+    for run in runs:
+        del run.summaries["dice"][OURS]["tumor"]["A+B"]
+    assert "With all modalities" not in repeats_page(runs, OURS)
 
 
 def test_an_unknown_control_is_refused(runs):
@@ -89,7 +111,7 @@ def test_the_command_reads_benchmarks(tmp_path, capsys):
     two = write_benchmark(tmp_path / "two", Synthetic(arms=(DROPOUT, "nnUNetTrainer", OURS)))
     page = tmp_path / "repeats.md"
     assert main(["repeats", str(one), str(two), "-o", str(page)]) == 1
-    assert "D2NetTrainer has the very same scores" in capsys.readouterr().err
+    assert "D2NetTrainer is one and the same training" in capsys.readouterr().err
     metrics = two / OURS / "metrics.csv"
     metrics.write_text(metrics.read_text().replace("1.000000", "0.900000").replace(",1.0,", ",0.9,"))
     assert main(["repeats", str(one), str(two), "--against", DROPOUT, "-o", str(page)]) == 0
