@@ -150,6 +150,10 @@ def _locked(path: Path) -> Iterator[None]:
 
 
 def _end_with(parent: int) -> None:
+    """Listen to the benchmark alone: end when it says so, or when it is gone."""
+    # in the background of a shell it ignores Ctrl-C, which its jobs would inherit
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+
     def watch() -> None:
         while os.getppid() == parent:
             time.sleep(0.5)

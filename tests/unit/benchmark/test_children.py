@@ -31,6 +31,14 @@ def scripts(monkeypatch):
     return known
 
 
+@pytest.fixture
+def interruptible():
+    """Whatever started the tests may ignore SIGINT, as a shell does for what it runs in the background."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
 def is_alive(pid):
     try:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
@@ -61,6 +69,7 @@ def test_a_failure_leaves_the_others_alone_and_says_why(setup, scripts, capsys):
     assert f"log: {setup.out / 'A' / 'training_fold_0.txt'}" in said
 
 
+@pytest.mark.usefixtures("interruptible")
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_stop_ends_jobs_and_what_they_started(setup, scripts, monkeypatch, number):
     scripts["A/0"] = FAMILY
