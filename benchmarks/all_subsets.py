@@ -19,10 +19,10 @@ from pathlib import Path
 
 import torch
 
-from nnunetv2_d2net.modalities import modality_subsets
-from nnunetv2_d2net.prediction.all_subsets import AllSubsetsPredictor
-from nnunetv2_d2net.preprocessing.case_files import find_cases
-from nnunetv2_d2net.registration import announce_trainers
+from nnunetv2_d2net.base.case_files import find_cases
+from nnunetv2_d2net.method.modalities import modality_subsets
+from nnunetv2_d2net.plugin.prediction.all_subsets import AllSubsetsPredictor
+from nnunetv2_d2net.plugin.registration import announce_trainers
 
 
 def main() -> None:

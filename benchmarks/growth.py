@@ -16,7 +16,7 @@ from typing import Any
 from measuring import interleave, make_parser, parse, peak_bytes, report
 from synthetic import PHANTOM, TOY, Setting, do_step, make_batch, make_trainer, nnunet_folders, state_bytes
 
-from nnunetv2_d2net.training.trainer import D2NetTrainer
+from nnunetv2_d2net.plugin.training.trainer import D2NetTrainer
 
 GPU = Setting((64, 64, 64), 32, max_poolings=4)
 AXES: Mapping[str, Sequence[int]] = {"M": (2, 4, 8), "C": (2, 4, 12), "G": (32, 128)}

@@ -13,7 +13,7 @@ from measuring import interleave, make_parser, parse, ratio, report
 from synthetic import Setting, make_unet
 from torch import Tensor, nn
 
-from nnunetv2_d2net.network.d2net import D2Net
+from nnunetv2_d2net.method.network.d2net import D2Net
 
 SETTINGS = (Setting((128, 128, 128), n_cases=1), Setting((512, 512), n_cases=1))
 TOY_SETTINGS = (Setting((16, 16, 16), 4, n_cases=1), Setting((32, 32), 4, n_cases=1))

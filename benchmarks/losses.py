@@ -18,15 +18,15 @@ from measuring import interleave, make_parser, parse, report
 from synthetic import TOY, Setting, do_step, make_batch, make_trainer, nnunet_folders
 from torch import Tensor
 
-from nnunetv2_d2net.losses.adt_kd import adt_kd_losses
-from nnunetv2_d2net.losses.sfmc import (
+from nnunetv2_d2net.method.losses.adt_kd import adt_kd_losses
+from nnunetv2_d2net.method.losses.sfmc import (
     NEGATIVE_RADIUS,
     POSITIVE_DISTANCE,
     frequency_contrastive_loss,
     spatial_contrastive_loss,
 )
-from nnunetv2_d2net.network.decoder import decode_with_features
-from nnunetv2_d2net.training.trainer import D2NetTrainer
+from nnunetv2_d2net.method.network.decoder import decode_with_features
+from nnunetv2_d2net.plugin.training.trainer import D2NetTrainer
 
 N_CODES, TEMPERATURE = 8, 0.07
 DEEP = (

@@ -8,7 +8,7 @@ from measuring import make_parser, parse, report
 from synthetic import PHANTOM, TOY, Setting, make_unet
 from torch.utils.flop_counter import FlopCounterMode
 
-from nnunetv2_d2net.network.d2net import D2Net
+from nnunetv2_d2net.method.network.d2net import D2Net
 
 SETTINGS = (Setting((128, 128, 128), n_cases=1), Setting((512, 512), n_cases=1), PHANTOM._replace(n_cases=1))
 PARTS = {

@@ -19,9 +19,9 @@ from nnunetv2.utilities.get_network_from_plans import get_network_from_plans
 from synthetic import NAME, Setting, do_step, make_batch, make_trainer, nnunet_folders, state_bytes
 from torch import Tensor, nn
 
-from nnunetv2_d2net.network.d2net import D2Net
-from nnunetv2_d2net.planning.planner import D2NetPlanner
-from nnunetv2_d2net.training.trainer import D2NetTrainer
+from nnunetv2_d2net.method.network.d2net import D2Net
+from nnunetv2_d2net.plugin.planning.planner import D2NetPlanner
+from nnunetv2_d2net.plugin.training.trainer import D2NetTrainer
 
 TARGETS_GB, TOY_TARGETS_GB = (8.0, 16.0, 24.0), (1.0,)
 CONFIGURATIONS = ("3d_fullres", "2d")

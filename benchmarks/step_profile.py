@@ -17,9 +17,9 @@ from measuring import make_parser, parse, report
 from synthetic import PHANTOM, TOY, Setting, do_step, make_batch, make_trainer, nnunet_folders
 from torch.profiler import ProfilerActivity, profile, record_function
 
-from nnunetv2_d2net.losses import d2net_loss
-from nnunetv2_d2net.network import d2net
-from nnunetv2_d2net.training.trainer import D2NetTrainer
+from nnunetv2_d2net.method.losses import d2net_loss
+from nnunetv2_d2net.method.network import d2net
+from nnunetv2_d2net.plugin.training.trainer import D2NetTrainer
 
 MARK = "part: "
 MODULES = (

@@ -14,9 +14,9 @@ from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 from nnunetv2.utilities.get_network_from_plans import get_network_from_plans
 from torch import Tensor, nn
 
-from nnunetv2_d2net.network.d2net import D2NetOptions
-from nnunetv2_d2net.training.trainer import D2NetTrainer
-from nnunetv2_d2net.training.variants import nnUNetTrainerModalityDropout
+from nnunetv2_d2net.method.network.d2net import D2NetOptions
+from nnunetv2_d2net.plugin.training.trainer import D2NetTrainer
+from nnunetv2_d2net.plugin.training.variants import nnUNetTrainerModalityDropout
 
 NAME, PLANS = "Dataset001_Synthetic", "SyntheticPlans"
 

@@ -23,8 +23,8 @@ from nnunetv2.run.run_training import get_trainer_from_args
 from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 from synthetic import ARMS, PHANTOM, TOY, Setting, do_step, make_batch, make_trainer, nnunet_folders
 
-from nnunetv2_d2net.network.d2net import count_parameters
-from nnunetv2_d2net.registration import announce_trainers
+from nnunetv2_d2net.method.network.d2net import count_parameters
+from nnunetv2_d2net.plugin.registration import announce_trainers
 
 REAL_ARMS = ("nnUNetTrainer", "nnUNetTrainerModalityDropout", "D2NetTrainer")
 SETTINGS = (PHANTOM, Setting((64, 64, 64)), Setting((128, 128), n_cases=12))

@@ -10,6 +10,6 @@ from pathlib import Path
 if find_spec("nnunetv2_d2net") is None:  # a checkout that is not installed
     sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from nnunetv2_d2net.planning import planner
+from nnunetv2_d2net.plugin.planning import planner
 
 globals().update({name: getattr(planner, name) for name in planner.__all__})

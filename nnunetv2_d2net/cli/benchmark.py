@@ -4,10 +4,10 @@ import argparse
 import sys
 from pathlib import Path
 
+from nnunetv2_d2net.base.errors import UserError
 from nnunetv2_d2net.cli import checks
 from nnunetv2_d2net.cli.nnunet import device_words
 from nnunetv2_d2net.cli.words import refuse_extra
-from nnunetv2_d2net.errors import UserError
 
 HELP = (
     "Train several trainers on the same plans, predict every subset of the modalities, and compare. What is there is "
@@ -57,9 +57,9 @@ def run(args: argparse.Namespace, extra: list[str]) -> int:
     folds = _folds(args.folds, cases)
     preprocessed, results = (checks.folder_of(f"nnUNet_{kind}").resolve() for kind in ("preprocessed", "results"))
 
-    from nnunetv2_d2net.benchmark.arms import check_arms
-    from nnunetv2_d2net.benchmark.setup import Setup
-    from nnunetv2_d2net.registration import announce_trainers
+    from nnunetv2_d2net.plugin.registration import announce_trainers
+    from nnunetv2_d2net.study.benchmark.arms import check_arms
+    from nnunetv2_d2net.study.benchmark.setup import Setup
 
     announce_trainers()
     check_arms(args.arms)
@@ -89,8 +89,8 @@ def run(args: argparse.Namespace, extra: list[str]) -> int:
 
 
 def _run(args: argparse.Namespace, setup: "Setup") -> int:  # noqa: F821  # pyright: ignore[reportUndefinedVariable]
-    from nnunetv2_d2net.benchmark import jobs, work
-    from nnunetv2_d2net.benchmark.run import run_benchmark
+    from nnunetv2_d2net.study.benchmark import jobs, work
+    from nnunetv2_d2net.study.benchmark.run import run_benchmark
 
     if args.print_jobs:
         sys.stdout.write(jobs.job_list(setup))

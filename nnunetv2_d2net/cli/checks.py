@@ -5,8 +5,8 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
-from nnunetv2_d2net.errors import UserError
-from nnunetv2_d2net.modality_names import modality_names
+from nnunetv2_d2net.base.errors import UserError
+from nnunetv2_d2net.base.modality_names import modality_names
 
 _NETWORKS = "dynamic_network_architectures."
 

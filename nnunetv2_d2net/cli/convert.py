@@ -7,12 +7,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from nnunetv2_d2net.base.errors import UserError
 from nnunetv2_d2net.cli import checks
 from nnunetv2_d2net.cli.words import add_processes, refuse_extra
-from nnunetv2_d2net.errors import UserError
 
 if TYPE_CHECKING:
-    from nnunetv2_d2net.conversion.cases import Problem
+    from nnunetv2_d2net.data.convert.cases import Problem
 
 HELP = (
     "Convert a folder of cases, BraTS, Task01 of the Decathlon or your own, into a raw data set of nnU-Net. Cases may "
@@ -58,7 +58,7 @@ def run(args: argparse.Namespace, extra: Sequence[str]) -> int:
     if not args.check and (args.dataset_id is None or args.name is None):
         raise UserError("missing -d or --name: d2net convert SOURCE -d ID --name NAME, or --check")
 
-    from nnunetv2_d2net.conversion.recognize import find_cases, layout_of
+    from nnunetv2_d2net.data.convert.recognize import find_cases, layout_of
 
     if not args.check:
         checks.folder_of("nnUNet_raw")
@@ -71,8 +71,8 @@ def run(args: argparse.Namespace, extra: Sequence[str]) -> int:
 
 
 def _check(args: argparse.Namespace, layout, found) -> int:  # noqa: ANN001 - importing the types would import numpy
-    from nnunetv2_d2net.conversion.convert import Work, check, space_for
-    from nnunetv2_d2net.conversion.summary import describe_cases, describe_found, notes_of
+    from nnunetv2_d2net.data.convert.convert import Work, check, space_for
+    from nnunetv2_d2net.data.convert.summary import describe_cases, describe_found, notes_of
 
     reports = check(found, Work(layout.scheme, layout.modalities, resample=args.resample), args.processes)
     problems = sorted([*found.problems, *(report.problem for report in reports if report.problem)])
@@ -89,8 +89,8 @@ def _check(args: argparse.Namespace, layout, found) -> int:  # noqa: ANN001 - im
 
 
 def _convert(args: argparse.Namespace, layout, found) -> int:  # noqa: ANN001
-    from nnunetv2_d2net.conversion.convert import Work, convert, target_folder
-    from nnunetv2_d2net.conversion.summary import describe_found, notes_of
+    from nnunetv2_d2net.data.convert.convert import Work, convert, target_folder
+    from nnunetv2_d2net.data.convert.summary import describe_found, notes_of
 
     names = ("nnUNet_raw", "nnUNet_preprocessed", "nnUNet_results")
     roots = [Path(os.environ[name]) for name in names if os.environ.get(name)]
@@ -119,14 +119,14 @@ def _convert(args: argparse.Namespace, layout, found) -> int:  # noqa: ANN001
 
 
 def _print_notes(notes: Sequence[str]) -> None:
-    from nnunetv2_d2net.conversion.summary import shortened
+    from nnunetv2_d2net.data.convert.summary import shortened
 
     sys.stdout.writelines(f"note: {note}\n" for note in shortened(notes))
 
 
 def _refuse(problems: "Sequence[Problem]", what: str, remedy: str) -> None:
     """Name every problem on stderr, then count them."""
-    from nnunetv2_d2net.conversion.summary import count_problems
+    from nnunetv2_d2net.data.convert.summary import count_problems
 
     if not problems:
         return

@@ -5,9 +5,9 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from nnunetv2_d2net.base.errors import UserError
 from nnunetv2_d2net.cli import checks
 from nnunetv2_d2net.cli.words import add_processes, refuse_extra
-from nnunetv2_d2net.errors import UserError
 
 HELP = (
     "Give predictions the label values of the source that d2net convert has read, such as 4 for enhancing tumor in "
@@ -44,8 +44,8 @@ def run(args: argparse.Namespace, extra: Sequence[str]) -> int:
         folder = checks.dataset_folder(args.dataset, "nnUNet_raw", "pass --mapping with its conversion.json")
         path = folder / "conversion.json"
 
-    from nnunetv2_d2net.conversion.back import convert_back, read_back_values
-    from nnunetv2_d2net.conversion.summary import count_problems
+    from nnunetv2_d2net.data.convert.back import convert_back, read_back_values
+    from nnunetv2_d2net.data.convert.summary import count_problems
 
     values = read_back_values(path)
     result = convert_back(args.predictions, args.output, values, args.processes)

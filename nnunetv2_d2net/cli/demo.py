@@ -15,7 +15,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace, extra: list[str]) -> int:
     """Run the demo; a second call goes on where the first one stopped."""
     from nnunetv2_d2net.cli.words import refuse_extra
-    from nnunetv2_d2net.demo import run_demo
+    from nnunetv2_d2net.study.demo import run_demo
 
     refuse_extra(extra)
     table = run_demo(args.out)

@@ -6,8 +6,8 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from nnunetv2_d2net.base.errors import UserError
 from nnunetv2_d2net.cli.words import add_processes
-from nnunetv2_d2net.errors import UserError
 
 HELP = (
     "Score segmentations against references: Dice, HD95, ASSD and surface Dice of every case, subset and region, and "
@@ -55,8 +55,8 @@ def run(args: argparse.Namespace, extra: Sequence[str]) -> int:
         return 0
     _check(args)
 
-    from nnunetv2_d2net.evaluation.evaluate import evaluate_folder
-    from nnunetv2_d2net.evaluation.tables import write_tables
+    from nnunetv2_d2net.study.scores.evaluate import evaluate_folder
+    from nnunetv2_d2net.study.scores.tables import write_tables
 
     out = args.output or args.predictions / "evaluation"
     try:
@@ -99,9 +99,9 @@ def _print_gaps(absent: dict[str, int], unpredicted: Sequence[str]) -> None:
 
 
 def _print_published() -> None:
-    from nnunetv2_d2net.evaluation.published import NOTE, published_dice, published_distances
-    from nnunetv2_d2net.evaluation.subset_table import markdown_table
-    from nnunetv2_d2net.evaluation.tables import subset_order
+    from nnunetv2_d2net.study.scores.published import NOTE, published_dice, published_distances
+    from nnunetv2_d2net.study.scores.subset_table import markdown_table
+    from nnunetv2_d2net.study.scores.tables import subset_order
 
     columns = [*subset_order(["FLAIR", "T1", "T1ce", "T2"]), "mean of 15"]
     sys.stdout.write(f"\n{NOTE}.\n\nDice\n\n{markdown_table(published_dice(columns))}")

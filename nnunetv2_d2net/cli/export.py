@@ -5,8 +5,8 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from nnunetv2_d2net.base.errors import UserError
 from nnunetv2_d2net.cli import checks
-from nnunetv2_d2net.errors import UserError
 
 HELP = (
     "Write a trained model for prediction alone, without what only training needs. nnUNetv2_predict and nnU-Net's zip "
@@ -36,7 +36,7 @@ def run(args: argparse.Namespace, extra: Sequence[str]) -> int:
     if args.model.is_dir():
         checks.known_network(args.model / "plans.json")
 
-    from nnunetv2_d2net.prediction.export import export_model
+    from nnunetv2_d2net.plugin.prediction.export import export_model
 
     for name, before, after in export_model(args.model, args.output, args.folds, args.chk):
         sys.stdout.write(f"{name}: {before / 2**20:.2f} MiB -> {after / 2**20:.2f} MiB\n")

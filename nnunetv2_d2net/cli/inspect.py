@@ -8,13 +8,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from nnunetv2_d2net.base.errors import UserError
 from nnunetv2_d2net.cli import checks
 from nnunetv2_d2net.cli.words import add_processes, refuse_extra
-from nnunetv2_d2net.errors import UserError
 
 if TYPE_CHECKING:
-    from nnunetv2_d2net.inspection.inspect_cohort import Inspection
-    from nnunetv2_d2net.inspection.record import CaseRecord
+    from nnunetv2_d2net.data.inspect.inspect_cohort import Inspection
+    from nnunetv2_d2net.data.inspect.record import CaseRecord
 
 HELP = (
     "Look at a raw data set, complete or not: which case has which modality, volumes, intensities, and cases that look "
@@ -50,12 +50,12 @@ def run(args: argparse.Namespace, extra: Sequence[str]) -> int:
     checks.channel_names(description, content)
     out = _output_folder(args, dataset)
 
-    from nnunetv2_d2net.inspection.inspect_cohort import inspect_cohort
-    from nnunetv2_d2net.inspection.matrix_picture import draw_matrix
-    from nnunetv2_d2net.inspection.range_pictures import draw_intensities, draw_volumes
-    from nnunetv2_d2net.inspection.raw_dataset import open_cohort
-    from nnunetv2_d2net.inspection.summary import write_summary
-    from nnunetv2_d2net.inspection.tables import write_tables
+    from nnunetv2_d2net.data.inspect.inspect_cohort import inspect_cohort
+    from nnunetv2_d2net.data.inspect.matrix_picture import draw_matrix
+    from nnunetv2_d2net.data.inspect.range_pictures import draw_intensities, draw_volumes
+    from nnunetv2_d2net.data.inspect.raw_dataset import open_cohort
+    from nnunetv2_d2net.data.inspect.summary import write_summary
+    from nnunetv2_d2net.data.inspect.tables import write_tables
 
     cohort = open_cohort(dataset, content, args.split)
     _make(out)
@@ -93,8 +93,8 @@ def _read_other_split(
     dataset: Path, content: dict[str, Any], args: argparse.Namespace, out: Path
 ) -> list["CaseRecord"]:
     """Look at the cases that must not be among those inspected: figures of test cases trained on are worthless."""
-    from nnunetv2_d2net.inspection.inspect_cohort import read_cases
-    from nnunetv2_d2net.inspection.raw_dataset import open_cohort
+    from nnunetv2_d2net.data.inspect.inspect_cohort import read_cases
+    from nnunetv2_d2net.data.inspect.raw_dataset import open_cohort
 
     split = "Ts" if args.split == "Tr" else "Tr"
     try:

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from importlib import import_module
 
 from nnunetv2_d2net import __version__
-from nnunetv2_d2net.errors import UserError
+from nnunetv2_d2net.base.errors import UserError
 
 COMMANDS = {
     "demo": "everything below, once, on phantom data: about 10 minutes on 2 CPU cores",

@@ -5,8 +5,8 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from types import ModuleType
 
+from nnunetv2_d2net.base.errors import UserError
 from nnunetv2_d2net.cli.words import value_of
-from nnunetv2_d2net.errors import UserError
 
 
 def call_entry_point(entry_point: Callable[[], object], command: str, words: Sequence[str]) -> int:
@@ -70,7 +70,7 @@ def check_trainer(name: str) -> None:
     """
     from nnunetv2.utilities.find_objects import recursive_find_trainer_class_by_name
 
-    from nnunetv2_d2net.training import variants
+    from nnunetv2_d2net.plugin.training import variants
 
     if name in variants.__all__:
         return

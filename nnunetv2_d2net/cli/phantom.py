@@ -6,8 +6,8 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from nnunetv2_d2net.base.errors import UserError
 from nnunetv2_d2net.cli import checks
-from nnunetv2_d2net.errors import UserError
 
 HELP = "Write a data set of simulated brain MRI with gliomas below nnUNet_raw, ready for d2net plan_and_preprocess."
 
@@ -60,8 +60,8 @@ def run(args: argparse.Namespace, extra: Sequence[str]) -> int:
         )
     raw_folder = checks.folder_of("nnUNet_raw")
 
-    from nnunetv2_d2net.phantom.contrast import format_contrast_table
-    from nnunetv2_d2net.phantom.dataset import PhantomSpec, refuse_taken_number, write_phantom
+    from nnunetv2_d2net.data.phantom.contrast import format_contrast_table
+    from nnunetv2_d2net.data.phantom.dataset import PhantomSpec, refuse_taken_number, write_phantom
 
     spec = PhantomSpec(args.dataset_id, args.train, args.test, args.size, args.seed, args.name, args.missing)
     roots = [Path(os.environ[name]) for name in ("nnUNet_preprocessed", "nnUNet_results") if os.environ.get(name)]
@@ -79,8 +79,8 @@ def _write_source(args: argparse.Namespace) -> int:
     if args.output is None or args.dataset_id is not None:
         raise UserError("--layout needs -o FOLDER and no -d: d2net convert numbers the data set")
 
-    from nnunetv2_d2net.phantom.dataset import PhantomSpec
-    from nnunetv2_d2net.phantom.source_layout import write_source
+    from nnunetv2_d2net.data.phantom.dataset import PhantomSpec
+    from nnunetv2_d2net.data.phantom.source_layout import write_source
 
     spec = PhantomSpec(1, args.train, args.test, args.size, args.seed, missing=args.missing)
     write_source(args.output, args.layout, spec, processes=args.processes, resume=args.resume)

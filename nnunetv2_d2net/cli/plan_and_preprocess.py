@@ -3,10 +3,10 @@
 import argparse
 from collections.abc import Sequence
 
+from nnunetv2_d2net.base.errors import UserError
 from nnunetv2_d2net.cli import checks
 from nnunetv2_d2net.cli.nnunet import call_entry_point, replaced
 from nnunetv2_d2net.cli.words import describe_passing, value_of, values_of
-from nnunetv2_d2net.errors import UserError
 
 HELP = (
     "Plan and preprocess for D2-Net: nnUNetv2_plan_and_preprocess with -pl D2NetPlanner unless you name another. "
@@ -39,9 +39,9 @@ def run(args: argparse.Namespace, extra: Sequence[str]) -> int:
     from nnunetv2.experiment_planning.experiment_planners import default_experiment_planner
     from nnunetv2.experiment_planning.plan_and_preprocess_entrypoints import plan_and_preprocess_entry
 
-    from nnunetv2_d2net.planning import fingerprint, integrity
-    from nnunetv2_d2net.planning import planner as ours
-    from nnunetv2_d2net.preprocessing.preprocessor import MissingModalityPlansManager
+    from nnunetv2_d2net.plugin.planning import fingerprint, integrity
+    from nnunetv2_d2net.plugin.planning import planner as ours
+    from nnunetv2_d2net.plugin.preprocessing.preprocessor import MissingModalityPlansManager
 
     name = value_of(words, "-pl")
     if name not in ours.__all__:

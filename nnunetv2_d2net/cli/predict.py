@@ -4,12 +4,12 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
+from nnunetv2_d2net.base.errors import UserError
+from nnunetv2_d2net.base.modality_names import available_from_names
 from nnunetv2_d2net.cli import checks
 from nnunetv2_d2net.cli.nnunet import call_entry_point, device_words, replaced
 from nnunetv2_d2net.cli.words import describe_passing, value_of, values_of
-from nnunetv2_d2net.errors import UserError
-from nnunetv2_d2net.modality_names import available_from_names
-from nnunetv2_d2net.registration import announce_trainers
+from nnunetv2_d2net.plugin.registration import announce_trainers
 
 HELP = (
     "Predict with all modalities or as if some did not exist: nnUNetv2_predict with -tr D2NetTrainer and "
@@ -67,9 +67,9 @@ def run(args: argparse.Namespace, extra: Sequence[str]) -> int:
 
     from nnunetv2.inference import predict_from_raw_data
 
-    from nnunetv2_d2net.prediction.all_subsets import AllSubsetsPredictor
-    from nnunetv2_d2net.prediction.predictor import D2NetPredictor
-    from nnunetv2_d2net.prediction.writing import make_output_folder
+    from nnunetv2_d2net.plugin.prediction.all_subsets import AllSubsetsPredictor
+    from nnunetv2_d2net.plugin.prediction.predictor import D2NetPredictor
+    from nnunetv2_d2net.plugin.prediction.writing import make_output_folder
 
     make_output_folder(Path(value_of(words, "-o")))
     # nnU-Net builds the predictor itself, from arguments of its own, so the flags travel with the class.
@@ -126,6 +126,6 @@ def _check_trainer_of(checkpoint: Path, wanted: str) -> None:
 
 def _trainer_of(checkpoint: Path) -> str:
     """Return the trainer that wrote a checkpoint."""
-    from nnunetv2_d2net.checkpoints import read_checkpoint
+    from nnunetv2_d2net.plugin.checkpoints import read_checkpoint
 
     return read_checkpoint(checkpoint)["trainer_name"]

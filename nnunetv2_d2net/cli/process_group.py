@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from nnunetv2_d2net.errors import UserError
+from nnunetv2_d2net.base.errors import UserError
 
 
 def is_one_of_several() -> bool:
@@ -53,7 +53,7 @@ def errors_of_processes() -> Iterator[None]:
     try:
         yield
     except ProcessRaisedException as error:  # holds the traceback as text
-        messages = re.findall(r"^nnunetv2_d2net\.errors\.UserError: (.*)$", str(error), re.MULTILINE)
+        messages = re.findall(r"^nnunetv2_d2net\.base\.errors\.UserError: (.*)$", str(error), re.MULTILINE)
         if not messages:
             raise
         raise UserError(messages[-1]) from error

@@ -5,7 +5,7 @@ import sys
 from collections.abc import Sequence
 
 from nnunetv2_d2net.cli.words import refuse_extra
-from nnunetv2_d2net.registration import nnunet_folder, register
+from nnunetv2_d2net.plugin.registration import nnunet_folder, register
 
 HELP = (
     "Write two small files into the installed nnU-Net, so that nnUNetv2_train -tr D2NetTrainer and "

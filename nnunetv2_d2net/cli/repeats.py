@@ -5,8 +5,8 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from nnunetv2_d2net.base.errors import UserError
 from nnunetv2_d2net.cli.words import refuse_extra
-from nnunetv2_d2net.errors import UserError
 
 HELP = (
     "Compare benchmarks whose arms were trained anew, each with an nnUNet_results of its own: how far trainings of one "
@@ -30,9 +30,9 @@ def run(args: argparse.Namespace, extra: Sequence[str]) -> int:
     """
     refuse_extra(extra)
 
-    from nnunetv2_d2net.report.benchmark_folder import read_benchmark
-    from nnunetv2_d2net.report.page import write_whole
-    from nnunetv2_d2net.report.repeats import check_repeats, repeats_page
+    from nnunetv2_d2net.study.report.benchmark_folder import read_benchmark
+    from nnunetv2_d2net.study.report.page import write_whole
+    from nnunetv2_d2net.study.report.repeats import check_repeats, repeats_page
 
     runs = [read_benchmark(folder) for folder in args.folders]
     check_repeats(runs)

@@ -5,8 +5,8 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from nnunetv2_d2net.base.errors import UserError
 from nnunetv2_d2net.cli.words import refuse_extra
-from nnunetv2_d2net.errors import UserError
 
 HELP = (
     "Make one HTML page of a benchmark, which opens with no network: verdict, heat maps, differences with "
@@ -45,10 +45,10 @@ def run(args: argparse.Namespace, extra: Sequence[str]) -> int:
     page = args.page or args.folder / "report.html"
     _check(args, page)
 
-    from nnunetv2_d2net.report.benchmark_folder import read_benchmark
-    from nnunetv2_d2net.report.cases import make_viewer
-    from nnunetv2_d2net.report.markdown import markdown_page
-    from nnunetv2_d2net.report.page import html_page, write_whole
+    from nnunetv2_d2net.study.report.benchmark_folder import read_benchmark
+    from nnunetv2_d2net.study.report.cases import make_viewer
+    from nnunetv2_d2net.study.report.markdown import markdown_page
+    from nnunetv2_d2net.study.report.page import html_page, write_whole
 
     benchmark = read_benchmark(args.folder)
     viewer = None if args.no_viewer else make_viewer(benchmark, args.cases)

@@ -4,12 +4,12 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
+from nnunetv2_d2net.base.errors import UserError
 from nnunetv2_d2net.cli import checks
 from nnunetv2_d2net.cli.nnunet import call_entry_point, check_trainer, device_words
 from nnunetv2_d2net.cli.process_group import errors_of_processes, is_one_of_several, process_group
 from nnunetv2_d2net.cli.words import describe_passing, positionals, value_of
-from nnunetv2_d2net.errors import UserError
-from nnunetv2_d2net.registration import announce_trainers
+from nnunetv2_d2net.plugin.registration import announce_trainers
 
 HELP = "Train D2-Net: nnUNetv2_train with -tr D2NetTrainer and -p D2NetPlans unless you name others."
 
@@ -66,7 +66,7 @@ def _check_processes(words: Sequence[str], trainer: str) -> None:
 
     from nnunetv2.utilities.find_objects import recursive_find_trainer_class_by_name
 
-    from nnunetv2_d2net.training.modality_dropping import ModalityDroppingTrainer
+    from nnunetv2_d2net.plugin.training.modality_dropping import ModalityDroppingTrainer
 
     if not issubclass(recursive_find_trainer_class_by_name(trainer), ModalityDroppingTrainer):
         raise UserError(

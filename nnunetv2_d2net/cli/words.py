@@ -7,7 +7,7 @@ import os
 from argparse import ArgumentParser
 from collections.abc import Sequence
 
-from nnunetv2_d2net.errors import UserError
+from nnunetv2_d2net.base.errors import UserError
 
 
 def values_of(words: Sequence[str], flag: str) -> list[str] | None:

@@ -18,8 +18,8 @@ from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 from nnunetv2.utilities import utils
 
 from nnunetv2_d2net.cli.main import main
-from nnunetv2_d2net.registration import trainers_folder
-from nnunetv2_d2net.training.trainer import D2NetTrainer
+from nnunetv2_d2net.plugin.registration import trainers_folder
+from nnunetv2_d2net.plugin.training.trainer import D2NetTrainer
 from tests.conftest import (
     ANISOTROPIC_3D,
     LABELS_2D,
@@ -33,7 +33,7 @@ N_TRAIN_STEPS = 2
 N_VALIDATION_STEPS = 3
 
 USERS_TRAINER = """
-from nnunetv2_d2net.training.trainer import D2NetTrainer
+from nnunetv2_d2net.plugin.training.trainer import D2NetTrainer
 
 
 class UsersTrainer(D2NetTrainer):

@@ -8,8 +8,8 @@ from nnunetv2.experiment_planning.plan_and_preprocess_api import plan_experiment
 from nnunetv2.run.run_training import run_training_entry
 from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 
-from nnunetv2_d2net.errors import UserError
-from nnunetv2_d2net.planning.planner import D2NetPlanner
+from nnunetv2_d2net.base.errors import UserError
+from nnunetv2_d2net.plugin.planning.planner import D2NetPlanner
 from tests.conftest import REGIONS_3D, SINGLE_CHANNEL, write_raw_dataset
 from tests.integration.conftest import Model, d2net, file_states, make_trainer, nnunet, plan_stock, tiny_nnunet
 

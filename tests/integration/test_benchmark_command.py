@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from nnunetv2_d2net.registration import trainers_folder
+from nnunetv2_d2net.plugin.registration import trainers_folder
 from tests.conftest import RawDataset, nnunet_environment, write_raw_dataset
 from tests.integration.conftest import file_states
 
@@ -28,7 +28,7 @@ TRAINERS = """
 import os, time
 from pathlib import Path
 from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
-from nnunetv2_d2net.training.modality_dropout import nnUNetTrainerModalityDropout
+from nnunetv2_d2net.plugin.training.modality_dropout import nnUNetTrainerModalityDropout
 
 
 class Quick:

@@ -15,9 +15,9 @@ from nnunetv2.model_sharing.entry_points import export_pretrained_model_entry, i
 from nnunetv2.run.run_training import maybe_load_checkpoint
 from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 
-from nnunetv2_d2net.errors import UserError
-from nnunetv2_d2net.network.d2net import D2Net
-from nnunetv2_d2net.training.variants import ALL_TRAINERS
+from nnunetv2_d2net.base.errors import UserError
+from nnunetv2_d2net.method.network.d2net import D2Net
+from nnunetv2_d2net.plugin.training.variants import ALL_TRAINERS
 from tests.conftest import LARGE_3D, REGIONS_3D, REGIONS_M5, write_raw_dataset
 from tests.integration.conftest import (
     N_TRAIN_STEPS,

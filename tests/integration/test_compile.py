@@ -6,8 +6,8 @@ import pytest
 import torch
 from torch._dynamo.testing import CompileCounter, CompileCounterWithBackend
 
-from nnunetv2_d2net.losses.d2net_loss import D2NetLoss
-from nnunetv2_d2net.training.trainer import D2NetTrainer
+from nnunetv2_d2net.method.losses.d2net_loss import D2NetLoss
+from nnunetv2_d2net.plugin.training.trainer import D2NetTrainer
 from tests.integration.tiny_training import PATCH, make_tiny_trainer, ready_to_step
 
 pytestmark = pytest.mark.slow

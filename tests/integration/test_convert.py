@@ -5,9 +5,9 @@ import pytest
 from nnunetv2.experiment_planning.verify_dataset_integrity import verify_dataset_integrity
 
 from nnunetv2_d2net.cli.main import main
-from nnunetv2_d2net.preprocessing.cohort import read_availability
+from nnunetv2_d2net.plugin.preprocessing.cohort import read_availability
 from tests.conftest import nnunet_environment
-from tests.unit.conversion.source_folders import NEW, OLD, write_nifti
+from tests.unit.data.convert.source_folders import NEW, OLD, write_nifti
 
 SHAPE = (20, 24, 20)
 

@@ -13,7 +13,7 @@ from nnunetv2.inference.predict_from_raw_data import predict_entry_point
 from nnunetv2.training.logging.nnunet_logger import LocalLogger
 from PIL import Image
 
-from nnunetv2_d2net.losses.d2net_loss import LOSS_TERMS
+from nnunetv2_d2net.method.losses.d2net_loss import LOSS_TERMS
 from tests.integration.conftest import d2net, nnunet
 
 pytestmark = pytest.mark.slow

@@ -15,8 +15,8 @@ from nnunetv2.training.loss.dice import MemoryEfficientSoftDiceLoss
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
-from nnunetv2_d2net.losses.d2net_loss import LOSS_TERMS, D2NetLoss
-from nnunetv2_d2net.network.d2net import D2Net, D2NetOptions
+from nnunetv2_d2net.method.losses.d2net_loss import LOSS_TERMS, D2NetLoss
+from nnunetv2_d2net.method.network.d2net import D2Net, D2NetOptions
 
 N_MODALITIES = 3
 N_REGIONS = 2

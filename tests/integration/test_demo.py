@@ -6,10 +6,10 @@ from dataclasses import replace
 import pytest
 from PIL import Image
 
-from nnunetv2_d2net import demo
+from nnunetv2_d2net.base.errors import UserError
 from nnunetv2_d2net.cli.main import main
-from nnunetv2_d2net.errors import UserError
-from nnunetv2_d2net.training.demo import D2NetTrainerDemo
+from nnunetv2_d2net.plugin.training.demo import D2NetTrainerDemo
+from nnunetv2_d2net.study import demo
 
 pytest.importorskip("nilearn")
 VARIABLES = (

@@ -12,8 +12,8 @@ import pytest
 from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 from nnunetv2.utilities.find_objects import recursive_find_trainer_class_by_name
 
-from nnunetv2_d2net.registration import nnunet_folder, register, trainers_folder, unregister
-from nnunetv2_d2net.training.variants import ALL_TRAINERS, LENGTHS
+from nnunetv2_d2net.plugin.registration import nnunet_folder, register, trainers_folder, unregister
+from nnunetv2_d2net.plugin.training.variants import ALL_TRAINERS, LENGTHS
 
 LOOKED_UP = [name for name in ALL_TRAINERS if "_" not in name] + ["D2NetTrainer_5epochs", "D2NetTrainerPaper_1epoch"]
 
@@ -84,10 +84,10 @@ STOCK = {
     "nnUNetPlannerResEncM": f"{PLANNERS}.residual_unets.residual_encoder_unet_planners",
 }
 OURS = {
-    "D2NetTrainer": "nnunetv2_d2net.training.trainer",
-    "D2NetTrainerNoKD_5epochs": "nnunetv2_d2net.training.variants",
-    "D2NetPlanner": "nnunetv2_d2net.planning.planner",
-    "D2NetSmallPlanner": "nnunetv2_d2net.planning.planner",
+    "D2NetTrainer": "nnunetv2_d2net.plugin.training.trainer",
+    "D2NetTrainerNoKD_5epochs": "nnunetv2_d2net.plugin.training.variants",
+    "D2NetPlanner": "nnunetv2_d2net.plugin.planning.planner",
+    "D2NetSmallPlanner": "nnunetv2_d2net.plugin.planning.planner",
 }
 NEITHER = {name: f"Could not find requested nnunet trainer {name}" if "Trainer" in name else None for name in OURS}
 

@@ -10,11 +10,11 @@ import SimpleITK as sitk
 import torch
 from nnunetv2.training.dataloading.nnunet_dataset import nnUNetDatasetBlosc2
 
+from nnunetv2_d2net.base.errors import UserError
 from nnunetv2_d2net.cli.main import main
-from nnunetv2_d2net.errors import UserError
-from nnunetv2_d2net.preprocessing.cohort import availability_file
-from nnunetv2_d2net.training.modality_dropout import nnUNetTrainerModalityDropout
-from nnunetv2_d2net.training.trainer import D2NetTrainer
+from nnunetv2_d2net.plugin.preprocessing.cohort import availability_file
+from nnunetv2_d2net.plugin.training.modality_dropout import nnUNetTrainerModalityDropout
+from nnunetv2_d2net.plugin.training.trainer import D2NetTrainer
 from tests.conftest import RawDataset, write_raw_dataset
 from tests.integration.conftest import d2net, make_trainer, plan_d2net, plan_stock, tiny_nnunet
 

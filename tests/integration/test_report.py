@@ -8,7 +8,7 @@ import pytest
 import SimpleITK as sitk
 
 from nnunetv2_d2net.cli.main import main
-from tests.unit.report.synthetic import Synthetic, write_benchmark
+from tests.unit.study.report.synthetic import Synthetic, write_benchmark
 
 SPEC = Synthetic(arms=("nnUNetTrainer", "D2NetTrainer"), modalities=("FLAIR", "T1", "T1ce"), cases=("a<b>", "b", "c"))
 PATIENCE_SECONDS = 30

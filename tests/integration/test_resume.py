@@ -15,10 +15,10 @@ from nnunetv2.run.run_training import maybe_load_checkpoint
 from nnunetv2.training.logging.nnunet_logger import MetaLogger
 from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 
-from nnunetv2_d2net.checkpoints import read_checkpoint
-from nnunetv2_d2net.errors import UserError
-from nnunetv2_d2net.training.modality_dropout import nnUNetTrainerModalityDropout
-from nnunetv2_d2net.training.trainer import D2NetTrainer
+from nnunetv2_d2net.base.errors import UserError
+from nnunetv2_d2net.plugin.checkpoints import read_checkpoint
+from nnunetv2_d2net.plugin.training.modality_dropout import nnUNetTrainerModalityDropout
+from nnunetv2_d2net.plugin.training.trainer import D2NetTrainer
 from tests.integration.tiny_training import make_tiny_trainer, ready_to_step
 
 pytestmark = pytest.mark.slow

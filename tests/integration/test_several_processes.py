@@ -14,10 +14,10 @@ import torch
 import torch.distributed as dist
 from nnunetv2.run.run_training import get_trainer_from_args, maybe_load_checkpoint
 
-from nnunetv2_d2net.checkpoints import read_checkpoint
+from nnunetv2_d2net.base.errors import UserError
 from nnunetv2_d2net.cli.main import main
 from nnunetv2_d2net.cli.process_group import errors_of_processes, process_group
-from nnunetv2_d2net.errors import UserError
+from nnunetv2_d2net.plugin.checkpoints import read_checkpoint
 from tests.conftest import REGIONS_3D
 from tests.integration.conftest import d2net, interrupted_after_first_epoch, read_plans
 from tests.integration.tiny_training import make_tiny_trainer, tiny_settings
@@ -33,7 +33,7 @@ from contextlib import contextmanager
 from multiprocessing.pool import ThreadPool
 from pathlib import Path
 
-from nnunetv2_d2net.training.trainer import D2NetTrainer
+from nnunetv2_d2net.plugin.training.trainer import D2NetTrainer
 
 
 class ThreadsForProcesses:

@@ -7,7 +7,7 @@ from copy import deepcopy
 import numpy as np
 import torch
 
-from nnunetv2_d2net.training.trainer import D2NetTrainer
+from nnunetv2_d2net.plugin.training.trainer import D2NetTrainer
 from tests.conftest import REGIONS_3D
 from tests.integration.conftest import read_plans
 

@@ -1,0 +1,1 @@
+"""Data sets: converted from what people have, inspected, simulated."""

@@ -1,0 +1,195 @@
+r"""Modalities that look like another one: files of one case that were probably swapped or given the wrong name.
+
+Each feature of an image, and of each pair of images, has a place and a spread in the cohort, known per modality (median
+and median absolute deviation, the case itself left out). A case's files under their own names have a log likelihood of
+
+.. math:: \sum_f -\log s_f - \frac{\nu + 1}{2} \log\left(1 + \frac{(x_f - c_f)^2}{\nu s_f^2}\right)
+
+(Student's t, so that no single feature decides), and the same files under exchanged names another one. The difference
+is the gain of the exchange; it is negative unless something is wrong.
+"""
+
+from collections.abc import Iterator, Sequence
+from itertools import combinations, islice
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from nnunetv2_d2net.data.inspect.features import N_PAIR
+from nnunetv2_d2net.data.inspect.record import CaseRecord, Finding
+
+Array = NDArray[np.floating]
+
+MIN_CASES = 5
+"""Other cases that must have a modality, or a pair of them, before anything is compared with it."""
+
+MIN_GAIN = 6.0
+"""Log likelihood by which exchanged names must fit better."""
+
+_DEGREES = 4
+_LEFT_OUT = 50
+"""In cohorts up to this size a case is left out of its own comparison; in larger ones it does not matter."""
+
+_MIN_SPREAD = 0.01
+_MAX_TRIED = 200
+
+
+class Exchange(NamedTuple):
+    """Names that would fit a case's files better.
+
+    Attributes:
+        names_of: The modality that each file looks like, by the modality that it is called.
+        gain: Difference of the log likelihoods.
+    """
+
+    names_of: dict[int, int]
+    gain: float
+
+
+class _Reference(NamedTuple):
+    """Places and spreads in the cohort: ``(M, S)`` of images and ``(M, M, 2)`` of pairs."""
+
+    single: tuple[Array, Array]
+    pairs: tuple[Array, Array]
+
+
+def find_swaps(records: Sequence[CaseRecord], names: Sequence[str]) -> list[Finding]:
+    """Look for swapped or misnamed modalities.
+
+    Args:
+        records: All cases of the cohort.
+        names: M names of the modalities.
+    """
+    measured = [record for record in records if record.single]
+    if len(measured) <= MIN_CASES:
+        return []
+    findings = []
+    for record, exchange in zip(measured, find_exchanges(*_stack(measured)), strict=True):
+        if exchange is not None:
+            likeness = [f"{names[m]} looks like {names[k]}" for m, k in exchange.names_of.items()]
+            findings.append(
+                Finding(
+                    record.case,
+                    "modalities swapped",
+                    ", ".join(record.files[m] or "" for m in exchange.names_of),
+                    f"by its intensities {' and '.join(likeness)} (log odds {exchange.gain:.0f})",
+                    "look at the images, and rename the files if it is so",
+                )
+            )
+    return findings
+
+
+def find_exchanges(single: Array, pairs: Array) -> list[Exchange | None]:
+    """Say for each case which other names would fit its files clearly better; None where the present ones do.
+
+    Args:
+        single: ``(N, M, S)``, NaN where there is no such image.
+        pairs: ``(N, M, M, 2)``, likewise.
+    """
+    references = _references(single, pairs)
+    return [_best_exchange(*case) for case in zip(single, pairs, references, strict=True)]
+
+
+def count_noticed(records: Sequence[CaseRecord]) -> dict[tuple[int, int], tuple[int, int]]:
+    """Try in thought what would be noticed: exchange two images of one case, for every case and pair.
+
+    Args:
+        records: All cases of the cohort; no more than the first 200 with images are tried.
+
+    Returns:
+        How many exchanges are noticed, and how many were tried, by pair; empty if the cohort is too small to tell.
+    """
+    single, pairs = _stack([record for record in records if record.single])
+    if len(single) <= MIN_CASES:
+        return {}
+    cases = list(islice(zip(single, pairs, _references(single, pairs), strict=True), _MAX_TRIED))
+    counts = {}
+    for m, k in combinations(range(single.shape[1]), 2):
+        found = [_notices(*case, m, k) for case in cases if np.isfinite(case[0][[m, k]]).any(1).all()]
+        counts[m, k] = (sum(found), len(found))
+    return counts
+
+
+def _notices(single: Array, pairs: Array, reference: "_Reference", m: int, k: int) -> bool:
+    order = np.arange(len(single))
+    order[[m, k]] = k, m
+    exchange = _best_exchange(single[order], pairs[order][:, order], reference)
+    return exchange is not None and exchange.names_of == {m: k, k: m}
+
+
+def _stack(records: Sequence[CaseRecord]) -> tuple[Array, Array]:
+    return np.array([r.single for r in records], float), np.array([r.pairs for r in records], float)
+
+
+def _references(single: Array, pairs: Array) -> Iterator["_Reference"]:
+    """What each case is compared with."""
+    whole = _fit(single, pairs)
+    for n in range(len(single)):
+        others = np.arange(len(single)) != n
+        yield whole if len(single) > _LEFT_OUT else _fit(single[others], pairs[others])
+
+
+def _fit(single: Array, pairs: Array) -> _Reference:
+    n_modalities = single.shape[1]
+    flat = pairs.reshape(len(pairs), n_modalities**2, N_PAIR)
+    place, spread = _place_and_spread(flat)
+    by_pair = (n_modalities, n_modalities, N_PAIR)
+    return _Reference(_place_and_spread(single), (place.reshape(by_pair), spread.reshape(by_pair)))
+
+
+def _place_and_spread(values: Array) -> tuple[Array, Array]:
+    """Median and spread over the cases, ``(rows, features)``; no row may be much narrower than the typical one."""
+    hidden = np.ma.masked_invalid(values)
+    place = np.ma.median(hidden, axis=0)
+    spread = 1.4826 * np.ma.median(np.abs(hidden - place), axis=0)
+    few = hidden.count(axis=0) < MIN_CASES
+    place, spread = (
+        np.ma.filled(np.ma.masked_array(x, mask=few | np.ma.getmaskarray(x)), np.nan) for x in (place, spread)
+    )
+    typical = np.ma.filled(np.ma.median(np.ma.masked_invalid(spread), axis=0), np.nan)
+    return place, np.maximum(np.maximum(spread, typical / 2), _MIN_SPREAD)
+
+
+def _best_exchange(single: Array, pairs: Array, reference: _Reference) -> Exchange | None:
+    """Exchange names two at a time as long as that helps."""
+    present = np.flatnonzero(np.isfinite(single).any(1)).tolist()
+    called, total = {m: m for m in present}, 0.0
+    for _ in present:
+        tried = [
+            (_gain(single, pairs, reference, called, names), names) for names in _alternatives(called, len(single))
+        ]
+        gain, names = max(tried, key=lambda pair: pair[0], default=(0.0, called))
+        if gain < MIN_GAIN:
+            break
+        called, total = names, total + gain
+    changed = {m: k for m, k in called.items() if m != k}
+    return Exchange(changed, total) if changed else None
+
+
+def _alternatives(called: dict[int, int], n_modalities: int) -> Iterator[dict[int, int]]:
+    """Two names exchanged, or one file given the name of a modality that the case lacks."""
+    for m, k in combinations(called, 2):
+        yield called | {m: called[k], k: called[m]}
+    for m in called:
+        for free in set(range(n_modalities)) - set(called.values()):
+            yield called | {m: free}
+
+
+def _gain(single: Array, pairs: Array, reference: _Reference, old: dict[int, int], new: dict[int, int]) -> float:
+    """Log likelihood under the new names minus that under the old ones; features unknown under either do not count."""
+    files = list(old)
+    before, after = ([names[m] for m in files] for names in (old, new))
+    gain = _log_likelihood(single[files], *(part[after] for part in reference.single))
+    gain = np.nansum(gain - _log_likelihood(single[files], *(part[before] for part in reference.single)))
+    rows, columns = np.triu_indices(len(files), 1)
+    measured = pairs[np.array(files)[rows], np.array(files)[columns]]
+    likelihoods = [
+        _log_likelihood(measured, *(part[np.array(names)[rows], np.array(names)[columns]] for part in reference.pairs))
+        for names in (after, before)
+    ]
+    return float(gain + np.nansum(likelihoods[0] - likelihoods[1]))
+
+
+def _log_likelihood(values: Array, place: Array, spread: Array) -> Array:
+    return -np.log(spread) - (_DEGREES + 1) / 2 * np.log1p(((values - place) / spread) ** 2 / _DEGREES)

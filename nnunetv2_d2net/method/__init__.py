@@ -1,0 +1,1 @@
+"""D2-Net itself, network and losses, in torch alone."""

@@ -1,0 +1,40 @@
+"""Tell the tumor encoder which modalities there are, at every stage."""
+
+from typing import cast
+
+from torch import Tensor, nn
+
+from nnunetv2_d2net.method.network.blocks import Encoder, scale_and_shift
+
+
+class AvailabilityModulation(nn.Module):
+    """Scale and shift the features of every stage of E_T by the mask of available modalities.
+
+    A modality set to 0 after normalization looks like a flat brain; the mask tells it from a real one. It starts as the
+    identity. An option of this project, not part of the paper, where only the codes know what is missing.
+    """
+
+    def __init__(self, encoder: Encoder, n_modalities: int) -> None:
+        super().__init__()
+        self.linears = nn.ModuleList(nn.Linear(n_modalities, 2 * channels) for channels in encoder.output_channels)
+        for parameter in self.parameters():
+            nn.init.zeros_(parameter)
+
+    def encode(self, encoder: Encoder, images: Tensor, available: Tensor) -> list[Tensor]:
+        """Run the encoder with its stages modulated.
+
+        Args:
+            encoder: E_T.
+            images: ``(B, M, *spatial)``, missing modalities zero.
+            available: Bool ``(B, M)``.
+
+        Returns:
+            Features of every stage, full resolution first.
+        """
+        stem = getattr(encoder, "stem", None)  # residual encoders have one
+        x = images if stem is None else stem(images)
+        features = []
+        for stage, linear in zip(cast(nn.ModuleList, encoder.stages), self.linears, strict=True):
+            x = scale_and_shift(stage(x), linear(available.to(x.dtype)))
+            features.append(x)
+        return features

@@ -1,0 +1,296 @@
+"""D2-Net: nnU-Net's planned U-Net with the paper's two stages between its encoder and its decoder (Fig. 2)."""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import NamedTuple, TypeVar, cast
+
+from dynamic_network_architectures.building_blocks.unet_decoder import UNetDecoder
+from dynamic_network_architectures.initialization.weight_init import InitWeights_He
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+from nnunetv2_d2net.method.modalities import infer_available, zero_missing
+from nnunetv2_d2net.method.network.availability import AvailabilityModulation
+from nnunetv2_d2net.method.network.blocks import LEAKY_SLOPE, Encoder, feature_map_sizes
+from nnunetv2_d2net.method.network.decoder import decode_with_features
+from nnunetv2_d2net.method.network.md_stage import (
+    AbsentCodes,
+    ImageDecoder,
+    ModalityEncoder,
+    ModalityProjection,
+    informative_slices,
+)
+from nnunetv2_d2net.method.network.outputs import D2NetOutputs
+from nnunetv2_d2net.method.network.td_stage import (
+    BinaryTeacher,
+    ContentReconstruction,
+    FeatureBanks,
+    Fusion,
+    SkipModulation,
+)
+
+T = TypeVar("T")
+
+TRAINING_BRANCHES = ("image_decoder", "teacher", "feature_banks")
+"""Modules of :class:`D2Net` that prediction never runs."""
+
+
+class D2NetOptions(NamedTuple):
+    """What the paper leaves open about the network; the defaults are this project's choices.
+
+    Attributes:
+        code_length: N, length of a code; the paper has 8.
+        independent_encoders: One modality encoder per modality, as the paper says, instead of one that all share.
+        encoder_norm: Normalization inside the modality encoders; the paper has ``nn.BatchNorm2d``.
+        teacher_width: Width of the binary teacher relative to the student.
+        teacher_level: Finest decoder level of the binary teacher; 0 is full resolution, as in the paper.
+        image_decoder_width: Width of the image decoder relative to the encoder.
+        reconstruction_level: Encoder level at which images are reconstructed; 0 is full resolution.
+        image_decoder_skips: Give the image decoder the encoder's skips.
+        modulate_skips: Let the tumor-specific codes modulate the student's skips, too.
+        modulate_encoder: Let the mask of available modalities modulate every stage of the tumor encoder.
+        recompute_branches: Compute the training-only branches again in the backward pass instead of keeping their
+            feature maps (activation checkpointing): the same results with less memory and more time.
+    """
+
+    code_length: int = 8
+    independent_encoders: bool = False
+    encoder_norm: type[nn.Module] | None = None
+    teacher_width: float = 0.25
+    teacher_level: int = 1
+    image_decoder_width: float = 0.25
+    reconstruction_level: int = 1
+    image_decoder_skips: bool = False
+    modulate_skips: bool = False
+    modulate_encoder: bool = False
+    recompute_branches: bool = False
+
+
+class Content(NamedTuple):
+    """What the encoders know of a case, from which everything else is decoded.
+
+    Attributes:
+        skips: Features of every stage of E_T, full resolution first; the last one is the tumor feature z.
+        modality_codes: c with embeddings for absent modalities, ``(B, M, G, N)``.
+        tumor_codes: Tumor-specific codes, averaged over slices, ``(B, C, N)``.
+    """
+
+    skips: list[Tensor]
+    modality_codes: Tensor
+    tumor_codes: Tensor
+
+
+class D2Net(nn.Module):
+    """Segment with any subset of modalities.
+
+    ``encoder`` (E_T) and ``decoder`` (student D^S) are those of the planned U-Net, under nnU-Net's names. In training
+    the forward pass returns :class:`D2NetOutputs`; in evaluation it returns what the U-Net would: the student's logits
+    ``(B, C, *spatial)``, or a list of them under deep supervision. The teacher and the image decoder then do not run.
+
+    ``known_available`` may state, for callers that can hand over only images, which modalities their images have:
+    bool ``(M,)``, or None to take a channel of zeros for a missing one. An argument to ``forward`` goes before it.
+
+    Args:
+        unet: A U-Net from nnU-Net's plans; its encoder and decoder become part of this network.
+        n_modalities: M, at least 2.
+        options: What the paper leaves open.
+
+    Raises:
+        ValueError: Fewer than two modalities, or a network that is no U-Net of this kind with at least two stages.
+    """
+
+    def __init__(self, unet: nn.Module, n_modalities: int, options: D2NetOptions | None = None) -> None:
+        super().__init__()
+        options = options or D2NetOptions()
+        encoder, decoder = _parts_of(unet)
+        if n_modalities < 2:
+            raise ValueError(
+                f"D2-Net needs at least 2 modalities, this data set has {n_modalities}: train it with nnUNetTrainer"
+            )
+        n_targets, n_codes = decoder.num_classes, options.code_length
+        self.n_modalities = n_modalities
+        self.known_available: Tensor | None = None
+        self.recompute_branches = options.recompute_branches
+        self.encoder = encoder
+        self.decoder = decoder
+        self.modality_encoder = ModalityEncoder(
+            n_modalities, n_codes, independent=options.independent_encoders, norm_op=options.encoder_norm
+        )
+        self.absent_codes = AbsentCodes(n_modalities, n_codes)
+        self.modality_projection = ModalityProjection(n_modalities, n_targets)
+        self.content_reconstruction = ContentReconstruction(encoder, n_targets, n_codes)
+        self.fusion = Fusion(encoder, n_targets, self.content_reconstruction.width)
+        self.availability_modulation = (
+            AvailabilityModulation(encoder, n_modalities) if options.modulate_encoder else None
+        )
+        self.skip_modulation = SkipModulation(encoder, n_targets, n_codes) if options.modulate_skips else None
+        self.image_decoder: ImageDecoder | None = ImageDecoder(
+            encoder,
+            n_codes,
+            width_factor=options.image_decoder_width,
+            output_level=options.reconstruction_level,
+            skips=options.image_decoder_skips,
+        )
+        self.teacher: BinaryTeacher | None = BinaryTeacher(
+            encoder,
+            n_targets,
+            self.content_reconstruction.width,
+            width_factor=options.teacher_width,
+            finest_level=options.teacher_level,
+        )
+        self.feature_banks: FeatureBanks | None = FeatureBanks(encoder, self.teacher)
+        self._initialize_own_parts()
+        self.register_load_state_dict_pre_hook(_fit_exported_weights)
+
+    def forward(
+        self, images: Tensor, available: Tensor | None = None, modality_codes: Tensor | None = None
+    ) -> D2NetOutputs | Tensor | list[Tensor]:
+        """Segment; in training also return everything that the losses read.
+
+        Args:
+            images: Normalized images, ``(B, M, *spatial)``; what an unavailable modality holds has no influence.
+            available: Bool ``(B, M)``; None falls back on ``known_available``.
+            modality_codes: What ``modality_encoder`` makes of the images with nothing missing, ``(B, M, G, N)``, for
+                callers that segment the same images with several subsets; None to compute them.
+
+        Returns:
+            :class:`D2NetOutputs` in training, the student's logits in evaluation.
+
+        Raises:
+            RuntimeError: In training, if the branches that only training needs were discarded.
+        """
+        available = self._resolve_available(images, available)
+        images = zero_missing(images, available)
+        content = self.encode(images, available, modality_codes)
+        tumor_features = self.content_reconstruction(content.skips[-1], content.tumor_codes)
+        holistic_features = self.fusion(tumor_features)
+        if not self.training:
+            return self.decode(content, holistic_features)
+
+        if self.teacher is None or self.image_decoder is None or self.feature_banks is None:
+            raise RuntimeError("this network was exported for prediction: train with the original checkpoint")
+        student_skips = [*self._modulated(content)[:-1], holistic_features]
+        student_logits, student_features = decode_with_features(self.decoder, student_skips)
+        teacher_logits, student_bank, teacher_bank = self._branch(
+            self._teach, tumor_features, content.skips, student_features
+        )
+        return D2NetOutputs(
+            student_logits=student_logits,
+            teacher_logits=teacher_logits,
+            student_features=student_bank,
+            teacher_features=teacher_bank,
+            first_bank_level=self.feature_banks.first_level,
+            first_teacher_level=self.teacher.finest_level,
+            modality_codes=content.modality_codes,
+            informative_slices=informative_slices(images, available),
+            reconstructions=self._branch(
+                self.image_decoder, content.skips[-1], content.modality_codes.mean(2), content.skips
+            ),
+        )
+
+    def encode(self, images: Tensor, available: Tensor, modality_codes: Tensor | None = None) -> Content:
+        """Run E_T, E_M and E_TM on images ``(B, M, *spatial)`` whose missing modalities are zero."""
+        codes = self.modality_encoder(images) if modality_codes is None else modality_codes
+        codes = self.absent_codes(codes, available)
+        skips = (
+            self.encoder(images)
+            if self.availability_modulation is None
+            else self.availability_modulation.encode(self.encoder, images, available)
+        )
+        return Content(skips, codes, self.modality_projection(codes.mean(2, keepdim=True))[:, :, 0])
+
+    def decode(self, content: Content, holistic_features: Tensor) -> Tensor | list[Tensor]:
+        """Run the student as nnU-Net runs its decoder: F' ``(B, K, *bottleneck)`` to logits."""
+        return self.decoder([*self._modulated(content)[:-1], holistic_features])
+
+    def discard_training_branches(self) -> None:
+        """Keep only what segments; training is refused from then on."""
+        self.image_decoder = self.teacher = self.feature_banks = None
+
+    def compute_conv_feature_map_size(self, input_size: Sequence[int]) -> int:
+        """Count the elements of all feature maps of a training pass, for nnU-Net's planner.
+
+        Args:
+            input_size: Patch size in voxels, spatial axes only.
+        """
+        if self.teacher is None or self.image_decoder is None or self.feature_banks is None:
+            raise RuntimeError("this network was exported for prediction and cannot be planned for training")
+        sizes = feature_map_sizes(self.encoder, input_size)
+        bottleneck = 1
+        for n in sizes[-1]:
+            bottleneck *= n
+        reconstruction = self.content_reconstruction
+        per_target = (2 * reconstruction.n_blocks + 1) * reconstruction.width * reconstruction.n_targets
+        return int(
+            self.encoder.compute_conv_feature_map_size(input_size)
+            + self.decoder.compute_conv_feature_map_size(input_size)
+            + self.modality_encoder.compute_conv_feature_map_size(input_size, self.n_modalities)
+            + self.image_decoder.compute_conv_feature_map_size(sizes, self.n_modalities)
+            + self.teacher.compute_conv_feature_map_size(sizes)
+            + self.feature_banks.compute_conv_feature_map_size(sizes)
+            + bottleneck * (per_target + 2 * self.encoder.output_channels[-1])
+        )
+
+    def _resolve_available(self, images: Tensor, available: Tensor | None) -> Tensor:
+        if available is not None:
+            return available
+        if self.known_available is not None:
+            return self.known_available.to(images.device).expand(images.shape[0], -1)
+        return infer_available(images)
+
+    def _teach(
+        self, tumor_features: Tensor, skips: Sequence[Tensor], student_features: Sequence[Tensor]
+    ) -> tuple[list[Tensor], list[Tensor], list[Tensor]]:
+        """Return the teacher's logits and both feature banks, which read features that nothing else needs."""
+        teacher, feature_banks = cast(BinaryTeacher, self.teacher), cast(FeatureBanks, self.feature_banks)
+        logits, features = teacher(tumor_features, skips)
+        return logits, *feature_banks(student_features, features)
+
+    def _branch(self, branch: Callable[..., T], *inputs: Tensor | Sequence[Tensor]) -> T:
+        if not self.recompute_branches:
+            return branch(*inputs)
+        # the branches draw no random numbers, so there is no state to restore, which would wait for the device
+        return cast(T, checkpoint(branch, *inputs, use_reentrant=False, preserve_rng_state=False))
+
+    def _modulated(self, content: Content) -> list[Tensor]:
+        if self.skip_modulation is None:
+            return content.skips
+        return self.skip_modulation(content.skips, content.tumor_codes)
+
+    def _initialize_own_parts(self) -> None:
+        own = [self.modality_encoder, self.content_reconstruction, self.fusion]
+        for module in [*own, *(getattr(self, name) for name in TRAINING_BRANCHES)]:
+            module.apply(InitWeights_He(LEAKY_SLOPE))
+        if self.image_decoder is not None:
+            self.image_decoder.reset_output()
+        if self.skip_modulation is not None:
+            self.skip_modulation.reset()
+
+
+def inference_weights(state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Return the weights that segmenting needs, of a :class:`D2Net` or of any other network, which needs them all."""
+    return {name: tensor for name, tensor in state_dict.items() if name.partition(".")[0] not in TRAINING_BRANCHES}
+
+
+def _fit_exported_weights(network: D2Net, state_dict: dict, prefix: str, *_: object) -> None:
+    """Before loading weights that lack exactly the training branches, drop these from the network, too."""
+    needed = {prefix + name for name in inference_weights(network.state_dict())}
+    training = tuple(f"{prefix}{name}." for name in TRAINING_BRANCHES)
+    if needed <= set(state_dict) and not any(name.startswith(training) for name in state_dict):
+        network.discard_training_branches()
+
+
+def _parts_of(unet: nn.Module) -> tuple[Encoder, UNetDecoder]:
+    encoder, decoder = getattr(unet, "encoder", None), getattr(unet, "decoder", None)
+    if not isinstance(encoder, Encoder) or type(decoder) is not UNetDecoder:
+        raise ValueError(
+            f"D2-Net builds on PlainConvUNet or ResidualEncoderUNet, the plans describe {type(unet).__name__}: "
+            "plan again with D2NetPlanner or nnU-Net's default planner"
+        )
+    if len(encoder.output_channels) < 2:
+        raise ValueError("D2-Net needs a U-Net of at least 2 stages: plan with a larger -gpu_memory_target")
+    return encoder, decoder
+
+
+def count_parameters(module: nn.Module) -> int:
+    """Return how many numbers the module learns."""
+    return sum(parameter.numel() for parameter in module.parameters() if parameter.requires_grad)

@@ -1,0 +1,121 @@
+"""D2NetPlanner: nnU-Net's planner that fits D2-Net's training, not only the U-Net's, into the memory target."""
+
+from collections.abc import Sequence
+
+from nnunetv2.experiment_planning.experiment_planners.default_experiment_planner import ExperimentPlanner
+from nnunetv2.experiment_planning.experiment_planners.residual_unets.residual_encoder_unet_planners import (
+    ResEncUNetPlanner,
+)
+from nnunetv2.utilities.get_network_from_plans import get_network_from_plans
+
+from nnunetv2_d2net.base.errors import UserError
+from nnunetv2_d2net.method.network.d2net import D2Net
+
+
+class D2NetPlanner(ExperimentPlanner):
+    """Plan a plain U-Net whose D2-Net fits the memory target, training-only branches counted.
+
+    The plans have nnU-Net's form and name nnU-Net's network, so that ``nnUNetTrainer -p D2NetPlans`` trains the plain
+    U-Net of the same size. Preprocessed data gets the plans' own name and never overwrites that of other plans.
+
+    Raises:
+        UserError: The data set has fewer than two channels.
+    """
+
+    def __init__(
+        self,
+        dataset_name_or_id: str | int,
+        gpu_memory_target_in_gb: float = 8,
+        preprocessor_name: str = "DefaultPreprocessor",
+        plans_name: str = "D2NetPlans",
+        overwrite_target_spacing: list[float] | tuple[float, ...] | None = None,
+        suppress_transpose: bool = False,  # noqa: FBT001, FBT002 - nnU-Net's signature
+    ) -> None:
+        super().__init__(
+            dataset_name_or_id,
+            gpu_memory_target_in_gb,
+            preprocessor_name,
+            plans_name,
+            overwrite_target_spacing,  # pyright: ignore[reportArgumentType] - nnU-Net's own default is None
+            suppress_transpose,
+        )
+        names = list(self.dataset_json.get("channel_names", self.dataset_json.get("modality", {})).values())
+        if len(names) < 2:
+            raise UserError(
+                f"{self.raw_dataset_folder}/dataset.json names {len(names)} channel {names}, D2-Net needs at least 2: "
+                "plan with nnU-Net's default planner"
+            )
+
+    @staticmethod
+    def static_estimate_VRAM_usage(
+        patch_size: Sequence[int],
+        input_channels: int,
+        output_channels: int,
+        arch_class_name: str,
+        arch_kwargs: dict,
+        arch_kwargs_req_import: Sequence[str],
+    ) -> int:
+        """Count the feature-map elements of D2-Net's training on one patch, in the unit of nnU-Net's reference.
+
+        Raises:
+            UserError: The memory target leaves no U-Net that D2-Net can build on.
+        """
+        unet = get_network_from_plans(
+            arch_class_name, arch_kwargs, arch_kwargs_req_import, input_channels, output_channels, allow_init=False
+        )
+        try:
+            return D2Net(unet, input_channels).compute_conv_feature_map_size(patch_size)
+        except ValueError as error:
+            raise UserError(str(error)) from error
+
+    def generate_data_identifier(self, configuration_name: str) -> str:
+        """Name the preprocessed data after these plans, so that those of stock nnU-Net stay untouched."""
+        return f"{self.plans_identifier}_{configuration_name}"
+
+
+class D2NetResEncPlanner(D2NetPlanner, ResEncUNetPlanner):
+    """Plan a residual-encoder U-Net whose D2-Net fits the memory target."""
+
+    def __init__(
+        self,
+        dataset_name_or_id: str | int,
+        gpu_memory_target_in_gb: float = 8,
+        preprocessor_name: str = "DefaultPreprocessor",
+        plans_name: str = "D2NetResEncPlans",
+        overwrite_target_spacing: list[float] | tuple[float, ...] | None = None,
+        suppress_transpose: bool = False,  # noqa: FBT001, FBT002 - nnU-Net's signature
+    ) -> None:
+        super().__init__(
+            dataset_name_or_id,
+            gpu_memory_target_in_gb,
+            preprocessor_name,
+            plans_name,
+            overwrite_target_spacing,
+            suppress_transpose,
+        )
+
+
+class D2NetSmallPlanner(D2NetPlanner):
+    """Plan a small U-Net with small patches, to try everything on a CPU; a quarter of nnU-Net's feature channels."""
+
+    def __init__(
+        self,
+        dataset_name_or_id: str | int,
+        gpu_memory_target_in_gb: float = 0.06,
+        preprocessor_name: str = "DefaultPreprocessor",
+        plans_name: str = "D2NetSmallPlans",
+        overwrite_target_spacing: list[float] | tuple[float, ...] | None = None,
+        suppress_transpose: bool = False,  # noqa: FBT001, FBT002 - nnU-Net's signature
+    ) -> None:
+        super().__init__(
+            dataset_name_or_id,
+            gpu_memory_target_in_gb,
+            preprocessor_name,
+            plans_name,
+            overwrite_target_spacing,
+            suppress_transpose,
+        )
+        self.UNet_base_num_features = 8
+
+
+__all__ = ["D2NetPlanner", "D2NetResEncPlanner", "D2NetSmallPlanner"]

@@ -1,0 +1,456 @@
+"""nnU-Net's predictor for cases that lack modalities."""
+
+# pyright: reportIncompatibleMethodOverride=false, reportOptionalMemberAccess=false, reportArgumentType=false
+# pyright: reportOptionalSubscript=false
+# nnU-Net declares attributes as None until they are initialized, and narrower types than it uses.
+
+import functools
+import sys
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+import SimpleITK as sitk
+import torch
+from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor
+from nnunetv2.inference.sliding_window_prediction import compute_gaussian
+from nnunetv2.preprocessing.preprocessors.default_preprocessor import DefaultPreprocessor
+from nnunetv2.utilities.helpers import empty_cache
+from torch import Tensor, nn
+
+from nnunetv2_d2net.base.case_files import find_cases
+from nnunetv2_d2net.base.errors import UserError
+from nnunetv2_d2net.base.modality_names import modality_names
+from nnunetv2_d2net.method.modalities import infer_available
+from nnunetv2_d2net.plugin.prediction.background import WriteBehind, read_ahead
+from nnunetv2_d2net.plugin.prediction.images_in_memory import stack_images
+from nnunetv2_d2net.plugin.prediction.subset_network import StackedHeads, SubsetNetwork
+from nnunetv2_d2net.plugin.prediction.used import Model, describe_model, note
+from nnunetv2_d2net.plugin.prediction.writing import (
+    make_output_folder,
+    remove_unfinished,
+    segmentation_of,
+    write_segmentation,
+)
+from nnunetv2_d2net.plugin.preprocessing.preprocessor import AVAILABLE, CONSTANT, accept_absent_files, available_in
+from nnunetv2_d2net.plugin.preprocessing.reading import CaseImages, last_line, read_case
+
+
+class D2NetPredictor(nnUNetPredictor):
+    """Predicts cases that lack modalities, with any trainer's network, as nnU-Net predicts complete ones.
+
+    Crop and normalization see the available images only, and D2-Net is told which there are. A case that cannot be used
+    is reported and left out; the others are segmented. Reading and writing run in threads.
+
+    Attributes:
+        allowed: M flags; modalities that are not allowed are treated as if their files were absent. None allows all.
+        part: Which part of the cases ``predict_from_files_sequential`` takes, and of how many: nnU-Net's method has no
+            argument for it.
+        model: What was loaded, for the notes beside the segmentations; None if the network came from elsewhere.
+        failures: One line for each case that the last call could not segment, by case.
+    """
+
+    allowed: tuple[bool, ...] | None = None
+    part: tuple[int, int] = (0, 1)
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:  # noqa: ANN401 - nnU-Net's arguments
+        super().__init__(*args, **kwargs)
+        self.model: Model | None = None
+        self.failures: dict[str, str] = {}
+
+    def initialize_from_trained_model_folder(
+        self,
+        model_training_output_dir: str,
+        use_folds: Sequence[int | str] | None,
+        checkpoint_name: str = "checkpoint_final.pth",
+    ) -> None:
+        """Load a trained model as nnU-Net does.
+
+        Raises:
+            UserError: It is a cascade.
+        """
+        if use_folds is None:
+            use_folds = self.auto_detect_available_folds(model_training_output_dir, checkpoint_name)
+        folds = [use_folds] if isinstance(use_folds, str) else use_folds
+        super().initialize_from_trained_model_folder(model_training_output_dir, folds, checkpoint_name)
+        if self.configuration_manager.previous_stage_name is not None:
+            raise UserError(
+                f"{model_training_output_dir} is a cascade, whose previous stage is no modality: use nnUNetv2_predict"
+            )
+        accept_absent_files(self.configuration_manager)
+        self.model = describe_model(Path(model_training_output_dir), folds, checkpoint_name)
+
+    def manual_initialization(self, *args: Any, **kwargs: Any) -> None:  # noqa: ANN401 - nnU-Net's arguments
+        """Use a network from memory, as nnU-Net does."""
+        super().manual_initialization(*args, **kwargs)
+        accept_absent_files(self.configuration_manager)
+        self.model = None
+
+    @property
+    def modality_names(self) -> list[str]:
+        """The M names, in the order of the channels."""
+        return modality_names(self.dataset_json)
+
+    def predict_logits_of_subsets(self, data: Tensor, subsets: Tensor) -> Tensor:
+        """Predict one preprocessed case with several subsets of its modalities, in one sliding window.
+
+        Args:
+            data: Normalized images, ``(M, *spatial)``; what a subset lacks has no influence on it, be it NaN.
+            subsets: Bool ``(S, M)``.
+
+        Returns:
+            Logits, ``(S, C, *spatial)``, on the CPU.
+        """
+        network, label_manager = self.network, self.label_manager
+        self.network = SubsetNetwork(cast(nn.Module, network), subsets.to(self.device))
+        self.label_manager = StackedHeads(len(subsets) * label_manager.num_segmentation_heads)
+        try:
+            logits = super().predict_logits_from_preprocessed_data(data)
+        finally:
+            self.network, self.label_manager = network, label_manager
+        return logits.unflatten(0, (len(subsets), -1))
+
+    def predict_logits_from_preprocessed_data(self, data: Tensor) -> Tensor:
+        """Predict one preprocessed case with the allowed modalities; a channel of zeros counts as absent.
+
+        Args:
+            data: Normalized images, ``(M, *spatial)``.
+
+        Returns:
+            Logits, ``(C, *spatial)``, on the CPU.
+        """
+        available = infer_available(data[None])
+        if self.allowed is not None:
+            available &= torch.tensor(self.allowed, device=data.device)
+        return self.predict_logits_of_subsets(data, available)[0]
+
+    def predict_from_files(  # noqa: PLR0913, PLR0917 - nnU-Net's signature
+        self,
+        list_of_lists_or_source_folder: str | list[list[str]],
+        output_folder_or_list_of_truncated_output_files: str | list[str] | None,
+        save_probabilities: bool = False,  # noqa: FBT001, FBT002 - nnU-Net's signature
+        overwrite: bool = True,  # noqa: FBT001, FBT002
+        num_processes_preprocessing: int = 3,
+        num_processes_segmentation_export: int = 3,
+        folder_with_segs_from_prev_stage: str | None = None,
+        num_parts: int = 1,
+        part_id: int = 0,
+    ) -> list | None:
+        """Predict cases, any of whose files may be absent. Arguments are nnU-Net's; the processes are threads.
+
+        Args:
+            list_of_lists_or_source_folder: A folder, or for each case the files there are, named with ``_XXXX``; all
+                files of a case may have any name.
+            output_folder_or_list_of_truncated_output_files: None returns the segmentations, and None for each case that
+                could not be segmented; ``failures`` says why.
+            save_probabilities: Write or return probabilities, too.
+            overwrite: False keeps what is already there.
+            num_processes_preprocessing: How many cases are read at a time; 0 reads when needed.
+            num_processes_segmentation_export: How many segmentations are written at a time; 0 waits for each.
+            folder_with_segs_from_prev_stage: Must be None.
+            num_parts: Into how many parts the cases are split.
+            part_id: Which part to predict, from 0.
+
+        Raises:
+            UserError: After all other cases have been written, if one could not be; or if there is none.
+        """
+        self.failures = {}
+        if folder_with_segs_from_prev_stage is not None:
+            raise UserError("a previous stage is no modality: leave folder_with_segs_from_prev_stage out")
+        if isinstance(output_folder_or_list_of_truncated_output_files, str):
+            make_output_folder(Path(output_folder_or_list_of_truncated_output_files))
+        results = super().predict_from_files(
+            list_of_lists_or_source_folder,
+            output_folder_or_list_of_truncated_output_files,
+            save_probabilities,
+            overwrite,
+            num_processes_preprocessing,
+            num_processes_segmentation_export,
+            folder_with_segs_from_prev_stage,
+            num_parts,
+            part_id,
+        )
+        if output_folder_or_list_of_truncated_output_files is not None:
+            self.report_failures()
+        return results
+
+    def predict_from_files_sequential(self, *args: Any, **kwargs: Any) -> list | None:  # noqa: ANN401
+        """Predict without threads beside the network's; arguments are nnU-Net's."""
+        names = ("source", "output", "save_probabilities", "overwrite", "folder_with_segs_from_prev_stage")
+        given = dict(zip(names, args, strict=False)) | kwargs
+        source, output = (given.pop(name, None) for name in names[:2])
+        source = given.pop("list_of_lists_or_source_folder", source)
+        output = given.pop("output_folder_or_list_of_truncated_output_files", output)
+        part_id, num_parts = self.part
+        return self.predict_from_files(
+            cast(Any, source),
+            output,
+            num_processes_preprocessing=0,
+            num_processes_segmentation_export=0,
+            num_parts=num_parts,
+            part_id=part_id,
+            **given,
+        )
+
+    def get_data_iterator_from_raw_npy_data(
+        self,
+        image_or_list_of_images: np.ndarray | list[np.ndarray],
+        segs_from_prev_stage_or_list_of_segs_from_prev_stage: None,
+        properties_or_list_of_properties: dict | list[dict],
+        truncated_ofname: str | list[str] | None,
+        num_processes: int = 3,
+    ) -> Iterator[dict[str, Any]]:
+        """Preprocess the allowed modalities of arrays. Arguments are nnU-Net's."""
+        several = properties_or_list_of_properties
+        several = [several] if isinstance(several, dict) else several
+        flags = [self._restricted(properties.get(AVAILABLE)) for properties in several]
+        return super().get_data_iterator_from_raw_npy_data(
+            image_or_list_of_images,
+            segs_from_prev_stage_or_list_of_segs_from_prev_stage,
+            [p if f is None else {**p, AVAILABLE: f} for p, f in zip(several, flags, strict=True)],
+            truncated_ofname,
+            num_processes,
+        )
+
+    def predict_from_data_iterator(
+        self,
+        data_iterator: Iterable[dict[str, Any]],
+        save_probabilities: bool = False,  # noqa: FBT001, FBT002 - nnU-Net's signature
+        num_processes_segmentation_export: int = 3,
+    ) -> list:
+        """Predict preprocessed cases and write, or return, each segmentation.
+
+        Args:
+            data_iterator: nnU-Net's: ``data``, ``data_properties`` and ``ofile`` of each case. The M flags under
+                ``available_modalities`` of the properties go to the network.
+            save_probabilities: Write or return probabilities, too.
+            num_processes_segmentation_export: How many segmentations are written at a time.
+
+        Returns:
+            Nothing but None for each case that is written, otherwise what nnU-Net returns.
+        """
+        outputs: list[str] = []
+        with WriteBehind[Any](num_processes_segmentation_export) as writer:
+            for item in data_iterator:
+                if item["data"] is None:
+                    writer.submit(lambda: None)
+                    continue
+                available = torch.tensor([item["data_properties"][AVAILABLE]])
+                logits = self._predict_logits(_loaded(item["data"]), available)[0]
+                output, properties = item["ofile"], item["data_properties"]
+                outputs += [output] if output else []
+                writer.submit(functools.partial(self._finish, logits, properties, output, save_probabilities))
+        for folder in {Path(output).parent for output in outputs}:
+            remove_unfinished(folder)
+        compute_gaussian.cache_clear()
+        empty_cache(self.device)
+        return writer.results
+
+    def _predict_logits(self, data: Tensor, available: Tensor) -> Tensor:
+        try:
+            return self.predict_logits_of_subsets(data, available)
+        except torch.OutOfMemoryError as error:
+            raise UserError(
+                "the GPU's memory is too small: free some, or pass --not_on_device, and --continue_prediction"
+            ) from error
+
+    def predict_single_npy_array(
+        self,
+        input_image: np.ndarray,
+        image_properties: dict[str, Any],
+        segmentation_previous_stage: np.ndarray | None = None,
+        output_file_truncated: str | None = None,
+        save_or_return_probabilities: bool = False,  # noqa: FBT001, FBT002 - nnU-Net's signature
+        available: Sequence[bool] | None = None,
+    ) -> Any:  # noqa: ANN401 - an array, or two with probabilities
+        """Predict one case from an array.
+
+        Args:
+            input_image: ``(M, z, y, x)`` as nnU-Net's reader gives it; an absent modality may hold anything.
+            image_properties: ``spacing`` (z, y, x) in mm, and what the reader needs to write a file.
+            segmentation_previous_stage: Must be None.
+            output_file_truncated: File to write, without its ending; None returns the labels.
+            save_or_return_probabilities: Write or return probabilities, too.
+            available: M flags; None for all that are not constant.
+
+        Returns:
+            Labels ``(z, y, x)``, or these and probabilities ``(C, z, y, x)``; None if a file was written.
+
+        Raises:
+            UserError: NaN in an available modality, no modality left, or the file cannot be written.
+        """
+        self.failures = {}
+        if segmentation_previous_stage is not None:
+            raise UserError("a previous stage is no modality: leave segmentation_previous_stage out")
+        flags = available_in(input_image, self._restricted(available))
+        properties = {**image_properties, AVAILABLE: flags.tolist()}
+        data, _, properties = self._preprocessor().run_case_npy(
+            input_image, None, properties, self.plans_manager, self.configuration_manager, self.dataset_json
+        )
+        logits = self.predict_logits_of_subsets(_loaded(data), torch.tensor([properties[AVAILABLE]]))[0]
+        result = self._finish(logits, properties, output_file_truncated, save_or_return_probabilities)
+        if output_file_truncated is not None:
+            remove_unfinished(Path(output_file_truncated).parent)
+        self.report_failures()
+        return result
+
+    def predict_images(self, images: Mapping[str, sitk.Image]) -> sitk.Image:
+        """Predict one case from images in memory.
+
+        Args:
+            images: Image by name of the modality, as many as there are, all on one grid.
+
+        Returns:
+            Labels on that grid.
+
+        Raises:
+            UserError: An unknown name, no image, images on different grids, or unusable voxels.
+        """
+        reader = self.plans_manager.image_reader_writer_class.__name__
+        if "Reorient" in reader:
+            raise UserError(f"the model's reader, {reader}, turns images before use: predict from files instead")
+        array, properties, reference = stack_images(images, self.modality_names)
+        labels = self.predict_single_npy_array(array, properties)
+        result = sitk.GetImageFromArray(labels[0] if reference.GetDimension() == 2 else labels)
+        result.CopyInformation(reference)
+        return result
+
+    def report_failures(self) -> None:
+        """Raise one line that names every case of ``failures``, if there is any."""
+        if self.failures:
+            names = ", ".join(map(repr, self.failures))  # a name may hold a line break
+            n, these = len(self.failures), "case" if len(self.failures) == 1 else "cases"
+            raise UserError(
+                f"{n} {these} could not be segmented ({names}); mend what is said above and repeat with "
+                "--continue_prediction"
+            )
+
+    def _manage_input_and_output_lists(  # noqa: PLR0913, PLR0917 - nnU-Net's signature
+        self,
+        list_of_lists_or_source_folder: str | list[list[str]],
+        output_folder_or_list_of_truncated_output_files: str | list[str] | None,
+        folder_with_segs_from_prev_stage: str | None = None,
+        overwrite: bool = True,  # noqa: FBT001, FBT002 - nnU-Net's signature
+        part_id: int = 0,
+        num_parts: int = 1,
+        save_probabilities: bool = False,  # noqa: FBT001, FBT002
+    ) -> Any:  # noqa: ANN401 - nnU-Net's three lists
+        """Find the cases of a folder, report those that cannot be used, and let nnU-Net sort out the rest."""
+        if isinstance(list_of_lists_or_source_folder, str):
+            source, ending = Path(list_of_lists_or_source_folder), self.dataset_json["file_ending"]
+            found = find_cases(source, ending, len(self.modality_names))
+            for case, problem in list(found.problems.items())[part_id::num_parts]:
+                self.fail(case, problem)
+            list_of_lists_or_source_folder = list(found.files.values())
+        elif not all(list_of_lists_or_source_folder):
+            raise UserError("a case has no file: pass at least one for each, or leave the case out")
+        return super()._manage_input_and_output_lists(
+            list_of_lists_or_source_folder,
+            output_folder_or_list_of_truncated_output_files,
+            folder_with_segs_from_prev_stage,
+            overwrite,
+            part_id,
+            num_parts,
+            save_probabilities,
+        )
+
+    def _internal_get_data_iterator_from_lists_of_filenames(
+        self,
+        input_list_of_lists: list[list[str]],
+        seg_from_prev_stage_files: list[str | None] | None,
+        output_filenames_truncated: list[str] | None,
+        num_processes: int,
+    ) -> Iterator[dict[str, Any]]:
+        """Read and preprocess in threads; a case that cannot be used is reported and left out."""
+        del seg_from_prev_stage_files
+        outputs = output_filenames_truncated or [None] * len(input_list_of_lists)
+        jobs = zip(input_list_of_lists, outputs, strict=True)
+        for (files, output), item in read_ahead(self._read, jobs, num_processes):
+            case = Path(output or files[0]).name
+            if isinstance(item, UserError):
+                self.fail(case, f"case {case!r}: {item}")
+                if output is None:
+                    yield {"data": None, "data_properties": {}, "ofile": None}  # keeps its place among the results
+            else:
+                sys.stdout.write(f"\nPredicting {case}\n")
+                yield item
+
+    def _read(self, job: tuple[list[str], str | None]) -> dict[str, Any]:
+        files, output = job
+        case = self.read(files)
+        data, properties = self.preprocess(case, case.available)
+        return {"data": data, "data_properties": properties, "ofile": output}
+
+    def preprocess(self, case: CaseImages, available: Sequence[bool]) -> tuple[Tensor, dict[str, Any]]:
+        """Preprocess some of the modalities that a case has.
+
+        Returns:
+            Images ``(M, *spatial)`` and nnU-Net's properties.
+
+        Raises:
+            UserError: It cannot be done.
+        """
+        properties = {**case.properties, AVAILABLE: list(available), CONSTANT: list(case.constant)}
+        try:
+            data, _, properties = self._preprocessor().run_case_npy(
+                case.images, None, properties, self.plans_manager, self.configuration_manager, self.dataset_json
+            )
+        except UserError:
+            raise
+        except Exception as error:  # such as an image that shrinks to nothing; the other cases go on
+            what = f"{type(error).__name__}: {last_line(error)}"
+            raise UserError(
+                f"nnU-Net cannot preprocess it ({what}): check its files' size, spacing and content"
+            ) from error
+        return torch.from_numpy(data), properties
+
+    def read(self, files: Sequence[str]) -> CaseImages:
+        """Read the allowed modalities of one case and say which count as absent; see :func:`read_case`."""
+        reader = self.plans_manager.image_reader_writer_class()
+        case = read_case(files, reader, len(self.modality_names), self.allowed)
+        for file in case.constant:
+            sys.stderr.write(f"d2net: {file} is constant and counts as absent\n")
+        return case
+
+    def fail(self, case: str, problem: str) -> None:
+        """Tell at once that a case cannot be segmented, and remember it for the summary."""
+        self.failures[case] = problem
+        sys.stderr.write(f"d2net: error: {problem}\n")
+
+    def _preprocessor(self) -> DefaultPreprocessor:
+        return self.configuration_manager.preprocessor_class(verbose=self.verbose_preprocessing)
+
+    def _restricted(self, flags: Sequence[bool] | None) -> list[bool] | None:
+        if flags is None:
+            return None if self.allowed is None else list(self.allowed)
+        if self.allowed is None or len(flags) != len(self.allowed):  # the latter is refused further on
+            return list(flags)
+        return [bool(a and b) for a, b in zip(flags, self.allowed, strict=True)]
+
+    def _finish(self, logits: Tensor, properties: dict[str, Any], output: str | None, probabilities: bool) -> Any:  # noqa: ANN401, FBT001
+        if output is None:
+            return segmentation_of(self, logits, properties, probabilities=probabilities)
+        target = Path(output)
+        content = note(self.model, properties[AVAILABLE], self.modality_names, properties.get(CONSTANT, ()))
+        for line in content.get("warnings", ()):
+            sys.stderr.write(f"d2net: case {target.name!r}: {line}\n")
+        try:
+            write_segmentation(self, logits, properties, target, content, probabilities=probabilities)
+        except (OSError, RuntimeError) as error:  # ITK's writers raise the latter, and torch where memory is short
+            what = getattr(error, "strerror", None) or last_line(error)
+            problem, remedy = "cannot be written", "free space"
+            if isinstance(error, RuntimeError) and "ITK" not in str(error):
+                problem, remedy = "cannot be resampled", "free memory, predict fewer cases at a time (-npp, -nps)"
+            self.fail(target.name, f"case {target.name!r}: {target} {problem} ({what}): {remedy} or pass another -o")
+        return None
+
+
+def _loaded(data: Tensor | np.ndarray | str) -> Tensor:
+    """What nnU-Net's iterators yield: a tensor, an array, or the name of a file to load and remove."""
+    if isinstance(data, str):
+        path = Path(data)
+        loaded = torch.from_numpy(np.load(path))
+        path.unlink()
+        return loaded
+    return torch.from_numpy(data) if isinstance(data, np.ndarray) else data

@@ -1,0 +1,53 @@
+"""One forward pass of a tile for several subsets of its modalities."""
+
+from typing import Any, NamedTuple, cast
+
+from torch import Tensor, nn
+
+from nnunetv2_d2net.method.modalities import zero_missing
+from nnunetv2_d2net.method.network.d2net import D2Net
+
+
+class StackedHeads(NamedTuple):
+    """What nnU-Net's sliding window reads of a label manager: how many maps the network returns."""
+
+    num_segmentation_heads: int
+
+
+class SubsetNetwork(nn.Module):
+    """Segment one tile with every one of some subsets, their logits side by side on the channel axis.
+
+    nnU-Net's sliding window then accumulates all subsets at once. D2-Net is told the masks, and encodes each modality's
+    codes once for all subsets; other networks see the missing modalities as zeros.
+
+    Args:
+        network: Any network of nnU-Net's, compiled or not.
+        subsets: Bool ``(S, M)``, on the network's device.
+    """
+
+    def __init__(self, network: nn.Module, subsets: Tensor) -> None:
+        super().__init__()
+        self.network = network
+        self.subsets = subsets
+
+    def forward(self, tile: Tensor) -> Tensor:
+        """Map one tile ``(1, M, *patch)`` to logits ``(1, S * C, *patch)``."""
+        n_subsets = len(self.subsets)
+        tiles = tile.expand(n_subsets, *tile.shape[1:])
+        bare = self.bare_network
+        if isinstance(bare, D2Net):
+            codes = bare.modality_encoder(tile) if n_subsets > 1 else None
+            codes = None if codes is None else codes.expand(n_subsets, *codes.shape[1:])
+            logits = self.network(tiles, self.subsets, codes)
+        else:
+            logits = self.network(zero_missing(tiles, self.subsets))
+        return logits.flatten(0, 1)[None]
+
+    @property
+    def bare_network(self) -> nn.Module:
+        """The network without torch.compile's wrapper."""
+        return cast(nn.Module, getattr(self.network, "_orig_mod", self.network))
+
+    def load_state_dict(self, *args: Any, **kwargs: Any) -> Any:  # noqa: ANN401 - torch's signature
+        """Load weights into the wrapped network: nnU-Net does so for every fold."""
+        return self.bare_network.load_state_dict(*args, **kwargs)

@@ -1,0 +1,178 @@
+"""nnU-Net's preprocessing for cases that lack modalities, in the places where nnU-Net looks for a preprocessor."""
+
+import functools
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+from batchgenerators.utilities.file_and_folder_operations import load_json
+from nnunetv2.preprocessing.preprocessors.default_preprocessor import DefaultPreprocessor
+from nnunetv2.utilities.dataset_name_id_conversion import maybe_convert_to_dataset_name
+from nnunetv2.utilities.plans_handling.plans_handler import ConfigurationManager, PlansManager
+from numpy.typing import NDArray
+
+from nnunetv2_d2net.base.errors import UserError
+from nnunetv2_d2net.base.modality_names import modality_names
+from nnunetv2_d2net.plugin.preprocessing.cohort import AVAILABLE, write_availability
+from nnunetv2_d2net.plugin.preprocessing.reading import read_case
+
+CONSTANT = "constant_images"
+"""Key under which the names of files travel that count as absent because all their voxels are alike."""
+
+
+class MissingModalityPreprocessor(DefaultPreprocessor):
+    """Preprocess what a case has as if the rest had never existed.
+
+    Crop, mask and normalization see the available images only; the channel of an absent modality is exactly 0
+    afterwards. A complete case comes out as nnU-Net makes it. An image whose voxels are all alike counts as absent.
+    """
+
+    plain: type[DefaultPreprocessor] = DefaultPreprocessor
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _restored, (self.plain, self.__dict__)  # worker processes cannot import a class made on the way
+
+    def run(
+        self, dataset_name_or_id: int | str, configuration_name: str, plans_identifier: str, num_processes: int
+    ) -> None:
+        """Preprocess the training cases, and note beside them which modalities each of them has.
+
+        Raises:
+            UserError: A file cannot be used, or no case has one of the modalities.
+        """
+        super().run(dataset_name_or_id, configuration_name, plans_identifier, num_processes)
+        base = Path(os.environ["nnUNet_preprocessed"]) / maybe_convert_to_dataset_name(dataset_name_or_id)
+        configuration = PlansManager(str(base / f"{plans_identifier}.json")).get_configuration(configuration_name)
+        write_availability(base / configuration.data_identifier, modality_names(load_json(str(base / "dataset.json"))))
+
+    def run_case(
+        self,
+        image_files: list[str],
+        seg_file: str | None,
+        plans_manager: PlansManager,
+        configuration_manager: ConfigurationManager,
+        dataset_json: dict | str,
+    ) -> tuple[NDArray, NDArray, dict]:
+        """Read and preprocess one case; a file may be absent if the others are named with ``_XXXX``.
+
+        Raises:
+            UserError: A file cannot be used, or no modality is left.
+        """
+        content: dict = load_json(dataset_json) if isinstance(dataset_json, str) else dataset_json
+        reader = plans_manager.image_reader_writer_class()
+        case = read_case(image_files, reader, len(modality_names(content)))
+        for file in case.constant:
+            sys.stderr.write(f"d2net: {file} is constant and counts as absent\n")
+        seg = None if seg_file is None else reader.read_seg(seg_file)[0]
+        properties = {**case.properties, AVAILABLE: list(case.available), CONSTANT: list(case.constant)}
+        return self.run_case_npy(case.images, seg, properties, plans_manager, configuration_manager, content)
+
+    def run_case_npy(
+        self,
+        data: NDArray,
+        seg: NDArray | None,
+        properties: dict,
+        plans_manager: PlansManager,
+        configuration_manager: ConfigurationManager,
+        dataset_json: dict | str,
+    ) -> tuple[NDArray, NDArray, dict]:
+        """Preprocess one case.
+
+        Args:
+            data: ``(M, *spatial)``.
+            seg: ``(1, *spatial)`` or None.
+            properties: nnU-Net's; M flags under ``available_modalities`` say which modalities there are, otherwise
+                those that are not constant are. Gets these flags.
+            plans_manager: nnU-Net's.
+            configuration_manager: nnU-Net's.
+            dataset_json: nnU-Net's.
+
+        Raises:
+            UserError: NaN or infinity in an available modality, no modality left, or not one flag per modality.
+        """
+        available = available_in(data, properties.get(AVAILABLE))
+        properties[AVAILABLE] = available.tolist()
+        data, seg, properties = super().run_case_npy(
+            _only(data, available), seg, properties, plans_manager, configuration_manager, dataset_json
+        )
+        return _only(data, available), cast(NDArray, seg), properties
+
+
+def available_in(images: NDArray, flags: Sequence[bool] | None = None) -> NDArray[np.bool_]:
+    """Tell which modalities of a case there are.
+
+    Args:
+        images: ``(M, *spatial)``, any intensities.
+        flags: M flags, or None. A constant image is absent whatever its flag says.
+
+    Raises:
+        UserError: NaN or infinity in an available modality, no modality left, or not one flag per modality.
+    """
+    if flags is not None and len(flags) != len(images):
+        raise UserError(f"{len(flags)} availability flags for {len(images)} modalities: pass one for each")
+    pairs = zip(images, [True] * len(images) if flags is None else flags, strict=True)
+    available = np.array([bool(flag) and image.min() != image.max() for image, flag in pairs])
+    broken = [str(m) for m in np.flatnonzero(available) if not np.isfinite(images[m]).all()]
+    if broken:
+        raise UserError(f"modality {', '.join(broken)} holds NaN or infinite voxels: repair it, or say it is absent")
+    if not available.any():
+        raise UserError("no modality is left, every image is absent or constant: provide at least one")
+    return available
+
+
+def _only(images: NDArray, available: NDArray[np.bool_]) -> NDArray:
+    if not images[~available].any():
+        return images
+    images = images.copy()
+    images[~available] = 0
+    return images
+
+
+@functools.cache
+def accepting_absent_files(preprocessor: type[DefaultPreprocessor]) -> type[DefaultPreprocessor]:
+    """Return a preprocessor that does what the given one does, and accepts cases that lack modalities."""
+    if issubclass(preprocessor, MissingModalityPreprocessor):
+        return preprocessor
+    return type(
+        f"MissingModality{preprocessor.__name__}", (MissingModalityPreprocessor, preprocessor), {"plain": preprocessor}
+    )
+
+
+def _restored(plain: type[DefaultPreprocessor], state: dict[str, Any]) -> DefaultPreprocessor:
+    preprocessor = accepting_absent_files(plain)()
+    preprocessor.__dict__.update(state)
+    return preprocessor
+
+
+class MissingModalityConfiguration(ConfigurationManager):
+    """nnU-Net's view of one configuration of the plans, with our preprocessor."""
+
+    @property
+    def preprocessor_class(self) -> type[DefaultPreprocessor]:  # pyright: ignore[reportIncompatibleMethodOverride]
+        """The preprocessor of the plans, accepting cases that lack modalities."""
+        return accepting_absent_files(cast(Any, super().preprocessor_class))
+
+
+class MissingModalityPlansManager(PlansManager):
+    """nnU-Net's view of plans, whose configurations accept cases that lack modalities."""
+
+    def get_configuration(  # pyright: ignore[reportIncompatibleVariableOverride] - nnU-Net's is cached
+        self, configuration_name: str
+    ) -> ConfigurationManager:
+        """Return a configuration with our preprocessor."""
+        configuration = super().get_configuration(configuration_name)
+        accept_absent_files(configuration)
+        return configuration
+
+
+def accept_absent_files(configuration_manager: ConfigurationManager) -> None:
+    """Let whatever nnU-Net preprocesses with this configuration lack modalities.
+
+    nnU-Net looks preprocessors up by name inside its own package, so no plans can name ours. It asks the configuration
+    for the class, in worker processes too; so the object's class changes.
+    """
+    if type(configuration_manager) is ConfigurationManager:
+        configuration_manager.__class__ = MissingModalityConfiguration

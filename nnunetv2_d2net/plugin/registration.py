@@ -1,0 +1,140 @@
+"""How nnU-Net finds our classes: a folder of trainers by environment variable, or shims inside nnU-Net.
+
+nnU-Net looks for trainers below ``nnunetv2/training/nnUNetTrainer`` and then in the folders of ``nnUNet_extTrainer``,
+for planners below ``nnunetv2/experiment_planning`` only. Nothing here imports torch or nnU-Net.
+"""
+
+import os
+from collections.abc import Iterable
+from importlib.util import find_spec
+from pathlib import Path
+
+from nnunetv2_d2net.base.errors import UserError
+
+TRAINERS_VARIABLE = "nnUNet_extTrainer"
+MARKER = '# Written by "d2net register", removed by "d2net unregister": changes are lost.'
+
+# Without the guard, every lookup of every trainer would fail once this package is uninstalled.
+_SHIM = f'''{MARKER}
+"""The classes of {{module}}, where nnU-Net looks for them; empty while nnunetv2_d2net is not installed."""
+
+try:
+    import {{module}} as _module
+except ModuleNotFoundError as error:
+    if (error.name or "").partition(".")[0] != "nnunetv2_d2net":
+        raise
+else:
+    globals().update({{{{name: getattr(_module, name) for name in _module.__all__}}}})
+'''
+
+SHIMS = {
+    "training/nnUNetTrainer/variants/D2NetTrainer.py": "nnunetv2_d2net.plugin.training.variants",
+    "experiment_planning/experiment_planners/D2NetPlanner.py": "nnunetv2_d2net.plugin.planning.planner",
+}
+
+
+def trainers_folder() -> Path:
+    """Return the folder that ``nnUNet_extTrainer`` has to name, in an installed package as in a checkout.
+
+    Raises:
+        UserError: The folder is not there.
+    """
+    package = Path(__file__).resolve().parents[1]
+    for folder in (package / "trainers", package.parent / "trainers"):
+        if (folder / "D2NetTrainer.py").is_file():
+            return folder
+    raise UserError(f"{package / 'trainers'} is missing: install nnunetv2_d2net again")
+
+
+def announce_trainers() -> None:
+    """Let nnU-Net find our trainers in this process and in those that it starts, before any folder the user has set."""
+    folders = os.environ.get(TRAINERS_VARIABLE, "").split(os.pathsep)
+    ours = str(trainers_folder())
+    os.environ[TRAINERS_VARIABLE] = os.pathsep.join([ours, *(folder for folder in folders if folder not in ("", ours))])
+
+
+def nnunet_folder() -> Path:
+    """Return the folder of the nnunetv2 that Python would import.
+
+    Raises:
+        UserError: nnU-Net is not installed.
+    """
+    spec = find_spec("nnunetv2")
+    if spec is None or not spec.submodule_search_locations:
+        raise UserError("nnU-Net is not installed in this Python: pip install 'nnunetv2>=2.8.1,<2.9'")
+    return Path(next(iter(spec.submodule_search_locations)))
+
+
+def register(nnunet: Path) -> list[Path]:
+    """Write the shims, all or none; calling it again changes nothing.
+
+    Args:
+        nnunet: Folder of the package nnunetv2.
+
+    Returns:
+        The shims' paths.
+
+    Raises:
+        UserError: nnU-Net's folder cannot be written, lacks a subfolder, or holds a file of that name that is not ours.
+    """
+    shims = {nnunet / path: _SHIM.format(module=module) for path, module in SHIMS.items()}
+    _refuse_foreign(shims)
+    before = {path: path.read_text(encoding="utf-8") if path.exists() else None for path in shims}
+    try:
+        for path, text in shims.items():
+            _write_whole(path, text)
+    except OSError as error:
+        _restore(before)
+        raise UserError(
+            f"{error.filename or nnunet}: {error.strerror}: nnU-Net's folder cannot be written; use 'd2net train' and "
+            "'d2net plan_and_preprocess', which need no registration, or install nnU-Net where you may write"
+        ) from error
+    return list(shims)
+
+
+def unregister(nnunet: Path) -> list[Path]:
+    """Remove the shims that ``register`` wrote.
+
+    Args:
+        nnunet: Folder of the package nnunetv2.
+
+    Returns:
+        The paths that were removed, none if there were none.
+
+    Raises:
+        UserError: nnU-Net's folder cannot be written, or holds a file of that name that is not ours.
+    """
+    shims = [nnunet / path for path in SHIMS]
+    _refuse_foreign(shims)
+    removed = [path for path in shims if path.exists()]
+    try:
+        for path in removed:
+            path.unlink()
+    except OSError as error:
+        raise UserError(f"{error.filename}: {error.strerror}: remove this file as the user who owns it") from error
+    return removed
+
+
+def _refuse_foreign(paths: Iterable[Path]) -> None:
+    for path in paths:
+        if path.exists() and not path.read_text(encoding="utf-8", errors="replace").startswith(MARKER):
+            raise UserError(f"{path} was not written by 'd2net register': move it away first")
+
+
+def _write_whole(path: Path, text: str) -> None:
+    """Put a complete file in place, or leave what was there."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        temporary.write_text(text, encoding="utf-8")
+        temporary.replace(path)
+    except OSError:
+        temporary.unlink(missing_ok=True)
+        raise
+
+
+def _restore(before: dict[Path, str | None]) -> None:
+    for path, text in before.items():
+        if text is None and path.exists():
+            path.unlink()
+        elif text is not None and path.read_text(encoding="utf-8") != text:
+            _write_whole(path, text)

@@ -1,0 +1,62 @@
+"""The trainer of ``d2net demo``: a few minutes on a CPU, with a progress bar."""
+
+# pyright: reportIncompatibleMethodOverride=false, reportOptionalMemberAccess=false, reportArgumentType=false
+# pyright: reportFunctionMemberAccess=false, reportOptionalSubscript=false
+# nnU-Net declares attributes as None until they are initialized, and narrower types than it uses.
+
+import sys
+from collections.abc import Mapping
+from typing import ClassVar
+
+import torch
+from nnunetv2.training.lr_scheduler.polylr import PolyLRScheduler
+from nnunetv2.training.nnUNetTrainer.variants.data_augmentation.nnUNetTrainerNoDA import nnUNetTrainerNoDA
+from torch.optim import Optimizer
+from tqdm import tqdm
+
+from nnunetv2_d2net.method.network.d2net import D2NetOptions
+from nnunetv2_d2net.plugin.training.trainer import D2NetTrainer
+
+
+class D2NetTrainerDemo(nnUNetTrainerNoDA, D2NetTrainer):
+    """D2NetTrainer for few short epochs: it shows the path, not what D2-Net can do.
+
+    So short a training neither overfits nor has processor time to spare, so nothing is augmented. In so few steps AdamW
+    learns more than nnU-Net's SGD, and it helps to tell the encoder what is missing.
+    """
+
+    n_epochs: ClassVar[int | None] = 8
+    n_iterations: ClassVar[int] = 160
+    network_options: ClassVar[D2NetOptions] = D2NetTrainer.network_options._replace(modulate_encoder=True)
+    loss_ramps: ClassVar[Mapping[str, float]] = {}
+
+    def configure_optimizers(self) -> tuple[Optimizer, PolyLRScheduler]:
+        """Return AdamW with nnU-Net's schedule."""
+        self.initial_lr, self.weight_decay = 3e-3, 1e-4
+        parameters = self.network.parameters()
+        optimizer = torch.optim.AdamW(parameters, self.initial_lr, (0.9, 0.99), weight_decay=self.weight_decay)
+        return optimizer, PolyLRScheduler(optimizer, self.initial_lr, self.num_epochs)
+
+    def on_train_start(self) -> None:
+        """Shorten the epochs, save after each, and open the progress bar."""
+        super().on_train_start()
+        self.num_iterations_per_epoch, self.num_val_iterations_per_epoch, self.save_every = self.n_iterations, 10, 1
+        total = self.num_epochs * self.num_iterations_per_epoch
+        done = self.current_epoch * self.num_iterations_per_epoch
+        self.progress = tqdm(total=total, initial=done, desc="train", unit="step", file=sys.stderr)
+
+    def train_step(self, batch: dict) -> dict:
+        """Do one step and move the bar."""
+        outputs = super().train_step(batch)
+        self.progress.update()
+        return outputs
+
+    def on_epoch_end(self) -> None:
+        """Show the pseudo-Dice beside the bar."""
+        super().on_epoch_end()
+        self.progress.set_postfix({"pseudo Dice": f"{self.logger.get_value('mean_fg_dice', step=-1):.2f}"})
+
+    def on_train_end(self) -> None:
+        """Close the bar."""
+        self.progress.close()
+        super().on_train_end()

@@ -1,0 +1,159 @@
+"""Training that may be interrupted: checkpoints are whole, and one that goes on draws what it would have drawn."""
+
+# pyright: reportIncompatibleMethodOverride=false, reportOptionalMemberAccess=false, reportArgumentType=false
+# pyright: reportFunctionMemberAccess=false, reportAttributeAccessIssue=false
+# nnU-Net declares attributes as None until they are initialized.
+
+import contextlib
+import os
+import random
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import torch.distributed as dist
+
+from nnunetv2_d2net.base.errors import UserError
+from nnunetv2_d2net.plugin.training.distributed import DistributedTrainer
+
+RANDOM_STATES = "random_states"
+"""Where the optimizer's part of a checkpoint keeps them: what nnU-Net loads from there is handed to the optimizer."""
+
+_PYTHON_VERSION = 3  # of the states that Python's random has written since 3.2
+_NUMPY_NUMBERS = ("pos", "has_gauss", "cached_gaussian")
+
+
+class ResumingTrainer(DistributedTrainer):
+    """nnU-Net's trainer whose checkpoints also hold the states of the random number generators, one set per process.
+
+    nnU-Net restores weights, optimizer, gradient scaler, epoch and logs. The states come with the optimizer's, through
+    torch's own hooks, as tensors and numbers; any nnU-Net reads such a checkpoint.
+    """
+
+    loaded_random_states: dict[str, Any] | None = None
+    _states_of_all: list[dict[str, Any]] | None = None
+
+    def initialize(self) -> None:
+        """Initialize as nnU-Net does, and let the optimizer carry the random states."""
+        super().initialize()
+        self.optimizer.register_state_dict_post_hook(self._add_random_states)
+        self.optimizer.register_load_state_dict_pre_hook(self._take_random_states)
+
+    def random_states(self) -> dict[str, Any]:
+        """Return the states of all generators that training draws from, as tensors, numbers and text."""
+        states: dict[str, Any] = {"python": _python_state(), "numpy": _numpy_state(), "torch": torch.get_rng_state()}
+        if self.device.type == "cuda":
+            states["cuda"] = torch.cuda.get_rng_state(self.device)
+        return states
+
+    def restore_random_states(self, states: dict[str, Any]) -> None:
+        """Set all generators to what :meth:`random_states` returned; a state that is missing is left as it is."""
+        if "python" in states:
+            random.setstate((_PYTHON_VERSION, tuple(states["python"]["state"].tolist()), states["python"]["gauss"]))
+        if "numpy" in states:
+            key = states["numpy"]["key"].cpu().numpy().astype(np.uint32)
+            np.random.set_state(("MT19937", key, *(states["numpy"][name] for name in _NUMPY_NUMBERS)))
+        if "torch" in states:
+            torch.set_rng_state(states["torch"].cpu())
+        if "cuda" in states and self.device.type == "cuda":
+            torch.cuda.set_rng_state(states["cuda"].cpu(), self.device)
+
+    def on_train_start(self) -> None:
+        """Start as nnU-Net does, which draws a first batch, and then go on drawing where the checkpoint stopped."""
+        super().on_train_start()
+        if self.loaded_random_states is not None:
+            self.restore_random_states(self.loaded_random_states)
+            self.loaded_random_states = None
+
+    def save_checkpoint(self, filename: str) -> None:
+        """Write a checkpoint whole or not at all; whatever happens meanwhile, the one before it stays.
+
+        Raises:
+            UserError: It cannot be written.
+        """
+        self._states_of_all = self._gather_random_states()
+        try:
+            if self.local_rank != 0 or self.disable_checkpointing:
+                super().save_checkpoint(filename)
+                return
+            with written_whole(Path(filename)) as unfinished:
+                super().save_checkpoint(str(unfinished))
+        finally:
+            self._states_of_all = None
+
+    def load_checkpoint(self, filename_or_checkpoint: dict | str) -> None:
+        """Load a checkpoint, and know the best pseudo-Dice of all its epochs.
+
+        nnU-Net writes ``checkpoint_latest`` before it compares the epoch's pseudo-Dice with the best one.
+
+        Raises:
+            UserError: The file is cut short.
+        """
+        try:
+            super().load_checkpoint(filename_or_checkpoint)
+        except (EOFError, RuntimeError) as error:
+            if isinstance(error, RuntimeError) and "PytorchStreamReader" not in str(error):
+                raise
+            raise UserError(
+                f"{filename_or_checkpoint} is cut short: remove it, and --c goes on from another one of its folder"
+            ) from error
+        self._best_ema = max(self.logger.get_value("ema_fg_dice", step=None), default=None)
+
+    def _gather_random_states(self) -> list[dict[str, Any]]:
+        states = self.random_states()
+        if not self.is_ddp:
+            return [states]
+        of_all: list[Any] = [None] * dist.get_world_size()
+        dist.all_gather_object(of_all, states)
+        return of_all
+
+    def _add_random_states(self, _optimizer: torch.optim.Optimizer, state_dict: dict[str, Any]) -> None:
+        if self._states_of_all is not None:
+            state_dict[RANDOM_STATES] = self._states_of_all
+
+    def _take_random_states(self, _optimizer: torch.optim.Optimizer, state_dict: dict[str, Any]) -> None:
+        of_all = state_dict.pop(RANDOM_STATES, [])
+        if self.local_rank < len(of_all):  # a process that was not there before keeps its own
+            self.loaded_random_states = of_all[self.local_rank]
+
+
+@contextlib.contextmanager
+def written_whole(path: Path) -> Iterator[Path]:
+    """Hand out a name to write a checkpoint under, and give it its own name once it is whole and on the disk.
+
+    Raises:
+        UserError: It cannot be written.
+    """
+    unfinished = path.with_name(f"{path.name}.unfinished")
+    try:
+        yield unfinished
+        with unfinished.open("rb") as file:
+            os.fsync(file.fileno())
+        unfinished.replace(path)
+    except (OSError, RuntimeError) as error:
+        with contextlib.suppress(OSError):
+            unfinished.unlink(missing_ok=True)
+        if isinstance(error, RuntimeError) and not _is_failed_writing(error):
+            raise
+        reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error).splitlines()[0]
+        raise UserError(
+            f"{path} cannot be written ({reason}): free space on its disk, then go on with --c; the checkpoint before "
+            "it is kept"
+        ) from error
+
+
+def _is_failed_writing(error: RuntimeError) -> bool:
+    """Tell torch's own complaint about a full disk from other errors."""
+    return "PytorchStreamWriter" in str(error) or "inline_container" in str(error)
+
+
+def _python_state() -> dict[str, Any]:
+    _, state, gauss = random.getstate()
+    return {"state": torch.tensor(state, dtype=torch.int64), "gauss": gauss}
+
+
+def _numpy_state() -> dict[str, Any]:
+    _, key, *numbers = np.random.get_state()
+    return {"key": torch.from_numpy(key.astype(np.int64)), **dict(zip(_NUMPY_NUMBERS, numbers, strict=True))}

@@ -1,0 +1,271 @@
+"""D2NetTrainer: nnU-Net's training of D2-Net, its losses and what they do, epoch by epoch."""
+
+# pyright: reportIncompatibleMethodOverride=false, reportOptionalMemberAccess=false, reportArgumentType=false
+# pyright: reportFunctionMemberAccess=false, reportOptionalSubscript=false
+# nnU-Net declares attributes as None until they are initialized, and narrower types than it uses.
+
+import functools
+import math
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any, ClassVar, cast
+
+import torch
+import torch.distributed as dist
+from nnunetv2.training.lr_scheduler.polylr import PolyLRScheduler
+from nnunetv2.utilities.helpers import empty_cache
+from nnunetv2.utilities.plans_handling.plans_handler import ConfigurationManager, PlansManager
+from torch import Tensor, nn
+from torch._dynamo import OptimizedModule
+from torch.nn.parallel import DistributedDataParallel
+from torch.optim import Optimizer
+
+from nnunetv2_d2net.base.errors import UserError
+from nnunetv2_d2net.method.losses.d2net_loss import LOSS_TERMS, D2NetLoss, LossOptions
+from nnunetv2_d2net.method.network.d2net import D2Net, D2NetOptions
+from nnunetv2_d2net.plugin.training.diagnostics import code_variances, gradient_shares, logit_changes
+from nnunetv2_d2net.plugin.training.logger import D2NetLogger
+from nnunetv2_d2net.plugin.training.modality_dropping import ModalityDroppingTrainer
+
+PAPER_WEIGHTS: Mapping[str, float] = dict.fromkeys(("sc", "fc", "rec", "kd_feature", "kd_logit", "aux", "consis"), 1.0)
+
+MODALITY_ENCODER_MOMENTUM = 0.9
+# With all weights 1 the auxiliary terms make most of the gradient on the encoder at first.
+GENTLE_WEIGHTS: Mapping[str, float] = {
+    "sc": 0.1,
+    "fc": 0.1,
+    "rec": 0.1,
+    "kd_feature": 0.05,
+    "kd_logit": 0.2,
+    "aux": 0.5,
+    "consis": 0.5,
+}
+
+
+class D2NetTrainer(ModalityDroppingTrainer):
+    """Train D2-Net around the U-Net of any nnU-Net plans.
+
+    Attributes:
+        network_options: What the paper leaves open about the network.
+        loss_options: What it leaves open about the losses.
+        loss_weights: Weight of every term beside the segmentation loss (Eq. 11); a term that is not named has 1.
+        loss_ramps: Share of the training over which a term's weight grows linearly from 0.
+    """
+
+    network_options: ClassVar[D2NetOptions] = D2NetOptions()
+    loss_options: ClassVar[LossOptions] = LossOptions()
+    loss_weights: ClassVar[Mapping[str, float]] = GENTLE_WEIGHTS
+    loss_ramps: ClassVar[Mapping[str, float]] = {"rec": 0.1}
+
+    objective: D2NetLoss
+
+    def __init__(
+        self,
+        plans: dict,
+        configuration: str,
+        fold: int,
+        dataset_json: dict,
+        device: torch.device = torch.device("cuda"),  # noqa: B008 - nnU-Net's signature
+    ) -> None:
+        super().__init__(plans, configuration, fold, dataset_json, device)
+        self.logger.local_logger = D2NetLogger(LOSS_TERMS)
+        self.bfloat16_on_cpu = os.environ.get("D2NET_CPU_BFLOAT16", "0").lower() in ("1", "true", "t")
+        self.train_step_index = 0
+        self.term_sums = torch.zeros(len(LOSS_TERMS), device=self.device)
+
+    @classmethod
+    def build_network_architecture(
+        cls,
+        plans_manager: PlansManager,
+        configuration_manager: ConfigurationManager,
+        num_input_channels: int,
+        num_output_channels: int,
+        enable_deep_supervision: bool = True,  # noqa: FBT001, FBT002 - nnU-Net's signature
+    ) -> nn.Module:
+        """Wrap the U-Net that the plans describe into D2-Net.
+
+        Raises:
+            UserError: The plans describe a cascade, a network that is no U-Net of nnU-Net's, or a single modality.
+        """
+        try:
+            unet = super().build_network_architecture(
+                plans_manager, configuration_manager, num_input_channels, num_output_channels, enable_deep_supervision
+            )
+            return D2Net(unet, num_input_channels, cls.network_options)
+        except (ImportError, TypeError) as error:
+            remedy = "plan again with D2NetPlanner or nnU-Net's default planner"
+            raise UserError(f"plans {plans_manager.plans_name}: {error}: {remedy}") from error
+        except ValueError as error:
+            raise UserError(f"plans {plans_manager.plans_name}: {error}") from error
+
+    def _build_loss(self) -> D2NetLoss:
+        segmentation_loss = super()._build_loss()
+        level_weights = tuple(map(float, getattr(segmentation_loss, "weight_factors", (1.0,))))
+        segmentation_loss.weight_factors = level_weights  # torch.compile breaks its graph at numpy's numbers
+        self.objective = D2NetLoss(
+            segmentation_loss,
+            self.loss_weights,
+            regions=self.label_manager.has_regions,
+            ignore_label=self.label_manager.ignore_label,
+            level_weights=level_weights,
+            options=self.loss_options,
+        )
+        return self.objective
+
+    def configure_optimizers(self) -> tuple[Optimizer, PolyLRScheduler]:
+        """Return nnU-Net's SGD, with a momentum of its own for the modality encoders.
+
+        The contrastive losses do not depend on the length of a code. nnU-Net's momentum of 0.99 then makes codes ever
+        longer and all alike within a hundred steps, from where no gradient leads back.
+        """
+        optimizer, _ = super().configure_optimizers()
+        encoder = list(self.bare_network.modality_encoder.parameters())  # a checkpoint relies on the order
+        others = [p for p in self.network.parameters() if all(p is not own for own in encoder)]
+        groups = [{"params": others}, {"params": encoder, "momentum": MODALITY_ENCODER_MOMENTUM}]
+        optimizer = type(optimizer)(groups, **optimizer.defaults)
+        return optimizer, PolyLRScheduler(optimizer, self.initial_lr, self.num_epochs)
+
+    @contextmanager
+    def conditioned_on(self, images: Tensor, present: Tensor, available: Tensor) -> Iterator[None]:
+        """Hand the masks to the network and the images before dropping to the loss, for one step."""
+        network, loss = self.network, self.loss
+        self.network = _ConditionedNetwork(
+            network, available, bfloat16=self._use_bfloat16(), holds_air=self.batch_holds_air
+        )
+        self.loss = functools.partial(self.objective, images=images, present=present)
+        try:
+            yield
+        finally:
+            self.network, self.loss = network, loss
+
+    def train_step(self, batch: dict) -> dict:
+        """Do one step; the first of an epoch also measures what each loss term does to the encoder."""
+        self.objective.set_weights(self.current_weights())
+        if self.train_step_index == 0:
+            self._log_gradient_shares(batch)
+        self.train_step_index += 1
+        outputs = super().train_step(batch)
+        self.term_sums += self.objective.last_terms
+        return outputs
+
+    def current_weights(self) -> dict[str, float]:
+        """Return the weight of each term at this point of the training."""
+        n_steps = self.num_epochs * self.num_iterations_per_epoch
+        progress = (self.current_epoch * self.num_iterations_per_epoch + self.train_step_index) / max(1, n_steps)
+        ramped = {term: min(1.0, progress / ramp) for term, ramp in self.loss_ramps.items() if ramp > 0}
+        return {term: weight * ramped.get(term, 1.0) for term, weight in self.loss_weights.items()}
+
+    def on_train_epoch_start(self) -> None:
+        """Begin the epoch's means."""
+        super().on_train_epoch_start()
+        self.train_step_index = 0
+        self.term_sums.zero_()
+
+    def on_train_epoch_end(self, train_outputs: list[dict]) -> None:
+        """Log the mean of every loss term."""
+        super().on_train_epoch_end(train_outputs)
+        means = self.term_sums / max(1, self.train_step_index)
+        if self.is_ddp:
+            dist.all_reduce(means)
+            means /= dist.get_world_size()
+        self._log("loss", dict(zip(LOSS_TERMS, means.tolist(), strict=True)))
+
+    def validation_step(self, batch: dict) -> dict:
+        """Do one step; the first of an epoch also measures how much bottleneck and codes matter."""
+        if self.validation_step_index == 0:
+            images = batch["data"].to(self.device)
+            available = self.present_modalities(batch).to(self.device)
+            with torch.autocast(self.device.type, enabled=self.device.type == "cuda"):
+                self._log("logit_change", logit_changes(self.bare_network, images, available))
+                self._log("codes", code_variances(self.bare_network, images, available))
+        return super().validation_step(batch)
+
+    def perform_actual_validation(self, save_probabilities: bool = False) -> None:  # noqa: FBT001, FBT002
+        """Validate on whole cases, whose modalities are known also where a tile holds only air."""
+        try:
+            super().perform_actual_validation(save_probabilities)
+        finally:
+            self.bare_network.known_available = None
+
+    def validate_case(self, available: Sequence[bool] | None) -> None:
+        """Tell the network which modalities the case that is validated next has."""
+        network = self.bare_network
+        flags = [True] * network.n_modalities if available is None else available
+        network.known_available = torch.tensor(flags, device=self.device)
+
+    def load_checkpoint(self, filename_or_checkpoint: dict | str) -> None:
+        """Load a checkpoint of this trainer.
+
+        Raises:
+            UserError: The weights are those of another network.
+        """
+        try:
+            super().load_checkpoint(filename_or_checkpoint)
+        except KeyError as error:
+            raise UserError(
+                f"{filename_or_checkpoint if isinstance(filename_or_checkpoint, str) else 'the checkpoint'} lacks "
+                f"{error}, it was exported for prediction: go on with the original"
+            ) from error
+        except RuntimeError as error:
+            if "state_dict" not in str(error):
+                raise
+            raise UserError(
+                f"{filename_or_checkpoint if isinstance(filename_or_checkpoint, str) else 'the checkpoint'} does not "
+                f"fit {type(self).__name__} on these plans: train anew without --c, or use the trainer that wrote it"
+            ) from error
+
+    @property
+    def bare_network(self) -> D2Net:
+        """The network without the wrappers of DDP and torch.compile."""
+        network = self.network.module if isinstance(self.network, DistributedDataParallel) else self.network
+        return cast(D2Net, network._orig_mod if isinstance(network, OptimizedModule) else network)
+
+    def _log_gradient_shares(self, batch: dict) -> None:
+        images = batch["data"].to(self.device)
+        target = batch["target"]
+        target = [t.to(self.device) for t in target] if isinstance(target, list) else target.to(self.device)
+        present = self.present_modalities(batch).to(self.device)
+        scale = self.grad_scaler.get_scale() if self.grad_scaler is not None else 1.0
+        try:
+            with torch.autocast(self.device.type, enabled=self.device.type == "cuda"):
+                terms = self.objective.terms(self.bare_network(images, present), target, images, present)
+            weighted = {term: terms[term] * self.objective.weights[term] for term in LOSS_TERMS}
+            shares = gradient_shares(weighted, self.bare_network.encoder, scale)
+        except torch.OutOfMemoryError:  # one graph for all terms takes more than a step, which must not fail for it
+            shares = dict.fromkeys(LOSS_TERMS, math.nan)
+            empty_cache(self.device)
+        self._log("gradient_share", shares)
+
+    def _log(self, group: str, values: Mapping[str, float]) -> None:
+        for name, value in values.items():
+            self.logger.log(f"{group}/{name}", value, self.current_epoch)
+        self.print_to_log_file(group, {name: round(value, 4) for name, value in values.items()})
+
+    def _use_bfloat16(self) -> bool:
+        return self.bfloat16_on_cpu and self.device.type == "cpu"
+
+
+class _ConditionedNetwork:
+    """The network as nnU-Net's step calls it, with the mask of this batch; everything else is the network's own.
+
+    Instance normalization of constant maps multiplies gradients by 1 / sqrt(1e-5) each time, and air is constant: the
+    gradients leave the range of float16, not that of bfloat16, which is as wide as that of float32.
+    """
+
+    def __init__(self, network: nn.Module, available: Tensor, *, bfloat16: bool, holds_air: bool) -> None:
+        self.network = network
+        self.available = available
+        self.bfloat16 = bfloat16
+        self.holds_air = holds_air
+
+    def __call__(self, images: Tensor) -> Any:  # noqa: ANN401 - whatever the network returns
+        device = images.device.type
+        instead_of_float16 = self.holds_air and torch.is_grad_enabled() and torch.is_autocast_enabled(device)
+        if not (self.bfloat16 or instead_of_float16):
+            return self.network(images, self.available)
+        with torch.autocast(device, torch.bfloat16):
+            return self.network(images, self.available)
+
+    def __getattr__(self, name: str) -> Any:  # noqa: ANN401
+        return getattr(self.network, name)

@@ -1,0 +1,1 @@
+"""Measuring: scores, benchmarks, reports, and the demo."""

@@ -1,0 +1,181 @@
+"""Runs jobs as processes, several at a time, and tells how they get on."""
+
+import contextlib
+import os
+import re
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from tqdm import tqdm
+
+from nnunetv2_d2net.study.benchmark.jobs import job_command, log_file
+from nnunetv2_d2net.study.benchmark.setup import Setup
+
+_POLL_SECONDS = 0.5
+_PATIENCE_SECONDS = 15.0
+_TAIL = 4000
+_PROGRESS = re.compile(r"(?:(?P<what>Epoch) (?P<epoch>\d+) *$)|(?:predict: +(?P<share>\d+)%)", re.MULTILINE)
+
+
+class Failure(NamedTuple):
+    """A job that failed.
+
+    Attributes:
+        name: Of the job.
+        reason: The last line it printed.
+        log: Where the others are.
+    """
+
+    name: str
+    reason: str
+    log: Path
+
+
+class Child:
+    """A running job."""
+
+    def __init__(self, setup: Setup, name: str, environment: Mapping[str, str]) -> None:
+        self.name, self.log, self.begin = name, log_file(setup, name), time.monotonic()
+        self.log.parent.mkdir(parents=True, exist_ok=True)
+        with self.log.open("ab") as file:
+            self.offset = file.tell()
+            # a group of its own: its end ends all that it has started; it watches whether this process lives
+            self.process = subprocess.Popen(
+                [*job_command(setup, name), "--parent", str(os.getpid())],
+                stdin=subprocess.DEVNULL,
+                stdout=file,
+                stderr=subprocess.STDOUT,
+                env={**os.environ, **environment},
+                start_new_session=True,
+            )
+
+    def signal(self, number: int) -> None:
+        """Send a signal to the job and to all that it has started, if they are still there."""
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.killpg(self.process.pid, number)
+
+    def progress(self) -> str:
+        """Say in a few words how far it is."""
+        found = list(_PROGRESS.finditer(tail(self.log, self.offset)))
+        if not found:
+            return f"{self.name} starts"
+        share = found[-1]["share"]
+        return f"{self.name} predict {share} %" if share else f"{self.name} epoch {int(found[-1]['epoch']) + 1}"
+
+    def failure(self) -> Failure:
+        """Say why it failed."""
+        return Failure(self.name, last_words(tail(self.log, self.offset), self.process.returncode), self.log)
+
+
+def run_children(setup: Setup, names: Sequence[str], n_jobs: int, title: str) -> list[Failure]:
+    """Run jobs, ``n_jobs`` at a time; a failure leaves the others alone.
+
+    Raises:
+        KeyboardInterrupt: This process was interrupted or terminated; the jobs were ended first.
+    """
+    waiting, running, failures = list(names), [], []
+    environment = child_environment(setup.device, n_jobs)
+    with _termination_as_interrupt(), tqdm(total=len(names), desc=title, unit="job", disable=None) as bar:
+        try:
+            while waiting or running:
+                while waiting and len(running) < n_jobs:
+                    running.append(Child(setup, waiting.pop(0), environment))
+                    _say(f"{running[-1].name} starts, log: {running[-1].log}")
+                time.sleep(_POLL_SECONDS)
+                for child in [child for child in running if child.process.poll() is not None]:
+                    running.remove(child)
+                    child.signal(signal.SIGKILL)  # what a job that was killed has left behind
+                    failures += _report(child)
+                    bar.update()
+                bar.set_postfix_str(", ".join(child.progress() for child in running))
+        finally:
+            stop(running)
+    return failures
+
+
+def stop(children: Sequence[Child]) -> None:
+    """Interrupt jobs, and kill those that do not end."""
+    for child in children:
+        child.signal(signal.SIGINT)
+    deadline = time.monotonic() + _PATIENCE_SECONDS
+    for child in children:
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            child.process.wait(max(0.0, deadline - time.monotonic()))
+        child.signal(signal.SIGKILL)
+        child.process.wait()
+
+
+def child_environment(device: str, n_jobs: int) -> dict[str, str]:
+    """Share the cores among jobs that run at the same time.
+
+    Example:
+        >>> child_environment("cuda", 1)
+        {'PYTHONUNBUFFERED': '1'}
+    """
+    settings = {"PYTHONUNBUFFERED": "1"}
+    if device == "cpu":
+        settings["OMP_WAIT_POLICY"] = "PASSIVE"  # threads that spin while they wait take the others' time
+    if n_jobs > 1:
+        share = max(1, (os.cpu_count() or 1) // n_jobs)
+        if device == "cpu":
+            settings["OMP_NUM_THREADS"] = str(share)
+        settings["nnUNet_n_proc_DA"] = os.environ.get("nnUNet_n_proc_DA", str(share))
+    return settings
+
+
+def tail(log: Path, offset: int = 0) -> str:
+    """Return the end of what was written to a log after the offset, in bytes."""
+    with contextlib.suppress(OSError), log.open("rb") as file:
+        file.seek(max(offset, file.seek(0, os.SEEK_END) - _TAIL))
+        return file.read().decode("utf-8", errors="replace").replace("\r", "\n")
+    return ""
+
+
+def last_words(text: str, status: int | None) -> str:
+    r"""Return the last line that says something, or the exit status.
+
+    Example:
+        >>> last_words("Traceback:\nOSError: [Errno 28] No space left on device\n\n", 1)
+        'OSError: [Errno 28] No space left on device'
+    """
+    if status is not None and status < 0:
+        return f"killed by signal {-status} ({signal.Signals(-status).name}), perhaps for lack of memory"
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    return lines[-1].removeprefix("d2net: error: ") if lines else f"exit status {status}"
+
+
+def _report(child: Child) -> list[Failure]:
+    seconds = time.monotonic() - child.begin
+    if child.process.returncode == 0:
+        _say(f"{child.name} done in {seconds:.0f} s")
+        return []
+    failure = child.failure()
+    _say(f"{failure.name} failed: {failure.reason} (log: {failure.log})")
+    return [failure]
+
+
+def _say(line: str) -> None:
+    tqdm.write(f"d2net: {line}", file=sys.stderr)
+
+
+@contextlib.contextmanager
+def _termination_as_interrupt() -> Iterator[None]:
+    """Let SIGTERM, with which clusters announce the end of their patience, end the jobs as Ctrl-C does."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def interrupt(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGTERM, interrupt)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)

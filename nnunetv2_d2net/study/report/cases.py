@@ -1,0 +1,215 @@
+"""The cases of the viewer: which ones, and what of each travels with the page."""
+
+import base64
+import math
+import sys
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from statistics import fmean
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+from tqdm import tqdm
+
+from nnunetv2_d2net.base.case_files import assign_channels, find_cases
+from nnunetv2_d2net.base.errors import UserError
+from nnunetv2_d2net.study.report.benchmark_folder import Benchmark
+from nnunetv2_d2net.study.report.orientation import Volume, read_volume
+from nnunetv2_d2net.study.report.pictures import Window, choose_window, encode_picture, tile_columns
+from nnunetv2_d2net.study.report.run_lengths import encode_runs, pack
+
+MOST_CASES = 24
+_ALL_CHARACTERS = 11_500_000
+"""Of the pictures of all cases together. What is longer loses slices, evenly; the label maps come on top."""
+
+
+class Viewer(NamedTuple):
+    """The viewer's content.
+
+    Attributes:
+        content: For the page's script: names, colors, and for each case where its pictures are among ``blobs``.
+        blobs: Pictures as data URIs, and label maps in Base64.
+        problems: One line for each thing that had to be left out.
+        n_left_out: How many cases were not asked for.
+    """
+
+    content: dict[str, Any]
+    blobs: list[str]
+    problems: list[str]
+    n_left_out: int
+
+
+def make_viewer(benchmark: Benchmark, n_cases: int = MOST_CASES) -> Viewer:
+    """Gather the pictures of the worst and best cases of the arm in focus.
+
+    Args:
+        benchmark: What was scored.
+        n_cases: How many cases at most; half of them the worst ones.
+
+    Returns:
+        What could be read; what could not is among the problems.
+    """
+    ranked = rank_cases(benchmark)
+    n_best = n_cases // 2
+    chosen = ranked if len(ranked) <= n_cases else ranked[: n_cases - n_best] + ranked[len(ranked) - n_best :]
+    try:
+        maker = _Maker(benchmark, _ALL_CHARACTERS // max(len(chosen), 1))
+    except UserError as error:  # the images were moved since; all else can still be told
+        return Viewer({"cases": []}, [], [str(error)], 0)
+    cases = []
+    for case in tqdm(chosen, desc="report", unit="case", disable=None, file=sys.stderr):
+        try:
+            cases.append(maker.case(case))
+        except UserError as error:
+            maker.problems.append(f"case {case} is left out: {error}")
+    content = {
+        "modalities": benchmark.modalities,
+        "subsets": [_subset(name, benchmark.modalities) for name in benchmark.subsets],
+        "arms": benchmark.arms,
+        "focus": benchmark.arms.index(benchmark.focus),
+        "regions": maker.regions(),
+        "nLabels": len(maker.labels),
+        "cases": cases,
+    }
+    return Viewer(content, maker.blobs, maker.problems, len(ranked) - len(chosen))
+
+
+def rank_cases(benchmark: Benchmark) -> list[str]:
+    """Order the cases by the mean Dice of the arm in focus, worst first."""
+    found: dict[str, list[float]] = {}
+    for score in benchmark.scores[benchmark.focus]:
+        found.setdefault(score.case, []).append(score.dice)
+    return sorted(found, key=lambda case: (fmean(found[case]), case))
+
+
+def _subset(name: str, modalities: Sequence[str]) -> dict[str, Any]:
+    parts = name.split("+")
+    known = set(parts) <= set(modalities)
+    return {"name": name, "available": [not known or modality in parts for modality in modalities]}
+
+
+class _Maker:
+    """Reads cases one after another and collects their pictures."""
+
+    def __init__(self, benchmark: Benchmark, max_characters: int) -> None:
+        setup = benchmark.setup
+        self.benchmark, self.max_characters = benchmark, max_characters
+        self.ending, self.references = str(setup["file_ending"]), Path(setup["references"])
+        self.labels = [0, *sorted({value for values in benchmark.regions.values() for value in values} - {0})]
+        self.blobs: list[str] = []
+        self.problems: list[str] = []
+        self.files = find_cases(Path(setup["images"]), self.ending, len(benchmark.modalities)).files
+        self.scores = {
+            arm: {(s.case, s.subset, s.region): round(s.dice, 3) for s in scores}
+            for arm, scores in benchmark.scores.items()
+        }
+
+    def regions(self) -> list[dict[str, Any]]:
+        """Name the regions and the positions of their labels, the widest first, so that others lie on top of it."""
+        order = sorted(self.benchmark.regions.items(), key=lambda item: -len(item[1]))
+        return [{"name": name, "labels": [self.labels.index(v) for v in values if v]} for name, values in order]
+
+    def case(self, case: str) -> dict[str, Any]:
+        """Read all that there is of a case.
+
+        Raises:
+            UserError: Its reference or its images cannot be read.
+        """
+        reference = read_volume(self.references / f"{case}{self.ending}")
+        labels = self._positions(reference.channels[0])
+        images = self._images(case, labels.shape)
+        window, pictures = self._pictures(images, labels > 0)
+        shown = window.cut(labels)
+        n, height, width = shown.shape
+        return {
+            "name": case,
+            "width": width,
+            "height": height,
+            "columns": tile_columns(n, height, width),
+            "slices": [index + 1 for index in window.slices],
+            "ofSlices": len(labels),
+            "start": window.start,
+            **_placing(reference),
+            "images": [None if picture is None else self._keep(picture) for picture in pictures],
+            "reference": self._keep_labels([encode_runs(shown, len(self.labels))]),
+            "predictions": [self._predictions(case, arm, labels.shape, window) for arm in self.benchmark.arms],
+            "dice": [self._dice(case, arm) for arm in self.benchmark.arms],
+        }
+
+    def _images(self, case: str, shape: tuple[int, ...]) -> list[NDArray[np.generic] | None]:
+        modalities = self.benchmark.modalities
+        files = self.files.get(case, [])
+        if not files:
+            raise UserError(f"{self.benchmark.setup['images']} holds no image of it")
+        found: list[NDArray[np.generic] | None] = [None] * len(modalities)
+        for file, channel in zip(files, assign_channels(files, len(modalities)), strict=True):
+            volume = read_volume(Path(file)).channels
+            if volume.shape[1:] != shape:
+                raise UserError(f"{file} has another shape than its reference")
+            if len(volume) == len(modalities) and len(files) == 1:
+                return list(volume)
+            found[channel] = volume[0]
+        return found
+
+    def _pictures(
+        self, images: Sequence[NDArray[np.generic] | None], reference: NDArray[np.bool_]
+    ) -> tuple[Window, list[str | None]]:
+        """Encode the modalities, with fewer slices if all would take too much room."""
+        step, there = 1, [image for image in images if image is not None]
+        while True:
+            window = choose_window(there, reference, step)
+            pictures = [None if image is None else encode_picture(window.cut(image)) for image in images]
+            excess = sum(len(picture) for picture in pictures if picture) / self.max_characters
+            if excess <= 1 or len(window.slices) == 1:
+                return window, pictures
+            step = max(step + 1, math.ceil(step * excess))
+
+    def _predictions(self, case: str, arm: str, shape: tuple[int, ...], window: Window) -> dict[str, Any]:
+        """Label maps of all subsets, packed together; a size of 0 says that there is none."""
+        maps = []
+        for subset in self.benchmark.subsets:
+            path = self.benchmark.folder / arm / "predictions" / subset / f"{case}{self.ending}"
+            try:
+                maps.append(self._prediction(path, shape, window))
+            except UserError as error:
+                maps.append(b"")
+                if (case, subset, next(iter(self.benchmark.regions))) in self.scores[arm]:
+                    self.problems.append(f"{arm}, {subset}, case {case}: {error}")
+        return {"blob": self._keep_labels(maps), "sizes": [len(encoded) for encoded in maps]}
+
+    def _prediction(self, path: Path, shape: tuple[int, ...], window: Window) -> bytes:
+        if not path.is_file():
+            raise UserError(f"{path} does not exist")
+        labels = read_volume(path).channels[0]
+        if labels.shape != shape:
+            raise UserError(f"{path} has another shape than its reference")
+        return encode_runs(window.cut(self._positions(labels)), len(self.labels))
+
+    def _positions(self, labels: NDArray[np.generic]) -> NDArray[np.uint8]:
+        """Replace labels by their position in the list; one that is in no region becomes background."""
+        positions = np.zeros(labels.shape, np.uint8)
+        for position, value in enumerate(self.labels):
+            if position:
+                positions[labels == value] = position
+        return positions
+
+    def _dice(self, case: str, arm: str) -> list[list[float | None]]:
+        scores, names = self.scores[arm], [region["name"] for region in self.regions()]
+        return [[scores.get((case, subset, name)) for name in names] for subset in self.benchmark.subsets]
+
+    def _keep_labels(self, maps: Iterable[bytes]) -> int:
+        return self._keep(base64.b64encode(pack(list(maps))).decode())
+
+    def _keep(self, blob: str) -> int:
+        self.blobs.append(blob)
+        return len(self.blobs) - 1
+
+
+def _placing(volume: Volume) -> dict[str, Any]:
+    return {
+        "spacing": [round(mm, 4) for mm in volume.spacing],
+        "thickness": round(volume.thickness, 3),
+        "plane": volume.plane,
+        "sides": list(volume.sides) if volume.sides else None,
+    }

@@ -1,0 +1,157 @@
+"""The first lines of a report: what came out, in words, bad news first."""
+
+from typing import NamedTuple
+
+from nnunetv2_d2net.study.report.benchmark_folder import Benchmark, mean_name, trainer_of
+from nnunetv2_d2net.study.report.contest import LEVEL, Contest, find_contest
+
+_DROPOUT = "nnUNetTrainerModalityDropout"
+_STOCK = "nnUNetTrainer"
+_SEVERITY = ("worse", "behind", "equal", "ahead", "better")
+_FEWEST = 6
+"""Cases below which Wilcoxon's two-sided test cannot reach 0.05 whatever they are."""
+
+
+_ON_COMPLETE = {
+    "worse": "{arm} loses to {rival} {where}.",
+    "behind": "{arm} is behind {rival} {where}, which may be chance.",
+    "equal": "{arm} and {rival} are equal {where}.",
+    "ahead": "{arm} is ahead of {rival} {where}, which may be chance.",
+    "better": "{arm} beats {rival} {where}.",
+}
+_ON_AVERAGE = _ON_COMPLETE | {
+    "behind": "{arm} does not beat {rival} {where}: it is behind, which may be chance.",
+    "equal": "{arm} does not beat {rival} {where}: they are equal.",
+    "ahead": "{arm} is not shown to beat {rival} {where}: its lead may be chance.",
+}
+
+
+class Standing(NamedTuple):
+    """Mean Dice of an arm over the subsets, and with all modalities; None where it was not scored."""
+
+    arm: str
+    average: float | None
+    complete: float | None
+
+
+class Sentence(NamedTuple):
+    """What is claimed, and the figures behind it."""
+
+    claim: str
+    figures: str = ""
+
+    def __str__(self) -> str:
+        """Say both in one line."""
+        return f"{self.claim} {self.figures}".rstrip()
+
+
+class Verdict(NamedTuple):
+    """What came out.
+
+    Attributes:
+        good: Nothing in the first lines speaks against the arm in focus.
+        headlines: The comparisons that decide, bad news first.
+        others: The further ones, bad news first.
+        standings: Of every arm.
+        average: What the mean over subsets is called.
+        notes: What to know before believing it.
+    """
+
+    good: bool
+    headlines: list[Sentence]
+    others: list[Sentence]
+    standings: list[Standing]
+    average: str
+    notes: list[str]
+
+
+class _Finding(NamedTuple):
+    contest: Contest
+    on_complete: bool
+
+    @property
+    def bad(self) -> bool:
+        """The arm must beat its rival on average, and must not fall behind on complete input."""
+        outcome = self.contest.outcome
+        return outcome in ("worse", "behind") or (not self.on_complete and outcome != "better")
+
+
+def verdict(benchmark: Benchmark) -> Verdict:
+    """Judge the arm in focus by its means over the regions.
+
+    Two comparisons decide: with plain modality dropout on average over the subsets, and with stock nnU-Net on complete
+    input. Where an arm is missing, its place takes the rival that is best there.
+    """
+    average = mean_name(next(iter(benchmark.summaries["dice"].values()))[benchmark.overall_region])
+    standings = [
+        Standing(arm, _mean(benchmark, arm, average), _mean(benchmark, arm, benchmark.complete))
+        for arm in benchmark.arms
+    ]
+    findings = _findings(benchmark, average)
+    deciding = [
+        *_deciding([f for f in findings if not f.on_complete], _DROPOUT),
+        *_deciding([f for f in findings if f.on_complete], _STOCK),
+    ]
+    others = [finding for finding in findings if finding not in deciding]
+    return Verdict(
+        good=bool(deciding) and not any(finding.bad for finding in deciding),
+        headlines=[_sentence(f) for f in sorted(deciding, key=_bad_first)]
+        or [Sentence("There is nothing to compare with.")],
+        others=[_sentence(f) for f in sorted(others, key=_bad_first)],
+        standings=standings,
+        average=average,
+        notes=_notes(benchmark, [finding.contest for finding in findings]),
+    )
+
+
+def _mean(benchmark: Benchmark, arm: str, subset: str) -> float | None:
+    part = benchmark.summaries["dice"][arm].get(benchmark.overall_region, {}).get(subset)
+    return part.mean if part else None
+
+
+def _findings(benchmark: Benchmark, average: str) -> list[_Finding]:
+    """Both comparisons of the arm in focus with every rival; one where all there is is complete input."""
+    findings = []
+    for rival in (arm for arm in benchmark.arms if arm != benchmark.focus):
+        for subset in dict.fromkeys((average, benchmark.complete)):
+            pair = (benchmark.focus, rival)
+            ours, theirs = (_mean(benchmark, arm, subset) for arm in pair)
+            if ours is None or theirs is None:
+                continue
+            found = find_contest(benchmark.comparisons, pair, subset, benchmark.overall_region, (ours, theirs))
+            if found:
+                findings.append(_Finding(found, subset == benchmark.complete))
+    return findings
+
+
+def _deciding(findings: list[_Finding], rival: str) -> list[_Finding]:
+    named = [finding for finding in findings if trainer_of(finding.contest.rival) == rival]
+    return named or sorted(findings, key=lambda finding: -finding.contest.rival_dice)[:1]
+
+
+def _bad_first(finding: _Finding) -> tuple[bool, int]:
+    return not finding.bad, _SEVERITY.index(finding.contest.outcome)
+
+
+def _sentence(finding: _Finding) -> Sentence:
+    contest = finding.contest
+    n_subsets = contest.subset.removeprefix("mean of ")
+    where = "on complete input" if finding.on_complete else f"on average over the {n_subsets} subsets"
+    said = (_ON_COMPLETE if finding.on_complete else _ON_AVERAGE)[contest.outcome]
+    return Sentence(
+        said.format(arm=contest.arm, rival=contest.rival, where=where),
+        f"Mean Dice {contest.dice:.3f} against {contest.rival_dice:.3f}: {contest.figures()}.",
+    )
+
+
+def _notes(benchmark: Benchmark, contests: list[Contest]) -> list[str]:
+    notes = [f"Arms are not trained alike: {line}." for line in benchmark.setup.get("differences", ())]
+    fewest = min((contest.n for contest in contests), default=_FEWEST)
+    if fewest < _FEWEST:
+        notes.append(f"With {fewest} cases no difference can reach p < {LEVEL}, whatever it is.")
+    if contests:
+        notes.append(
+            "p tells whether other cases would give the same order. Training anew may change it, too, and that is not "
+            "in p: d2net repeats compares benchmarks that were trained anew."
+        )
+    return notes

@@ -1,0 +1,172 @@
+"""How well one mask matches another: Dice, and in mm HD95, ASSD and surface Dice."""
+
+import math
+import warnings
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+from surface_distance import (
+    compute_robust_hausdorff,
+    compute_surface_dice_at_tolerance,
+    compute_surface_distances,
+)
+
+from nnunetv2_d2net.study.scores.subset_table import dice
+
+TOLERANCE_MM = 1.0
+"""How far surfaces may lie apart and still count as matching, unless told otherwise."""
+
+
+class CaseScore(NamedTuple):
+    """One row of metrics.csv.
+
+    Attributes:
+        case: Name of the case.
+        subset: Modalities that the prediction was made from, ``FLAIR+T1ce``.
+        region: Name of the region.
+        dice: In [0, 1].
+        hd95: 95th percentile of the Hausdorff distance in mm.
+        assd: Average symmetric surface distance in mm.
+        surface_dice: Share of both surfaces that lies within the tolerance of the other one, in [0, 1].
+        reference_voxels: Size of the region in the reference.
+        prediction_voxels: Size of the region in the prediction.
+    """
+
+    case: str
+    subset: str
+    region: str
+    dice: float
+    hd95: float
+    assd: float
+    surface_dice: float
+    reference_voxels: int
+    prediction_voxels: int
+
+    @property
+    def both_empty(self) -> bool:
+        """Neither mask has a voxel: the scores are perfect by convention."""
+        return self.reference_voxels == 0 == self.prediction_voxels
+
+    @property
+    def one_empty(self) -> bool:
+        """One mask has no voxel, the other has some: the scores are the worst by convention."""
+        return (self.reference_voxels == 0) != (self.prediction_voxels == 0)
+
+
+class SurfaceScores(NamedTuple):
+    """Distances in mm and surface Dice in [0, 1] between two masks."""
+
+    hd95: float
+    assd: float
+    surface_dice: float
+
+
+def surface_scores(
+    prediction: NDArray[np.bool_],
+    reference: NDArray[np.bool_],
+    spacing: Sequence[float],
+    *,
+    tolerance_mm: float = TOLERANCE_MM,
+    empty_distance: float | None = None,
+) -> SurfaceScores:
+    """Compare the surfaces of two masks, every piece of surface weighted with its area.
+
+    HD95 is the larger of the two directed 95th percentiles. ASSD is the integral of the distance over both surfaces
+    divided by their area. Masks of two axes have contours for surfaces.
+
+    Convention of BraTS: two empty masks match perfectly (0 mm, surface Dice 1); against an empty mask any other has
+    surface Dice 0 and, as distance, the diagonal of the image.
+
+    Source: Nikolov et al., J Med Internet Res 23(7):e26151, 2021, doi:10.2196/26151 (surface Dice and its area
+    weights), by their library ``surface-distance``.
+
+    Args:
+        prediction: Bool, 2 or 3 axes.
+        reference: Bool, the same shape.
+        spacing: Of each axis, in mm.
+        tolerance_mm: Of the surface Dice.
+        empty_distance: Distance to an empty mask in mm; None for the diagonal of these arrays.
+    """
+    filled = bool(prediction.any()), bool(reference.any())
+    if not any(filled):
+        return SurfaceScores(0.0, 0.0, 1.0)
+    if not all(filled):
+        worst = diagonal(reference.shape, spacing) if empty_distance is None else empty_distance
+        return SurfaceScores(worst, worst, 0.0)
+    with warnings.catch_warnings():  # it uses names that SciPy 2 will remove
+        warnings.simplefilter("ignore", DeprecationWarning)
+        found = compute_surface_distances(reference, prediction, spacing)
+    distances = np.concatenate([found["distances_gt_to_pred"], found["distances_pred_to_gt"]])
+    areas = np.concatenate([found["surfel_areas_gt"], found["surfel_areas_pred"]])
+    return SurfaceScores(
+        float(compute_robust_hausdorff(found, 95)),
+        float(np.average(distances, weights=areas)),
+        float(compute_surface_dice_at_tolerance(found, tolerance_mm)),
+    )
+
+
+def score_labels(
+    prediction: NDArray[np.generic],
+    reference: NDArray[np.generic],
+    spacing: Sequence[float],
+    regions: Mapping[str, Sequence[int]],
+    *,
+    ignore: int | None = None,
+    tolerance_mm: float = TOLERANCE_MM,
+) -> dict[str, tuple[float, SurfaceScores, int, int]]:
+    """Score every region of a segmentation.
+
+    Args:
+        prediction: Labels, 2 or 3 axes; an image of a single slice is compared in its plane.
+        reference: Labels, the same shape.
+        spacing: Of each axis, in mm.
+        regions: Label values by region.
+        ignore: Label of the reference whose voxels count as background in both.
+        tolerance_mm: Of the surface Dice.
+
+    Returns:
+        By region: Dice, surface scores, voxels of the reference and of the prediction.
+    """
+    prediction, reference, spacing = _in_plane(prediction, reference, spacing)
+    worst = diagonal(reference.shape, spacing)
+    box = _bounding_box((prediction != 0) | (reference != 0))
+    prediction, reference = prediction[box], reference[box]
+    counted = np.ones(reference.shape, bool) if ignore is None else reference != ignore
+    scores = {}
+    for region, values in regions.items():
+        p, r = (np.isin(labels, values) & counted for labels in (prediction, reference))
+        surfaces = surface_scores(p, r, spacing, tolerance_mm=tolerance_mm, empty_distance=worst)
+        scores[region] = (dice(p, r), surfaces, int(r.sum()), int(p.sum()))
+    return scores
+
+
+def diagonal(shape: Sequence[int], spacing: Sequence[float]) -> float:
+    """Return the diagonal of an image in mm.
+
+    Example:
+        >>> round(diagonal((155, 240, 240), (1, 1, 1)), 2)  # BraTS's penalty for a region that is missed or made up
+        373.13
+    """
+    return math.hypot(*(n * mm for n, mm in zip(shape, spacing, strict=True)))
+
+
+def _bounding_box(mask: NDArray[np.bool_]) -> tuple[slice, ...]:
+    """Box around all True voxels; a single voxel if there is none."""
+    sides = []
+    for axis in range(mask.ndim):
+        inside = np.flatnonzero(mask.any(tuple(a for a in range(mask.ndim) if a != axis)))
+        sides.append(slice(inside[0], inside[-1] + 1) if inside.size else slice(0, 1))
+    return tuple(sides)
+
+
+def _in_plane(
+    prediction: NDArray[np.generic], reference: NDArray[np.generic], spacing: Sequence[float]
+) -> tuple[NDArray[np.generic], NDArray[np.generic], list[float]]:
+    """Turn a single slice into a plane; as a volume, its surface would be the whole mask."""
+    single = [axis for axis, n in enumerate(reference.shape) if n == 1]
+    if reference.ndim != 3 or len(single) != 1:
+        return prediction, reference, list(spacing)
+    kept = [mm for axis, mm in enumerate(spacing) if axis != single[0]]
+    return prediction.squeeze(single[0]), reference.squeeze(single[0]), kept

@@ -1,0 +1,239 @@
+import json
+import os
+import sys
+
+import pytest
+import torch
+
+from nnunetv2_d2net.cli.main import main
+
+DATASET = "Dataset007_Toy"
+
+
+@pytest.fixture
+def roots(tmp_path, monkeypatch):
+    """nnU-Net's three folders with one data set of two modalities, planned and preprocessed for 3d_fullres."""
+    folders = {name: tmp_path / name for name in ("nnUNet_raw", "nnUNet_preprocessed", "nnUNet_results")}
+    for name, folder in folders.items():
+        (folder / DATASET).mkdir(parents=True)
+        monkeypatch.setenv(name, str(folder))
+    monkeypatch.setenv("nnUNet_extTrainer", "")  # so that it is restored
+    monkeypatch.delenv("D2NET_DEBUG", raising=False)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    for name in ("nnUNet_raw", "nnUNet_preprocessed"):
+        write_json(folders[name] / DATASET / "dataset.json", {"channel_names": {"0": "FLAIR", "1": "T1"}})
+    preprocessed = folders["nnUNet_preprocessed"] / DATASET
+    configurations = {
+        "3d_fullres": {"data_identifier": "D2NetPlans_3d_fullres"},
+        "2d": {"data_identifier": "D2NetPlans_2d"},
+        "heir": {"inherits_from": "3d_fullres"},
+    }
+    write_json(preprocessed / "D2NetPlans.json", {"configurations": configurations})
+    (preprocessed / "D2NetPlans_3d_fullres").mkdir()
+    return folders
+
+
+def write_json(path, content):
+    path.write_text(json.dumps(content))
+
+
+def one_line(capsys, *parts):
+    """Assert that stderr is our one line and names every part; return it."""
+    error = capsys.readouterr().err
+    assert error.startswith("d2net: error: "), error
+    assert error.count("\n") == 1
+    for part in parts:
+        assert part in error, error
+    return error
+
+
+@pytest.fixture
+def planned(monkeypatch):
+    """Stand in for nnU-Net's entry point; say which words it gets and which planner it would find."""
+    entrypoints = pytest.importorskip("nnunetv2.experiment_planning.plan_and_preprocess_entrypoints")
+    calls = []
+
+    def entry():
+        calls.append((sys.argv[1:], find_planner(sys.argv[len(sys.argv) - 1 - sys.argv[::-1].index("-pl") + 1])))
+
+    monkeypatch.setattr(entrypoints, "plan_and_preprocess_entry", entry)
+    return calls
+
+
+def find_planner(name):
+    import nnunetv2
+    from nnunetv2.utilities.find_class_by_name import recursive_find_python_class
+
+    folder = os.path.join(nnunetv2.__path__[0], "experiment_planning")  # noqa: PTH118 - as nnU-Net does
+    return recursive_find_python_class(folder, name, "nnunetv2.experiment_planning")
+
+
+@pytest.mark.parametrize("name", ["D2NetPlanner", "D2NetResEncPlanner", "D2NetSmallPlanner", "ExperimentPlanner"])
+def test_plan_lets_nnunet_find_the_planner_for_this_call_only(roots, planned, name):
+    from nnunetv2_d2net.plugin.planning import planner as ours
+
+    chosen = [] if name == "D2NetPlanner" else ["-pl", name]
+    ours_before = find_planner(name)
+    assert main(["plan_and_preprocess", "-d", "7", *chosen, "-gpu_memory_target", "4", "--clean"]) == 0
+    ((words, found),) = planned
+    assert words[-(5 + len(chosen)) :] == ["-d", "7", *chosen, "-gpu_memory_target", "4", "--clean"]
+    assert found.__name__ == name
+    if name in ours.__all__:
+        assert found is getattr(ours, name)
+    assert find_planner(name) is ours_before
+
+
+def test_plan_passes_several_data_sets(roots, planned):
+    (roots["nnUNet_raw"] / "Dataset008_Other").mkdir()
+    write_json(roots["nnUNet_raw"] / "Dataset008_Other" / "dataset.json", {"modality": {"0": "A", "1": "B"}})
+    assert main(["plan_and_preprocess", "-d", "7", "8", "--no_pp"]) == 0
+    assert planned[0][0][-4:] == ["-d", "7", "8", "--no_pp"]
+
+
+def test_plan_restores_nnunet_after_a_failure(roots, monkeypatch):
+    from nnunetv2.experiment_planning import plan_and_preprocess_entrypoints
+    from nnunetv2.experiment_planning.experiment_planners import default_experiment_planner
+
+    def fail():
+        raise KeyError("no spacing")
+
+    before, words = vars(default_experiment_planner).get("D2NetSmallPlanner"), list(sys.argv)
+    monkeypatch.setattr(plan_and_preprocess_entrypoints, "plan_and_preprocess_entry", fail)
+    with pytest.raises(KeyError, match="no spacing"):
+        main(["plan_and_preprocess", "-d", "7", "-pl", "D2NetSmallPlanner"])
+    assert vars(default_experiment_planner).get("D2NetSmallPlanner") is before
+    assert sys.argv == words
+
+
+@pytest.mark.parametrize(
+    ("words", "parts"),
+    [
+        ([], ["-d"]),
+        (["-d"], ["-d"]),
+        (["-d", "9"], ["Dataset009_", "nnUNet_raw"]),
+        (["-d", "seven"], ["seven"]),
+        (["-d", "7", "-pl", "NoSuchPlanner"], ["NoSuchPlanner", "D2NetPlanner"]),
+    ],
+)
+def test_plan_bad_input(roots, planned, words, parts, capsys):
+    assert main(["plan_and_preprocess", *words]) == 1
+    one_line(capsys, *parts)
+    assert not planned
+
+
+def test_plan_refuses_one_modality(roots, planned, capsys):
+    path = roots["nnUNet_raw"] / DATASET / "dataset.json"
+    write_json(path, {"channel_names": {"0": "CT"}})
+    assert main(["plan_and_preprocess", "-d", "7"]) == 1
+    one_line(capsys, str(path), "CT", "at least 2", "ExperimentPlanner")
+    assert main(["plan_and_preprocess", "-d", "7", "-pl", "ExperimentPlanner"]) == 0
+    assert len(planned) == 1
+
+
+@pytest.mark.parametrize(
+    ("content", "part"),
+    [(None, "cannot be read"), ("{", "is no JSON"), ("{}", "channel_names"), ("[]", "channel_names")],
+)
+def test_plan_refuses_an_unusable_dataset_json(roots, planned, content, part, capsys):
+    path = roots["nnUNet_raw"] / DATASET / "dataset.json"
+    path.unlink()
+    if content is not None:
+        path.write_text(content)
+    assert main(["plan_and_preprocess", "-d", "7"]) == 1
+    one_line(capsys, str(path), part)
+    assert not planned
+
+
+@pytest.mark.parametrize(
+    ("command", "variable"),
+    [
+        (["plan_and_preprocess", "-d", "7"], "nnUNet_raw"),
+        (["plan_and_preprocess", "-d", "7"], "nnUNet_preprocessed"),
+        (["train", "7", "3d_fullres", "0"], "nnUNet_preprocessed"),
+        (["train", "7", "3d_fullres", "0"], "nnUNet_results"),
+        (["predict", "-i", ".", "-o", "out", "-d", "7", "-c", "3d_fullres"], "nnUNet_results"),
+    ],
+)
+def test_missing_environment_variable(roots, command, variable, monkeypatch, capsys):
+    monkeypatch.delenv(variable)
+    assert main(command) == 1
+    one_line(capsys, f"{variable} is not set", f"export {variable}=")
+
+
+def test_two_data_sets_of_one_number(roots, planned, capsys):
+    (roots["nnUNet_raw"] / "Dataset007_Twin").mkdir()
+    assert main(["plan_and_preprocess", "-d", "7"]) == 1
+    one_line(capsys, DATASET, "Dataset007_Twin", "rename")
+
+
+@pytest.fixture
+def trained(monkeypatch):
+    """Stand in for nnU-Net's entry point; say which words and which folders of trainers it gets."""
+    run_training = pytest.importorskip("nnunetv2.run.run_training")
+    calls = []
+    monkeypatch.setattr(
+        run_training, "run_training_entry", lambda: calls.append((sys.argv[1:], os.environ["nnUNet_extTrainer"]))
+    )
+    return calls
+
+
+def test_train_uses_our_trainer_and_plans_and_passes_the_rest(roots, trained, monkeypatch):
+    from nnunetv2_d2net.plugin.registration import trainers_folder
+
+    monkeypatch.setenv("nnUNet_extTrainer", "/mine")
+    assert main(["train", "7", "3d_fullres", "0", "-num_gpus", "1", "--npz"]) == 0
+    ((words, folders),) = trained
+    assert words == ["-tr", "D2NetTrainer", "-p", "D2NetPlans", "7", "3d_fullres", "0", "-num_gpus", "1", "--npz"]
+    assert folders.split(os.pathsep) == [str(trainers_folder()), "/mine"]
+
+
+def test_train_with_names_of_the_user(roots, trained):
+    preprocessed = roots["nnUNet_preprocessed"] / DATASET
+    write_json(preprocessed / "nnUNetPlans.json", {"configurations": {"2d": {"data_identifier": "nnUNetPlans_2d"}}})
+    (preprocessed / "nnUNetPlans_2d").mkdir()
+    words = [DATASET, "2d", "all", "-tr", "nnUNetTrainer", "-p", "nnUNetPlans", "-device", "cpu"]
+    assert main(["train", *words]) == 0
+    assert trained[0][0][4:] == words
+
+
+def test_train_with_a_configuration_that_inherits_its_data(roots, trained):
+    assert main(["train", "7", "heir", "0"]) == 0
+    assert len(trained) == 1
+
+
+@pytest.mark.parametrize(
+    ("words", "parts"),
+    [
+        (["7", "3d_fullres"], ["d2net train 7 3d_fullres 0"]),
+        (["7", "3d_fullres", "first"], ["first", "all"]),
+        (["9", "3d_fullres", "0"], ["Dataset009_"]),
+        (["Dataset009_X", "3d_fullres", "0"], ["Dataset009_X", "plan_and_preprocess"]),
+        (["7", "3d_lowres", "0"], ["D2NetPlans.json", "3d_lowres", "3d_fullres, 2d"]),
+        (["7", "2d", "0"], ["D2NetPlans_2d", "nnUNetv2_preprocess -d 7 -plans_name D2NetPlans -c 2d"]),
+        (["7", "3d_fullres", "0", "-p", "Other"], ["Other.json", "there: D2NetPlans"]),
+        (["7", "3d_fullres", "0", "-pretrained_weights", "no.pth"], ["no.pth"]),
+        (["7", "3d_fullres", "0", "-tr", "NoSuchTrainer"], ["NoSuchTrainer", "D2NetTrainerPaper"]),
+    ],
+)
+def test_train_bad_input(roots, trained, words, parts, capsys):
+    assert main(["train", *words]) == 1
+    one_line(capsys, *parts)
+    assert not trained
+
+
+def test_train_refuses_one_modality(roots, trained, capsys):
+    write_json(roots["nnUNet_preprocessed"] / DATASET / "dataset.json", {"channel_names": {"0": "CT"}})
+    assert main(["train", "7", "3d_fullres", "0"]) == 1
+    one_line(capsys, "CT", "at least 2", "nnUNetTrainer")
+    assert main(["train", "7", "3d_fullres", "0", "-tr", "nnUNetTrainer"]) == 0
+
+
+def test_without_cuda_the_cpu_is_chosen_and_said(roots, trained, monkeypatch, capsys):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    assert main(["train", "7", "3d_fullres", "0"]) == 0
+    assert trained[0][0][:2] == ["-device", "cpu"]
+    assert "CPU" in capsys.readouterr().err
+    assert main(["train", "7", "3d_fullres", "0", "-device", "cpu"]) == 0
+    assert trained[1][0].count("-device") == 1
+    assert main(["train", "7", "3d_fullres", "0", "-device", "cuda"]) == 1
+    one_line(capsys, "-device cpu")

@@ -1,0 +1,108 @@
+import json
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import SimpleITK as sitk
+
+from nnunetv2_d2net.cli import main as cli
+
+
+@pytest.fixture
+def folders(tmp_path, monkeypatch):
+    """One case, predicted from T1 without the core, and from both modalities as it is."""
+    monkeypatch.setitem(cli.COMMANDS, "evaluate", "score segmentations")
+    monkeypatch.delenv("D2NET_DEBUG", raising=False)
+    monkeypatch.chdir(tmp_path)
+    reference = np.zeros((4, 8, 8), np.uint8)
+    reference[1:3, 2:6, 2:6] = 1
+    reference[1:3, 3:5, 3:5] = 2
+    dataset = {
+        "channel_names": {"0": "T1", "1": "T2"},
+        "labels": {"background": 0, "whole": [1, 2], "core": 2},
+        "file_ending": ".nii.gz",
+    }
+    for folder, labels in (
+        ("predictions/T1", np.minimum(reference, 1)),
+        ("predictions/T1+T2", reference),
+        ("labels", reference),
+    ):
+        (tmp_path / folder).mkdir(parents=True)
+        (tmp_path / folder / "dataset.json").write_text(json.dumps(dataset))
+        sitk.WriteImage(sitk.GetImageFromArray(labels), str(tmp_path / folder / "case.nii.gz"))
+    return tmp_path
+
+
+def evaluate(*words):
+    return cli.main(["evaluate", "-np", "1", *words])
+
+
+def test_tables_are_printed_and_written(folders, capsys):
+    assert evaluate("-p", "predictions", "-r", "labels") == 0
+    printed = capsys.readouterr().out
+    assert "| T1        | 1 | 1.000 ± -     | 0.000 ± -     |" in printed
+    assert "| T1        | 0 / 0 | 0 / 1 |" in printed
+    assert "surface Dice at 1 mm" in printed
+    assert "predictions/evaluation" in printed
+    assert "BraTS 2018" not in printed
+    assert (folders / "predictions" / "evaluation" / "metrics.csv").is_file()
+    assert (folders / "predictions" / "evaluation" / "table_dice.tex").is_file()
+    assert evaluate("-p", "predictions", "-r", "labels", "-o", "elsewhere", "--tolerance", "2") == 0
+    assert "surface Dice at 2 mm" in capsys.readouterr().out
+    assert (folders / "elsewhere" / "tables.json").is_file()
+
+
+def test_published_figures_are_marked(folders, capsys):
+    assert evaluate("-p", "predictions", "-r", "labels", "--published") == 0
+    printed = capsys.readouterr().out
+    assert printed.index("0.000 ± -") < printed.index("of another data set") < printed.index("DeMoSeg")
+    assert evaluate("--published") == 0
+    assert "BraTS 2018" in capsys.readouterr().out
+
+
+def test_a_case_that_cannot_be_scored(folders, capsys):
+    (folders / "predictions" / "T1" / "case.nii.gz").write_text("no image")
+    assert evaluate("-p", "predictions", "-r", "labels") == 1
+    told = capsys.readouterr()
+    assert "1.000 ± -" in told.out
+    assert told.err.splitlines()[-1].startswith("d2net: error: 1 could not be scored")
+
+
+def test_gaps_are_told(folders, capsys):
+    (folders / "labels" / "other.nii.gz").write_bytes((folders / "labels" / "case.nii.gz").read_bytes())
+    (folders / "predictions" / "T1" / "other.nii.gz").write_bytes((folders / "labels" / "case.nii.gz").read_bytes())
+    (folders / "labels" / "third.nii.gz").touch()
+    assert evaluate("-p", "predictions", "-r", "labels") == 0
+    printed = capsys.readouterr().out
+    assert "T1+T2: 1 cases have no prediction" in printed
+    assert "1 references have no prediction, such as third" in printed
+
+
+@pytest.mark.parametrize(
+    ("words", "part"),
+    [
+        (["-p", "predictions"], "missing -p or -r"),
+        (["-p", "predictions", "-r", "labels", "--fast"], "unknown argument --fast"),
+        (["-p", "nowhere", "-r", "labels"], "nowhere is no folder"),
+        (["-p", "predictions", "-r", "nowhere"], "nowhere is no folder"),
+        (["-p", "predictions", "-r", "labels", "-np", "0"], "at least 1 process"),
+        (["-p", "predictions", "-r", "labels", "--tolerance", "-1"], "--tolerance -1"),
+        (["-p", "predictions", "-r", "labels", "--tolerance", "nan"], "--tolerance nan"),
+    ],
+)
+def test_bad_input(folders, words, part, capsys):
+    assert evaluate(*words) == 1
+    error = capsys.readouterr().err
+    assert error.startswith("d2net: error: ")
+    assert error.count("\n") == 1
+    assert part in error
+    assert not (folders / "predictions" / "evaluation").exists()
+
+
+def test_torch_is_not_imported():
+    code = (
+        "import sys, nnunetv2_d2net.cli.evaluate, nnunetv2_d2net.study.scores.evaluate, "
+        "nnunetv2_d2net.study.scores.tables"
+    )
+    subprocess.run([sys.executable, "-c", f"{code}; sys.exit('torch' in sys.modules)"], check=True, timeout=120)

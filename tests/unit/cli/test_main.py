@@ -1,0 +1,115 @@
+import subprocess
+import sys
+
+import pytest
+
+from nnunetv2_d2net import __version__
+from nnunetv2_d2net.base.errors import UserError
+from nnunetv2_d2net.cli import trainers
+from nnunetv2_d2net.cli.main import COMMANDS, main
+from nnunetv2_d2net.cli.words import positionals, value_of, values_of
+
+
+def test_help_lists_the_commands_and_imports_neither_torch_nor_nnunet():
+    script = (
+        "import sys\nfrom nnunetv2_d2net.cli.main import main\n"
+        "try: main(['--help'])\n"
+        "except SystemExit as stop: assert stop.code == 0\n"
+        "heavy = {'torch', 'numpy', 'nnunetv2', 'nnunetv2_d2net.cli.train'} & set(sys.modules)\n"
+        "assert not heavy, heavy"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert all(f"    {name}" in done.stdout for name in COMMANDS)
+
+
+@pytest.mark.parametrize("name", ["trainers", "register", "unregister"])
+def test_light_commands_import_no_torch(name):
+    script = f"import sys, nnunetv2_d2net.cli.{name}\nassert not {{'torch', 'nnunetv2'}} & set(sys.modules)"
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_every_command_has_help(name, capsys):
+    with pytest.raises(SystemExit) as stop:
+        main([name, "--help"])
+    assert stop.value.code == 0
+    assert f"d2net {name}" in capsys.readouterr().out
+
+
+def test_version(capsys):
+    with pytest.raises(SystemExit) as stop:
+        main(["--version"])
+    assert stop.value.code == 0
+    assert __version__ in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("words", [[], ["fly"], ["--fly"], ["--fly", "trainers"]])
+def test_no_such_command(words, capsys):
+    with pytest.raises(SystemExit) as stop:
+        main(words)
+    assert stop.value.code == 2
+    assert "Traceback" not in capsys.readouterr().err
+
+
+def test_user_error_is_one_line_and_status_1(monkeypatch, capsys):
+    def fail(args, extra):
+        raise UserError("disk.img is full: delete something")
+
+    monkeypatch.setattr(trainers, "run", fail)
+    monkeypatch.delenv("D2NET_DEBUG", raising=False)
+    assert main(["trainers"]) == 1
+    assert capsys.readouterr().err == "d2net: error: disk.img is full: delete something\n"
+    monkeypatch.setenv("D2NET_DEBUG", "1")
+    with pytest.raises(UserError):
+        main(["trainers"])
+
+
+def test_other_errors_keep_their_traceback(monkeypatch):
+    def fail(args, extra):
+        raise RuntimeError("a bug")
+
+    monkeypatch.setattr(trainers, "run", fail)
+    with pytest.raises(RuntimeError, match="a bug"):
+        main(["trainers"])
+
+
+@pytest.mark.parametrize("name", ["train", "predict", "plan_and_preprocess"])
+def test_arguments_of_nnunet_pass_through_unchanged(name, monkeypatch):
+    module = pytest.importorskip(f"nnunetv2_d2net.cli.{name}")
+    seen = []
+    monkeypatch.setattr(module, "run", lambda args, extra: seen.extend(extra) or 0)
+    words = [
+        "7",
+        "3d_fullres",
+        "0",
+        "-pretrained_weights",
+        "x",
+        "--npz",
+        "-device",
+        "cpu",
+        "-nps",
+        "0",
+        "-d=7",
+        "--val",
+    ]
+    assert main([name, *words]) == 0
+    assert seen == words
+
+
+@pytest.mark.parametrize("name", ["trainers", "register", "unregister"])
+def test_commands_that_pass_nothing_on_refuse_unknown_arguments(name, capsys):
+    assert main([name, "--force"]) == 1
+    assert "--force" in capsys.readouterr().err
+
+
+def test_words_are_found_by_whole_flag_and_the_last_one_counts():
+    words = ["-p", "A", "-pretrained_weights", "w", "-f", "0", "1", "--npz", "-p=B", "-device", "cpu", "-d"]
+    assert value_of(words, "-p") == "B"
+    assert value_of(words, "-pretrained_weights") == "w"
+    assert values_of(words, "-f") == ["0", "1"]
+    assert values_of(words, "-d") == []
+    assert values_of(words, "-chk") is None
+    assert value_of(words, "-chk", "final") == "final"
+    assert positionals(["-tr", "T", "7", "-p=B", "2d", "--c", "all"]) == ["7", "2d", "all"]

@@ -1,0 +1,207 @@
+import json
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from nnunetv2_d2net.cli.main import main
+
+NAMES = ["FLAIR", "T1", "T1ce", "T2"]
+
+
+@pytest.fixture
+def model(tmp_path, monkeypatch):
+    """A trained model's folder with fold 0, as far as the command looks into it, and an input folder."""
+    folder = tmp_path / "results" / "Dataset007_Toy" / "D2NetTrainer__D2NetPlans__3d_fullres"
+    (folder / "fold_0").mkdir(parents=True)
+    channels = {str(i): NAMES[i] for i in (2, 0, 3, 1)}  # the order in the file means nothing
+    (folder / "dataset.json").write_text(json.dumps({"channel_names": channels}))
+    write_plans(folder, "dynamic_network_architectures.architectures.unet.PlainConvUNet", "torch.nn.Conv3d")
+    write_checkpoint(folder / "fold_0" / "checkpoint_final.pth", "D2NetTrainer")
+    (tmp_path / "images").mkdir()
+    monkeypatch.setenv("nnUNet_results", str(tmp_path / "results"))
+    monkeypatch.setenv("nnUNet_extTrainer", "")  # so that it is restored
+    monkeypatch.delenv("D2NET_DEBUG", raising=False)
+    monkeypatch.chdir(tmp_path)
+    return folder
+
+
+def write_plans(folder, network, layer):
+    architecture = {
+        "network_class_name": network,
+        "arch_kwargs": {"conv_op": layer},
+        "_kw_requires_import": ["conv_op"],
+    }
+    plans = {
+        "configurations": {"3d_fullres": {"architecture": architecture}, "derived": {"inherits_from": "3d_fullres"}}
+    }
+    (folder / "plans.json").write_text(json.dumps(plans))
+
+
+def write_checkpoint(path, trainer):
+    logging = {"mean_fg_dice": [torch.rand(1).numpy()[0]]}  # NumPy scalars, as in nnU-Net's log
+    content = {"trainer_name": trainer, "logging": logging, "network_weights": {"w": torch.zeros(3)}, "init_args": {}}
+    torch.save(content, path)
+
+
+@pytest.fixture
+def predicted(monkeypatch):
+    """Stand in for nnU-Net's entry point; say which words and which predictor it gets."""
+    module = pytest.importorskip("nnunetv2.inference.predict_from_raw_data")
+    calls = []
+    monkeypatch.setattr(module, "predict_entry_point", lambda: calls.append((sys.argv[1:], module.nnUNetPredictor)))
+    return calls
+
+
+def predict(*words, folds=("-f", "0")):
+    given = ["-i", "images", "-o", "out", "-d", "7", "-c", "3d_fullres", "-device", "cpu", *folds]
+    return main(["predict", *given, *words])
+
+
+def one_line(capsys, *parts):
+    error = capsys.readouterr().err
+    assert error.startswith("d2net: error: "), error
+    assert error.count("\n") == 1
+    for part in parts:
+        assert part in error, error
+
+
+@pytest.mark.parametrize(
+    ("words", "available"),
+    [
+        ([], (True, True, True, True)),
+        (["--modalities", "T1ce", "FLAIR"], (True, False, True, False)),
+        (["--modalities", "flair", "t1CE", "T1", "T2"], (True, True, True, True)),
+        (["--drop", "T2"], (True, True, True, False)),
+        (["--drop", "t1", "t1ce"], (True, False, False, True)),
+    ],
+)
+def test_modalities_reach_the_predictor(model, predicted, words, available):
+    from nnunetv2.inference import predict_from_raw_data
+
+    from nnunetv2_d2net.plugin.prediction.predictor import D2NetPredictor
+
+    stock = predict_from_raw_data.nnUNetPredictor
+    assert predict(*words, "--save_probabilities") == 0
+    ((passed, predictor),) = predicted
+    assert issubclass(predictor, D2NetPredictor)
+    assert predictor.allowed == available
+    assert passed == [
+        *["-tr", "D2NetTrainer", "-p", "D2NetPlans", "-i", "images", "-o", "out", "-d", "7", "-c", "3d_fullres"],
+        *["-device", "cpu", "-f", "0", "--save_probabilities"],
+    ]
+    assert predict_from_raw_data.nnUNetPredictor is stock
+    assert D2NetPredictor.allowed is None
+
+
+@pytest.mark.parametrize(
+    ("words", "parts"),
+    [
+        (["--drop", "T9"], ["T9", "FLAIR, T1, T1ce, T2"]),
+        (["--modalities", "FLAIR", "PD"], ["PD", "FLAIR, T1, T1ce, T2"]),
+        (["--drop", *NAMES], ["every modality is dropped"]),
+        (
+            ["-c", "2d"],
+            ["D2NetTrainer__D2NetPlans__2d", "there: D2NetTrainer__D2NetPlans__3d_fullres", "d2net train 7 2d 0"],
+        ),
+        (["-tr", "nnUNetTrainer"], ["nnUNetTrainer__D2NetPlans__3d_fullres"]),
+        (["-d", "8"], ["Dataset008_"]),
+        (["-d", "Dataset008_X"], ["Dataset008_X", "d2net train"]),
+        (["-f", "1"], ["fold_1", "-f 0"]),
+        (["-f", "0", "3"], ["fold_3", "-f 0"]),
+        (["-f", "one"], ["one", "all"]),
+        (["-chk", "checkpoint_best.pth"], ["checkpoint_best.pth"]),
+        (["-i", "nowhere"], ["nowhere", "-i"]),
+        (["-o"], ["missing -o"]),
+        (["-num_parts", "2", "-part_id", "2"], ["-part_id 2", "-num_parts 2", "from 0"]),
+        (["-num_parts", "two"], ["-num_parts two"]),
+    ],
+)
+def test_bad_input(model, predicted, words, parts, capsys, tmp_path):
+    assert predict(*words) == 1
+    one_line(capsys, *parts)
+    assert not predicted
+    assert not (tmp_path / "out").exists()
+
+
+def test_parts_reach_the_predictor_which_nnunet_does_not_tell_without_processes(model, predicted):
+    assert predict("-npp", "0", "-nps", "0", "-num_parts", "3", "-part_id", "1") == 0
+    assert predict() == 0
+    assert [predictor.part for _, predictor in predicted] == [(1, 3), (0, 1)]
+
+
+def test_nnunets_default_folds_are_checked(model, predicted, capsys):
+    assert predict(folds=()) == 1
+    one_line(capsys, "fold_1", "-f 0")
+    for fold in range(1, 5):
+        (model / f"fold_{fold}").mkdir()
+        write_checkpoint(model / f"fold_{fold}" / "checkpoint_final.pth", "D2NetTrainer")
+    assert predict(folds=()) == 0
+
+
+def test_modalities_and_drop_exclude_each_other(model, capsys):
+    with pytest.raises(SystemExit) as stop:
+        predict("--drop", "T1", "--modalities", "T2")
+    assert stop.value.code == 2
+    assert "not allowed with" in capsys.readouterr().err
+
+
+def test_a_checkpoint_of_another_trainer(model, predicted, capsys):
+    write_checkpoint(model / "fold_0" / "checkpoint_final.pth", "nnUNetTrainerModalityDropout")
+    assert predict() == 1
+    one_line(capsys, "checkpoint_final.pth", "nnUNetTrainerModalityDropout__D2NetPlans__3d_fullres")
+    assert not predicted
+
+
+def test_a_model_of_another_trainer_predicts_under_its_name(model, predicted):
+    other = model.rename(model.with_name("nnUNetTrainer__nnUNetPlans__3d_fullres"))
+    write_checkpoint(other / "fold_0" / "checkpoint_final.pth", "nnUNetTrainer")
+    assert predict("-tr", "nnUNetTrainer", "-p", "nnUNetPlans", "--drop", "T1") == 0
+    assert predicted[0][1].allowed == (True, False, True, True)
+
+
+@pytest.mark.parametrize("content", [b"", b"no checkpoint", b"PK\x03\x04 truncated"])
+def test_a_damaged_checkpoint(model, predicted, content, capsys):
+    (model / "fold_0" / "checkpoint_final.pth").write_bytes(content)
+    assert predict() == 1
+    one_line(capsys, "checkpoint_final.pth")
+    assert not predicted
+
+
+def test_a_checkpoint_that_would_run_code_is_not_loaded(model, predicted, capsys):
+    torch.save({"trainer_name": "D2NetTrainer", "run": Path("x")}, model / "fold_0" / "checkpoint_final.pth")
+    assert predict() == 1
+    one_line(capsys, "checkpoint_final.pth", "someone you trust")
+    assert not predicted
+
+
+@pytest.mark.parametrize(
+    ("network", "layer"),
+    [
+        ("torch.hub.load", "torch.nn.Conv3d"),
+        ("dynamic_network_architectures.architectures.unet.PlainConvUNet", "os.system"),
+    ],
+)
+def test_plans_that_name_code_from_elsewhere(model, predicted, network, layer, capsys):
+    write_plans(model, network, layer)
+    assert predict() == 1
+    one_line(capsys, "plans.json", "code from elsewhere")
+    assert not predicted
+
+
+def test_a_model_whose_dataset_json_names_no_channels(model, capsys):
+    (model / "dataset.json").write_text("{}")
+    assert predict() == 1
+    one_line(capsys, "dataset.json", "channel_names")
+
+
+def test_a_model_without_dataset_json(model, capsys):
+    (model / "dataset.json").unlink()
+    assert predict() == 1
+    one_line(capsys, "dataset.json", "cannot be read")
+
+
+def test_no_subset_per_pass_is_refused(capsys):
+    assert main(["predict", "--all_subsets", "--subsets_per_pass", "0"]) == 1
+    assert capsys.readouterr().err == "d2net: error: --subsets_per_pass 0: choose at least 1\n"

@@ -1,0 +1,229 @@
+"""Which files are which: every layout, odd names, and what is refused."""
+
+import json
+
+import numpy as np
+import pytest
+
+from nnunetv2_d2net.base.errors import UserError
+from nnunetv2_d2net.data.convert.recognize import find_cases, layout_of
+from tests.unit.data.convert.source_folders import NEW, OLD, random_image, write_case, write_nifti
+
+
+def find(source, layout="auto", test=None):
+    return find_cases(layout_of(source, layout), source, test)
+
+
+def shape_of(found):
+    """Split and modalities of each case."""
+    return {case.name: (case.split, *case.images) for case in found.cases}
+
+
+def touch(path):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.touch()
+    return path
+
+
+# The layouts
+
+
+def test_brats2018_nested_mixed_upper_case_and_with_spaces(source):
+    for suffix in OLD.values():
+        touch(source / "HGG" / "Brats18_A_1" / f"Brats18_A_1{suffix}.nii.gz")
+    for name in ("p 2_FLAIR.nii", "p 2_T1ce.NII.GZ", "p 2_Seg.nii", "survival.csv", "._p 2_t1.nii.gz"):
+        touch(source / "LGG" / "deeper" / "p 2" / name)
+    touch(source / "__MACOSX" / "LGG" / "p 2_t2.nii.gz")
+    assert layout_of(source).name == "brats2018"
+    found = find(source)
+    assert shape_of(found) == {"Brats18_A_1": ("Tr", "FLAIR", "T1", "T1ce", "T2"), "p 2": ("Tr", "FLAIR", "T1ce")}
+    assert found.cases[1].label == source / "LGG" / "deeper" / "p 2" / "p 2_Seg.nii"
+    assert not found.problems
+    assert not found.stray
+
+
+def test_brats2021_is_told_from_earlier_years_by_its_names(source):
+    for suffix in OLD.values():
+        touch(source / "BraTS2021_00000" / f"BraTS2021_00000{suffix}.nii.gz")
+    assert layout_of(source).name == "brats2021"
+    assert shape_of(find(source)) == {"BraTS2021_00000": ("Tr", "FLAIR", "T1", "T1ce", "T2")}
+    touch(source / "Brats18_A_1" / "Brats18_A_1_t1.nii.gz")
+    assert layout_of(source).name == "brats2018"
+
+
+def test_brats2023_names(source):
+    for suffix in NEW.values():
+        touch(source / "BraTS-GLI-00000-000" / f"BraTS-GLI-00000-000{suffix}.nii.gz")
+    assert layout_of(source).name == "brats2023"
+    (case,) = find(source).cases
+    assert [case.images[name].path.name[-10:] for name in ("FLAIR", "T1", "T1ce", "T2")] == [
+        f"{suffix[1:]}.nii.gz" for suffix in NEW.values() if suffix != "-seg"
+    ]
+
+
+def test_pediatric_cases_need_a_word(source):
+    touch(source / "BraTS-PED-00001-000" / "BraTS-PED-00001-000-t1c.nii.gz")
+    with pytest.raises(UserError, match=r"pediatric cases such as BraTS-PED-00001-000.*--layout brats2023"):
+        layout_of(source)
+    assert shape_of(find(source, "brats2023")) == {"BraTS-PED-00001-000": ("Ts", "T1ce")}
+
+
+def write_msd(
+    source, modality=("FLAIR", "T1w", "t1gd", "T2w"), labels=("edema", "non-enhancing tumor", "enhancing tumour")
+):
+    for split, name in (("Tr", "BRATS_001"), ("Tr", "BRATS_002"), ("Ts", "BRATS_485")):
+        touch(source / f"images{split}" / f"{name}.nii.gz")
+        touch(source / f"images{split}" / f"._{name}.nii.gz")
+    touch(source / "labelsTr" / "BRATS_001.nii.gz")
+    description = {
+        "modality": {str(i): name for i, name in enumerate(modality)},
+        "labels": {"0": "background"} | {str(i): name for i, name in enumerate(labels, 1)},
+    }
+    (source / "dataset.json").write_text(json.dumps(description))
+
+
+def test_decathlon_takes_order_and_numbers_from_its_own_description(source):
+    write_msd(source)
+    layout = layout_of(source)
+    assert layout.scheme.values == {0: 0, 2: 1, 1: 2, 3: 3}
+    found = find(source)
+    every = ("FLAIR", "T1", "T1ce", "T2")
+    assert shape_of(found) == {"BRATS_001": ("Tr", *every), "BRATS_002": ("Ts", *every), "BRATS_485": ("Ts", *every)}
+    assert [found.cases[0].images[name].channel for name in every] == [0, 1, 2, 3]
+    assert [bool(case.notes) for case in found.cases] == [False, True, False]
+    write_msd(source, ("T2w", "t1gd", "FLAIR", "T1w"), ("enhancing tumour", "edema", "non-enhancing tumor"))
+    assert layout_of(source).scheme.values == {0: 0, 3: 1, 2: 2, 1: 3}
+    assert [find(source).cases[0].images[name].channel for name in every] == [2, 3, 1, 0]
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("{", "cannot be read"),
+        ('{"channel_names": {}}', "data set of nnU-Net already"),
+        ('{"modality": {"0": "CT"}, "labels": {"0": "background", "1": "liver"}}', "does not describe Task01"),
+        ("[]", "does not describe Task01"),
+        ('{"modality": {"0": "FLAIR"}, "labels": {"0": "background", "1": "edema"}}', "lacks a modality or label"),
+    ],
+)
+def test_other_descriptions_are_refused(source, content, message):
+    write_msd(source)
+    (source / "dataset.json").write_text(content)
+    with pytest.raises(UserError, match=message):
+        layout_of(source)
+
+
+# Segmentations that are missing or have another name
+
+
+def test_a_case_without_segmentation_among_others_goes_to_test_and_is_told(source):
+    for name, suffixes in (("a", OLD), ("b", {"T1": "_t1"})):
+        for suffix in suffixes.values():
+            touch(source / "training" / name / f"{name}{suffix}.nii.gz")
+    touch(source / "validation" / "c" / "c_t1.nii.gz")
+    cases = {case.name: case for case in find(source).cases}
+    assert {name: case.split for name, case in cases.items()} == {"a": "Tr", "b": "Ts", "c": "Ts"}
+    assert cases["b"].notes == ["'b' has no segmentation: it goes to imagesTs"]
+    assert not cases["a"].notes
+    assert not cases["c"].notes  # a folder of test cases only: nothing to wonder about
+
+
+def test_a_segmentation_of_another_name_is_taken_where_it_is_the_only_one(source):
+    folder = source / "BraTS20_Training_355"
+    touch(folder / "BraTS20_Training_355_flair.nii")
+    odd = touch(folder / "W39_1998.09.19_Segm.nii")
+    (case,) = find(source).cases
+    assert case.label == odd
+    assert "is taken for the segmentation of 'BraTS20_Training_355'" in case.notes[0]
+    other = touch(folder / "other_segm.nii")
+    found = find(source)
+    assert found.cases[0].label is None  # two candidates
+    assert found.stray == [odd, other]
+    other.unlink()
+    touch(folder / "BraTS20_Training_355_seg.nii")
+    assert find(source).stray == [odd]
+
+
+def test_a_test_folder_keeps_its_segmentations(source, tmp_path):
+    for folder, name in ((source, "a"), (tmp_path / "held out", "b"), (tmp_path / "held out", "a")):
+        for suffix in OLD.values():
+            touch(folder / name / f"{name}{suffix}.nii.gz")
+    found = find(source, test=tmp_path / "held out")
+    assert [(case.name, case.split, case.label is None) for case in found.cases] == [("b", "Ts", False)]
+    assert [(problem.case, problem.kind) for problem in found.problems] == [("a", "colliding name")]
+
+
+# What is refused
+
+
+def problems_of(source):
+    return {problem.case: (problem.kind, problem.line) for problem in find(source).problems}
+
+
+def test_two_files_for_one_modality(source):
+    for name in ("a_t1.nii", "a_t1.nii.gz", "b_t1ce.nii.gz", "b_t1Gd.nii.gz", "c_t1.nii"):
+        touch(source / name)
+    problems = problems_of(source)
+    assert {case: kind for case, (kind, _) in problems.items()} == {"a": "duplicate file", "b": "duplicate file"}
+    assert problems["a"][1] == f"{source}/a_t1.nii and {source}/a_t1.nii.gz are both the T1 of 'a': remove one"
+    assert list(shape_of(find(source))) == ["c"]
+
+
+def test_two_folders_with_one_case_name_are_never_merged(source):
+    touch(source / "HGG" / "a" / "a_flair.nii.gz")
+    touch(source / "LGG" / "a" / "a_t1.nii.gz")
+    kind, line = problems_of(source)["a"]
+    assert kind == "colliding name"
+    assert "HGG/a/a_flair.nii.gz" in line
+    assert "LGG/a/a_t1.nii.gz" in line
+
+
+def test_a_segmentation_alone_a_broken_link_and_a_name_of_no_file(source):
+    touch(source / "a" / "a_seg.nii.gz")
+    (source / "b_t1.nii.gz").symlink_to(source / "nowhere.nii.gz")
+    touch(source / "c\n_t1.nii.gz")
+    touch(source / "d _t1.nii.gz")
+    kinds = {case: kind for case, (kind, _) in problems_of(source).items()}
+    assert kinds == {"a": "no image", "b": "unreadable", "c\n": "bad name", "d ": "bad name"}
+    assert all("\n" not in line for _, line in problems_of(source).values())
+
+
+@pytest.mark.parametrize("kind", ["missing", "empty", "no NIfTI", "a file"])
+def test_folders_without_any_case(source, kind):
+    if kind == "no NIfTI":
+        touch(source / "case" / "image.dcm")
+        touch(source / "._a_t1.nii.gz")
+    folder = {"missing": source / "no", "a file": source / "file"}.get(kind, source)
+    if kind == "a file":
+        folder.touch()
+    with pytest.raises(UserError, match=r"pass the folder that holds the cases") as caught:
+        layout_of(folder)
+    assert "\n" not in str(caught.value)
+
+
+def test_nothing_and_too_much_recognized(source):
+    touch(source / "patient" / "t1.nii.gz")
+    with pytest.raises(
+        UserError, match=r"no known layout, looked for CASE_flair.*CASE-t2f.*dataset\.json.*mapping file"
+    ):
+        layout_of(source)
+    with pytest.raises(UserError, match="holds nothing like CASE_flair"):
+        find(source, "brats2018")
+    touch(source / "a_t1.nii.gz")
+    touch(source / "b-t1n.nii.gz")
+    with pytest.raises(UserError, match=r"1 files named as in BraTS 2017 to 2021.*'a'.*1 as in BraTS 2023.*'b'"):
+        layout_of(source)
+    assert shape_of(find(source, "brats2023")) == {"b": ("Ts", "T1")}
+
+
+def test_a_link_to_a_folder_above_ends(source):
+    touch(source / "a" / "a_t1.nii.gz")
+    (source / "a" / "loop").symlink_to(source)
+    assert shape_of(find(source)) == {"a": ("Ts", "T1")}
+
+
+def test_stray_files_are_listed(source):
+    write_case(source, "a")
+    stray = write_nifti(source / "a" / "a_t1_biascorrected.nii.gz", random_image())
+    write_nifti(source / "atlas.nii", np.zeros((2, 2, 2), np.uint8))
+    assert find(source).stray == [stray, source / "atlas.nii"]

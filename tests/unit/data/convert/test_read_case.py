@@ -1,0 +1,219 @@
+"""One case: labels that are floats, grids that differ, files that are damaged."""
+
+import re
+
+import numpy as np
+import pytest
+import SimpleITK as sitk
+
+from nnunetv2_d2net.data.convert.layouts import BRATS2018, BRATS2023
+from nnunetv2_d2net.data.convert.read_case import load_case
+from nnunetv2_d2net.data.convert.recognize import find_cases, layout_of
+from nnunetv2_d2net.data.convert.report import CaseProblemError
+from tests.unit.data.convert.source_folders import (
+    NEW,
+    OLD,
+    SHAPE,
+    image_of,
+    label_with,
+    random_image,
+    voxels,
+    write_case,
+    write_nifti,
+)
+
+
+def load(source, *, resample=False):
+    layout = layout_of(source)
+    (case,) = find_cases(layout, source, None).cases
+    return load_case(case, layout.scheme, resample=resample)
+
+
+def problem_of(source, *, resample=False):
+    with pytest.raises(CaseProblemError) as caught:
+        load(source, resample=resample)
+    assert "\n" not in caught.value.problem.line
+    return caught.value.problem
+
+
+def test_a_good_case(source):
+    write_case(source, "a", spacing=(1, 2, 3))
+    loaded = load(source)
+    assert loaded.report.modalities == ["FLAIR", "T1", "T1ce", "T2"]
+    assert loaded.report.counts == {0: 332, 1: 1, 2: 1, 4: 2}
+    assert loaded.report.geometry == {"size": "8 x 7 x 6", "spacing": "1 x 2 x 3 mm", "orientation": "LPS"}
+    assert all(image.unchanged for image in loaded.images.values())
+    assert not loaded.label.unchanged
+    np.testing.assert_array_equal(sitk.GetArrayFromImage(loaded.label.image), label_with(1, 2, 3, 3))
+    assert loaded.label.image.GetSpacing() == (1, 2, 3)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64, np.int16, np.int8, np.uint16])
+def test_labels_of_any_number_type_that_are_whole(source, dtype):
+    label = label_with(1, 2, 4, dtype=dtype)
+    if np.issubdtype(dtype, np.floating):
+        label += np.where(label > 0, 4e-4, -4e-4).astype(dtype)
+    write_case(source, "a", label=label)
+    loaded = load(source)
+    result = sitk.GetArrayFromImage(loaded.label.image)
+    assert result.dtype == np.uint8
+    np.testing.assert_array_equal(result, label_with(1, 2, 3))
+    assert loaded.report.counts == {0: 333, 1: 1, 2: 1, 4: 1}
+
+
+@pytest.mark.parametrize(
+    ("label", "message"),
+    [
+        (label_with(1, 2, 3, 3), r"unknown label values 3 \(2 voxels\), known are 0, 1, 2, 4"),
+        (label_with(-1, 4, dtype=np.int16), r"unknown label values -1 \(1 voxels\)"),
+        (label_with(0.5, dtype=np.float32), r"no whole numbers, such as 0\.5"),
+    ],
+)
+def test_labels_that_nobody_knows(source, label, message):
+    write_case(source, "a", label=label)
+    problem = problem_of(source)
+    assert problem.kind == "unknown labels"
+    assert problem.case == "a"
+    assert "a_seg.nii.gz" in problem.line
+    assert re.search(message, problem.line)
+
+
+def test_cavity_of_2024_is_kept_and_identical_labels_need_no_rewriting(source):
+    write_case(source, "a", NEW, label=label_with(1, 2, 3, 4))
+    loaded = load(source)
+    assert loaded.label.unchanged
+    assert loaded.report.counts[4] == 1
+    write_case(source, "a", NEW, label=label_with(1, 2, 3, 4, dtype=np.float32))
+    assert not load(source).label.unchanged  # same numbers, but not in 8 bits
+
+
+@pytest.mark.parametrize(
+    ("geometry", "what"),
+    [
+        ({"spacing": (1, 1, 1.1)}, "spacing"),
+        ({"origin": (0, 5, 0)}, "origin"),
+        ({"direction": (-1, 0, 0, 0, -1, 0, 0, 0, 1)}, "orientation"),
+    ],
+)
+@pytest.mark.parametrize("slot", ["T2", "seg"])
+def test_another_grid_is_refused_and_named(source, geometry, what, slot):
+    write_case(source, "a")
+    array = label_with(1) if slot == "seg" else random_image()
+    write_nifti(source / "a" / f"a{OLD[slot]}.nii.gz", array, **geometry)
+    problem = problem_of(source)
+    assert problem.kind == "geometry"
+    assert f"differs from {source}/a/a_seg.nii.gz in {what}" in problem.line
+    assert "a_t2.nii.gz" in problem.line
+    assert ("a_flair.nii.gz" in problem.line) == (slot == "seg")  # then every image differs
+    assert "--resample" in problem.line
+
+
+def test_another_size_is_refused_and_rounding_of_headers_is_not(source):
+    write_case(source, "a", only=("T1", "T2"), origin=(0.0, -239.0, 0.0))
+    write_nifti(source / "a" / "a_t2.nii.gz", random_image(), origin=(0.0004, -239.0, -0.0))
+    assert load(source).report.modalities == ["T1", "T2"]
+    write_nifti(source / "a" / "a_t2.nii.gz", random_image(shape=(6, 7, 9)))
+    assert "size, (9, 7, 6) and (8, 7, 6) voxels" in problem_of(source).line
+
+
+def test_resampling_moves_images_onto_the_segmentation_and_never_the_segmentation(source):
+    """An image stored in another orientation comes back voxel by voxel; half a voxel off, it is interpolated."""
+    write_case(source, "a", only=("T1", "seg"))
+    flipped = sitk.Flip(image_of(random_image(7)), (True, True, False))
+    write_nifti(
+        source / "a" / "a_t2.nii.gz",
+        sitk.GetArrayFromImage(flipped),
+        origin=flipped.GetOrigin(),
+        direction=flipped.GetDirection(),
+    )
+    ramp = np.broadcast_to(np.arange(8, dtype=np.float32), SHAPE).copy()
+    write_nifti(source / "a" / "a_flair.nii.gz", ramp, origin=(-0.5, 0, 0))
+    assert problem_of(source).kind == "geometry"
+    loaded = load(source, resample=True)
+    arrays = {name: sitk.GetArrayFromImage(one.image) for name, one in loaded.images.items()}
+    np.testing.assert_array_equal(arrays["T2"], random_image(7))
+    np.testing.assert_allclose(arrays["FLAIR"][..., :7], ramp[..., :7] + 0.5, atol=1e-5)
+    np.testing.assert_array_equal(sitk.GetArrayFromImage(loaded.label.image), label_with(1, 2, 3, 3))
+    assert {name: one.unchanged for name, one in loaded.images.items()} == {"FLAIR": False, "T1": True, "T2": False}
+    told = [note for note in loaded.report.notes if "was resampled onto" in note]
+    assert len(told) == 2
+    assert "a_flair.nii.gz was resampled" in told[0]
+    assert "origin" in told[0]
+
+
+def test_without_segmentation_the_first_modality_is_the_grid(source):
+    write_case(source, "a", only=("T1",))
+    write_nifti(source / "a" / "a_t2.nii.gz", random_image(shape=(12, 14, 16)), spacing=(0.5, 0.5, 0.5))
+    loaded = load(source, resample=True)
+    assert loaded.images["T2"].image.GetSize() == (8, 7, 6)
+    assert loaded.images["T1"].unchanged
+
+
+def test_images_that_do_not_overlap_are_refused_even_when_resampling(source):
+    write_case(source, "a", only=("T1",))
+    write_nifti(source / "a" / "a_t2.nii.gz", random_image(), origin=(500, 0, 0))
+    assert "does not overlap" in problem_of(source, resample=True).line
+
+
+def test_placeholders_are_left_out(source):
+    write_case(source, "a")
+    write_nifti(source / "a" / "a_t1.nii.gz", np.full(SHAPE, 7, np.int16))
+    loaded = load(source)
+    assert loaded.report.modalities == ["FLAIR", "T1ce", "T2"]
+    assert "a_t1.nii.gz is constant in T1" in loaded.report.notes[0]
+    for slot in ("FLAIR", "T1ce", "T2"):
+        write_nifti(source / "a" / f"a{OLD[slot]}.nii.gz", np.zeros(SHAPE, np.int16))
+    assert problem_of(source).kind == "no image"
+
+
+@pytest.mark.parametrize("slot", ["T1ce", "seg"])
+def test_damaged_files_are_named(source, slot):
+    write_case(source, "a")
+    path = source / "a" / f"a{OLD[slot]}.nii.gz"
+    whole = path.read_bytes()
+    for content in (whole[: len(whole) // 2], b"", b"no image"):
+        path.write_bytes(content)
+        problem = problem_of(source)
+        assert problem.kind == "unreadable"
+        assert problem.line.startswith(f"{path} cannot be read")
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+@pytest.mark.parametrize("slot", ["T1ce", "seg"])
+def test_nan_and_infinity_are_named(source, slot, value):
+    write_case(source, "a")
+    array = np.ones(SHAPE, np.float32)
+    array[0, 0, 0] = value
+    write_nifti(source / "a" / f"a{OLD[slot]}.nii.gz", array)
+    assert problem_of(source).kind == "NaN"
+
+
+def test_other_formats_are_not_read_whatever_their_name(source):
+    """SimpleITK knows a PNG by its content."""
+    write_case(source, "a")
+    path = source / "a" / "a_t1.nii.gz"
+    sitk.WriteImage(sitk.GetImageFromArray(np.eye(5, dtype=np.uint8)), str(path.with_name("x.png")))
+    path.with_name("x.png").replace(path)
+    assert problem_of(source).kind == "unreadable"
+
+
+def test_four_dimensions_where_three_are_due(source):
+    write_case(source, "a")
+    write_nifti(source / "a" / "a_t1.nii.gz", np.zeros((2, *SHAPE), np.int16))
+    problem = problem_of(source)
+    assert (problem.kind, "(8, 7, 6, 2) voxels" in problem.line) == ("shape", True)
+
+
+def test_upper_case_endings_can_be_read(source):
+    write_case(source, "a", ending=".NII.GZ", only=("T1", "seg"))
+    write_case(source, "a", ending=".NII", only=("T2",))
+    assert load(source).report.modalities == ["T1", "T2"]
+    np.testing.assert_array_equal(voxels(source / "a" / "a_t2.NII"), random_image(3))
+
+
+def test_the_layouts_differ_in_what_they_know(source):
+    write_case(source, "a", label=label_with(4))
+    case = find_cases(BRATS2018, source, None).cases[0]
+    assert load_case(case, BRATS2018.scheme, resample=False).report.counts == {0: 335, 4: 1}
+    relabeled = load_case(case, BRATS2023.scheme, resample=False).label.image
+    assert sitk.GetArrayFromImage(relabeled).max() == 4

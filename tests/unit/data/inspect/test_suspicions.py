@@ -1,0 +1,238 @@
+"""Every kind of damage is told with case, file and reason; a clean cohort raises no suspicion."""
+
+import shutil
+from dataclasses import replace
+from itertools import combinations
+
+import numpy as np
+import pytest
+import SimpleITK as sitk
+
+from nnunetv2_d2net.data.inspect.duplicates import find_duplicates
+from nnunetv2_d2net.data.inspect.record import ABSENT, CONSTANT, NOT_FINITE, UNREADABLE
+
+
+def only(findings):
+    assert len(findings) == 1, findings
+    return findings[0]
+
+
+def states(seen, case):
+    return next(record.states for record in seen.records if record.case == f"case_{case:02d}")
+
+
+def test_a_clean_cohort_raises_no_suspicion(dataset, tmp_path):
+    seen = dataset.inspect(tmp_path / "out")
+    assert seen.findings == []
+    assert len(seen.records) == 12
+    assert all(all(record.pattern) for record in seen.records)
+
+
+def test_absent_images_are_no_suspicion(dataset, tmp_path):
+    dataset.image(3, "T1").unlink()
+    seen = dataset.inspect(tmp_path / "out")
+    assert seen.findings == []
+    assert states(seen, 3)[1] == ABSENT
+    assert seen.records[-1].case == "case_03"  # rarer patterns come later
+
+
+HEADERS = {
+    "origin": {"Origin": (0.0, 5.0, 0.0)},
+    "spacing": {"Spacing": (2.0, 2.0, 3.1)},
+    "direction": {"Direction": (-1.0, 0, 0, 0, -1.0, 0, 0, 0, 1.0)},
+}
+
+
+@pytest.mark.parametrize("what", HEADERS)
+@pytest.mark.parametrize("of_label", [False, True])
+def test_an_image_or_label_that_lies_elsewhere(dataset, tmp_path, what, of_label):
+    path = dataset.label(4) if of_label else dataset.image(4, "FLAIR")
+    dataset.header(path, **HEADERS[what])
+    finding = only(dataset.findings(tmp_path / "out", "misaligned"))
+    assert (finding.case, finding.file) == ("case_04", str(path))
+    assert what in finding.reason
+    assert not any(other in finding.reason for other in HEADERS if other != what)
+
+
+@pytest.mark.parametrize("of_label", [False, True])
+def test_an_image_or_label_of_another_shape(dataset, tmp_path, of_label):
+    path = dataset.label(4) if of_label else dataset.image(4, "T1")
+    dataset.edit(path, lambda voxels: voxels[:-1])
+    finding = only(dataset.findings(tmp_path / "out", "misaligned"))
+    assert finding.file == str(path)
+    assert "shape (15x20x18 and 16x20x18 voxels)" in finding.reason
+
+
+def test_a_constant_image_counts_as_absent(dataset, tmp_path):
+    dataset.edit(dataset.image(2, "T2"), lambda voxels: voxels * 0 + 7)
+    dataset.edit(dataset.image(5, "T2"), lambda voxels: voxels * 0 + 7)
+    seen = dataset.inspect(tmp_path / "out")
+    assert [(f.case, f.kind) for f in seen.findings] == [("case_02", "constant"), ("case_05", "constant")]
+    assert "every voxel of T2 is 7" in seen.findings[0].reason
+    assert states(seen, 2)[2] == CONSTANT
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_an_image_that_is_not_finite(dataset, tmp_path, value):
+    def spoil(voxels):
+        voxels[8, 9, 9] = value
+        return voxels
+
+    dataset.edit(dataset.image(2, "T2"), spoil)
+    dataset.edit(dataset.label(3), lambda voxels: spoil(voxels.astype(np.float32)))
+    seen = dataset.inspect(tmp_path / "out")
+    assert [(f.case, f.kind) for f in seen.findings] == [
+        ("case_02", NOT_FINITE),
+        ("case_03", "unknown label values"),
+    ]
+    assert states(seen, 2)[2] == NOT_FINITE
+
+
+def test_files_that_are_cut_short(dataset, tmp_path):
+    for path in (dataset.image(2, "T2"), dataset.label(3)):
+        path.write_bytes(path.read_bytes()[:-60])
+    seen = dataset.inspect(tmp_path / "out")
+    assert [(f.case, f.kind) for f in seen.findings] == [("case_02", UNREADABLE), ("case_03", UNREADABLE)]
+    assert states(seen, 2)[2] == UNREADABLE
+    assert [f.file for f in seen.findings] == [str(dataset.image(2, "T2")), str(dataset.label(3))]
+
+
+def test_a_case_with_nothing_but_a_label(dataset, tmp_path):
+    for name in ("FLAIR", "T1", "T2"):
+        dataset.image(6, name).unlink()
+    finding = only(dataset.findings(tmp_path / "out"))
+    assert (finding.case, finding.kind, finding.file) == ("case_06", "no modality", str(dataset.label(6)))
+
+
+def test_a_case_without_a_label(dataset, tmp_path):
+    dataset.label(6).unlink()
+    finding = only(dataset.findings(tmp_path / "out"))
+    assert (finding.case, finding.kind) == ("case_06", "no label")
+
+
+def test_files_that_cannot_be_told_apart(dataset, tmp_path):
+    dataset.image(6, "T2").rename(dataset.folder / "imagesTr" / "case_06_0007.nii.gz")
+    finding = only(dataset.findings(tmp_path / "out"))
+    assert (finding.case, finding.kind) == ("case_06", "file names")
+    assert "0007" in finding.reason
+    assert "rename" in finding.remedy
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        (lambda voxels: voxels * 0.5, "0.5, which are no whole numbers"),
+        (lambda voxels: voxels * 4, "holds 4, dataset.json knows 0, 1, 2"),
+    ],
+)
+def test_unknown_label_values(dataset, tmp_path, change, told):
+    dataset.edit(dataset.label(1), lambda voxels: change(voxels.astype(np.float32)))
+    finding = only(dataset.findings(tmp_path / "out", "unknown label values"))
+    assert (finding.case, finding.file) == ("case_01", str(dataset.label(1)))
+    assert told in finding.reason
+
+
+@pytest.mark.parametrize("value", [0, 2])
+def test_a_label_of_background_or_ignored_voxels_is_empty(dataset, tmp_path, value):
+    dataset.edit(dataset.label(1), lambda voxels: voxels * value)
+    finding = only(dataset.findings(tmp_path / "out"))
+    assert (finding.case, finding.kind) == ("case_01", "empty label")
+
+
+def test_a_label_outside_the_image(dataset, tmp_path):
+    dataset.edit(dataset.label(1), lambda voxels: np.roll(voxels, 8, 1))
+    finding = only(dataset.findings(tmp_path / "out", "label outside the image"))
+    assert finding.case == "case_01"
+
+
+def test_ignored_voxels_may_lie_outside(dataset, tmp_path):
+    def ignore_background(voxels):
+        voxels[0] = 2
+        return voxels
+
+    dataset.edit(dataset.label(1), ignore_background)
+    assert dataset.findings(tmp_path / "out") == []
+
+
+def test_duplicates_of_cases_and_of_modalities(dataset, tmp_path):
+    shutil.copy(dataset.image(1, "T1"), dataset.image(7, "T1"))
+    dataset.edit(dataset.image(3, "T2"), lambda _: sitk.ReadImage(str(dataset.image(3, "FLAIR"))))
+    shutil.copy(dataset.label(8), dataset.label(9))
+    findings = dataset.findings(tmp_path / "out", "duplicate")
+    assert [f.case for f in findings] == ["case_01", "case_03", "case_07", "case_08", "case_09"]
+    assert findings[0].reason == "T1 of case_01 and T1 of case_07 are voxel by voxel alike"
+    assert findings[1].reason == "FLAIR of case_03 and T2 of case_03 are voxel by voxel alike"
+    assert str(dataset.label(8)) in findings[4].file
+
+
+def test_a_copy_in_the_other_split_is_named_first(dataset, tmp_path):
+    for case in range(2, 7):
+        shutil.copy(dataset.image(1, "T1"), dataset.image(case, "T1"))
+    records = dataset.inspect(tmp_path / "out").records
+    elsewhere = replace(next(r for r in records if r.case == "case_01"), case="leaked")
+    found = find_duplicates(sorted(records, key=lambda r: r.case), ("FLAIR", "T1", "T2"), [elsewhere])
+    assert {finding.case for finding in found} == {f"case_{case:02d}" for case in range(1, 7)}
+    copies = [finding for finding in found if finding.case != "case_01"]
+    assert all("and T1 of leaked in the other split and " in finding.reason for finding in copies)
+
+
+@pytest.mark.parametrize("pair", list(combinations(("FLAIR", "T1", "T2"), 2)))
+def test_swapped_modalities(dataset, tmp_path, pair):
+    dataset.swap(5, *pair)
+    finding = only(dataset.findings(tmp_path / "out"))
+    assert (finding.case, finding.kind) == ("case_05", "modalities swapped")
+    assert f"{pair[0]} looks like {pair[1]} and {pair[1]} looks like {pair[0]}" in finding.reason
+    assert finding.file == ", ".join(str(dataset.image(5, name)) for name in pair)
+
+
+def test_an_image_under_the_name_of_an_absent_one(dataset, tmp_path):
+    dataset.image(5, "T2").rename(dataset.image(5, "T1"))
+    finding = only(dataset.findings(tmp_path / "out"))
+    assert (finding.case, finding.kind) == ("case_05", "modalities swapped")
+    assert "T1 looks like T2" in finding.reason
+    assert "T2 looks like" not in finding.reason
+
+
+def test_three_modalities_in_a_ring(dataset, tmp_path):
+    dataset.swap(5, "FLAIR", "T1")
+    dataset.swap(5, "T1", "T2")
+    finding = only(dataset.findings(tmp_path / "out"))
+    assert all(f"{name} looks like" in finding.reason for name in ("FLAIR", "T1", "T2"))
+
+
+def test_too_few_cases_to_compare(dataset, tmp_path):
+    for case in range(5, 12):
+        for path in (*dataset.folder.glob(f"imagesTr/case_{case:02d}_*"), dataset.label(case)):
+            path.unlink()
+    dataset.swap(1, "T1", "T2")
+    assert dataset.findings(tmp_path / "out") == []
+
+
+def test_spacing_and_volumes_far_from_the_others(dataset, tmp_path):
+    for path in (dataset.image(4, "FLAIR"), dataset.image(4, "T1"), dataset.image(4, "T2"), dataset.label(4)):
+        dataset.header(path, Spacing=(2.0, 2.0, 15.0))
+    findings = dataset.findings(tmp_path / "out")
+    assert {f.kind for f in findings} == {"spacing outlier", "head volume outlier", "volume outlier"}
+    assert {f.case for f in findings} == {"case_04"}
+    assert "the spacing along z is 15 mm, the median of the cohort is 3 mm" in {f.reason for f in findings}
+    assert {f.file for f in findings} == {str(dataset.image(4, "FLAIR")), str(dataset.label(4))}
+
+
+def test_heads_with_noise_around_them(dataset, tmp_path):
+    rng = np.random.default_rng(0)
+    for path in dataset.folder.glob("imagesTr/*"):
+        dataset.edit(path, lambda voxels: voxels + np.abs(rng.normal(0, 8, voxels.shape)).astype(np.float32))
+    dataset.swap(5, "T1", "T2")
+
+    def into_a_corner(voxels):
+        moved = np.zeros_like(voxels)
+        moved[:3, :3, :3] = 1
+        return moved
+
+    dataset.edit(dataset.label(1), into_a_corner)
+    findings = dataset.findings(tmp_path / "out")
+    assert {(f.case, f.kind) for f in findings} >= {
+        ("case_05", "modalities swapped"),
+        ("case_01", "label outside the image"),
+    }
+    assert {f.case for f in findings} == {"case_01", "case_05"}

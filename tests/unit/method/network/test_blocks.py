@@ -1,0 +1,45 @@
+import pytest
+import torch
+
+from nnunetv2_d2net.method.network.blocks import SqueezeExcite, adaptive_instance_norm
+
+
+@pytest.fixture
+def features():
+    return torch.randn(3, 4, 6, 5, 7, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
+
+
+def test_adain_gives_the_statistics_that_are_asked_for(features):
+    gamma, beta = torch.randn(3, 4, dtype=torch.float64).abs(), torch.randn(3, 4, dtype=torch.float64)
+    out = adaptive_instance_norm(features, gamma, beta).flatten(2)
+    torch.testing.assert_close(out.mean(-1), beta)
+    torch.testing.assert_close(out.std(-1, unbiased=False), 1 + gamma, rtol=1e-4, atol=0)
+
+
+def test_adain_forgets_scale_and_shift_of_its_input(features):
+    gamma, beta = torch.randn(3, 4, dtype=torch.float64), torch.randn(3, 4, dtype=torch.float64)
+    moved = features * 30 + torch.arange(4, dtype=torch.float64)[:, None, None, None]
+    once, again = (adaptive_instance_norm(x, gamma, beta) for x in (features, moved))
+    torch.testing.assert_close(once, again, rtol=1e-4, atol=1e-4)
+
+
+def test_adain_is_per_sample(features):
+    gamma, beta = torch.randn(3, 4, dtype=torch.float64), torch.randn(3, 4, dtype=torch.float64)
+    batch = adaptive_instance_norm(features, gamma, beta)
+    alone = [adaptive_instance_norm(features[i : i + 1], gamma[i : i + 1], beta[i : i + 1]) for i in range(3)]
+    torch.testing.assert_close(batch, torch.cat(alone))
+
+
+def test_adain_gradcheck():
+    x = torch.randn(2, 2, 3, 3, dtype=torch.float64, requires_grad=True)
+    gamma, beta = (torch.randn(2, 2, dtype=torch.float64, requires_grad=True) for _ in range(2))
+    assert torch.autograd.gradcheck(adaptive_instance_norm, (x, gamma, beta))
+
+
+@pytest.mark.parametrize("shape", [(2, 16, 5, 6), (2, 16, 4, 5, 6)])
+def test_squeeze_excite_weighs_whole_channels(shape):
+    block = SqueezeExcite(16)
+    x = torch.rand(shape) + 0.5
+    ratio = (block(x) / x).flatten(2)
+    torch.testing.assert_close(ratio.amin(-1), ratio.amax(-1))  # one weight per channel, over all spatial axes
+    assert ((ratio > 0) & (ratio < 1)).all()

@@ -1,0 +1,71 @@
+import pytest
+import torch
+
+from nnunetv2_d2net.method.modalities import (
+    draw_available,
+    infer_available,
+    modality_subsets,
+    subset_rotation,
+    zero_missing,
+)
+
+
+def generator(seed=0):
+    return torch.Generator().manual_seed(seed)
+
+
+@pytest.mark.parametrize("n_modalities", [1, 2, 4, 6])
+def test_subsets_are_all_and_distinct(n_modalities):
+    subsets = modality_subsets(n_modalities)
+    assert len({tuple(s) for s in subsets.tolist()}) == 2**n_modalities - 1
+    assert subsets.any(1).all()
+    assert subsets[-1].all()
+    assert (subsets.sum(1).diff() >= 0).all()
+
+
+def test_drawing_is_uniform_over_the_nonempty_subsets():
+    drawn = draw_available(torch.ones(30000, 3, dtype=torch.bool), 0.0, generator())
+    counts = torch.bincount((drawn * torch.tensor([1, 2, 4])).sum(1), minlength=8)
+    assert counts[0] == 0
+    assert (counts[1:] / 30000 - 1 / 7).abs().max() < 0.01
+
+
+def test_drawing_never_invents_a_modality():
+    present = torch.tensor([[True, False, True, False], [False, False, False, True]]).repeat(500, 1)
+    drawn = draw_available(present, 0.3, generator())
+    assert not (drawn & ~present).any()
+    assert drawn.any(1).all()
+
+
+@pytest.mark.parametrize("p_complete", [0.0, 0.5, 1.0])
+def test_p_complete(p_complete):
+    drawn = draw_available(torch.ones(20000, 4, dtype=torch.bool), p_complete, generator())
+    expected = p_complete + (1 - p_complete) / 15
+    assert abs(drawn.all(1).float().mean() - expected) < 0.01
+
+
+def test_rotation_is_fixed_distinct_and_starts_complete():
+    rotation = subset_rotation(4, 50)
+    assert rotation.shape == (15, 4)
+    assert rotation[0].all()
+    assert len({tuple(s) for s in rotation.tolist()}) == 15
+    assert torch.equal(rotation, subset_rotation(4, 50))
+    assert torch.equal(subset_rotation(4, 6)[:1], rotation[:1])
+    assert len(subset_rotation(30, 50)) == 50  # 2^30 subsets need not be listed
+    assert subset_rotation(30, 50).any(1).all()
+
+
+def test_zeroing_also_removes_nan():
+    images = torch.full((1, 2, 3, 3), torch.nan)
+    images[0, 0] = 2
+    zeroed = zero_missing(images, torch.tensor([[True, False]]))
+    assert (zeroed[0, 0] == 2).all()
+    assert (zeroed[0, 1] == 0).all()
+    assert torch.isnan(images[0, 1]).all()
+
+
+def test_a_zero_channel_is_missing_but_a_zero_tile_complete():
+    images = torch.ones(2, 3, 4, 4)
+    images[0, 1] = 0
+    images[1] = 0
+    assert infer_available(images).tolist() == [[True, False, True], [True, True, True]]

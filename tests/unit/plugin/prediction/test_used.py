@@ -1,0 +1,130 @@
+import hashlib
+import json
+from importlib.metadata import version
+
+import pytest
+
+from nnunetv2_d2net import __version__
+from nnunetv2_d2net.base.errors import UserError
+from nnunetv2_d2net.plugin.prediction.used import (
+    UNRELIABLE,
+    Model,
+    describe_model,
+    note,
+    read_expected_dice,
+    warnings,
+    write_expected_dice,
+)
+
+NAMES = ["T1", "T1ce", "T2"]
+DICE = {
+    "T1+T1ce+T2": {"whole": 0.9, "enhancing": 0.8},
+    "T1+T2": {"whole": 0.85, "enhancing": 0.31},
+    "T1": {"whole": 0.5, "enhancing": 0.2},
+}
+
+
+@pytest.fixture
+def folder(tmp_path):
+    made = tmp_path / "Dataset007_Tiny" / "D2NetTrainer__D2NetPlans__3d_fullres"
+    for fold, content in (("fold_0", b"zero"), ("fold_all", b"x" * 3_000_000)):
+        (made / fold).mkdir(parents=True)
+        (made / fold / "checkpoint_final.pth").write_bytes(content)
+    return made
+
+
+def test_checkpoints_are_hashed(folder):
+    model = describe_model(folder, [0, "all"], "checkpoint_final.pth")
+    assert model.folder == folder
+    assert model.expected_dice == {}
+    assert model.checkpoints == {
+        "fold_0/checkpoint_final.pth": hashlib.sha256(b"zero").hexdigest(),
+        "fold_all/checkpoint_final.pth": hashlib.sha256(b"x" * 3_000_000).hexdigest(),
+    }
+    assert list(describe_model(folder, ["0"], "checkpoint_final.pth").checkpoints) == ["fold_0/checkpoint_final.pth"]
+
+
+def test_measured_dice_is_kept_with_the_model(folder):
+    assert read_expected_dice(folder) == {}
+    write_expected_dice(folder, DICE, "5 held-out cases")
+    assert read_expected_dice(folder) == DICE
+    assert describe_model(folder, [0], "checkpoint_final.pth").expected_dice == DICE
+    (file,) = folder.glob("*.json")
+    assert json.loads(file.read_text())["measured on"] == "5 held-out cases"
+
+
+def test_dice_of_a_checkpoint_that_was_replaced_is_not_told(folder):
+    measured = describe_model(folder, [0, "all"], "checkpoint_final.pth").checkpoints
+    write_expected_dice(folder, DICE, "5 held-out cases", measured)
+    assert describe_model(folder, [0], "checkpoint_final.pth").expected_dice == DICE
+    (folder / "fold_0" / "checkpoint_final.pth").write_bytes(b"trained anew")
+    assert describe_model(folder, [0], "checkpoint_final.pth").expected_dice == {}
+    assert describe_model(folder, ["all"], "checkpoint_final.pth").expected_dice == DICE
+
+
+@pytest.mark.parametrize(
+    "content", ["", "[]", '{"T1": {"whole": 0.5}}', '{"dice": {"T1": 0.5}}', '{"dice": {"T1": {"w": null}}}']
+)
+def test_measurements_that_are_something_else(folder, content):
+    (folder / "dice_by_subset.json").write_text(content)
+    with pytest.raises(UserError, match=r"dice_by_subset.json does not hold .* remove it"):
+        describe_model(folder, [0], "checkpoint_final.pth")
+
+
+def test_a_note_says_what_was_used(folder):
+    model = describe_model(folder, [0], "checkpoint_final.pth")
+    content = note(model, (True, False, False), NAMES, ["in/a_0002.nii.gz"])
+    assert json.loads(json.dumps(content)) == content
+    assert content.pop("versions") == {
+        "nnunetv2_d2net": __version__,
+        "nnunetv2": version("nnunetv2"),
+        "torch": version("torch"),
+    }
+    assert content == {
+        "available modalities": ["T1"],
+        "absent modalities": ["T1ce", "T2"],
+        "constant images, taken as absent": ["in/a_0002.nii.gz"],
+        "model": "D2NetTrainer__D2NetPlans__3d_fullres",
+        "data set": "Dataset007_Tiny",
+        "checkpoints (sha256)": {"fold_0/checkpoint_final.pth": hashlib.sha256(b"zero").hexdigest()},
+    }
+
+
+def test_a_model_from_memory_has_a_note_too():
+    content = note(None, (True, True, True), NAMES)
+    assert content["available modalities"] == NAMES
+    assert content["absent modalities"] == []
+    assert (content["model"], content["data set"], content["checkpoints (sha256)"]) == (None, None, {})
+
+
+def test_a_note_says_what_to_expect(folder):
+    model = Model(folder, {}, DICE)
+    content = note(model, (True, False, True), NAMES)
+    assert content["mean Dice measured with these modalities"] == DICE["T1+T2"]
+    assert content["warnings"] == [
+        "enhancing is unreliable without T1ce: mean Dice 0.31 instead of 0.80 with all modalities"
+    ]
+
+
+def test_a_subset_that_was_not_measured(folder):
+    content = note(Model(folder, {}, DICE), (False, False, True), NAMES)
+    assert content["mean Dice measured with these modalities"] == {}
+    assert content["warnings"] == []
+
+
+def test_all_modalities_need_no_warning(folder):
+    assert note(Model(folder, {}, DICE), (True, True, True), NAMES)["warnings"] == []
+
+
+@pytest.mark.parametrize(("reached", "n_lines"), [(1.0, 0), (0.8, 0), (UNRELIABLE * 0.75, 0), (0.599, 1), (0.0, 1)])
+def test_a_region_is_unreliable_below_a_share_of_the_best(reached, n_lines):
+    dice = {"all": {"core": 0.75}, "some": {"core": reached}}
+    assert len(warnings(dice, "some", "all", ["T1"])) == n_lines
+
+
+def test_a_warning_names_region_and_absent_modalities():
+    lines = warnings(DICE, "T1", "T1+T1ce+T2", ["T1ce", "T2"])
+    assert [line.split(":")[0] for line in lines] == [
+        "whole is unreliable without T1ce, T2",
+        "enhancing is unreliable without T1ce, T2",
+    ]

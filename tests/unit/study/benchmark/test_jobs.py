@@ -1,0 +1,148 @@
+import json
+import shlex
+from dataclasses import replace
+
+import pytest
+
+from nnunetv2_d2net.base.errors import UserError
+from nnunetv2_d2net.study.benchmark import jobs, prepare
+from nnunetv2_d2net.study.benchmark.jobs import Job
+from nnunetv2_d2net.study.benchmark.setup import write_json
+
+JOB = Job("D2NetTrainer", "all")
+SPLITS = [{"train": [f"case_Tr{i}" for i in range(5) if i != fold], "val": [f"case_Tr{fold}"]} for fold in range(5)]
+
+
+def finish(setup, job, write_checkpoint):
+    """Leave what a finished job leaves."""
+    for fold in jobs.folds_of(setup, job):
+        write_checkpoint(setup.checkpoint(job.arm, fold))
+    cases = sorted(jobs.files_to_predict(setup, job))
+    files = [f"{subset}/{case}.nii.gz" for subset in ("T1", "T2", "T1+T2") for case in cases]
+    for file in files:
+        path = setup.out / job.arm / "predictions" / file
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()
+    note = {**jobs.model_note(setup, job), "cases": cases, "complete": True, "files": files}
+    write_json(jobs.prediction_note(setup, job), note)
+
+
+def test_one_job_per_arm_and_fold(setup):
+    several = replace(setup, folds=("0", "1"))
+    assert [job.name for job in jobs.training_jobs(several)] == [
+        "nnUNetTrainer/0",
+        "nnUNetTrainer/1",
+        "D2NetTrainer/0",
+        "D2NetTrainer/1",
+    ]
+    assert [job.name for job in jobs.ensemble_jobs(several)] == ["nnUNetTrainer/ensemble", "D2NetTrainer/ensemble"]
+    assert jobs.ensemble_jobs(setup) == [] == jobs.ensemble_jobs(replace(several, cases="folds"))
+
+
+def test_finished_job_is_done_until_something_of_it_is_missing(setup, write_checkpoint):
+    assert not jobs.is_done(setup, JOB)
+    finish(setup, JOB, write_checkpoint)
+    assert jobs.is_done(setup, JOB)
+    (setup.out / "D2NetTrainer/predictions/T2/case_Ts1.nii.gz").unlink()
+    assert not jobs.is_done(setup, JOB)
+
+
+def test_checkpoint_that_was_cut_short_is_not_done(setup, write_checkpoint):
+    finish(setup, JOB, write_checkpoint)
+    checkpoint = setup.checkpoint("D2NetTrainer", "all")
+    checkpoint.write_bytes(checkpoint.read_bytes()[:-8])
+    assert not jobs.trained(setup, JOB)
+
+
+@pytest.mark.parametrize("what", ["model", "mirroring", "cases", "interrupted"])
+def test_predictions_of_something_else_are_not_done(setup, write_checkpoint, what):
+    finish(setup, JOB, write_checkpoint)
+    note = jobs.prediction_note(setup, JOB)
+    if what == "model":
+        write_checkpoint(setup.checkpoint("D2NetTrainer", "all").with_name("other.pth"))
+        setup.checkpoint("D2NetTrainer", "all").with_name("other.pth").replace(setup.checkpoint("D2NetTrainer", "all"))
+    elif what == "mirroring":
+        setup = replace(setup, mirroring=False)
+    elif what == "cases":
+        for channel in range(2):
+            (setup.images / f"new_{channel:04d}.nii.gz").touch()
+        (setup.references / "new.nii.gz").touch()
+    else:
+        note.write_text(json.dumps({**json.loads(note.read_text()), "complete": False}))
+    assert jobs.trained(setup, JOB)
+    assert not jobs.predicted(setup, JOB)
+
+
+def test_ensemble_waits_for_all_folds(setup, write_checkpoint):
+    several = replace(setup, folds=("0", "1"))
+    write_checkpoint(several.checkpoint("D2NetTrainer", "0"))
+    assert jobs.is_done(several, Job("D2NetTrainer", "0"))
+    assert not jobs.is_done(several, Job("D2NetTrainer", "ensemble"))
+    finish(several, Job("D2NetTrainer", "ensemble"), write_checkpoint)
+    assert jobs.is_done(several, Job("D2NetTrainer", "ensemble"))
+
+
+def test_folds_predict_their_own_cases(setup):
+    (setup.preprocessed / "splits_final.json").write_text(json.dumps(SPLITS))
+    folds = replace(setup, folds=("0", "1"), cases="folds")
+    assert [list(jobs.files_to_predict(folds, Job("D2NetTrainer", fold))) for fold in folds.folds] == [
+        ["case_Tr0"],
+        ["case_Tr1"],
+    ]
+
+
+def test_test_cases_without_reference_are_left_out_and_none_is_an_error(setup):
+    (setup.references / "case_Ts0.nii.gz").unlink()
+    assert list(jobs.files_to_predict(setup, JOB)) == ["case_Ts1"]
+    (setup.references / "case_Ts1.nii.gz").unlink()
+    with pytest.raises(UserError, match="names must agree"):
+        jobs.files_to_predict(setup, JOB)
+
+
+def test_job_list_holds_what_is_missing(setup, write_checkpoint):
+    def listed():
+        lines = jobs.job_list(setup).splitlines()
+        return [shlex.split(line) for line in lines if not line.startswith("#")]
+
+    *single, last = listed()
+    assert [words[-2:] for words in single] == [["--job", "nnUNetTrainer/all"], ["--job", "D2NetTrainer/all"]]
+    assert last == setup.command_here
+    assert all(words[: len(last)] == last for words in single)
+    finish(setup, JOB, write_checkpoint)
+    assert [words[-1] for words in listed()[:-1]] == ["nnUNetTrainer/all"]
+    next((setup.preprocessed / "data").glob("*.pkl")).unlink()
+    assert [words[-1] for words in listed()[:-1]] == ["prepare", "nnUNetTrainer/all", "D2NetTrainer/all"]
+
+
+def test_unknown_job_names_the_others(setup):
+    assert jobs.find_job(setup, "D2NetTrainer/all") == JOB
+    with pytest.raises(UserError, match=r"there are prepare, nnUNetTrainer/all, .*cost/steps"):
+        jobs.find_job(setup, "D2NetTrainer/0")
+
+
+def test_measurement_is_done_for_the_arms_it_holds(setup):
+    job = Job("cost", "steps")
+    write_json(setup.out / "step_seconds.json", {"seconds": {"nnUNetTrainer": [1.0]}})
+    assert not jobs.is_done(setup, job)
+    assert jobs.is_done(replace(setup, arms=("nnUNetTrainer",)), job)
+
+
+def test_prepared_needs_plans_every_case_and_the_folds(setup):
+    assert prepare.prepared(setup)
+    assert prepare.prepared(replace(setup, configuration="2d_child"))
+    assert not prepare.prepared(replace(setup, plans="OtherPlans"))
+    assert not prepare.prepared(replace(setup, folds=("0",)))
+    (setup.preprocessed / "splits_final.json").write_text(json.dumps(SPLITS))
+    assert prepare.prepared(replace(setup, folds=("4",)))
+    with pytest.raises(UserError, match="folds 0 to 4"):
+        prepare.prepared(replace(setup, folds=("5",)))
+    with pytest.raises(UserError, match="has no configuration 3d_fullres: it has 2d"):
+        prepare.prepared(replace(setup, configuration="3d_fullres"))
+
+
+def test_plans_that_somebody_else_made_are_not_made_again(setup):
+    next((setup.preprocessed / "data").glob("*.pkl")).unlink()
+    with pytest.raises(UserError, match="nnUNetv2_preprocess -d 7 -plans_name D2NetPlans -c 2d"):
+        prepare.prepare(setup)
+    with pytest.raises(UserError, match="no planner is known"):
+        prepare.prepare(replace(setup, plans="OtherPlans"))

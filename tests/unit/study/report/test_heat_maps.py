@@ -1,0 +1,60 @@
+import re
+from statistics import stdev
+
+import pytest
+
+from nnunetv2_d2net.study.report.colors import difference_color, ink, value_color
+from nnunetv2_d2net.study.report.curves import by_number_missing, charts
+from nnunetv2_d2net.study.report.heat_maps import lead_groups, value_groups
+from tests.unit.study.report.synthetic import made_up
+
+A = [0.5, 0.6, 0.7, 0.5, 0.6, 0.7, 0.5, 0.66]  # mean 0.595
+BETTER = [value + 0.1 + 0.002 * i for i, value in enumerate(A)]
+
+
+def test_cells_hold_the_means_and_share_a_scale():
+    dice, hd95, *_ = value_groups(made_up({"A": A, "B": BETTER}))
+    assert (dice.low, dice.high) == ("0.5", "0.8")
+    first, second = dice.maps
+    assert [row.name for row in first.rows] == ["A", "B", "A+B", "mean of 3"]
+    assert [row.available for row in first.rows] == [[True, False], [False, True], [True, True], []]
+    assert first.rows[0].cells[0].text == "0.595"
+    assert first.rows[0].cells[0].background == value_color((0.595 - 0.5) / 0.3)
+    assert f"0.595 ± {stdev(A):.3f} (standard deviation), 8 cases" in first.rows[0].cells[0].tip
+    assert second.rows[0].cells[0].text == "0.702"
+    assert hd95.stops == dice.stops[::-1]  # bright is better in both
+    assert hd95.maps[0].rows[0].cells[0].background == value_color(1.0)  # all alike, and the best
+
+
+def test_a_lead_has_marks_and_its_interval():
+    benchmark = made_up({"A": [v - 0.2 for v in A], "B": A, "C": BETTER})
+    groups = {group.name: group.maps[0] for group in lead_groups(benchmark)}
+    cell = groups["C"].rows[0].cells[0]
+    assert cell.text == "+0.107*"
+    assert "best rival B 0.595" in cell.tip
+    assert re.search(
+        r"95 % CI \+0\.10\d to \+0\.11\d, p = 0\.008, p = 0\.023 after Holm's correction, 8 cases", cell.tip
+    )
+    assert groups["C"].rows[-1].cells[0].text == "+0.107**"  # the mean over subsets is one test of its own
+    assert groups["B"].rows[0].cells[0].text == "\N{MINUS SIGN}0.107*"
+    assert "best rival C" in groups["A"].rows[0].cells[0].tip
+    assert lead_groups(made_up({"A": A})) == []
+
+
+def test_curves_average_the_subsets_of_a_size():
+    benchmark = made_up({"A": A, "B": BETTER}, complete={"A": [0.9] * 8, "B": [1.0] * 8})
+    by = by_number_missing(benchmark.summaries["dice"]["A"]["tumor"], ["A", "B"])
+    assert by == pytest.approx({0: 0.9, 1: 0.595})
+    (chart,) = charts(benchmark)
+    (left_x, left_y, text), (right_x, right_y, _) = chart.curves[0].points
+    assert (left_x < right_x, left_y < right_y, text) == (True, True, "0.900")  # SVG's y goes down
+
+
+@pytest.mark.parametrize("color", [value_color, difference_color])
+def test_ink_has_contrast_on_every_color(color):
+    from nnunetv2_d2net.study.report.colors import _luminance
+
+    for step in range(-20, 21):
+        background = color(step / 20)
+        light, dark = sorted((_luminance(background), 1.0 if ink(background) == "#fff" else 0.0), reverse=True)
+        assert (light + 0.05) / (dark + 0.05) >= 4.5

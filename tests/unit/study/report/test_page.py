@@ -1,0 +1,152 @@
+import html
+import json
+import re
+import shutil
+
+import pytest
+
+from nnunetv2_d2net.base.errors import UserError
+from nnunetv2_d2net.study.report.benchmark_folder import read_benchmark
+from nnunetv2_d2net.study.report.cases import make_viewer, rank_cases
+from nnunetv2_d2net.study.report.markdown import markdown_page
+from nnunetv2_d2net.study.report.page import html_page
+from tests.unit.study.report.conftest import HOSTILE
+from tests.unit.study.report.synthetic import made_up
+
+
+@pytest.fixture
+def folder(small, tmp_path):
+    shutil.copytree(small, tmp_path / "bench")
+    return tmp_path / "bench"
+
+
+@pytest.fixture(scope="module")
+def page(small):
+    benchmark = read_benchmark(small)
+    return html_page(benchmark, make_viewer(benchmark), published=True)
+
+
+def test_names_cannot_become_markup(page):
+    assert "<img" not in page
+    assert "</script><b>" not in page
+    assert "&lt;/script&gt;&lt;b&gt;" in page
+    assert page.count("<script") == page.count("</script>")
+    content = json.loads(re.search(r'id="content">(.*?)</script>', page, re.DOTALL)[1])
+    assert {case["name"] for case in content["cases"]} == {"case_0", HOSTILE}
+
+
+def test_nothing_is_loaded_from_elsewhere(page):
+    assert not re.search(r"""(?:src|href|url\()\s*=?\s*["']?(?:https?:)?//""", page)
+    assert "default-src 'none'; img-src data:" in html.unescape(page)
+
+
+def test_published_figures_are_closed_and_called_another_data_set(page, small):
+    published = page[page.index('<section id="published"') :]
+    assert "another data set" in published
+    assert "<details>" in published
+    assert "0.352" in published
+    benchmark = read_benchmark(small)
+    assert 'id="published"' not in html_page(benchmark, None)
+    assert "another data set" not in markdown_page(benchmark)
+    assert "| HeMIS " in markdown_page(benchmark, published=True)
+
+
+def test_markdown_begins_with_the_verdict(small):
+    benchmark = read_benchmark(small)
+    text = markdown_page(benchmark)
+    lines = [line for line in text.splitlines() if line]
+    assert lines[1].startswith("**D2NetTrainer ")
+    assert "Research use only" in text
+    assert "20.6 min" in text
+    assert "\n\n\n" not in text
+
+
+def test_the_worst_and_the_best_cases_are_chosen(monkeypatch):
+    benchmark = made_up({"A": [0.5] * 6, "D2NetTrainer": [0.3, 0.9, 0.1, 0.5, 0.8, 0.6]})
+    assert rank_cases(benchmark) == ["c2", "c0", "c3", "c5", "c4", "c1"]
+    seen = []
+
+    class Maker:
+        labels, blobs, problems = (0, 1), (), ()
+
+        def __init__(self, *_):
+            pass
+
+        def case(self, case):
+            seen.append(case)
+
+        def regions(self):
+            return []
+
+    monkeypatch.setattr("nnunetv2_d2net.study.report.cases._Maker", Maker)
+    assert make_viewer(benchmark, 3).n_left_out == 3
+    assert seen == ["c2", "c0", "c1"]
+    seen.clear()
+    assert make_viewer(benchmark, 9).n_left_out == 0
+    assert seen == rank_cases(benchmark)
+
+
+def test_what_cannot_be_read_is_left_out_and_told(folder):
+    (folder / "D2NetTrainer" / "predictions" / "T1" / "case_0.nii.gz").unlink()
+    (folder / "nnUNetTrainer" / "predictions" / "T2" / "case_0.nii.gz").write_bytes(b"")
+    viewer = make_viewer(read_benchmark(folder))
+    assert len(viewer.problems) == 2
+    assert any("T1/case_0.nii.gz does not exist" in problem for problem in viewer.problems)
+    case = next(case for case in viewer.content["cases"] if case["name"] == "case_0")
+    subsets = [subset["name"] for subset in viewer.content["subsets"]]
+    sizes = dict(zip(subsets, case["predictions"][1]["sizes"], strict=True))
+    assert (sizes["T1"], sizes["T2"] > 0) == (0, True)
+
+
+def test_a_modality_that_a_case_lacks_has_no_picture(folder, tmp_path):
+    setup = json.loads((folder / "setup.json").read_text())
+    shutil.copytree(setup["images"], tmp_path / "images")
+    (tmp_path / "images" / "case_0_0001.nii.gz").unlink()
+    (folder / "setup.json").write_text(json.dumps(setup | {"images": str(tmp_path / "images")}))
+    cases = {case["name"]: case["images"] for case in make_viewer(read_benchmark(folder)).content["cases"]}
+    assert [image is None for image in cases["case_0"]] == [False, True]
+    assert None not in cases[HOSTILE]
+
+
+def test_a_page_of_moved_images_has_no_viewer_but_all_else(folder):
+    setup = json.loads((folder / "setup.json").read_text())
+    (folder / "setup.json").write_text(json.dumps(setup | {"images": str(folder / "nowhere")}))
+    benchmark = read_benchmark(folder)
+    page = html_page(benchmark, make_viewer(benchmark))
+    assert "No case can be shown." in page
+    assert "nowhere cannot be read" in page
+    assert "Every subset and region" in page
+
+
+def test_large_pictures_lose_slices_evenly(small, monkeypatch):
+    benchmark = read_benchmark(small)
+    every = make_viewer(benchmark).content["cases"][0]
+    assert every["slices"] == list(range(1, 7))
+    monkeypatch.setattr("nnunetv2_d2net.study.report.cases._ALL_CHARACTERS", 1800)
+    thinned = make_viewer(benchmark)
+    case = next(case for case in thinned.content["cases"] if case["name"] == every["name"])
+    assert len(case["slices"]) < 6
+    assert len({b - a for a, b in zip(case["slices"], case["slices"][1:], strict=False)}) <= 1
+    assert case["slices"][case["start"]] == every["slices"][every["start"]]
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "message"),
+    [
+        ("setup.json", None, "is no benchmark"),
+        ("setup.json", "{", "setup.json cannot be read"),
+        ("setup.json", "[]", "setup.json cannot be read"),
+        ("setup.json", '{"arms": []}', "lacks arms, modalities"),
+        ("D2NetTrainer/metrics.csv", None, "metrics.csv does not exist"),
+        ("D2NetTrainer/metrics.csv", "", "holds no score"),
+        ("comparison.csv", None, "comparison.csv cannot be read"),
+        ("comparison.csv", "a,b\n1,2\n", "comparison.csv cannot be read"),
+    ],
+)
+def test_a_folder_that_is_no_finished_benchmark_is_refused_in_one_line(folder, name, text, message):
+    (folder / name).unlink()
+    if text is not None:
+        (folder / name).write_text(text)
+    with pytest.raises(UserError, match=message) as error:
+        read_benchmark(folder)
+    assert "\n" not in str(error.value)

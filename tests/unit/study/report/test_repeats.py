@@ -1,0 +1,125 @@
+import json
+import math
+
+import numpy as np
+import pytest
+
+from nnunetv2_d2net.base.errors import UserError
+from nnunetv2_d2net.cli.main import main
+from nnunetv2_d2net.study.report.repeats import check_repeats, dice_of_trainings, differences, repeats_page
+from tests.unit.study.report.synthetic import Synthetic, made_up, write_benchmark
+
+DROPOUT, OURS, VARIANT = "nnUNetTrainerModalityDropout", "D2NetTrainer", "D2NetTrainerNoKD"
+
+
+def trained(**means):
+    """A benchmark of two cases around each arm's mean; the complete subset has 0.1 more."""
+    dice = {arm: [mean - 0.1, mean + 0.1] for arm, mean in means.items()}
+    return made_up(dice, complete={arm: [value + 0.1 for value in values] for arm, values in dice.items()})
+
+
+@pytest.fixture
+def runs():
+    one = trained(**{DROPOUT: 0.40, OURS: 0.50, VARIANT: 0.51})
+    two = trained(**{DROPOUT: 0.42, OURS: 0.52, VARIANT: 0.53})
+    return [one, two, trained(**{DROPOUT: 0.44, OURS: 0.54})]
+
+
+def test_a_value_for_each_training(runs):
+    found = dice_of_trainings(runs, complete=True)
+    assert found[OURS]["tumor"] == pytest.approx([0.6, 0.62, 0.64])
+    assert found[VARIANT]["tumor"] == pytest.approx([0.61, 0.63])
+    average = dice_of_trainings(runs, complete=False)[OURS]["tumor"]
+    assert average == pytest.approx([0.5 + 0.1 / 3, 0.52 + 0.1 / 3, 0.54 + 0.1 / 3])
+
+
+def test_one_rival_is_students_t_test():
+    """With two arms Dunnett's test is the t test of equal variances: t = -0.1 / (0.02 sqrt(2/3)), 4 degrees."""
+    (found,) = differences({OURS: [0.5, 0.52, 0.54], DROPOUT: [0.4, 0.42, 0.44]}, OURS)
+    assert found.difference == pytest.approx(-0.1)
+    assert found.p == pytest.approx(0.0036, abs=5e-4)  # SciPy integrates numerically
+    half = 2.776445 * 0.02 * math.sqrt(2 / 3)
+    assert (found.ci_low, found.ci_high) == pytest.approx((-0.1 - half, -0.1 + half), abs=1e-3)
+
+
+def test_the_spread_of_trainings_decides():
+    close, wide = (
+        differences({OURS: [0.5, 0.5 + spread], DROPOUT: [0.4, 0.4 + spread]}, OURS)[0] for spread in (0.01, 0.2)
+    )
+    assert close.difference == pytest.approx(wide.difference)
+    assert close.p < 0.05 < wide.p
+
+
+def test_single_trainings_say_nothing_about_chance():
+    (found,) = differences({OURS: [0.5], DROPOUT: [0.4]}, OURS)
+    assert found.difference == pytest.approx(-0.1)
+    assert np.isnan([found.ci_low, found.ci_high, found.p]).all()
+
+
+def test_the_page_names_ties_and_what_is_more_than_chance(runs):
+    page = repeats_page(runs, OURS)
+    rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in page.splitlines() if line.startswith("| ")]
+    assert [OURS, "3", "0.620 ± 0.020"] in rows
+    assert [VARIANT, "2", "0.620 ± 0.014"] in rows
+    assert {row[0]: row[-1] for row in rows if len(row) == 5} == {"arm": "", DROPOUT: "worse", VARIANT: "tie"}
+    assert "Against D2NetTrainer, tumor:" in page
+
+
+@pytest.mark.parametrize(
+    ("other", "message"),
+    [
+        (made_up({OURS: [0.5, 0.6]}, dataset="Dataset002_Other"), "has other dataset"),
+        (made_up({OURS: [0.5, 0.6, 0.7]}), "scored on other cases"),
+        (made_up({OURS: [0.5, 0.6]}, arms=[{"name": OURS, "epochs": 7}]), "has trained D2NetTrainer otherwise"),
+        (made_up({OURS: [0.4, 0.6]}), "one and the same training"),
+    ],
+)
+def test_what_is_no_repetition_is_refused(other, message):
+    with pytest.raises(UserError, match=message) as error:
+        check_repeats([made_up({OURS: [0.4, 0.6]}), other])
+    assert "\n" not in str(error.value)
+
+
+def test_one_checkpoint_predicted_twice_is_refused_though_a_voxel_differs(tmp_path):
+    runs = [made_up({OURS: [0.4, dice]})._replace(folder=tmp_path / str(dice)) for dice in (0.6, 0.60001, 0.7)]
+    for run, digest in zip(runs, ("abc", "abc", "def"), strict=True):
+        note = run.folder / OURS / "predicted_fold_all.json"
+        note.parent.mkdir(parents=True)
+        note.write_text(json.dumps({"checkpoints": {"fold_all/checkpoint_final.pth": digest}}))
+    check_repeats([runs[0], runs[2]])
+    with pytest.raises(UserError, match="one and the same training"):
+        check_repeats(runs)
+
+
+def test_one_arm_and_no_complete_case():
+    runs = [made_up({OURS: [dice, 0.6]}) for dice in (0.4, 0.5)]
+    page = repeats_page(runs, OURS)
+    assert "0.525 ± 0.035" in page
+    assert "Against" not in page
+    for run in runs:
+        del run.summaries["dice"][OURS]["tumor"]["A+B"]
+    assert "With all modalities" not in repeats_page(runs, OURS)
+
+
+def test_an_unknown_control_is_refused(runs):
+    with pytest.raises(UserError, match="no benchmark has Other: choose --against among nnUNetTrainerModalityDropout"):
+        repeats_page(runs, "Other")
+
+
+def test_the_command_reads_benchmarks(tmp_path, capsys):
+    one = write_benchmark(tmp_path / "one")
+    two = write_benchmark(tmp_path / "two", Synthetic(arms=(DROPOUT, "nnUNetTrainer", OURS)))
+    page = tmp_path / "repeats.md"
+    assert main(["repeats", str(one), str(two), "-o", str(page)]) == 1
+    assert "D2NetTrainer is one and the same training" in capsys.readouterr().err
+    metrics = two / OURS / "metrics.csv"
+    metrics.write_text(metrics.read_text().replace("1.000000", "0.900000").replace(",1.0,", ",0.9,"))
+    assert main(["repeats", str(one), str(two), "--against", DROPOUT, "-o", str(page)]) == 0
+    assert capsys.readouterr().out == page.read_text()
+    assert f"Against {DROPOUT}, mean:" in page.read_text()
+    assert main(["repeats", str(one)]) == 1
+    assert "at least two" in capsys.readouterr().err
+    assert main(["repeats", str(one), str(tmp_path)]) == 1
+    assert "lacks setup.json" in capsys.readouterr().err
+    assert main(["repeats", str(one), str(two), "-o", str(tmp_path / "no" / "page.md")]) == 1
+    assert "is no folder" in capsys.readouterr().err

@@ -1,0 +1,236 @@
+import json
+import os
+
+import numpy as np
+import pytest
+import SimpleITK as sitk
+
+from nnunetv2_d2net.base.errors import UserError
+from nnunetv2_d2net.study.scores import evaluate
+from nnunetv2_d2net.study.scores.evaluate import ALL_GIVEN, evaluate_folder
+from nnunetv2_d2net.study.scores.score_file import read_scores
+
+DATASET = {
+    "channel_names": {"0": "T1", "1": "T2"},
+    "labels": {"background": 0, "whole": [1, 2], "core": 2, "ignore": 3},
+    "file_ending": ".nii.gz",
+}
+CUBE = np.zeros((6, 10, 10), np.uint8)
+CUBE[1:5, 2:8, 2:8] = 1
+CUBE[2:4, 4:6, 4:6] = 2
+
+
+def write(path, array, spacing=(1.0, 1.0, 3.0), origin=(0.0, 0.0, 0.0)):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    image = sitk.GetImageFromArray(np.asarray(array, np.uint8))
+    image.SetSpacing(spacing)
+    image.SetOrigin(origin)
+    sitk.WriteImage(image, str(path))
+
+
+@pytest.fixture
+def folders(tmp_path):
+    """Two cases, of which one lacks T2; every prediction is shifted by one voxel of 3 mm."""
+    for case in ("a", "b"):
+        write(tmp_path / "labels" / f"{case}.nii.gz", CUBE)
+    for subset in ("T1", "T2", "T1+T2"):
+        for case in ("a", "b") if subset == "T1" else ("a",):
+            write(tmp_path / "predictions" / subset / f"{case}.nii.gz", np.roll(CUBE, 1, 0))
+        (tmp_path / "predictions" / subset / "dataset.json").write_text(json.dumps(DATASET))
+    return tmp_path
+
+
+def run(folders, **settings):
+    return evaluate_folder(folders / "predictions", folders / "labels", folders / "out", progress=False, **settings)
+
+
+@pytest.fixture
+def scored(monkeypatch):
+    """Say which cases and subsets are really scored."""
+    calls = []
+    original = evaluate.score_case
+    monkeypatch.setattr(evaluate, "score_case", lambda job: calls.append((job.case, job.subset)) or original(job))
+    return calls
+
+
+def test_rows(folders):
+    found = run(folders)
+    assert found.scores == read_scores(folders / "out" / "metrics.csv")
+    assert [(row.case, row.subset, row.region) for row in found.scores] == [
+        (case, subset, region)
+        for case, subset in (("a", "T1"), ("a", "T1+T2"), ("a", "T2"), ("b", "T1"))
+        for region in ("whole", "core")
+    ]
+    for row in found.scores:
+        assert row.dice == (0.75 if row.region == "whole" else 0.5)
+        assert row.hd95 == 3.0
+        assert row.reference_voxels == row.prediction_voxels == (144 if row.region == "whole" else 8)
+    assert (found.failures, found.unpredicted, found.modalities) == ([], [], ["T1", "T2"])
+    assert found.absent == {"T2": 1, "T1+T2": 1}
+
+
+def test_processes_give_the_same_rows(folders):
+    expected = run(folders).scores
+    (folders / "out" / "metrics.csv").unlink()
+    assert run(folders, processes=2).scores == expected
+
+
+def test_nothing_is_done_twice(folders, scored):
+    first = run(folders)
+    assert len(scored) == 4
+    assert run(folders) == first
+    assert len(scored) == 4
+
+
+def test_killed_in_the_middle_of_a_line(folders, scored):
+    first = run(folders)
+    table = folders / "out" / "metrics.csv"
+    lines = table.read_text().splitlines(keepends=True)
+    for left, again in (([*lines[:5], lines[5][:9]], 2), ([*lines[:4], lines[4][:3]], 3), (lines[:1], 4), ([], 4)):
+        table.write_text("".join(left))
+        scored.clear()
+        assert run(folders).scores == first.scores
+        assert len(scored) == again
+        assert table.read_text().splitlines(keepends=True) == lines
+
+
+def test_a_stop_keeps_the_rows_so_far(folders, monkeypatch, scored):
+    score = evaluate.score_case
+
+    def stop_at_t2(job):
+        if job.subset == "T2":
+            raise KeyboardInterrupt
+        return score(job)
+
+    monkeypatch.setattr(evaluate, "score_case", stop_at_t2)
+    with pytest.raises(KeyboardInterrupt):
+        run(folders)
+    assert len(read_scores(folders / "out" / "metrics.csv")) == 4
+    monkeypatch.setattr(evaluate, "score_case", score)
+    scored.clear()
+    run(folders)
+    assert scored == [("a", "T2"), ("b", "T1")]
+
+
+def test_other_files_and_other_settings_are_scored_again(folders, scored):
+    run(folders)
+    scored.clear()
+    changed = folders / "predictions" / "T2" / "a.nii.gz"
+    write(changed, CUBE)
+    os.utime(changed, (1, 1))  # older than before, as a copy that keeps its time may be
+    assert [row.dice for row in run(folders).scores if row.subset == "T2"] == [1.0, 1.0]
+    assert scored == [("a", "T2")]
+    scored.clear()
+    tight, wide = run(folders).scores, run(folders, tolerance_mm=3.5).scores
+    assert len(scored) == 4
+    assert tight[0].surface_dice < wide[0].surface_dice == 1.0
+
+
+def test_killed_before_rows_of_other_settings_are_gone(folders, monkeypatch):
+    tight = run(folders).scores
+
+    def killed(*_):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(evaluate, "replace_scores", killed)
+        with pytest.raises(KeyboardInterrupt):
+            run(folders, tolerance_mm=3.5)
+    assert run(folders, tolerance_mm=3.5).scores[0].surface_dice == 1.0 > tight[0].surface_dice
+
+
+def test_removed_predictions_lose_their_rows(folders):
+    run(folders)
+    (folders / "predictions" / "T1" / "b.nii.gz").unlink()
+    found = run(folders)
+    assert {row.case for row in found.scores} == {"a"}
+    assert found.unpredicted == ["b"]
+
+
+def damage(folders, kind):
+    prediction, reference = folders / "predictions" / "T2" / "a.nii.gz", folders / "labels" / "b.nii.gz"
+    if kind == "reference":
+        reference.unlink()
+    elif kind == "cut":
+        prediction.write_bytes(prediction.read_bytes()[:-20])
+    elif kind == "text":
+        prediction.write_text("no image")
+    elif kind == "channels":
+        image = sitk.GetImageFromArray(np.stack([CUBE, CUBE], -1), isVector=True)
+        sitk.WriteImage(image, str(prediction))
+    else:
+        arguments = {
+            "shape": {"array": CUBE[:5]},
+            "spacing": {"array": CUBE, "spacing": (1.0, 1.0, 3.1)},
+            "origin": {"array": CUBE, "origin": (0.0, 5.0, 0.0)},
+            "label 7": {"array": CUBE * 7},
+            "ignore label": {"array": CUBE + 1},
+        }
+        write(prediction, **arguments[kind])
+
+
+@pytest.mark.parametrize(
+    ("kind", "parts"),
+    [
+        ("reference", ["case 'b', T1:", "b.nii.gz does not exist"]),
+        ("cut", ["case 'a', T2:", "a.nii.gz cannot be read"]),
+        ("text", ["case 'a', T2:", "a.nii.gz cannot be read"]),
+        ("channels", ["case 'a', T2:", "2 channels"]),
+        ("shape", ["differ in shape", "(10, 10, 5) and (10, 10, 6)"]),
+        ("spacing", ["differ in spacing", "3.1"]),
+        ("origin", ["differ in origin"]),
+        ("label 7", ["7, 14", "no label of dataset.json"]),
+        ("ignore label", ["holds 3,", "no label of dataset.json"]),
+    ],
+)
+def test_what_is_wrong_with_one_case_costs_only_that_case(folders, kind, parts, capsys):
+    damage(folders, kind)
+    found = run(folders)
+    (line,) = found.failures
+    assert "\n" not in line
+    for part in parts:
+        assert part in line
+    assert line in capsys.readouterr().err
+    assert len(found.scores) == 6
+    assert len(run(folders).failures) == 1  # tried again, told again
+
+
+def test_ignored_voxels_of_the_reference(folders):
+    reference = CUBE.copy()
+    reference[:, :, 5:] = 3
+    write(folders / "labels" / "a.nii.gz", reference)
+    row = run(folders).scores[0]
+    assert row.reference_voxels == row.prediction_voxels == 4 * 6 * 3
+
+
+def test_a_plain_folder(folders, tmp_path):
+    (folders / "dataset.json").write_text(json.dumps(DATASET))  # beside labels, as in a raw data set
+    plain = folders / "plain"
+    write(plain / "a.nii.gz", CUBE)
+    found = evaluate_folder(plain, folders / "labels", plain / "evaluation", progress=False)
+    assert [(row.subset, row.dice) for row in found.scores] == [(ALL_GIVEN, 1.0)] * 2
+    assert found.unpredicted == ["b"]
+
+
+@pytest.mark.parametrize(
+    ("spoil", "part"),
+    [
+        (lambda f: (f / "labels").rename(f / "elsewhere"), "labels is no folder"),
+        (lambda f: (f / "predictions").rename(f / "elsewhere"), "predictions is no folder"),
+        (lambda f: [p.unlink() for p in f.glob("predictions/*/*.nii.gz")], "no segmentation .nii.gz"),
+        (lambda f: [p.unlink() for p in f.glob("predictions/*/dataset.json")], "no dataset.json"),
+        (lambda f: [p.write_text("{") for p in f.glob("predictions/*/dataset.json")], "cannot be read"),
+        (lambda f: [p.write_text("{}") for p in f.glob("predictions/*/dataset.json")], "lacks labels and file_ending"),
+    ],
+)
+def test_nothing_to_score(folders, spoil, part):
+    spoil(folders)
+    with pytest.raises(UserError, match=part):
+        run(folders)
+
+
+def test_another_file_called_metrics_csv(folders):
+    run(folders)
+    (folders / "out" / "metrics.csv").write_text("x,y\n1,2\n")
+    with pytest.raises(UserError, match="no table of d2net evaluate"):
+        run(folders)

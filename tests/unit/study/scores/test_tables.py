@@ -1,0 +1,145 @@
+import csv
+import json
+import math
+from statistics import pstdev, stdev
+
+import pytest
+
+from nnunetv2_d2net.study.scores.metrics import CaseScore
+from nnunetv2_d2net.study.scores.tables import (
+    arms_table,
+    empty_table,
+    long_table,
+    paper_table,
+    subset_order,
+    summarize,
+    write_tables,
+)
+
+MODALITIES = ["T1", "T2"]
+
+
+def score(case, subset, region, dice, sizes=(5, 5)):
+    return CaseScore(case, subset, region, dice, 10 * (1 - dice), 1 - dice, dice, *sizes)
+
+
+SCORES = [
+    score("a", "T1", "whole", 0.8),
+    score("b", "T1", "whole", 0.4),
+    score("a", "T1", "core", 1.0, (0, 0)),
+    score("b", "T1", "core", 0.0, (0, 3)),
+    score("a", "T1+T2", "whole", 0.9),
+    score("a", "T1+T2", "core", 0.5),
+]
+
+
+def test_order_of_the_paper():
+    expected = [
+        "T2",
+        "T1ce",
+        "T1",
+        "FLAIR",
+        "T1ce+T2",
+        "T1+T1ce",
+        "FLAIR+T1",
+        "T1+T2",
+        "FLAIR+T2",
+        "FLAIR+T1ce",
+        "FLAIR+T1+T1ce",
+        "FLAIR+T1+T2",
+        "FLAIR+T1ce+T2",
+        "T1+T1ce+T2",
+        "FLAIR+T1+T1ce+T2",
+    ]
+    assert subset_order(["FLAIR", "T1", "T1ce", "T2"]) == expected
+    other = subset_order(["t1", "T1CE", "t2", "Flair"])
+    assert [set(name.lower().split("+")) for name in other] == [set(name.lower().split("+")) for name in expected]
+    assert other[-1] == "t1+T1CE+t2+Flair"
+
+
+def test_other_modalities_by_size_then_channel():
+    assert subset_order(["B", "A"]) == ["B", "A", "B+A"]
+    assert len(set(subset_order(list("abcd")))) == 15
+
+
+def test_summaries():
+    found = summarize(SCORES, "dice", MODALITIES)
+    assert list(found) == ["whole", "core", "mean"]
+    assert list(found["whole"]) == ["T1", "T1+T2", "mean of 2"]
+    whole, core, mean = (found[region]["T1"] for region in found)
+    assert whole == pytest.approx((0.6, stdev([0.8, 0.4]), 2, 0, 0))
+    assert core == pytest.approx((0.5, stdev([1, 0]), 2, 1, 1))
+    assert mean == pytest.approx((0.55, stdev([0.9, 0.2]), 2, 0, 0))
+    over_subsets = found["whole"]["mean of 2"]
+    assert over_subsets == pytest.approx((0.75, pstdev([0.6, 0.9]), 2, 0, 0))
+    assert math.isnan(found["whole"]["T1+T2"].sd)
+
+
+def test_table_of_the_paper():
+    table = paper_table(summarize(SCORES, "dice", MODALITIES), "dice", MODALITIES)
+    assert table.header() == [["T1", "●", "●", "mean of 2"], ["T2", "○", "●", ""]]
+    assert table.rows[:3] == [
+        ["whole", "0.600", "0.900", "0.750"],
+        ["± sd", "0.283", "-", "0.150"],
+        ["n", "2", "1", "2"],
+    ]
+    assert "| whole | 0.600 | 0.900 | 0.750     |" in table.markdown()
+    latex = table.latex()
+    assert r"T1 & $\bullet$ & $\bullet$ & mean of 2 \\" in latex
+    assert r"$\pm$ sd & 0.283 & - & 0.150 \\" in latex
+    assert latex.count(r"\\") == 2 + 9
+
+
+def test_names_are_escaped_in_latex():
+    scores = [score("a", "T_1", "a&b 50%", 0.5)]
+    latex = paper_table(summarize(scores, "dice", ["T_1"]), "dice", ["T_1"]).latex()
+    assert r"a\&b 50\% & 0.500" in latex
+    assert r"T\_1 & $\bullet$" in latex
+
+
+def test_a_plain_folder_has_a_column_of_its_name():
+    summaries = summarize([score("a", "all given", "whole", 0.5)], "hd95", MODALITIES)
+    table = paper_table(summaries, "hd95", MODALITIES)
+    assert table.header() == [["", "all given"]]
+    assert table.rows[0] == ["whole", "5.00"]
+
+
+def test_terminal_tables():
+    text = long_table(summarize(SCORES, "hd95", MODALITIES), "hd95")
+    assert text.startswith("HD95 (mm)\n\n| available | n | whole")
+    assert "| T1        | 2 | 4.00 ± 2.83 | 5.00 ± 7.07 |" in text
+    assert "| T1+T2     | 1 | 1.00 ± -    |" in text
+    empty = empty_table(summarize(SCORES, "dice", MODALITIES))
+    assert "| T1        | 0 / 0 | 1 / 1 |" in empty
+    assert "T1+T2" not in empty
+    assert not empty_table(summarize(SCORES[:2], "dice", MODALITIES))
+
+
+def test_arms_side_by_side():
+    better = [row._replace(dice=min(1.0, row.dice + 0.05), hd95=row.hd95 + 1) for row in SCORES]
+    dice = arms_table({"one": SCORES, "two": better}, "dice", MODALITIES)
+    assert dice.header()[0] == ["T1", "", "●", "●", "mean of 2"]
+    assert dice.rows[:2] == [
+        ["whole", "one", "0.600", "0.900", "0.750"],
+        ["whole", "two", "0.650*", "0.950*", "0.800*"],
+    ]
+    hd95 = arms_table({"one": SCORES, "two": better[:4]}, "hd95", MODALITIES)
+    assert hd95.rows[0][:4] == ["whole", "one", "4.00*", "1.00"]
+    assert hd95.rows[1][:4] == ["whole", "two", "5.00", "-"]
+
+
+def test_files(tmp_path):
+    text = write_tables(SCORES, tmp_path, MODALITIES)
+    assert all(title in text for title in ("Dice", "HD95 (mm)", "ASSD (mm)", "Surface Dice", "both masks empty"))
+    names = {
+        f"table_{metric}.{end}" for metric in ("dice", "hd95", "assd", "surface_dice") for end in ("csv", "md", "tex")
+    }
+    assert {path.name for path in tmp_path.iterdir()} == names | {"tables.json"}
+    content = json.loads((tmp_path / "tables.json").read_text())
+    assert content["dice"]["core"]["T1"] == {"mean": 0.5, "sd": 0.707107, "n": 2, "both_empty": 1, "one_empty": 1}
+    assert content["dice"]["core"]["T1+T2"]["sd"] is None
+    with (tmp_path / "table_hd95.csv").open() as file:
+        rows = list(csv.reader(file))
+    assert rows[0] == ["region", "statistic", "T1", "T1+T2", "mean of 2"]
+    assert rows[1] == ["whole", "mean", "4.0", "1.0", "2.5"]
+    assert ["core", "one_empty", "1", "0", "1"] in rows
