@@ -1,0 +1,413 @@
+"""The data set as one value: channels, regions, labels, and which file is which channel of which case.
+
+Every question of this kind is answered here: for training and prediction, for what is inspected, scored and reported.
+"""
+
+import os
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from nnunetv2_d2net.base.errors import UserError
+from nnunetv2_d2net.base.files import check_key, read_json
+
+_CHANNEL = re.compile(r"(?P<case>.+)_(?P<channel>[0-9]{4})", re.DOTALL)
+_OTHER_ENDINGS = (".nii.gz", ".nii", ".nrrd", ".mha", ".mhd", ".gipl", ".png", ".bmp", ".tif", ".tiff")
+_CHANNELS_EXAMPLE = '{"0": "FLAIR", "1": "T1"}'
+
+
+class CaseFiles(NamedTuple):
+    """Files of one case.
+
+    Attributes:
+        images: Those there are, in the order of the channels.
+        label: Of its segmentation; None if there is none.
+        problem: Why its images cannot be told apart; empty if they can.
+    """
+
+    images: tuple[str, ...]
+    label: str | None = None
+    problem: str = ""
+
+
+class FoundCases(NamedTuple):
+    """What a folder holds.
+
+    Attributes:
+        files: The image files that each case has, in the order of the channels, by case.
+        problems: One line for each case that cannot be used, by case.
+    """
+
+    files: dict[str, list[str]]
+    problems: dict[str, str]
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """What a dataset.json says.
+
+    Attributes:
+        channels: M names of the modalities, in the order of the channels.
+        regions: Label values of each foreground label or region, in the file's order.
+        ignore: Label of voxels without an annotation; None if there is no such.
+        file_ending: Of images and labels.
+        content: All of the file.
+        source: Where it stands, for messages.
+    """
+
+    channels: tuple[str, ...]
+    regions: dict[str, tuple[int, ...]]
+    ignore: int | None
+    file_ending: str
+    content: Mapping[str, Any]
+    source: str = "dataset.json"
+
+    @classmethod
+    def read(cls, path: Path, remedy: str = "a data set of nnU-Net needs it") -> "Dataset":
+        """Read a dataset.json.
+
+        Raises:
+            UserError: It is missing or damaged, or lacks something.
+        """
+        return cls.of(read_json(path, remedy), str(path), remedy)
+
+    @classmethod
+    def of(
+        cls, content: Mapping[str, Any], source: str = "dataset.json", remedy: str = "add it as nnU-Net's format says"
+    ) -> "Dataset":
+        """Take the content of a dataset.json.
+
+        Args:
+            content: The object.
+            source: Where it comes from.
+            remedy: What to do where it lacks something.
+
+        Raises:
+            UserError: It lacks channels, labels or the file ending, or they have another form.
+
+        Example:
+            >>> labels = {"background": 0, "whole": [1, 2], "core": 2, "ignore": 3}
+            >>> found = Dataset.of({"channel_names": {"0": "T1"}, "labels": labels, "file_ending": ".nii.gz"})
+            >>> found.regions, found.ignore, found.known_values
+            ({'whole': (1, 2), 'core': (2,)}, 3, (0, 1, 2, 3))
+        """
+        channels = channels_of(content, source)
+        check_key(content, "labels", dict, source, remedy)
+        check_key(content, "file_ending", str, source, remedy)
+        labels = content["labels"]
+        for name, value in labels.items():
+            if not _is_label(value):
+                raise UserError(
+                    f"{source}: label {name!r} is {value!r}, not a whole number or a list of them: {remedy}"
+                )
+        regions = {n: _values(value) for n, value in labels.items() if n not in ("background", "ignore")}
+        return cls(channels, regions, labels.get("ignore"), content["file_ending"], content, source)
+
+    @property
+    def known_values(self) -> tuple[int, ...]:
+        """Label values that may occur, background and ignored ones included, sorted."""
+        ignored = () if self.ignore is None else (self.ignore,)
+        return tuple(sorted({0, *ignored, *(value for values in self.regions.values() for value in values)}))
+
+    @property
+    def complete(self) -> str:
+        """Name of the subset of all modalities."""
+        return subset_name([True] * len(self.channels), self.channels)
+
+    def find_cases(self, folder: Path) -> FoundCases:
+        """List the cases of a folder such as ``imagesTs``; any of a case's files may be absent.
+
+        Args:
+            folder: Holds files named ``CASE_XXXX`` and the file ending, where XXXX is the number of the modality.
+
+        Raises:
+            UserError: The folder cannot be read, or holds no such file.
+        """
+        return _find_cases(folder, self.file_ending, len(self.channels))
+
+    def segmentations(self, folder: Path) -> dict[str, Path]:
+        """List the segmentations of a folder such as ``labelsTr``, by case; none where there is no folder."""
+        if not folder.is_dir():
+            return {}
+        ending = self.file_ending
+        paths = sorted(p for p in folder.iterdir() if p.name.endswith(ending) and not p.name.startswith("."))
+        return {path.name.removesuffix(ending): path for path in paths if path.is_file()}
+
+    def cases(self, folder: Path, split: str) -> dict[str, CaseFiles]:
+        """List the cases of a raw data set, sorted by name.
+
+        Args:
+            folder: ``DatasetXXX_NAME``.
+            split: ``Tr`` or ``Ts``.
+
+        Raises:
+            UserError: A folder cannot be read, or there is no image.
+        """
+        if split == "Tr" and "dataset" in self.content:
+            return dict(sorted(self._listed_cases(folder).items()))
+        found = self.find_cases(folder / f"images{split}")
+        labels = {case: str(path) for case, path in self.segmentations(folder / f"labels{split}").items()}
+        cases = {case: CaseFiles((), label) for case, label in labels.items()}
+        cases |= {case: CaseFiles(tuple(files), labels.get(case)) for case, files in found.files.items()}
+        cases |= {case: CaseFiles((), labels.get(case), problem) for case, problem in found.problems.items()}
+        return dict(sorted(cases.items()))
+
+    def training_cases(self, folder: Path) -> list[str]:
+        """Name the cases that nnU-Net trains on: those with a segmentation, or those that the data set lists."""
+        if "dataset" in self.content:
+            return sorted(map(str, self._listed_cases(folder)))
+        return sorted(self.segmentations(folder / "labelsTr"))
+
+    def assign_channels(self, files: Sequence[str]) -> list[int]:
+        """Tell which modality each file of one case holds; see :func:`assign_channels`."""
+        return assign_channels(files, len(self.channels))
+
+    def available(self, keep: Sequence[str] | None = None, drop: Sequence[str] | None = None) -> tuple[bool, ...]:
+        """Say which modalities may be seen; see :func:`available_from_names`."""
+        return available_from_names(self.channels, keep, drop)
+
+    def subset_name(self, available: Sequence[bool]) -> str:
+        """Name a subset; see :func:`subset_name`."""
+        return subset_name(available, self.channels)
+
+    def _listed_cases(self, folder: Path) -> dict[str, CaseFiles]:
+        """Cases of a data set's own list of files, which may lie anywhere; paths as nnU-Net resolves them."""
+        remedy = 'it lists "images" and a "label" for each case'
+        check_key(self.content, "dataset", dict, self.source, remedy)
+        found = {}
+        for case, files in self.content["dataset"].items():
+            where = f'{self.source}: case {case!r} in "dataset"'
+            if not isinstance(files, dict):
+                raise UserError(f"{where} is no object: {remedy}")
+            check_key(files, "images", list, where, remedy)
+            check_key(files, "label", str, where, remedy)
+            images = tuple(_resolved(folder, str(file)) for file in files["images"])
+            found[str(case)] = CaseFiles(images, _resolved(folder, files["label"]))
+        return found
+
+
+def channels_of(content: Mapping[str, Any], source: str = "dataset.json") -> tuple[str, ...]:
+    """Name the modalities of a data set in the order of its channels.
+
+    Args:
+        content: Of dataset.json; ``channel_names``, or ``modality`` as older files call it, maps the channel's number
+            to its name.
+        source: Where it comes from.
+
+    Raises:
+        UserError: It does not name them.
+
+    Example:
+        >>> channels_of({"channel_names": {"1": "T2", "0": "FLAIR"}})
+        ('FLAIR', 'T2')
+    """
+    channels = content.get("channel_names", content.get("modality"))
+    try:
+        return tuple(str(channels[number]) for number in sorted(channels, key=int))  # pyright: ignore
+    except (KeyError, ValueError, TypeError, AttributeError) as error:
+        raise UserError(f'{source} lacks "channel_names" such as {_CHANNELS_EXAMPLE}: add it') from error
+
+
+def available_from_names(
+    names: Sequence[str], keep: Sequence[str] | None = None, drop: Sequence[str] | None = None
+) -> tuple[bool, ...]:
+    """Say which modalities prediction may see.
+
+    Args:
+        names: The M modalities of the data set, in the order of the channels.
+        keep: Names of the available modalities, in any order and case; None for all.
+        drop: Names of the absent modalities, likewise; None for none.
+
+    Returns:
+        M flags, True for an available modality.
+
+    Raises:
+        UserError: A name that the data set lacks or has twice, or no modality left.
+
+    Example:
+        >>> available_from_names(["FLAIR", "T1", "T2"], drop=["t1"])
+        (True, False, True)
+    """
+    kept = set(range(len(names))) if keep is None else {_position(names, name) for name in keep}
+    kept -= {_position(names, name) for name in drop or ()}
+    if not kept:
+        raise UserError(f"every modality is dropped: leave at least one of {', '.join(names)}")
+    return tuple(position in kept for position in range(len(names)))
+
+
+def subset_name(available: Sequence[bool], names: Sequence[str]) -> str:
+    """Name a subset by its modalities, as its folder is called.
+
+    Args:
+        available: M flags.
+        names: M modality names.
+
+    Raises:
+        UserError: A name that cannot be part of a folder's name.
+
+    Example:
+        >>> subset_name([True, False, True], ["FLAIR", "T1", "T1ce"])
+        'FLAIR+T1ce'
+    """
+    for name in names:
+        if not can_name_folder(name):
+            raise UserError(
+                f"modality {name!r} cannot name a folder: "
+                "leave / \\ + and a leading dot out of dataset.json's channel_names"
+            )
+    return "+".join(name for name, flag in zip(names, available, strict=True) if flag)
+
+
+def can_name_folder(modality: str) -> bool:
+    """Tell whether a modality's name can be part of the name of a subset's folder."""
+    return bool(modality) and not {"/", "\\", "+"} & set(modality) and not modality.startswith(".")
+
+
+def assign_channels(files: Sequence[str], n_modalities: int) -> list[int]:
+    """Tell which modality each file of one case holds.
+
+    Args:
+        files: Either named with ``_XXXX``, any number; or one per modality, in their order, called otherwise.
+        n_modalities: M.
+
+    Raises:
+        UserError: Fewer files of which one does not say its modality, an unknown modality, or one twice.
+    """
+    parsed = [_match(file) for file in files]
+    alike = len({match["case"] for match in parsed if match}) == 1 and all(parsed)
+    if len(files) == n_modalities and not alike:
+        return list(range(n_modalities))
+    channels = []
+    for file, match in zip(files, parsed, strict=True):
+        if not match:
+            raise UserError(f"{file} does not say which modality it is: name it CASE_XXXX, or pass all {n_modalities}")
+        channels.append(int(match["channel"]))
+        if channels[-1] >= n_modalities:
+            raise UserError(f"{file} has an unknown channel number: this model knows 0000 to {n_modalities - 1:04d}")
+    if len(set(channels)) < len(channels):
+        raise UserError(f"{', '.join(map(str, files))}: several files for one modality: keep one of each")
+    return channels
+
+
+def dataset_number(folder_name: str) -> int:
+    """Return the number in ``DatasetXXX_NAME``."""
+    return int(folder_name.removeprefix("Dataset").partition("_")[0])
+
+
+def refuse_taken_number(roots: Iterable[Path], folder_name: str) -> None:
+    """Refuse a number that another data set has in one of nnU-Net's folders; nnU-Net could tell them apart no more.
+
+    Raises:
+        UserError: Such a data set.
+    """
+    number = dataset_number(folder_name)
+    for root in roots:
+        for other in sorted(root.glob(f"Dataset{number:03d}_*")):
+            if other.name != folder_name:
+                raise UserError(f"{other} has the number {number} already: choose another -d, or remove it")
+
+
+def dataset_folder_name(number: int, name: str) -> str:
+    """Return ``DatasetXXX_NAME``.
+
+    Raises:
+        UserError: The number or the name is out of range.
+    """
+    if not 1 <= number <= 999:
+        raise UserError(f"data set ID {number} is out of range: choose -d between 1 and 999")
+    if not re.fullmatch(r"[A-Za-z0-9_-]+", name):
+        raise UserError(f"name {name!r} cannot be a folder's: choose --name of letters, digits, - and _")
+    return f"Dataset{number:03d}_{name}"
+
+
+def _is_label(value: object) -> bool:
+    values = list(value) if isinstance(value, (list, tuple)) else [value]
+    return bool(values) and all(isinstance(v, int) and not isinstance(v, bool) for v in values)
+
+
+def _values(value: int | list[int] | tuple[int, ...]) -> tuple[int, ...]:
+    return tuple(value) if isinstance(value, (list, tuple)) else (value,)
+
+
+def _resolved(folder: Path, file: str) -> str:
+    return os.path.abspath(folder / os.path.expandvars(file))  # noqa: PTH100 - links stay links
+
+
+def _position(names: Sequence[str], wanted: str) -> int:
+    positions = [i for i, name in enumerate(names) if name == wanted] or [
+        i for i, name in enumerate(names) if name.lower() == wanted.lower()
+    ]
+    if len(positions) != 1:
+        problem = "is no modality of this model" if not positions else "names several channels of this model"
+        raise UserError(f"{wanted} {problem}: dataset.json's channel_names are {', '.join(names)}")
+    return positions[0]
+
+
+def _find_cases(folder: Path, file_ending: str, n_modalities: int) -> FoundCases:
+    try:
+        paths = sorted(path for path in folder.iterdir() if path.name.endswith((*_OTHER_ENDINGS, file_ending)))
+    except OSError as error:
+        raise UserError(f"{folder} cannot be read ({error.strerror}): pass a folder of images") from error
+    slots: dict[str, dict[str, list[Path]]] = {}
+    for path in paths:
+        case, channel = _parse(path.name, file_ending)
+        if not channel and not path.name.endswith(file_ending):
+            continue  # a picture of something else; nnU-Net passes over it, too
+        slots.setdefault(case, {}).setdefault(channel, []).append(path)
+    if not slots:
+        raise UserError(f"{folder} holds no image: name them CASE_0000{file_ending}, CASE_0001{file_ending}, ...")
+    problems = {case: problem for case, s in slots.items() if (problem := _problem(s, file_ending, n_modalities))}
+    files = {c: [str(s[channel][0]) for channel in sorted(s)] for c, s in slots.items() if c not in problems}
+    return FoundCases(files, {case: f"case {case!r}: {problem}" for case, problem in problems.items()})
+
+
+def _match(file: str) -> re.Match[str] | None:
+    name = Path(file).name
+    return next((m for ending in _OTHER_ENDINGS if (m := _CHANNEL.fullmatch(name.removesuffix(ending)))), None)
+
+
+def _parse(name: str, file_ending: str) -> tuple[str, str]:
+    """Split a file name into case and channel; the channel is empty where the name has none."""
+    endings = sorted((file_ending, *_OTHER_ENDINGS), key=len, reverse=True)
+    stem = name.removesuffix(next(ending for ending in endings if name.endswith(ending)))
+    match = _CHANNEL.fullmatch(stem)
+    return (match["case"], match["channel"]) if match else (stem, "")
+
+
+def _problem(slots: dict[str, list[Path]], file_ending: str, n_modalities: int) -> str | None:
+    paths = [path for group in slots.values() for path in group]
+    return next((problem for path in paths if (problem := _file_problem(path, file_ending))), None) or (
+        _slot_problem(slots, n_modalities)
+    )
+
+
+def _slot_problem(slots: dict[str, list[Path]], n_modalities: int) -> str | None:
+    for channel, paths in slots.items():
+        if not channel:
+            return f"{paths[0]} has no channel number: rename it, the first modality is _0000"
+        if int(channel) >= n_modalities:
+            known = f"0000 to {n_modalities - 1:04d}"
+            return f"{paths[0]} has the unknown channel number {channel}: this model knows {known}, rename or remove it"
+    return None
+
+
+def _file_problem(path: Path, file_ending: str) -> str | None:
+    if not path.name.isprintable():
+        return f"the file name {path.name!r} has characters that cannot be printed: rename it"
+    if not path.is_file():
+        what = "a folder" if path.is_dir() else "no file (a broken link?)"
+        return f"{path} is {what}: put the image there, or remove it"
+    twin = _twin(path, file_ending)
+    if twin:
+        return f"{path} and {twin} are the same modality: remove one"
+    if not path.name.endswith(file_ending):
+        return f"{path} does not end in {file_ending}, as the model's data do: convert it"
+    return None
+
+
+def _twin(path: Path, file_ending: str) -> Path | None:
+    stem = next(path.name.removesuffix(e) for e in (file_ending, *_OTHER_ENDINGS) if path.name.endswith(e))
+    others: Iterable[Path] = (path.with_name(stem + e) for e in dict.fromkeys((file_ending, *_OTHER_ENDINGS)))
+    return next((other for other in others if other != path and other.exists()), None)

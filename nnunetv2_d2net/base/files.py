@@ -1,0 +1,293 @@
+"""Files: written whole or not at all, read with the reason why not, locked, told apart.
+
+A file that is being written lies in ``.unfinished/HOST-PROCESS-NUMBER/`` beside its place, and gets its name when it is
+complete and on the disk. What a killed process has left there is removed by the next one that writes to the folder.
+"""
+
+import contextlib
+import hashlib
+import itertools
+import json
+import os
+import shutil
+import socket
+import tempfile
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, TypeVar
+
+from filelock import FileLock, Timeout
+
+from nnunetv2_d2net.base.errors import UserError
+from nnunetv2_d2net.base.text import reason_of
+
+T = TypeVar("T")
+
+UNFINISHED = ".unfinished"
+"""Folder for files that are not whole yet."""
+
+_FREE_SPACE = "free space or make it writable, then run again"
+_NUMBERS = itertools.count()
+_JSON_WORDS = {dict: "an object", list: "a list", str: "a text", bool: "true or false", int: "a whole number"}
+_JSON_WORDS |= {float: "a number", type(None): "null"}
+
+
+@contextlib.contextmanager
+def explaining_disk_errors(path: Path, remedy: str = _FREE_SPACE) -> Iterator[None]:
+    """Turn a full disk, missing permissions and the like into one line.
+
+    Args:
+        path: What is being written.
+        remedy: What to do.
+
+    Raises:
+        UserError: The disk or a writer has failed; ITK and torch tell a full disk by a RuntimeError.
+    """
+    try:
+        yield
+    except (OSError, RuntimeError) as error:
+        if isinstance(error, RuntimeError) and not _is_failed_writing(error):
+            raise
+        raise UserError(f"{path} cannot be written ({reason_of(error)}): {remedy}") from error
+
+
+def _is_failed_writing(error: RuntimeError) -> bool:
+    return any(word in str(error) for word in ("ITK ERROR", "PytorchStreamWriter", "inline_container"))
+
+
+@contextlib.contextmanager
+def unfinished_folder(folder: Path) -> Iterator[Path]:
+    """Hand out a folder of this process's own, for files that will be moved into ``folder``; then remove it.
+
+    Args:
+        folder: Where the files belong; made if it does not exist.
+
+    Raises:
+        OSError: It cannot be written.
+    """
+    parent = folder / UNFINISHED
+    own = parent / f"{socket.gethostname()}-{os.getpid()}-{next(_NUMBERS)}"
+    for attempt in range(3):
+        try:
+            own.mkdir(parents=True)
+            break
+        except FileNotFoundError:  # another process that has finished has just removed the parent
+            if attempt == 2:
+                raise
+    _remove_abandoned(parent)
+    try:
+        yield own
+    finally:
+        shutil.rmtree(own, ignore_errors=True)
+        with contextlib.suppress(OSError):  # others still write there
+            parent.rmdir()
+
+
+def _remove_abandoned(parent: Path) -> None:
+    """Remove what processes of this machine have left that are no longer there."""
+    for path in parent.glob(f"{socket.gethostname()}-*"):
+        process = path.name.split("-")[-2]
+        if process.isdecimal() and not _is_alive(int(process)):
+            shutil.rmtree(path, ignore_errors=True)
+
+
+def _is_alive(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True
+
+
+@contextlib.contextmanager
+def written_whole(path: Path, remedy: str = _FREE_SPACE) -> Iterator[Path]:
+    """Hand out a name to write a file under, and give the file its own name once it is whole and on the disk.
+
+    Args:
+        path: The file; what is there stays as it is until the new one is complete.
+        remedy: What to do where it cannot be written.
+
+    Raises:
+        UserError: It cannot be written.
+    """
+    with explaining_disk_errors(path, remedy), unfinished_folder(path.parent) as folder:
+        unfinished = folder / path.name
+        yield unfinished
+        publish(unfinished, path)
+
+
+def publish(unfinished: Path, path: Path) -> None:
+    """Move a complete file to its place, after it has reached the disk."""
+    if not unfinished.is_symlink():
+        with unfinished.open("rb") as file:
+            os.fsync(file.fileno())
+    unfinished.replace(path)
+
+
+def write_text(path: Path, text: str, remedy: str = _FREE_SPACE) -> None:
+    """Write a text file whole or not at all, in UTF-8; one that says just this already is left as it is.
+
+    Raises:
+        UserError: It cannot be written.
+    """
+    data = text.encode()
+    with contextlib.suppress(OSError):
+        if path.read_bytes() == data:
+            return
+    with written_whole(path, remedy) as unfinished:
+        unfinished.write_bytes(data)
+
+
+def write_json(path: Path, content: object, remedy: str = _FREE_SPACE, *, indent: int | None = 2) -> None:
+    """Write a JSON file whole or not at all; the order of keys is kept.
+
+    Raises:
+        UserError: It cannot be written.
+    """
+    write_text(path, json.dumps(content, indent=indent) + "\n", remedy)
+
+
+def append_json_line(path: Path, content: object, remedy: str = _FREE_SPACE) -> None:
+    """Add one line to a journal, at once and in a way that survives being killed.
+
+    Raises:
+        UserError: It cannot be written.
+    """
+    with explaining_disk_errors(path, remedy), path.open("a", encoding="utf-8") as file:
+        file.write(f"\n{json.dumps(content)}")  # the break comes first: a line that was cut short spoils no other
+
+
+def read_json(path: Path, remedy: str, needs: Mapping[str, type | tuple[type, ...]] | None = None) -> dict[str, Any]:
+    """Read a JSON object.
+
+    Args:
+        path: The file.
+        remedy: What to do where it cannot be used.
+        needs: Keys that it must have, and the Python type of each one's value.
+
+    Raises:
+        UserError: It is missing, no UTF-8, no JSON, no object, or lacks a key; path and key are named.
+    """
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise UserError(f"{path} cannot be read ({error.strerror}): {remedy}") from error
+    except UnicodeDecodeError as error:
+        raise UserError(f"{path} is no text in UTF-8 (byte {error.start}): {remedy}") from error
+    except json.JSONDecodeError as error:
+        raise UserError(f"{path} is no JSON (line {error.lineno}: {error.msg}): {remedy}") from error
+    except RecursionError as error:
+        raise UserError(f"{path} is nested too deeply: {remedy}") from error
+    if not isinstance(content, dict):
+        raise UserError(f"{path} holds {_json_word(content)}, not an object: {remedy}")
+    for key, kinds in (needs or {}).items():
+        check_key(content, key, kinds, str(path), remedy)
+    return content
+
+
+def check_key(content: Mapping[str, Any], key: str, kinds: type | tuple[type, ...], where: str, remedy: str) -> None:
+    """Refuse an object that lacks a key, or holds a value of another type under it.
+
+    Args:
+        content: The object.
+        key: What it must have.
+        kinds: Python types of the value; True and False are no numbers.
+        where: The file, and the way into it.
+        remedy: What to do.
+
+    Raises:
+        UserError: It does.
+    """
+    if key not in content:
+        raise UserError(f'{where} lacks "{key}": {remedy}')
+    value, allowed = content[key], kinds if isinstance(kinds, tuple) else (kinds,)
+    if not isinstance(value, allowed) or (isinstance(value, bool) and bool not in allowed):
+        expected = " or ".join(_JSON_WORDS.get(kind, kind.__name__) for kind in allowed)
+        raise UserError(f'{where}: "{key}" is {_json_word(value)}, not {expected}: {remedy}')
+
+
+def _json_word(value: object) -> str:
+    return _JSON_WORDS.get(type(value), type(value).__name__)
+
+
+def read_json_or(path: Path, default: T) -> T:
+    """Read what a program noted for itself; the default where there is none, or it was cut short or is of another type.
+
+    Args:
+        path: The file.
+        default: Also says which type is wanted; None accepts any.
+    """
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError):
+        return default
+    return content if default is None or isinstance(content, type(default)) else default
+
+
+def read_json_lines(path: Path) -> list[Any]:
+    """Read a journal; lines that were cut short are passed over, and a file that is not there is empty."""
+    try:
+        lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
+    except OSError:
+        return []
+    found = []
+    for line in filter(None, lines):
+        with contextlib.suppress(ValueError, RecursionError):
+            found.append(json.loads(line))
+    return found
+
+
+def make_folder(folder: Path, remedy: str = "pass another folder") -> None:
+    """Make a folder that can be written.
+
+    Raises:
+        UserError: It cannot be made or written.
+    """
+    with explaining_disk_errors(folder, remedy):
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+
+
+@contextlib.contextmanager
+def locked(path: Path, seconds: float = 10.0) -> Iterator[None]:
+    """Let one process at a time do something; the lock goes with the process, however it ends.
+
+    Args:
+        path: Of the lock file, which stays.
+        seconds: How long to wait for another process.
+
+    Raises:
+        UserError: Another process holds it, or it cannot be written.
+    """
+    with explaining_disk_errors(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(path)
+        try:
+            lock.acquire(timeout=seconds, poll_interval=0.2)
+        except Timeout as error:
+            raise UserError(f"another process holds {path}: wait for it, or end it") from error
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def file_state(path: Path) -> list[int] | None:
+    """Return size and time of the last change (ns), which tell whether a file is the same; None if it is not there."""
+    try:
+        found = path.stat()
+    except OSError:
+        return None
+    return [found.st_size, found.st_mtime_ns]
+
+
+def sha256_of(path: Path) -> str:
+    """Return the SHA-256 of a file's content."""
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while chunk := file.read(2**20):
+            digest.update(chunk)
+    return digest.hexdigest()

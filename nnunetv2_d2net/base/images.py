@@ -1,0 +1,275 @@
+"""Images, labels, references and predictions: one checked way to read them, to compare and to write them."""
+
+import errno
+import gzip
+import hashlib
+import io
+import math
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, BinaryIO, NamedTuple, cast
+
+import numpy as np
+import SimpleITK as sitk
+from nibabel.nifti1 import Nifti1Header
+from nibabel.nifti2 import Nifti2Header
+from numpy.typing import NDArray
+
+from nnunetv2_d2net.base.errors import UserError
+from nnunetv2_d2net.base.files import written_whole
+from nnunetv2_d2net.base.text import last_line
+
+TOLERANCE = 1e-3
+"""Largest difference of two geometries, in mm or as a cosine, and of a label from a whole number."""
+
+COPY_AGAIN = "it may be cut short, copy it again"
+GO_WITHOUT = "repair it, or remove it to go without"
+
+_GZIP = b"\x1f\x8b"
+"""How every gzip file begins."""
+
+_CHUNK = 2**22
+_LONGEST_HEADER = 540  # bytes, of NIfTI-2
+
+
+class ImageError(UserError):
+    """An image that cannot be used.
+
+    Attributes:
+        path: The file.
+        kind: ``missing``, ``unreadable``, ``NaN``, ``shape``, ``geometry`` or ``labels``.
+        reason: What is wrong with it.
+        remedy: What to do.
+    """
+
+    def __init__(self, path: Path | str, kind: str, reason: str, remedy: str) -> None:
+        super().__init__(f"{path} {reason}: {remedy}")
+        self.path, self.kind, self.reason, self.remedy = Path(path), kind, reason, remedy
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), (self.path, self.kind, self.reason, self.remedy)  # to cross processes
+
+
+class Image(NamedTuple):
+    """A file as read.
+
+    Attributes:
+        path: The file.
+        voxels: ``(C, z, y, x)``; images of two axes have z = 1 where nnU-Net has read them.
+        properties: Spacing (z, y, x) in mm under nnU-Net's readers, and whatever the reader keeps about the place.
+    """
+
+    path: Path
+    voxels: NDArray[Any]
+    properties: dict[str, Any]
+
+
+Reader = Callable[[str], tuple[NDArray[Any], dict[str, Any]]]
+"""From a file's name to voxels ``(C, *spatial)`` and properties."""
+
+
+def read_image(path: Path | str, reader: Reader | None = None) -> Image:
+    """Read any image file: whole, and free of NaN and infinity.
+
+    Args:
+        path: The file.
+        reader: How to decode it, such as nnU-Net's; None for SimpleITK, whose properties are ``spacing``, ``origin``
+            and ``direction`` (x, y, z).
+
+    Raises:
+        ImageError: It is missing, cannot be read, or holds NaN or infinity.
+    """
+    voxels, properties = _read_checked(Path(path), reader or _decode)
+    if not np.isfinite(voxels).all():
+        raise not_finite(path)
+    return Image(Path(path), voxels, properties)
+
+
+def read_sitk(path: Path | str, *, only_nifti: bool = False) -> sitk.Image:
+    """Read any image file as SimpleITK's image: whole, and free of NaN and infinity.
+
+    Args:
+        path: The file.
+        only_nifti: Refuse every other format, whatever the file is called.
+
+    Raises:
+        ImageError: It is missing, cannot be read, or holds NaN or infinity.
+    """
+    image = _read_checked(Path(path), lambda file: sitk.ReadImage(file, imageIO="NiftiImageIO" if only_nifti else ""))
+    if not np.isfinite(sitk.GetArrayViewFromImage(image)).all():
+        raise not_finite(path)
+    return image
+
+
+def not_finite(path: Path | str) -> ImageError:
+    """Say that a file holds NaN or infinity."""
+    return ImageError(path, "NaN", "holds NaN or infinite voxels", GO_WITHOUT)
+
+
+def _read_checked(path: Path, decode: Callable[[str], Any]) -> Any:  # noqa: ANN401 - whatever the decoder returns
+    if not path.is_file():
+        raise ImageError(path, "missing", "is not there", "name a file that exists, or leave it out")
+    try:
+        finite = check_whole(path)
+        decoded = decode(str(path))
+    except Exception as error:  # readers raise what they like
+        raise ImageError(path, "unreadable", f"cannot be read ({last_line(error)})", COPY_AGAIN) from error
+    if not finite:  # SimpleITK has put zeros in NaN's place
+        raise not_finite(path)
+    return decoded
+
+
+def _decode(file: str) -> tuple[NDArray[Any], dict[str, Any]]:
+    image = sitk.ReadImage(file)
+    array = sitk.GetArrayFromImage(image)
+    several = image.GetNumberOfComponentsPerPixel() > 1
+    return np.moveaxis(array, -1, 0) if several else array[None], properties_of(image)
+
+
+def properties_of(image: sitk.Image) -> dict[str, Any]:
+    """Return where an image lies: spacing, origin and direction, in the order x, y, z."""
+    return {"spacing": image.GetSpacing(), "origin": image.GetOrigin(), "direction": image.GetDirection()}
+
+
+def check_whole(path: Path) -> bool:
+    """Refuse a file that was cut short or damaged, about which readers say nothing: they put zeros in its place.
+
+    Gzip files are unpacked to their checksum, and NIfTI files have as many bytes as their header says, whatever they
+    are called.
+
+    Returns:
+        Whether a NIfTI file is free of NaN and infinity; True for other formats, whose voxels arrive as they are.
+
+    Raises:
+        EOFError: The file ends too early.
+        OSError: It cannot be opened, or its checksum is wrong.
+        zlib.error: Its content makes no sense.
+    """
+    with path.open("rb") as raw:
+        packed = raw.read(len(_GZIP)) == _GZIP
+    with cast(BinaryIO, gzip.open(path) if packed else path.open("rb")) as stream:
+        header = _nifti_header(stream.read(_LONGEST_HEADER))
+        finite = header is None or _check_voxels(stream, header)
+        while packed and stream.read(_CHUNK):
+            pass
+    return finite
+
+
+def _nifti_header(head: bytes) -> Nifti1Header | None:
+    """Read the header of a NIfTI file that holds its voxels, too; None for everything else."""
+    for kind in (Nifti1Header, Nifti2Header):
+        if kind.may_contain_header(head):
+            header = kind.from_fileobj(io.BytesIO(head), check=False)
+            return header if bytes(header["magic"].item()).startswith(b"n+") else None
+    return None
+
+
+def _check_voxels(stream: BinaryIO, header: Nifti1Header) -> bool:
+    """Go through the voxels of a NIfTI file, and tell whether all of them are finite."""
+    kind, dim = header.get_data_dtype(), [int(n) for n in header["dim"]]
+    missing = math.prod(max(n, 1) for n in dim[1 : dim[0] + 1]) * kind.itemsize
+    stream.seek(max(int(header["vox_offset"]), int(header.sizeof_hdr)))
+    step, finite = _CHUNK - _CHUNK % kind.itemsize, True
+    while missing > 0:
+        wanted = min(step, missing)
+        chunk = stream.read(wanted)
+        if len(chunk) < wanted:
+            raise EOFError(f"{missing - len(chunk)} bytes of voxels are missing")
+        if finite and kind.kind in "fc":
+            finite = bool(np.isfinite(np.frombuffer(chunk, kind)).all())
+        missing -= wanted
+    return finite
+
+
+def differences(one: Image, other: Image) -> list[str]:
+    """Say in which ways one image lies elsewhere than the other, which was read by the same reader.
+
+    Example:
+        >>> here = Image(Path("a"), np.zeros((1, 2, 2, 2)), {"spacing": [1, 1, 1]})
+        >>> there = Image(Path("b"), np.zeros((1, 2, 2, 2)), {"spacing": [1, 1, 3]})
+        >>> differences(here, there)
+        ['spacing (by 2)']
+    """
+    found = []
+    if one.voxels.shape[1:] != other.voxels.shape[1:]:
+        sizes = " and ".join("x".join(map(str, image.voxels.shape[1:])) for image in (one, other))
+        found.append(f"shape ({sizes} voxels)")
+    return found + place_differences(one.properties, other.properties)
+
+
+def place_differences(one: Mapping[str, Any], other: Mapping[str, Any]) -> list[str]:
+    """Say in which of a reader's numbers two images differ by more than rounding."""
+    expected, found = _numbers(other), []
+    for what, value in _numbers(one).items():
+        if what not in expected or value.shape != expected[what].shape:
+            found.append(what)
+        elif not (distance := np.abs(value - expected[what]).max(initial=0)) <= TOLERANCE:  # NaN included
+            found.append(f"{what} (by {distance:.4g})")
+    return found
+
+
+def _numbers(properties: Mapping[str, Any]) -> dict[str, NDArray[np.floating]]:
+    """Every array of numbers that a reader keeps, by name."""
+    numbers: dict[str, NDArray[np.floating]] = {}
+    for name, value in properties.items():
+        if isinstance(value, dict):
+            numbers |= _numbers(value)
+        elif isinstance(value, (tuple, list, np.ndarray)):
+            numbers["affine matrix" if "affine" in name else name] = np.asarray(value, dtype=float)
+    return numbers
+
+
+def is_constant(voxels: NDArray[Any]) -> bool:
+    """Tell whether all voxels are alike: a placeholder, which counts as absent everywhere."""
+    return bool(voxels.min() == voxels.max())
+
+
+def digest(voxels: NDArray[Any]) -> str:
+    """Return what tells an image's voxels from others, as 32-bit floats, whatever type and file they came in."""
+    return hashlib.blake2b(np.ascontiguousarray(voxels, np.float32).tobytes(), digest_size=16).hexdigest()
+
+
+def label_counts(path: Path | str, voxels: NDArray[Any]) -> dict[int, int]:
+    """Count the voxels of each label value, sorted by value.
+
+    Args:
+        path: Where they come from.
+        voxels: Any shape and type.
+
+    Raises:
+        ImageError: A value that is no whole number.
+    """
+    values, counts = np.unique(voxels, return_counts=True)
+    whole = np.rint(values)
+    broken = values[~(np.abs(values - whole) <= TOLERANCE)]
+    if len(broken):
+        what = f"holds label values that are no whole numbers, such as {broken[0]:g}"
+        remedy = "export it again, resampled with nearest neighbors if at all; or is it no mask?"
+        raise ImageError(path, "labels", what, remedy)
+    totals: dict[int, int] = {}
+    for value, n in zip(whole.astype(int).tolist(), counts.tolist(), strict=True):
+        totals[value] = totals.get(value, 0) + n
+    return totals
+
+
+def write_sitk(image: sitk.Image, path: Path) -> None:
+    """Write an image compressed, whole or not at all.
+
+    Raises:
+        UserError: It cannot be written.
+    """
+    with written_whole(path) as unfinished:
+        sitk.WriteImage(image, str(unfinished), useCompression=True)
+        check_written(unfinished)
+
+
+def check_written(path: Path) -> None:
+    """Read back what was written: on a full disk ITK cuts NIfTI files short and says nothing.
+
+    Raises:
+        OSError: It was cut short.
+    """
+    try:
+        check_whole(path)
+    except EOFError as error:
+        raise OSError(errno.EIO, "the file was cut short, is the disk full?") from error

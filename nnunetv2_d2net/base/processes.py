@@ -1,0 +1,97 @@
+"""One function on many items, in processes that end with the one that started them."""
+
+import multiprocessing
+import os
+import signal
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
+from typing import TypeVar
+
+from tqdm import tqdm
+
+from nnunetv2_d2net.base.errors import UserError
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+
+_KILLED = "a process was killed, perhaps for lack of memory: run again with a smaller -np; what is done is kept"
+
+
+def run_all(  # noqa: PLR0913 - the bar's settings have defaults
+    work: Callable[[Item], Result],
+    items: Sequence[Item],
+    processes: int = 1,
+    *,
+    title: str = "",
+    unit: str = "case",
+    n_done: int = 0,
+    progress: bool = True,
+) -> Iterator[tuple[Item, Result]]:
+    """Yield each item with its result, in the order in which they are ready, and show how far it is.
+
+    Args:
+        work: A function that can be pickled; what it raises passes through.
+        items: Its arguments.
+        processes: How many at a time; with 1 no process is started.
+        title: Of the progress bar.
+        unit: What an item is.
+        n_done: How many items are done already, for the bar.
+        progress: Show a bar, on stderr, unless there is nothing to do.
+
+    Raises:
+        UserError: A process was killed.
+    """
+    results = _one_by_one(work, items) if processes <= 1 or len(items) <= 1 else _in_processes(work, items, processes)
+    hidden = not progress or not items
+    yield from tqdm(results, title, n_done + len(items), initial=n_done, unit=unit, disable=hidden, file=sys.stderr)
+
+
+def _one_by_one(work: Callable[[Item], Result], items: Sequence[Item]) -> Iterator[tuple[Item, Result]]:
+    yield from ((item, work(item)) for item in items)
+
+
+def _in_processes(
+    work: Callable[[Item], Result], items: Sequence[Item], processes: int
+) -> Iterator[tuple[Item, Result]]:
+    others = set(multiprocessing.active_children())
+    context = multiprocessing.get_context("spawn")  # forking a process that has threads can hang
+    pool = ProcessPoolExecutor(min(processes, len(items)), context, _begin_worker, (os.getpid(),))
+    try:
+        futures = {pool.submit(work, item): item for item in items}
+        for future in as_completed(futures):
+            yield futures[future], future.result()
+    except BrokenProcessPool as error:
+        raise UserError(_KILLED) from error
+    except BaseException:  # Ctrl-C, or the caller has given up: nobody waits for what is being done
+        for process in set(multiprocessing.active_children()) - others:
+            process.terminate()
+        raise
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+def _begin_worker(parent: int) -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal's Ctrl-C reaches all; the parent ends its workers
+    end_with(parent)
+
+
+def end_with(parent: int, *, group: bool = False) -> None:
+    """End this process when its parent is gone, however that ended.
+
+    Args:
+        parent: Number of the process that started this one.
+        group: End everything in this process's group, too.
+    """
+
+    def watch() -> None:
+        while os.getppid() == parent:
+            time.sleep(0.5)
+        if group:
+            os.killpg(os.getpgrp(), signal.SIGKILL)
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True, name="d2net-end-with-parent").start()
