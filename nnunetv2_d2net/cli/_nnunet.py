@@ -1,0 +1,83 @@
+"""Calling nnU-Net's entry points in this process."""
+
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from types import ModuleType
+
+from nnunetv2_d2net.base.errors import UserError
+from nnunetv2_d2net.cli._words import value_of
+
+
+def call_entry_point(entry_point: Callable[[], object], command: str, words: Sequence[str]) -> int:
+    """Call one of nnU-Net's entry points, which read ``sys.argv``.
+
+    Args:
+        entry_point: nnU-Net's function.
+        command: Our subcommand, for nnU-Net's usage line.
+        words: nnU-Net's arguments.
+
+    Returns:
+        Exit status 0; what nnU-Net raises passes through.
+    """
+    with replaced(sys, "argv", [f"d2net {command}", *words]):
+        entry_point()
+    return 0
+
+
+@contextmanager
+def replaced(owner: ModuleType, name: str, value: object) -> Iterator[None]:
+    """Give a module's attribute another value for a while; one that it did not have goes away again."""
+    missing = object()
+    before = getattr(owner, name, missing)
+    setattr(owner, name, value)
+    try:
+        yield
+    finally:
+        if before is missing:
+            delattr(owner, name)
+        else:
+            setattr(owner, name, before)
+
+
+def device_words(words: Sequence[str]) -> list[str]:
+    """Choose the CPU where there is no CUDA device and the user chose nothing: nnU-Net would fail.
+
+    Args:
+        words: nnU-Net's arguments.
+
+    Returns:
+        Words to put before them.
+
+    Raises:
+        UserError: The user asks for a CUDA device and there is none.
+    """
+    import torch
+
+    if torch.cuda.is_available() or value_of(words, "-device", "cuda") != "cuda":
+        return []
+    if value_of(words, "-device"):
+        raise UserError("torch finds no CUDA device: pass -device cpu, or install the driver and a CUDA build of torch")
+    sys.stderr.write("d2net: torch finds no CUDA device, so this runs on the CPU (-device cpu)\n")
+    return ["-device", "cpu"]
+
+
+def check_trainer(name: str) -> None:
+    """Refuse a trainer that nnU-Net would not find.
+
+    Raises:
+        UserError: There is no such trainer.
+    """
+    from nnunetv2.utilities.find_objects import recursive_find_trainer_class_by_name
+
+    from nnunetv2_d2net.plugin.training import variants
+
+    if name in variants.__all__:
+        return
+    try:
+        recursive_find_trainer_class_by_name(name)
+    except RuntimeError as error:
+        if not str(error).startswith("Could not find requested nnunet trainer"):
+            raise
+        ours = ", ".join(trainer for trainer in variants.__all__ if "_" not in trainer)  # without the other lengths
+        raise UserError(f"no trainer is called {name}: pass -tr with nnU-Net's, or one of {ours}") from error

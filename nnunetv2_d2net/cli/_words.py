@@ -1,0 +1,80 @@
+"""Looking into words that are meant for nnU-Net, without taking any.
+
+argparse cannot do it: told of ``-p`` alone, it reads ``-pretrained_weights`` as ``-p retrained_weights``.
+"""
+
+import os
+from argparse import ArgumentParser
+from collections.abc import Sequence
+
+from nnunetv2_d2net.base.errors import UserError
+
+
+def values_of(words: Sequence[str], flag: str) -> list[str] | None:
+    """Return what follows a flag, up to the next flag; the last occurrence counts, as for argparse.
+
+    Example:
+        >>> values_of(["-d", "7", "-f", "0", "1", "--npz"], "-f")
+        ['0', '1']
+    """
+    values = None
+    for position, word in enumerate(words):
+        if word.startswith(flag + "="):
+            values = [word.removeprefix(flag + "=")]
+        elif word == flag:
+            following = words[position + 1 :]
+            end = next((i for i, value in enumerate(following) if value.startswith("-")), len(following))
+            values = following[:end]
+    return values if values is None else list(values)
+
+
+def value_of(words: Sequence[str], flag: str, default: str = "") -> str:
+    """Return the one word that follows a flag."""
+    return next(iter(values_of(words, flag) or ()), default)
+
+
+def positionals(words: Sequence[str]) -> list[str]:
+    """Return the words that belong to no flag, where ``-flag`` takes one value and ``--flag`` takes none.
+
+    Example:
+        >>> positionals(["7", "--npz", "3d_fullres", "-device", "cpu", "0"])
+        ['7', '3d_fullres', '0']
+    """
+    return [
+        word
+        for previous, word in zip(["", *words], words, strict=False)
+        if not word.startswith("-") and (previous.startswith("--") or not previous.startswith("-") or "=" in previous)
+    ]
+
+
+def refuse_extra(extra: Sequence[str]) -> None:
+    """Refuse words that nobody understands, in a command that passes nothing on.
+
+    Raises:
+        UserError: There are such words.
+    """
+    if extra:
+        raise UserError(f"unknown argument {extra[0]}: see the command's --help")
+
+
+def add_processes(parser: ArgumentParser, what: str) -> None:
+    """Declare ``-np``.
+
+    Args:
+        parser: Of the command.
+        what: What there are that many of, at a time.
+    """
+    parser.add_argument(
+        "-np",
+        dest="processes",
+        type=int,
+        default=min(8, os.cpu_count() or 1),
+        metavar="N",
+        help=f"{what} (%(default)s)",
+    )
+
+
+def describe_passing(parser: ArgumentParser, usage: str, nnunet_command: str) -> None:
+    """Say in a command's help whose arguments it takes."""
+    parser.usage = usage
+    parser.epilog = f"Every other argument goes to {nnunet_command} as it is; '{nnunet_command} -h' lists them."
