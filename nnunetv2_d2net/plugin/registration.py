@@ -10,6 +10,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from nnunetv2_d2net.base.errors import UserError
+from nnunetv2_d2net.base.files import explaining_disk_errors, write_text
 
 TRAINERS_VARIABLE = "nnUNet_extTrainer"
 MARKER = '# Written by "d2net register", removed by "d2net unregister": changes are lost.'
@@ -25,7 +26,11 @@ except ModuleNotFoundError as error:
         raise
 else:
     globals().update({{{{name: getattr(_module, name) for name in _module.__all__}}}})
+    if hasattr(_module, "__getattr__"):  # it makes classes when they are looked up
+        __getattr__ = _module.__getattr__
 '''
+
+_READ_ONLY = "use 'd2net train' and 'd2net plan_and_preprocess', which need no registration, or change its permissions"
 
 SHIMS = {
     "training/nnUNetTrainer/variants/D2NetTrainer.py": "nnunetv2_d2net.plugin.training.variants",
@@ -75,20 +80,17 @@ def register(nnunet: Path) -> list[Path]:
         The shims' paths.
 
     Raises:
-        UserError: nnU-Net's folder cannot be written, lacks a subfolder, or holds a file of that name that is not ours.
+        UserError: nnU-Net's folder cannot be written, or holds a file of that name that is not ours.
     """
     shims = {nnunet / path: _SHIM.format(module=module) for path, module in SHIMS.items()}
     _refuse_foreign(shims)
     before = {path: path.read_text(encoding="utf-8") if path.exists() else None for path in shims}
     try:
         for path, text in shims.items():
-            _write_whole(path, text)
-    except OSError as error:
+            write_text(path, text, _READ_ONLY)
+    except UserError:
         _restore(before)
-        raise UserError(
-            f"{error.filename or nnunet}: {error.strerror}: nnU-Net's folder cannot be written; use 'd2net train' and "
-            "'d2net plan_and_preprocess', which need no registration, or install nnU-Net where you may write"
-        ) from error
+        raise
     return list(shims)
 
 
@@ -107,11 +109,9 @@ def unregister(nnunet: Path) -> list[Path]:
     shims = [nnunet / path for path in SHIMS]
     _refuse_foreign(shims)
     removed = [path for path in shims if path.exists()]
-    try:
-        for path in removed:
+    for path in removed:
+        with explaining_disk_errors(path, "remove this file as the user who owns it"):
             path.unlink()
-    except OSError as error:
-        raise UserError(f"{error.filename}: {error.strerror}: remove this file as the user who owns it") from error
     return removed
 
 
@@ -121,20 +121,9 @@ def _refuse_foreign(paths: Iterable[Path]) -> None:
             raise UserError(f"{path} was not written by 'd2net register': move it away first")
 
 
-def _write_whole(path: Path, text: str) -> None:
-    """Put a complete file in place, or leave what was there."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        temporary.write_text(text, encoding="utf-8")
-        temporary.replace(path)
-    except OSError:
-        temporary.unlink(missing_ok=True)
-        raise
-
-
 def _restore(before: dict[Path, str | None]) -> None:
     for path, text in before.items():
-        if text is None and path.exists():
-            path.unlink()
-        elif text is not None and path.read_text(encoding="utf-8") != text:
-            _write_whole(path, text)
+        if text is None:
+            path.unlink(missing_ok=True)
+        else:
+            write_text(path, text)
