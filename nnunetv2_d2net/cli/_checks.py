@@ -1,14 +1,10 @@
-"""What can be wrong before nnU-Net starts, each as one line with its remedy. Nothing here imports torch."""
+"""Data sets and folds that a user names, found or refused in one line. Nothing here imports torch."""
 
-import json
 import os
 from collections.abc import Sequence
 from pathlib import Path
 
 from nnunetv2_d2net.base.errors import UserError
-from nnunetv2_d2net.base.modality_names import modality_names
-
-_NETWORKS = "dynamic_network_architectures."
 
 _HOLDS = {
     "nnUNet_raw": "the data sets",
@@ -63,78 +59,7 @@ def _name_of_id(number: str, root: Path) -> str:
     return names[0]
 
 
-def read_json(path: Path, remedy: str) -> dict:
-    """Read a JSON file.
-
-    Raises:
-        UserError: It is missing or is no JSON.
-    """
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise UserError(f"{path} cannot be read ({error.strerror}): {remedy}") from error
-    except json.JSONDecodeError as error:
-        raise UserError(f"{path} is no JSON (line {error.lineno}: {error.msg}): {remedy}") from error
-
-
-def enough_modalities(dataset_json: Path, remedy: str) -> None:
-    """Refuse a data set with one modality, which leaves nothing to be missing.
-
-    Raises:
-        UserError: dataset.json is missing or names fewer than two channels.
-    """
-    names = channel_names(dataset_json, read_json(dataset_json, "a data set of nnU-Net needs it"))
-    if len(names) < 2:
-        raise UserError(f"{dataset_json} names one modality ({names[0]}), D2-Net needs at least 2: {remedy}")
-
-
-def channel_names(dataset_json: Path, content: dict) -> list[str]:
-    """Return the names of the modalities.
-
-    Args:
-        dataset_json: Where the content comes from.
-        content: Of dataset.json.
-
-    Raises:
-        UserError: It does not name them.
-    """
-    try:
-        return modality_names(content)
-    except (KeyError, ValueError, TypeError, AttributeError) as error:
-        raise UserError(f'{dataset_json} lacks "channel_names" such as {{"0": "FLAIR", "1": "T1"}}: add it') from error
-
-
-def known_network(plans_json: Path) -> None:
-    """Refuse plans that name code outside torch and nnU-Net's network package: building the network would run it.
-
-    Raises:
-        UserError: They do, or cannot be read.
-    """
-    plans = read_json(plans_json, "copy it from nnUNet_preprocessed, or train again")
-    for name, configuration in plans.get("configurations", {}).items():
-        architecture = configuration.get("architecture", {})
-        arguments = architecture.get("arch_kwargs", {})
-        imported = [arguments.get(key) for key in architecture.get("_kw_requires_import", ())]
-        network = architecture.get("network_class_name", _NETWORKS)
-        foreign = [n for n in imported if n is not None and not str(n).startswith("torch.nn.")]
-        if not str(network).startswith(_NETWORKS) or foreign:
-            raise UserError(
-                f"{plans_json}: configuration {name} names code from elsewhere, "
-                f"{', '.join(map(str, foreign or [network]))}: if you trust it, use nnU-Net's own commands"
-            )
-
-
-def existing_file(path: str, what: str) -> None:
-    """Refuse a file that is not there.
-
-    Raises:
-        UserError: It is not there.
-    """
-    if not Path(path).is_file():
-        raise UserError(f"{path} does not exist: {what}")
-
-
-def known_folds(folds: Sequence[str]) -> None:
+def check_folds(folds: Sequence[str]) -> None:
     """Refuse a fold that is neither a number nor ``all``.
 
     Raises:

@@ -1,12 +1,11 @@
 """Calling nnU-Net's entry points in this process."""
 
 import sys
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from types import ModuleType
+from collections.abc import Callable, Sequence
 
 from nnunetv2_d2net.base.errors import UserError
 from nnunetv2_d2net.cli._words import value_of
+from nnunetv2_d2net.plugin.seams import replaced
 
 
 def call_entry_point(entry_point: Callable[[], object], command: str, words: Sequence[str]) -> int:
@@ -23,21 +22,6 @@ def call_entry_point(entry_point: Callable[[], object], command: str, words: Seq
     with replaced(sys, "argv", [f"d2net {command}", *words]):
         entry_point()
     return 0
-
-
-@contextmanager
-def replaced(owner: ModuleType, name: str, value: object) -> Iterator[None]:
-    """Give a module's attribute another value for a while; one that it did not have goes away again."""
-    missing = object()
-    before = getattr(owner, name, missing)
-    setattr(owner, name, value)
-    try:
-        yield
-    finally:
-        if before is missing:
-            delattr(owner, name)
-        else:
-            setattr(owner, name, before)
 
 
 def device_words(words: Sequence[str]) -> list[str]:
@@ -62,8 +46,8 @@ def device_words(words: Sequence[str]) -> list[str]:
     return ["-device", "cpu"]
 
 
-def check_trainer(name: str) -> None:
-    """Refuse a trainer that nnU-Net would not find.
+def trainer_class(name: str) -> type:
+    """Return the trainer of a name, as nnU-Net finds it.
 
     Raises:
         UserError: There is no such trainer.
@@ -72,10 +56,8 @@ def check_trainer(name: str) -> None:
 
     from nnunetv2_d2net.plugin.training import variants
 
-    if name in variants.__all__:
-        return
     try:
-        recursive_find_trainer_class_by_name(name)
+        return recursive_find_trainer_class_by_name(name)
     except RuntimeError as error:
         if not str(error).startswith("Could not find requested nnunet trainer"):
             raise

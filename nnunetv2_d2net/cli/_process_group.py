@@ -7,6 +7,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from nnunetv2_d2net.base.errors import UserError
+from nnunetv2_d2net.base.text import counted
+
+_USER_ERRORS = re.compile(r"^nnunetv2_d2net\.base\.(?:errors\.User|images\.Image)Error: (.*)$", re.MULTILINE)
 
 
 def is_one_of_several() -> bool:
@@ -31,7 +34,7 @@ def process_group(device: str) -> Iterator[None]:
         own, n_devices = int(os.environ["LOCAL_RANK"]), torch.cuda.device_count()
         if own >= n_devices:
             raise UserError(
-                f"this machine has {n_devices} CUDA device{'s' if n_devices > 1 else ''} and torchrun starts "
+                f"this machine has {counted(n_devices, 'CUDA device')} and torchrun starts "
                 f"{os.environ['LOCAL_WORLD_SIZE']} processes on it: pass it --nproc-per-node {n_devices}"
             )
         torch.cuda.set_device(own)
@@ -53,7 +56,7 @@ def errors_of_processes() -> Iterator[None]:
     try:
         yield
     except ProcessRaisedException as error:  # holds the traceback as text
-        messages = re.findall(r"^nnunetv2_d2net\.base\.errors\.UserError: (.*)$", str(error), re.MULTILINE)
+        messages = _USER_ERRORS.findall(str(error))
         if not messages:
             raise
         raise UserError(messages[-1]) from error

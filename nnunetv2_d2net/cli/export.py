@@ -5,8 +5,9 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from nnunetv2_d2net.base.errors import UserError
-from nnunetv2_d2net.cli import checks
+from nnunetv2_d2net.cli._checks import check_folds
+from nnunetv2_d2net.cli._words import refuse_extra
+from nnunetv2_d2net.plugin.planning.plans import check_networks
 
 HELP = (
     "Write a trained model for prediction alone, without what only training needs. nnUNetv2_predict and nnU-Net's zip "
@@ -30,11 +31,10 @@ def run(args: argparse.Namespace, extra: Sequence[str]) -> int:
     Raises:
         UserError: Something is missing, cannot be read or written, or is in the way.
     """
-    if extra:
-        raise UserError(f"unknown argument {extra[0]}: see d2net export --help")
-    checks.known_folds(args.folds or ())
+    refuse_extra(extra)
+    check_folds(args.folds or ())
     if args.model.is_dir():
-        checks.known_network(args.model / "plans.json")
+        check_networks(args.model / "plans.json")
 
     from nnunetv2_d2net.plugin.prediction.export import export_model
 

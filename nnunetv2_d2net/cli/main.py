@@ -5,9 +5,11 @@ A subcommand is a module of this package with ``HELP``, ``add_arguments(parser)`
 """
 
 import argparse
+import logging
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from importlib import import_module
 
 from nnunetv2_d2net import __version__
@@ -33,6 +35,12 @@ COMMANDS = {
 }
 
 
+_GO_ON = {
+    "train": "run it again with --c to go on from the last checkpoint",
+    "predict": "run it again with --continue_prediction to go on",
+}
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one ``d2net`` command.
 
@@ -40,12 +48,28 @@ def main(argv: Sequence[str] | None = None) -> int:
         argv: The words after ``d2net``; None for those of this process.
 
     Returns:
-        The exit status: 1 after an error that the user can mend, which is told in one line on stderr (with its
-        traceback where ``D2NET_DEBUG=1`` is set).
+        The exit status: 1 after an error that the user can mend and 130 after Ctrl-C, which are told in one line on
+        stderr (with the traceback where ``D2NET_DEBUG=1`` is set).
     """
     words = list(sys.argv[1:] if argv is None else argv)
     # Read when torch is imported. Threads that spin while they wait slow a training on a shared CPU several times over.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    args, extra = _parse(words)
+    try:
+        with _log_on_stderr():
+            return args.run(args, extra)
+    except (UserError, KeyboardInterrupt) as error:
+        if os.environ.get("D2NET_DEBUG") == "1":
+            raise
+        if isinstance(error, UserError):
+            sys.stderr.write(f"d2net: error: {error}\n")
+            return 1
+        go_on = _GO_ON.get(words[0], "run the same command to go on")
+        sys.stderr.write(f"d2net: stopped; what is done is kept: {go_on}\n")
+        return 130
+
+
+def _parse(words: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
     parser = argparse.ArgumentParser(
         prog="d2net",
         description="D2-Net for nnU-Net v2: one model for every subset of modalities. Research use only.",
@@ -63,13 +87,26 @@ def main(argv: Sequence[str] | None = None) -> int:
     args, extra = parser.parse_known_args(words)
     if not hasattr(args, "run"):
         parser.error(f"unknown argument {words[0]}: the command comes first")
+    return args, extra
+
+
+@contextmanager
+def _log_on_stderr() -> Iterator[None]:
+    """Show what the package logs, in lines that begin with ``d2net:``."""
+    logger, handler = logging.getLogger("nnunetv2_d2net"), logging.StreamHandler()
+    handler.setFormatter(_Formatter())
+    logger.addHandler(handler)
+    logger.setLevel(logging.INFO)
     try:
-        return args.run(args, extra)
-    except UserError as error:
-        if os.environ.get("D2NET_DEBUG") == "1":
-            raise
-        sys.stderr.write(f"d2net: error: {error}\n")
-        return 1
+        yield
+    finally:
+        logger.removeHandler(handler)
+
+
+class _Formatter(logging.Formatter):
+    def format(self, record: logging.LogRecord) -> str:
+        prefix = "d2net: error: " if record.levelno >= logging.ERROR else "d2net: "
+        return prefix + super().format(record)
 
 
 if __name__ == "__main__":

@@ -4,12 +4,15 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
+from nnunetv2_d2net.base.dataset import Dataset
 from nnunetv2_d2net.base.errors import UserError
-from nnunetv2_d2net.base.modality_names import available_from_names
-from nnunetv2_d2net.cli import checks
-from nnunetv2_d2net.cli.nnunet import call_entry_point, device_words, replaced
-from nnunetv2_d2net.cli.words import describe_passing, value_of, values_of
+from nnunetv2_d2net.base.files import make_folder
+from nnunetv2_d2net.cli._checks import check_folds, dataset_folder
+from nnunetv2_d2net.cli._nnunet import call_entry_point, device_words
+from nnunetv2_d2net.cli._words import describe_passing, value_of, values_of
+from nnunetv2_d2net.plugin.planning.plans import MISSING_IN_MODEL, check_networks
 from nnunetv2_d2net.plugin.registration import announce_trainers
+from nnunetv2_d2net.plugin.seams import predictor_seam
 
 HELP = (
     "Predict with all modalities or as if some did not exist: nnUNetv2_predict with -tr D2NetTrainer and "
@@ -56,34 +59,32 @@ def run(args: argparse.Namespace, extra: Sequence[str]) -> int:
     if not Path(value_of(words, "-i")).is_dir():
         raise UserError(f"{value_of(words, '-i')} is no folder: -i takes the folder of the images")
     model = _model_folder(words)
-    content = checks.read_json(model / "dataset.json", "copy it from nnUNet_preprocessed, or train again")
-    available = available_from_names(checks.channel_names(model / "dataset.json", content), args.modalities, args.drop)
-    checks.known_network(model / "plans.json")
+    available = Dataset.read(model / "dataset.json", MISSING_IN_MODEL).available(args.modalities, args.drop)
+    check_networks(model / "plans.json")
     checkpoints = _checkpoints(model, words)
     part = _part(words)
     announce_trainers()
     for checkpoint in checkpoints:
         _check_trainer_of(checkpoint, value_of(words, "-tr"))
 
-    from nnunetv2.inference import predict_from_raw_data
+    from nnunetv2.inference.predict_from_raw_data import predict_entry_point
 
     from nnunetv2_d2net.plugin.prediction.all_subsets import AllSubsetsPredictor
     from nnunetv2_d2net.plugin.prediction.predictor import D2NetPredictor
-    from nnunetv2_d2net.plugin.prediction.writing import make_output_folder
 
-    make_output_folder(Path(value_of(words, "-o")))
+    make_folder(Path(value_of(words, "-o")))
     # nnU-Net builds the predictor itself, from arguments of its own, so the flags travel with the class.
     base = AllSubsetsPredictor if args.all_subsets else D2NetPredictor
     settings = {"allowed": available, "part": part, "subsets_per_pass": args.subsets_per_pass}
     predictor = type(base.__name__, (base,), settings)
-    with replaced(predict_from_raw_data, "nnUNetPredictor", predictor):
-        return call_entry_point(predict_from_raw_data.predict_entry_point, "predict", device_words(words) + words)
+    with predictor_seam(predictor):
+        return call_entry_point(predict_entry_point, "predict", device_words(words) + words)
 
 
 def _model_folder(words: Sequence[str]) -> Path:
     dataset, configuration = value_of(words, "-d"), value_of(words, "-c")
     remedy = f"train first: d2net train {dataset} {configuration} 0"
-    results = checks.dataset_folder(dataset, "nnUNet_results", remedy)
+    results = dataset_folder(dataset, "nnUNet_results", remedy)
     model = results / f"{value_of(words, '-tr')}__{value_of(words, '-p')}__{configuration}"
     if not model.is_dir():
         others = ", ".join(sorted(path.name for path in results.glob("*__*__*") if path.is_dir())) or "none"
@@ -96,7 +97,7 @@ def _model_folder(words: Sequence[str]) -> Path:
 def _checkpoints(model: Path, words: Sequence[str]) -> list[Path]:
     name = value_of(words, "-chk", "checkpoint_final.pth")
     folds = values_of(words, "-f") or ["0", "1", "2", "3", "4"]  # nnU-Net's default
-    checks.known_folds(folds)
+    check_folds(folds)
     for fold in folds:
         if not (model / f"fold_{fold}" / name).is_file():
             trained = sorted(path.parent.name.removeprefix("fold_") for path in model.glob(f"fold_*/{name}"))
@@ -116,16 +117,11 @@ def _part(words: Sequence[str]) -> tuple[int, int]:
 
 
 def _check_trainer_of(checkpoint: Path, wanted: str) -> None:
-    trainer = _trainer_of(checkpoint)
+    from nnunetv2_d2net.plugin.checkpoints import read_checkpoint
+
+    trainer = read_checkpoint(checkpoint)["trainer_name"]
     if trainer != wanted:
         name = checkpoint.parents[1].name.replace(wanted, trainer, 1)
         raise UserError(
             f"{checkpoint} is {trainer}'s, not {wanted}'s: rename its folder to {name} and pass -tr {trainer}"
         )
-
-
-def _trainer_of(checkpoint: Path) -> str:
-    """Return the trainer that wrote a checkpoint."""
-    from nnunetv2_d2net.plugin.checkpoints import read_checkpoint
-
-    return read_checkpoint(checkpoint)["trainer_name"]

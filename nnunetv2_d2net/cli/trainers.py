@@ -4,7 +4,7 @@ import argparse
 import sys
 from collections.abc import Sequence
 
-from nnunetv2_d2net.cli.words import refuse_extra
+from nnunetv2_d2net.cli._words import refuse_extra
 from nnunetv2_d2net.plugin.registration import trainers_folder
 
 HELP = 'Print the folder of our trainers, for export nnUNet_extTrainer="$(d2net trainers)".'

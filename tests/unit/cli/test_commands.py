@@ -8,6 +8,7 @@ import torch
 from nnunetv2_d2net.cli.main import main
 
 DATASET = "Dataset007_Toy"
+REST = {"labels": {"background": 0, "lesion": 1}, "file_ending": ".nii.gz"}
 
 
 @pytest.fixture
@@ -21,7 +22,7 @@ def roots(tmp_path, monkeypatch):
     monkeypatch.delenv("D2NET_DEBUG", raising=False)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     for name in ("nnUNet_raw", "nnUNet_preprocessed"):
-        write_json(folders[name] / DATASET / "dataset.json", {"channel_names": {"0": "FLAIR", "1": "T1"}})
+        write_json(folders[name] / DATASET / "dataset.json", {"channel_names": {"0": "FLAIR", "1": "T1"}, **REST})
     preprocessed = folders["nnUNet_preprocessed"] / DATASET
     configurations = {
         "3d_fullres": {"data_identifier": "D2NetPlans_3d_fullres"},
@@ -85,7 +86,7 @@ def test_plan_lets_nnunet_find_the_planner_for_this_call_only(roots, planned, na
 
 def test_plan_passes_several_data_sets(roots, planned):
     (roots["nnUNet_raw"] / "Dataset008_Other").mkdir()
-    write_json(roots["nnUNet_raw"] / "Dataset008_Other" / "dataset.json", {"modality": {"0": "A", "1": "B"}})
+    write_json(roots["nnUNet_raw"] / "Dataset008_Other" / "dataset.json", {"modality": {"0": "A", "1": "B"}, **REST})
     assert main(["plan_and_preprocess", "-d", "7", "8", "--no_pp"]) == 0
     assert planned[0][0][-4:] == ["-d", "7", "8", "--no_pp"]
 
@@ -123,7 +124,7 @@ def test_plan_bad_input(roots, planned, words, parts, capsys):
 
 def test_plan_refuses_one_modality(roots, planned, capsys):
     path = roots["nnUNet_raw"] / DATASET / "dataset.json"
-    write_json(path, {"channel_names": {"0": "CT"}})
+    write_json(path, {"channel_names": {"0": "CT"}, **REST})
     assert main(["plan_and_preprocess", "-d", "7"]) == 1
     one_line(capsys, str(path), "CT", "at least 2", "ExperimentPlanner")
     assert main(["plan_and_preprocess", "-d", "7", "-pl", "ExperimentPlanner"]) == 0
@@ -132,7 +133,7 @@ def test_plan_refuses_one_modality(roots, planned, capsys):
 
 @pytest.mark.parametrize(
     ("content", "part"),
-    [(None, "cannot be read"), ("{", "is no JSON"), ("{}", "channel_names"), ("[]", "channel_names")],
+    [(None, "cannot be read"), ("{", "is no JSON"), ("{}", "channel_names"), ("[]", "holds a list")],
 )
 def test_plan_refuses_an_unusable_dataset_json(roots, planned, content, part, capsys):
     path = roots["nnUNet_raw"] / DATASET / "dataset.json"
@@ -196,6 +197,11 @@ def test_train_with_names_of_the_user(roots, trained):
     assert trained[0][0][4:] == words
 
 
+def test_a_trainer_of_any_length_is_found(roots, trained):
+    assert main(["train", "7", "3d_fullres", "0", "-tr", "D2NetTrainerPaper_20epochs"]) == 0
+    assert len(trained) == 1
+
+
 def test_train_with_a_configuration_that_inherits_its_data(roots, trained):
     assert main(["train", "7", "heir", "0"]) == 0
     assert len(trained) == 1
@@ -222,7 +228,7 @@ def test_train_bad_input(roots, trained, words, parts, capsys):
 
 
 def test_train_refuses_one_modality(roots, trained, capsys):
-    write_json(roots["nnUNet_preprocessed"] / DATASET / "dataset.json", {"channel_names": {"0": "CT"}})
+    write_json(roots["nnUNet_preprocessed"] / DATASET / "dataset.json", {"channel_names": {"0": "CT"}, **REST})
     assert main(["train", "7", "3d_fullres", "0"]) == 1
     one_line(capsys, "CT", "at least 2", "nnUNetTrainer")
     assert main(["train", "7", "3d_fullres", "0", "-tr", "nnUNetTrainer"]) == 0

@@ -1,13 +1,15 @@
+import logging
 import subprocess
 import sys
+from importlib import import_module
 
 import pytest
 
 from nnunetv2_d2net import __version__
 from nnunetv2_d2net.base.errors import UserError
 from nnunetv2_d2net.cli import trainers
+from nnunetv2_d2net.cli._words import positionals, value_of, values_of
 from nnunetv2_d2net.cli.main import COMMANDS, main
-from nnunetv2_d2net.cli.words import positionals, value_of, values_of
 
 
 def test_help_lists_the_commands_and_imports_neither_torch_nor_nnunet():
@@ -64,6 +66,39 @@ def test_user_error_is_one_line_and_status_1(monkeypatch, capsys):
     monkeypatch.setenv("D2NET_DEBUG", "1")
     with pytest.raises(UserError):
         main(["trainers"])
+
+
+@pytest.mark.parametrize(
+    ("name", "remedy"), [("trainers", "run the same command"), ("train", "--c"), ("predict", "--continue_prediction")]
+)
+def test_ctrl_c_is_one_line_and_status_130(name, remedy, monkeypatch, capsys):
+    def stop(args, extra):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(import_module(f"nnunetv2_d2net.cli.{name}"), "run", stop)
+    monkeypatch.delenv("D2NET_DEBUG", raising=False)
+    assert main([name]) == 130
+    error = capsys.readouterr().err
+    assert error.startswith("d2net: stopped; what is done is kept: ")
+    assert remedy in error
+    assert error.count("\n") == 1
+    monkeypatch.setenv("D2NET_DEBUG", "1")
+    with pytest.raises(KeyboardInterrupt):
+        main([name])
+
+
+def test_what_the_package_logs_is_shown_while_a_command_runs(monkeypatch, capsys):
+    logger = logging.getLogger("nnunetv2_d2net.data")
+
+    def log(args, extra):
+        logger.info("two cases to go")
+        logger.error("case %r is missing", "a")
+        return 0
+
+    monkeypatch.setattr(trainers, "run", log)
+    for _ in range(2):  # no line comes twice
+        main(["trainers"])
+        assert capsys.readouterr().err == "d2net: two cases to go\nd2net: error: case 'a' is missing\n"
 
 
 def test_other_errors_keep_their_traceback(monkeypatch):

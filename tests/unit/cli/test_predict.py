@@ -8,6 +8,7 @@ import torch
 from nnunetv2_d2net.cli.main import main
 
 NAMES = ["FLAIR", "T1", "T1ce", "T2"]
+REST = {"labels": {"background": 0, "lesion": 1}, "file_ending": ".nii.gz"}
 
 
 @pytest.fixture
@@ -16,7 +17,7 @@ def model(tmp_path, monkeypatch):
     folder = tmp_path / "results" / "Dataset007_Toy" / "D2NetTrainer__D2NetPlans__3d_fullres"
     (folder / "fold_0").mkdir(parents=True)
     channels = {str(i): NAMES[i] for i in (2, 0, 3, 1)}  # the order in the file means nothing
-    (folder / "dataset.json").write_text(json.dumps({"channel_names": channels}))
+    (folder / "dataset.json").write_text(json.dumps({"channel_names": channels, **REST}))
     write_plans(folder, "dynamic_network_architectures.architectures.unet.PlainConvUNet", "torch.nn.Conv3d")
     write_checkpoint(folder / "fold_0" / "checkpoint_final.pth", "D2NetTrainer")
     (tmp_path / "images").mkdir()
