@@ -1,11 +1,9 @@
 """nnU-Net's fingerprint of a data set whose cases may lack modalities."""
 
-import json
+import functools
+import logging
 import os
-import sys
-from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
-from multiprocessing import get_context
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -15,14 +13,31 @@ from nnunetv2.imageio.base_reader_writer import BaseReaderWriter
 from nnunetv2.imageio.reader_writer_registry import determine_reader_writer_from_dataset_json
 from nnunetv2.preprocessing.cropping.cropping import crop_to_nonzero
 from numpy.typing import NDArray
-from tqdm import tqdm
 
+from nnunetv2_d2net.base.dataset import channels_of
 from nnunetv2_d2net.base.errors import UserError
-from nnunetv2_d2net.base.modality_names import modality_names
+from nnunetv2_d2net.base.files import read_json, write_json
+from nnunetv2_d2net.base.images import Image, differences, read_image
+from nnunetv2_d2net.base.processes import run_all
+from nnunetv2_d2net.base.text import listed
 from nnunetv2_d2net.plugin.preprocessing.cohort import check_every_modality
-from nnunetv2_d2net.plugin.preprocessing.reading import last_line, read_case
+from nnunetv2_d2net.plugin.preprocessing.reading import read_case
 
 PERCENTILES = {"percentile_00_5": 0.5, "median": 50.0, "percentile_99_5": 99.5}
+
+
+class TrainingCase(NamedTuple):
+    """Files of one training case.
+
+    Attributes:
+        name: Of the case.
+        images: Those it has.
+        label: Its segmentation.
+    """
+
+    name: str
+    images: tuple[str, ...]
+    label: str
 
 
 class CaseFingerprint(NamedTuple):
@@ -50,94 +65,83 @@ class D2NetFingerprintExtractor(DatasetFingerprintExtractor):
         """Read every training case and write ``dataset_fingerprint.json``.
 
         Raises:
-            UserError: Cases that cannot be used, of which each is told on stderr; or a modality that no case has.
+            UserError: Cases that cannot be used, of which each is logged with its reason; or a modality that no case
+                has.
         """
-        folder = Path(os.environ["nnUNet_preprocessed"]) / self.dataset_name
-        path = folder / "dataset_fingerprint.json"
+        path = Path(os.environ["nnUNet_preprocessed"]) / self.dataset_name / "dataset_fingerprint.json"
         if path.is_file() and not overwrite_existing:
-            return json.loads(path.read_text(encoding="utf-8"))
-        cases = self._analyze_cases()
-        names = modality_names(self.dataset_json)
-        check_every_modality({name: case.available for name, case in cases.items()}, names)
+            return read_json(path, "remove it, or pass --clean")
+        channels = channels_of(self.dataset_json, f"{self.input_folder}/dataset.json")
+        cases = self._analyze_cases(len(channels))
+        check_every_modality({name: case.available for name, case in cases.items()}, channels)
         fingerprint = {
             "spacings": [case.spacing for case in cases.values()],
             "shapes_after_crop": [list(case.shape) for case in cases.values()],
             "foreground_intensity_properties_per_channel": {
                 str(m): describe_intensities([case.intensities[m] for case in cases.values()])
-                for m in range(len(names))
+                for m in range(len(channels))
             },
             "median_relative_size_after_cropping": float(np.median([case.relative_size for case in cases.values()])),
         }
-        folder.mkdir(parents=True, exist_ok=True)
-        unfinished = path.with_suffix(".unfinished")
-        unfinished.write_text(json.dumps(fingerprint, indent=4), encoding="utf-8")
-        unfinished.replace(path)
+        write_json(path, fingerprint, indent=4)
         return fingerprint
 
-    def _analyze_cases(self) -> dict[str, CaseFingerprint]:
-        first = next(iter(self.dataset.values()))["images"][0]
-        reader = determine_reader_writer_from_dataset_json(self.dataset_json, first)
-        n_modalities = len(modality_names(self.dataset_json))
-        n_samples = int(self.num_foreground_voxels_for_intensitystats // len(self.dataset))
-        jobs = {
-            str(case): (files["images"], files["label"], reader, n_modalities, n_samples)
-            for case, files in self.dataset.items()
-        }
-        done = _in_processes(jobs, self.num_processes)
-        results = dict(tqdm(done, "fingerprint", len(jobs), disable=not self.show_progress_bar, unit="case"))
-        bad = {case: problem for case, problem in results.items() if isinstance(problem, str)}
-        for case, problem in bad.items():
-            sys.stderr.write(f"d2net: error: training case {case!r}: {problem}\n")
-        if bad:
+    def _analyze_cases(self, n_modalities: int) -> dict[str, CaseFingerprint]:
+        cases = [TrainingCase(str(name), tuple(f["images"]), f["label"]) for name, f in self.dataset.items()]
+        analyze = functools.partial(
+            analyze_case,
+            reader=determine_reader_writer_from_dataset_json(self.dataset_json, cases[0].images[0]),
+            n_modalities=n_modalities,
+            n_samples=int(self.num_foreground_voxels_for_intensitystats // len(cases)),
+        )
+        results = run_all(
+            analyze, cases, self.num_processes, title="fingerprint", progress=bool(self.show_progress_bar)
+        )
+        by_name = {case.name: result for case, result in results}
+        problems = {name: result for name, result in by_name.items() if isinstance(result, str)}
+        for name, problem in problems.items():
+            logging.getLogger("nnunetv2_d2net").error("training case %r: %s", name, problem)
+        if problems:
             raise UserError(
-                f"{len(bad)} of {len(results)} training cases cannot be used ({', '.join(map(repr, sorted(bad)))}): "
+                f"{len(problems)} of {len(cases)} training cases cannot be used ({listed(sorted(problems))}): "
                 "mend what is said above, or take their files out of imagesTr and labelsTr"
             )
-        return {case: found for case in jobs if isinstance(found := results[case], CaseFingerprint)}
-
-
-def _in_processes(jobs: Mapping[str, tuple[Any, ...]], n_processes: int) -> Iterator[tuple[str, CaseFingerprint | str]]:
-    if n_processes == 1:
-        yield from ((case, analyze_case(*job)) for case, job in jobs.items())
-        return
-    with ProcessPoolExecutor(n_processes, get_context("spawn")) as pool:
-        futures = {pool.submit(analyze_case, *job): case for case, job in jobs.items()}
-        yield from ((futures[future], future.result()) for future in as_completed(futures))
+        return {case.name: found for case in cases if isinstance(found := by_name[case.name], CaseFingerprint)}
 
 
 def analyze_case(
-    image_files: Sequence[str], label_file: str, reader: type[BaseReaderWriter], n_modalities: int, n_samples: int
+    case: TrainingCase, reader: type[BaseReaderWriter], n_modalities: int, n_samples: int
 ) -> CaseFingerprint | str:
     """Read one training case; what is wrong with it comes back as a line of text, to be told with all others.
 
     Args:
-        image_files: Those it has.
-        label_file: Its segmentation.
+        case: Its files.
         reader: nnU-Net's.
         n_modalities: M.
         n_samples: Intensities to sample for each modality.
     """
     try:
-        case = read_case(image_files, reader(), n_modalities)
-        labels, properties = reader().read_seg(label_file)
+        read = read_case(case.images, reader(), n_modalities)
+        label = read_image(case.label, reader().read_seg)
     except UserError as error:
         return str(error)
-    except Exception as error:  # readers raise what they like
-        return f"{label_file} cannot be read ({last_line(error)}): it is missing or cut short, copy it again"
-    if labels.shape[1:] != case.images.shape[1:] or not np.allclose(properties["spacing"], case.properties["spacing"]):
-        return f"{label_file} and {image_files[0]} differ in shape or spacing: resample them onto each other"
-    cropped, labels, _ = crop_to_nonzero(case.images, labels)
-    available = np.array(case.available)
+    reference = Image(Path(case.images[0]), read.images, {"spacing": read.properties["spacing"]})
+    # origin and direction of labels are not compared: nnU-Net, too, does without them
+    wrong = differences(label._replace(properties={"spacing": label.properties["spacing"]}), reference)
+    if wrong:
+        return f"{case.label} and {case.images[0]} differ in {' and '.join(wrong)}: resample them onto each other"
+    cropped, labels, _ = crop_to_nonzero(read.images, label.voxels)
+    available = np.array(read.available)
     sampled, _ = DatasetFingerprintExtractor.collect_foreground_intensities(
         labels, cropped[available], num_samples=n_samples
     )
     drawn = iter(sampled)
     return CaseFingerprint(
-        case.available,
+        read.available,
         cropped.shape[1:],
-        [float(length) for length in case.properties["spacing"]],
-        float(np.prod(cropped.shape[1:]) / np.prod(case.images.shape[1:])),
-        tuple(np.asarray(next(drawn), np.float32) if flag else None for flag in case.available),
+        [float(length) for length in read.properties["spacing"]],
+        float(np.prod(cropped.shape[1:]) / np.prod(read.images.shape[1:])),
+        tuple(np.asarray(next(drawn), np.float32) if flag else None for flag in read.available),
     )
 
 

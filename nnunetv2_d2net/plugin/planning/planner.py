@@ -1,6 +1,7 @@
-"""D2NetPlanner: nnU-Net's planner that fits D2-Net's training, not only the U-Net's, into the memory target."""
+"""Planners that fit D2-Net's training, not only the U-Net's, into the memory target."""
 
 from collections.abc import Sequence
+from typing import Any, ClassVar
 
 from nnunetv2.experiment_planning.experiment_planners.default_experiment_planner import ExperimentPlanner
 from nnunetv2.experiment_planning.experiment_planners.residual_unets.residual_encoder_unet_planners import (
@@ -8,8 +9,12 @@ from nnunetv2.experiment_planning.experiment_planners.residual_unets.residual_en
 )
 from nnunetv2.utilities.get_network_from_plans import get_network_from_plans
 
+from nnunetv2_d2net.base.dataset import channels_of
 from nnunetv2_d2net.base.errors import UserError
 from nnunetv2_d2net.method.network.d2net import D2Net
+from nnunetv2_d2net.plugin.planning.plans import check_modalities
+
+__all__ = ["D2NetPlanner", "D2NetResEncPlanner", "D2NetSmallPlanner"]
 
 
 class D2NetPlanner(ExperimentPlanner):
@@ -18,33 +23,36 @@ class D2NetPlanner(ExperimentPlanner):
     The plans have nnU-Net's form and name nnU-Net's network, so that ``nnUNetTrainer -p D2NetPlans`` trains the plain
     U-Net of the same size. Preprocessed data gets the plans' own name and never overwrites that of other plans.
 
+    Attributes:
+        default_plans_name: Of the plans, unless the user names them.
+        default_memory_target: In GB, unless the user names one.
+
     Raises:
         UserError: The data set has fewer than two channels.
     """
 
+    default_plans_name: ClassVar[str] = "D2NetPlans"
+    default_memory_target: ClassVar[float] = 8
+
     def __init__(
         self,
         dataset_name_or_id: str | int,
-        gpu_memory_target_in_gb: float = 8,
+        gpu_memory_target_in_gb: float | None = None,
         preprocessor_name: str = "DefaultPreprocessor",
-        plans_name: str = "D2NetPlans",
+        plans_name: str | None = None,
         overwrite_target_spacing: list[float] | tuple[float, ...] | None = None,
         suppress_transpose: bool = False,  # noqa: FBT001, FBT002 - nnU-Net's signature
     ) -> None:
         super().__init__(
             dataset_name_or_id,
-            gpu_memory_target_in_gb,
+            self.default_memory_target if gpu_memory_target_in_gb is None else gpu_memory_target_in_gb,
             preprocessor_name,
-            plans_name,
+            plans_name or self.default_plans_name,
             overwrite_target_spacing,  # pyright: ignore[reportArgumentType] - nnU-Net's own default is None
             suppress_transpose,
         )
-        names = list(self.dataset_json.get("channel_names", self.dataset_json.get("modality", {})).values())
-        if len(names) < 2:
-            raise UserError(
-                f"{self.raw_dataset_folder}/dataset.json names {len(names)} channel {names}, D2-Net needs at least 2: "
-                "plan with nnU-Net's default planner"
-            )
+        dataset_json = f"{self.raw_dataset_folder}/dataset.json"
+        check_modalities(channels_of(self.dataset_json, dataset_json), dataset_json, "plan with nnU-Net's planners")
 
     @staticmethod
     def static_estimate_VRAM_usage(
@@ -76,46 +84,15 @@ class D2NetPlanner(ExperimentPlanner):
 class D2NetResEncPlanner(D2NetPlanner, ResEncUNetPlanner):
     """Plan a residual-encoder U-Net whose D2-Net fits the memory target."""
 
-    def __init__(
-        self,
-        dataset_name_or_id: str | int,
-        gpu_memory_target_in_gb: float = 8,
-        preprocessor_name: str = "DefaultPreprocessor",
-        plans_name: str = "D2NetResEncPlans",
-        overwrite_target_spacing: list[float] | tuple[float, ...] | None = None,
-        suppress_transpose: bool = False,  # noqa: FBT001, FBT002 - nnU-Net's signature
-    ) -> None:
-        super().__init__(
-            dataset_name_or_id,
-            gpu_memory_target_in_gb,
-            preprocessor_name,
-            plans_name,
-            overwrite_target_spacing,
-            suppress_transpose,
-        )
+    default_plans_name: ClassVar[str] = "D2NetResEncPlans"
 
 
 class D2NetSmallPlanner(D2NetPlanner):
     """Plan a small U-Net with small patches, to try everything on a CPU; a quarter of nnU-Net's feature channels."""
 
-    def __init__(
-        self,
-        dataset_name_or_id: str | int,
-        gpu_memory_target_in_gb: float = 0.06,
-        preprocessor_name: str = "DefaultPreprocessor",
-        plans_name: str = "D2NetSmallPlans",
-        overwrite_target_spacing: list[float] | tuple[float, ...] | None = None,
-        suppress_transpose: bool = False,  # noqa: FBT001, FBT002 - nnU-Net's signature
-    ) -> None:
-        super().__init__(
-            dataset_name_or_id,
-            gpu_memory_target_in_gb,
-            preprocessor_name,
-            plans_name,
-            overwrite_target_spacing,
-            suppress_transpose,
-        )
+    default_plans_name: ClassVar[str] = "D2NetSmallPlans"
+    default_memory_target: ClassVar[float] = 0.06
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:  # noqa: ANN401 - D2NetPlanner's
+        super().__init__(*args, **kwargs)
         self.UNet_base_num_features = 8
-
-
-__all__ = ["D2NetPlanner", "D2NetResEncPlanner", "D2NetSmallPlanner"]
