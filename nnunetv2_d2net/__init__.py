@@ -1,6 +1,6 @@
 """D2-Net for nnU-Net v2: one model for every subset of modalities.
 
-The names below are imported when they are first used, so that ``import nnunetv2_d2net`` needs neither torch nor nnU-Net.
+The names below are imported when they are first used: ``import nnunetv2_d2net`` needs neither torch nor nnU-Net.
 """
 
 from importlib import import_module
