@@ -69,7 +69,7 @@ def main() -> None:
 @contextlib.contextmanager
 def marked(trainer: D2NetTrainer) -> Iterator[None]:
     """Give everything that modules and losses do a name in the profile."""
-    network, objective = trainer.bare_network, trainer.objective
+    network, objective = trainer.bare_network, trainer.loss
     places: list[tuple[Any, str, str]] = [(getattr(network, name), "forward", name) for name in MODULES]
     places += [(d2net, "decode_with_features", "decoder (student)"), (trainer.optimizer, "step", "optimizer")]
     places += [(d2net_loss, name, name) for name in LOSSES] + [(objective, "_segmentation", "segmentation loss")]

@@ -11,6 +11,6 @@ from pathlib import Path
 if find_spec("nnunetv2_d2net") is None:  # a checkout that is not installed
     sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from nnunetv2_d2net.plugin.training import variants
+from nnunetv2_d2net.plugin.training.variants import find_trainer
 
-globals().update({name: getattr(variants, name) for name in variants.__all__})
+__getattr__ = find_trainer

@@ -1,7 +1,8 @@
 """Files: written whole or not at all, read with the reason why not, locked, told apart.
 
-A file that is being written lies in ``.unfinished/HOST-PROCESS-NUMBER/`` beside its place, and gets its name when it is
-complete and on the disk. What a killed process has left there is removed by the next one that writes to the folder.
+A file that is being written lies in ``.unfinished/MACHINE-PROCESS-RUN/`` beside its place, and gets its name when it is
+complete and on the disk. What a killed process has left there is removed by the next one that writes to the folder; on
+another machine, which cannot tell, after a day.
 """
 
 import contextlib
@@ -9,9 +10,11 @@ import hashlib
 import itertools
 import json
 import os
+import secrets
 import shutil
 import socket
 import tempfile
+import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
@@ -19,15 +22,21 @@ from typing import Any, TypeVar
 from filelock import FileLock, Timeout
 
 from nnunetv2_d2net.base.errors import UserError
-from nnunetv2_d2net.base.text import reason_of
+from nnunetv2_d2net.base.text import last_line, reason_of
 
 T = TypeVar("T")
 
 UNFINISHED = ".unfinished"
 """Folder for files that are not whole yet."""
 
+LOCK = ".d2net.lock"
+"""In a folder that a process is writing."""
+
 _FREE_SPACE = "free space or make it writable, then run again"
+_RUN = secrets.token_hex(4)  # in containers another process may have had this one's number
 _NUMBERS = itertools.count()
+_TRIES = 100
+_DAY = 86400
 _JSON_WORDS = {dict: "an object", list: "a list", str: "a text", bool: "true or false", int: "a whole number"}
 _JSON_WORDS |= {float: "a number", type(None): "null"}
 
@@ -41,7 +50,7 @@ def explaining_disk_errors(path: Path, remedy: str = _FREE_SPACE) -> Iterator[No
         remedy: What to do.
 
     Raises:
-        UserError: The disk or a writer has failed; ITK and torch tell a full disk by a RuntimeError.
+        UserError: The disk or a writer has failed; ITK, torch and filelock may tell it by a RuntimeError.
     """
     try:
         yield
@@ -52,7 +61,7 @@ def explaining_disk_errors(path: Path, remedy: str = _FREE_SPACE) -> Iterator[No
 
 
 def _is_failed_writing(error: RuntimeError) -> bool:
-    return any(word in str(error) for word in ("ITK ERROR", "PytorchStreamWriter", "inline_container"))
+    return any(word in str(error) for word in ("ITK ERROR", "PytorchStreamWriter", "inline_container", "flock"))
 
 
 @contextlib.contextmanager
@@ -66,16 +75,10 @@ def unfinished_folder(folder: Path) -> Iterator[Path]:
         OSError: It cannot be written.
     """
     parent = folder / UNFINISHED
-    own = parent / f"{socket.gethostname()}-{os.getpid()}-{next(_NUMBERS)}"
-    for attempt in range(3):
-        try:
-            own.mkdir(parents=True)
-            break
-        except FileNotFoundError:  # another process that has finished has just removed the parent
-            if attempt == 2:
-                raise
-    _remove_abandoned(parent)
+    own = parent / f"{_machine()}-{os.getpid()}-{_RUN}{next(_NUMBERS)}"
+    _make_within(parent, own)
     try:
+        _remove_abandoned(parent)
         yield own
     finally:
         shutil.rmtree(own, ignore_errors=True)
@@ -83,18 +86,49 @@ def unfinished_folder(folder: Path) -> Iterator[Path]:
             parent.rmdir()
 
 
+def _make_within(parent: Path, own: Path) -> None:
+    for attempt in range(_TRIES):
+        try:
+            parent.mkdir(parents=True, exist_ok=True)
+            with contextlib.suppress(OSError):  # it is another user's
+                shutil.copymode(parent.parent, parent)  # whoever may write to the folder may do so here
+            own.mkdir()
+            break
+        except (FileNotFoundError, FileExistsError):  # a process that has finished has just removed the parent
+            if attempt == _TRIES - 1:
+                raise
+
+
+def _machine() -> str:
+    """Name what the numbers of processes belong to: a machine, or a container of the same name on it."""
+    with contextlib.suppress(OSError):
+        return f"{socket.gethostname()}.{Path('/proc/self/ns/pid').stat().st_ino}"
+    return socket.gethostname()
+
+
 def _remove_abandoned(parent: Path) -> None:
-    """Remove what processes of this machine have left that are no longer there."""
-    for path in parent.glob(f"{socket.gethostname()}-*"):
-        process = path.name.split("-")[-2]
-        if process.isdecimal() and not _is_alive(int(process)):
-            shutil.rmtree(path, ignore_errors=True)
+    """Remove what processes have left that are no longer there."""
+    for path in parent.glob("*-*-*"):
+        with contextlib.suppress(OSError):  # another process removes it, too
+            if _is_abandoned(path):
+                shutil.rmtree(path)
+
+
+def _is_abandoned(path: Path) -> bool:
+    machine, process, run = path.name.rsplit("-", 2)
+    if machine != _machine():
+        return time.time() - path.stat().st_mtime > _DAY
+    if process == str(os.getpid()):
+        return not run.startswith(_RUN)
+    return process.isdecimal() and not _is_alive(int(process))
 
 
 def _is_alive(process: int) -> bool:
+    if os.name == "nt":
+        return True  # asking as below would end it
     try:
         os.kill(process, 0)
-    except ProcessLookupError:
+    except (ProcessLookupError, OverflowError):
         return False
     except PermissionError:
         return True
@@ -119,8 +153,8 @@ def written_whole(path: Path, remedy: str = _FREE_SPACE) -> Iterator[Path]:
 
 
 def publish(unfinished: Path, path: Path) -> None:
-    """Move a complete file to its place, after it has reached the disk."""
-    if not unfinished.is_symlink():
+    """Move a complete file or folder to its place, a file after it has reached the disk."""
+    if unfinished.is_file() and not unfinished.is_symlink():
         with unfinished.open("rb") as file:
             os.fsync(file.fileno())
     unfinished.replace(path)
@@ -132,7 +166,7 @@ def write_text(path: Path, text: str, remedy: str = _FREE_SPACE) -> None:
     Raises:
         UserError: It cannot be written.
     """
-    data = text.encode()
+    data = text.encode(errors="backslashreplace")  # file names may hold bytes that are no text
     with contextlib.suppress(OSError):
         if path.read_bytes() == data:
             return
@@ -149,14 +183,23 @@ def write_json(path: Path, content: object, remedy: str = _FREE_SPACE, *, indent
     write_text(path, json.dumps(content, indent=indent) + "\n", remedy)
 
 
+def append_text(path: Path, text: str, remedy: str = _FREE_SPACE) -> None:
+    """Add to a text file, at once.
+
+    Raises:
+        UserError: It cannot be written.
+    """
+    with explaining_disk_errors(path, remedy), path.open("a", encoding="utf-8", newline="") as file:
+        file.write(text)
+
+
 def append_json_line(path: Path, content: object, remedy: str = _FREE_SPACE) -> None:
     """Add one line to a journal, at once and in a way that survives being killed.
 
     Raises:
         UserError: It cannot be written.
     """
-    with explaining_disk_errors(path, remedy), path.open("a", encoding="utf-8") as file:
-        file.write(f"\n{json.dumps(content)}")  # the break comes first: a line that was cut short spoils no other
+    append_text(path, f"\n{json.dumps(content)}", remedy)  # the break comes first: a cut line spoils no other
 
 
 def read_json(path: Path, remedy: str, needs: Mapping[str, type | tuple[type, ...]] | None = None) -> dict[str, Any]:
@@ -180,6 +223,8 @@ def read_json(path: Path, remedy: str, needs: Mapping[str, type | tuple[type, ..
         raise UserError(f"{path} is no JSON (line {error.lineno}: {error.msg}): {remedy}") from error
     except RecursionError as error:
         raise UserError(f"{path} is nested too deeply: {remedy}") from error
+    except ValueError as error:  # a number of more digits than Python takes
+        raise UserError(f"{path} is no JSON ({last_line(error)}): {remedy}") from error
     if not isinstance(content, dict):
         raise UserError(f"{path} holds {_json_word(content)}, not an object: {remedy}")
     for key, kinds in (needs or {}).items():
@@ -273,6 +318,26 @@ def locked(path: Path, seconds: float = 10.0) -> Iterator[None]:
         yield
     finally:
         lock.release()
+
+
+@contextlib.contextmanager
+def locked_folder(folder: Path) -> Iterator[None]:
+    """Let one process at a time write a folder; another one is refused at once.
+
+    The folder is made if it does not exist. Nothing stays of the lock, nor of a new folder that has stayed empty.
+
+    Raises:
+        UserError: Another process writes it, or it cannot be written.
+    """
+    is_new, lock = not folder.exists(), folder / LOCK
+    with locked(lock, seconds=0):
+        try:
+            yield
+        finally:
+            lock.unlink(missing_ok=True)
+            if is_new:
+                with contextlib.suppress(OSError):  # which it raises where there is a file in it
+                    folder.rmdir()
 
 
 def file_state(path: Path) -> list[int] | None:

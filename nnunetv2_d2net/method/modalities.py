@@ -77,13 +77,23 @@ def zero_missing(images: Tensor, available: Tensor) -> Tensor:
 
 
 def infer_available(images: Tensor) -> Tensor:
-    """Guess which modalities are there, for callers that know nothing but the images: a channel of zeros is missing.
+    """Tell which modalities are there, for callers that know nothing but the images.
+
+    A channel that holds NaN is missing, and all others are there. Where no channel does, one of zeros is missing; a tile
+    in which every channel is zero (air) counts as complete.
 
     Args:
         images: Normalized images, ``(B, M, *spatial)``.
 
     Returns:
-        Bool ``(B, M)``. A tile in which every channel is zero (air) counts as complete.
+        Bool ``(B, M)``.
+
+    Example:
+        >>> nan = float("nan")
+        >>> infer_available(torch.tensor([[[0.0], [nan]], [[0.0], [2.0]], [[0.0], [0.0]]])).tolist()
+        [[True, False], [False, True], [True, True]]
     """
-    nonzero = images.flatten(2).ne(0).any(-1)
-    return nonzero | ~nonzero.any(1, keepdim=True)
+    voxels = images.flatten(2)
+    marked = voxels.isnan().any(-1)
+    nonzero = voxels.ne(0).any(-1)
+    return torch.where(marked.any(1, keepdim=True), ~marked, nonzero | ~nonzero.any(1, keepdim=True))

@@ -218,7 +218,7 @@ def test_bfloat16_on_the_cpu_leaves_the_losses_in_float32(root, five, monkeypatc
     trainer.on_train_start()
     trainer.on_train_epoch_start()
     seen = []
-    segmentation_loss = trainer.objective.segmentation_loss
+    segmentation_loss = trainer.loss.segmentation_loss
     segmentation_loss.register_forward_pre_hook(lambda _m, inputs: seen.extend(x.dtype for x in inputs[0]))
     trainer.network.encoder.register_forward_hook(lambda _m, _i, skips: seen.append(skips[-1].dtype))
     batch = next(trainer.dataloader_train)

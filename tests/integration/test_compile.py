@@ -30,7 +30,7 @@ def step_of(trainer):
 
     def step(images, target, available, present):
         outputs = trainer.bare_network(images, available)
-        return trainer.objective(outputs, target, images=images, present=present)
+        return trainer.loss(outputs, target, images=images, present=present)
 
     return step
 

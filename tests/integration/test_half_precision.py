@@ -88,7 +88,7 @@ def test_every_loss_computes_in_float32(trainer, half):
         with DtypesOfOperations() as network:
             outputs = trainer.bare_network(images, available)
         with DtypesOfOperations() as losses:
-            terms = trainer.objective.terms(outputs, target, images, torch.ones_like(available))
+            terms = trainer.loss.terms(outputs, target, images, torch.ones_like(available))
     assert "aten.convolution.default" in network.operations[half]
     assert {level.dtype for level in (*outputs.student_logits, *outputs.teacher_features)} == {half}
     assert {"aten.bmm.default", "aten.logsumexp.default"} <= losses.operations[torch.float32]
@@ -127,7 +127,7 @@ def test_gradients_of_hard_batches_are_finite(trainer, make_hard, zero_codes, mo
     monkeypatch.setattr(trainer, "present_modalities", lambda _: present)
     monkeypatch.setattr(type(trainer), "p_complete", 1.0)
     assert math.isfinite(trainer.train_step(batch)["loss"])
-    assert trainer.objective.last_terms.isfinite().all()
+    assert trainer.loss.last_terms.isfinite().all()
     gradients = {name: parameter.grad for name, parameter in trainer.bare_network.named_parameters()}
     assert not [name for name, gradient in gradients.items() if gradient is None or not gradient.isfinite().all()]
     assert any(gradient.any() for gradient in gradients.values())

@@ -62,7 +62,7 @@ class {NAME}(D2NetTrainer):
         total = sum(parameter.double().sum().item() for parameter in self.network.parameters())
         note = dict(drawn=self.drawn, total=total, batch=self.batch_size)
         note["loss"] = self.logger.get_value("train_losses", step=-1)
-        note["dice over all"] = self.objective.segmentation_loss.loss.dc.ddp
+        note["dice over all"] = self.loss.segmentation_loss.loss.dc.ddp
         path = Path(self.output_folder) / "rank_{{}}.json".format(self.local_rank)
         path.write_text(json.dumps(note, default=float))
 

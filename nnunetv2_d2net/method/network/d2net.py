@@ -86,9 +86,6 @@ class D2Net(nn.Module):
     the forward pass returns :class:`D2NetOutputs`; in evaluation it returns what the U-Net would: the student's logits
     ``(B, C, *spatial)``, or a list of them under deep supervision. The teacher and the image decoder then do not run.
 
-    ``known_available`` may state, for callers that can hand over only images, which modalities their images have:
-    bool ``(M,)``, or None to take a channel of zeros for a missing one. An argument to ``forward`` goes before it.
-
     Args:
         unet: A U-Net from nnU-Net's plans; its encoder and decoder become part of this network.
         n_modalities: M, at least 2.
@@ -108,7 +105,6 @@ class D2Net(nn.Module):
             )
         n_targets, n_codes = decoder.num_classes, options.code_length
         self.n_modalities = n_modalities
-        self.known_available: Tensor | None = None
         self.recompute_branches = options.recompute_branches
         self.encoder = encoder
         self.decoder = decoder
@@ -148,7 +144,8 @@ class D2Net(nn.Module):
 
         Args:
             images: Normalized images, ``(B, M, *spatial)``; what an unavailable modality holds has no influence.
-            available: Bool ``(B, M)``; None falls back on ``known_available``.
+            available: Bool ``(B, M)``; None for callers that can hand over nothing but images, see
+                :func:`nnunetv2_d2net.method.modalities.infer_available`.
             modality_codes: What ``modality_encoder`` makes of the images with nothing missing, ``(B, M, G, N)``, for
                 callers that segment the same images with several subsets; None to compute them.
 
@@ -158,7 +155,7 @@ class D2Net(nn.Module):
         Raises:
             RuntimeError: In training, if the branches that only training needs were discarded.
         """
-        available = self._resolve_available(images, available)
+        available = infer_available(images) if available is None else available
         images = zero_missing(images, available)
         content = self.encode(images, available, modality_codes)
         tumor_features = self.content_reconstruction(content.skips[-1], content.tumor_codes)
@@ -229,13 +226,6 @@ class D2Net(nn.Module):
             + self.feature_banks.compute_conv_feature_map_size(sizes)
             + bottleneck * (per_target + 2 * self.encoder.output_channels[-1])
         )
-
-    def _resolve_available(self, images: Tensor, available: Tensor | None) -> Tensor:
-        if available is not None:
-            return available
-        if self.known_available is not None:
-            return self.known_available.to(images.device).expand(images.shape[0], -1)
-        return infer_available(images)
 
     def _teach(
         self, tumor_features: Tensor, skips: Sequence[Tensor], student_features: Sequence[Tensor]

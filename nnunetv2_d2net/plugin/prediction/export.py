@@ -1,8 +1,7 @@
 """Export a trained model for prediction alone, in the layout that nnU-Net reads and imports."""
 
-import json
+import re
 import shutil
-import tempfile
 import zipfile
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,12 +11,13 @@ import torch
 from tqdm import tqdm
 
 from nnunetv2_d2net.base.errors import UserError
+from nnunetv2_d2net.base.files import explaining_disk_errors, publish, read_json, unfinished_folder
 from nnunetv2_d2net.method.network.d2net import inference_weights
 from nnunetv2_d2net.plugin.checkpoints import read_checkpoint
-from nnunetv2_d2net.plugin.prediction.used import EXPECTED_DICE
-from nnunetv2_d2net.plugin.preprocessing.reading import last_line
+from nnunetv2_d2net.plugin.prediction.note import EXPECTED_DICE
 
 _NEEDED = ("dataset.json", "plans.json")
+_DATASET = re.compile(r"Dataset\d{3}_[\w.-]+")
 _KEPT = ("dataset_fingerprint.json", EXPECTED_DICE)
 
 
@@ -53,14 +53,15 @@ def export_model(
             raise UserError(f"{model / name} does not exist: pass the folder of a trained model")
     if output.exists() and (output.is_file() or any(output.iterdir())):
         raise UserError(f"{output} exists: pass another -o, or remove it")
-    try:
-        output.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=output.parent, prefix=".export_") as temporary:
-            sizes = _write(model, checkpoints, Path(temporary) / "results")
-            _publish(Path(temporary), output)
-    except (OSError, RuntimeError) as error:  # torch raises the latter on a full disk
-        what = getattr(error, "strerror", None) or last_line(error)
-        raise UserError(f"{output} cannot be written ({what}): free space or pass another -o") from error
+    dataset = _dataset_name(model)
+    remedy = "free space or pass another -o"
+    with explaining_disk_errors(output, remedy), unfinished_folder(output.parent) as temporary:
+        results = temporary / "results"
+        sizes = _write(model, checkpoints, results / dataset / model.resolve().name)
+        if output.suffix == ".zip":
+            publish(_zipped(results, temporary / output.name), output)
+        else:
+            publish(results, output)  # takes the place of an empty folder
     return sizes
 
 
@@ -73,10 +74,18 @@ def _checkpoints(model: Path, folds: Sequence[str] | None, name: str) -> list[Pa
     return found
 
 
-def _write(model: Path, checkpoints: Sequence[Path], results: Path) -> list[ExportedCheckpoint]:
-    plans = json.loads((model / "plans.json").read_text(encoding="utf-8"))
-    dataset = model.resolve().parent.name
-    target = results / (dataset if dataset.startswith("Dataset") else plans["dataset_name"]) / model.resolve().name
+def _dataset_name(model: Path) -> str:
+    """Return the data set's name: that of the model's parent folder, or else that of its plans."""
+    name = model.resolve().parent.name
+    if not name.startswith("Dataset"):
+        plans = read_json(model / "plans.json", "pass the folder of a trained model", {"dataset_name": str})
+        name = plans["dataset_name"]
+    if not _DATASET.fullmatch(name):
+        raise UserError(f"{model}: {name!r} is no name of a data set such as Dataset007_Name: rename it")
+    return name
+
+
+def _write(model: Path, checkpoints: Sequence[Path], target: Path) -> list[ExportedCheckpoint]:
     target.mkdir(parents=True)
     for name in (*_NEEDED, *_KEPT):
         if (model / name).is_file():
@@ -101,16 +110,8 @@ def _for_prediction(checkpoint: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def _publish(temporary: Path, output: Path) -> None:
-    """Give the complete result its name."""
-    results = temporary / "results"
-    if output.suffix != ".zip":
-        if output.is_dir():
-            output.rmdir()
-        results.replace(output)
-        return
-    archive = temporary / output.name
+def _zipped(results: Path, archive: Path) -> Path:
     with zipfile.ZipFile(archive, "w", zipfile.ZIP_DEFLATED) as file:
         for path in sorted(p for p in results.rglob("*") if p.is_file()):
             file.write(path, path.relative_to(results))
-    archive.replace(output)
+    return archive

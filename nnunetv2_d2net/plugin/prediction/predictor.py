@@ -5,6 +5,7 @@
 # nnU-Net declares attributes as None until they are initialized, and narrower types than it uses.
 
 import functools
+import logging
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -18,23 +19,29 @@ from nnunetv2.inference.sliding_window_prediction import compute_gaussian
 from nnunetv2.preprocessing.preprocessors.default_preprocessor import DefaultPreprocessor
 from nnunetv2.utilities.helpers import empty_cache
 from torch import Tensor, nn
+from tqdm import tqdm
 
-from nnunetv2_d2net.base.case_files import find_cases
+from nnunetv2_d2net.base.dataset import Dataset
 from nnunetv2_d2net.base.errors import UserError
-from nnunetv2_d2net.base.modality_names import modality_names
+from nnunetv2_d2net.base.files import make_folder
+from nnunetv2_d2net.base.text import counted, last_line
 from nnunetv2_d2net.method.modalities import infer_available
-from nnunetv2_d2net.plugin.prediction.background import WriteBehind, read_ahead
-from nnunetv2_d2net.plugin.prediction.images_in_memory import stack_images
+from nnunetv2_d2net.plugin.checkpoints import read_checkpoint
+from nnunetv2_d2net.plugin.prediction.in_memory import stack_images
+from nnunetv2_d2net.plugin.prediction.note import Model, describe_model, note
 from nnunetv2_d2net.plugin.prediction.subset_network import StackedHeads, SubsetNetwork
-from nnunetv2_d2net.plugin.prediction.used import Model, describe_model, note
-from nnunetv2_d2net.plugin.prediction.writing import (
-    make_output_folder,
-    remove_unfinished,
-    segmentation_of,
-    write_segmentation,
-)
-from nnunetv2_d2net.plugin.preprocessing.preprocessor import AVAILABLE, CONSTANT, accept_absent_files, available_in
-from nnunetv2_d2net.plugin.preprocessing.reading import CaseImages, last_line, read_case
+from nnunetv2_d2net.plugin.prediction.threads import WriteBehind, read_ahead
+from nnunetv2_d2net.plugin.prediction.writing import segmentation_of, write_segmentation
+from nnunetv2_d2net.plugin.preprocessing.cohort import AVAILABLE
+from nnunetv2_d2net.plugin.preprocessing.preprocessor import CONSTANT, accept_absent_files, available_in
+from nnunetv2_d2net.plugin.preprocessing.reading import CaseImages, read_case
+from nnunetv2_d2net.plugin.registration import announce_trainers
+from nnunetv2_d2net.plugin.seams import sliding_window_seam
+
+Subset = tuple[bool, ...]
+
+OTHER_OUTPUT = "pass another output folder"
+_LOG = logging.getLogger("nnunetv2_d2net")
 
 
 class D2NetPredictor(nnUNetPredictor):
@@ -45,19 +52,23 @@ class D2NetPredictor(nnUNetPredictor):
 
     Attributes:
         allowed: M flags; modalities that are not allowed are treated as if their files were absent. None allows all.
+        subsets_per_pass: How many subsets share a sliding window. The memory for tiles and logits grows with it.
         part: Which part of the cases ``predict_from_files_sequential`` takes, and of how many: nnU-Net's method has no
             argument for it.
         model: What was loaded, for the notes beside the segmentations; None if the network came from elsewhere.
         failures: One line for each case that the last call could not segment, by case.
+        bar: Counts segmentations while it is there.
     """
 
-    allowed: tuple[bool, ...] | None = None
+    allowed: Subset | None = None
+    subsets_per_pass: int = 4
     part: tuple[int, int] = (0, 1)
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:  # noqa: ANN401 - nnU-Net's arguments
         super().__init__(*args, **kwargs)
         self.model: Model | None = None
         self.failures: dict[str, str] = {}
+        self.bar: tqdm | None = None
 
     def initialize_from_trained_model_folder(
         self,
@@ -65,14 +76,17 @@ class D2NetPredictor(nnUNetPredictor):
         use_folds: Sequence[int | str] | None,
         checkpoint_name: str = "checkpoint_final.pth",
     ) -> None:
-        """Load a trained model as nnU-Net does.
+        """Load a trained model as nnU-Net does; our trainers are found without any variable set.
 
         Raises:
-            UserError: It is a cascade.
+            UserError: It is a cascade, or a checkpoint cannot be read without running code in it.
         """
+        announce_trainers()
         if use_folds is None:
             use_folds = self.auto_detect_available_folds(model_training_output_dir, checkpoint_name)
         folds = [use_folds] if isinstance(use_folds, str) else use_folds
+        for fold in folds:
+            read_checkpoint(Path(model_training_output_dir) / f"fold_{fold}" / checkpoint_name)  # nnU-Net unpickles it
         super().initialize_from_trained_model_folder(model_training_output_dir, folds, checkpoint_name)
         if self.configuration_manager.previous_stage_name is not None:
             raise UserError(
@@ -88,9 +102,9 @@ class D2NetPredictor(nnUNetPredictor):
         self.model = None
 
     @property
-    def modality_names(self) -> list[str]:
-        """The M names, in the order of the channels."""
-        return modality_names(self.dataset_json)
+    def dataset(self) -> Dataset:
+        """The data set that the model was trained on."""
+        return Dataset.of(self.dataset_json)
 
     def predict_logits_of_subsets(self, data: Tensor, subsets: Tensor) -> Tensor:
         """Predict one preprocessed case with several subsets of its modalities, in one sliding window.
@@ -102,13 +116,10 @@ class D2NetPredictor(nnUNetPredictor):
         Returns:
             Logits, ``(S, C, *spatial)``, on the CPU.
         """
-        network, label_manager = self.network, self.label_manager
-        self.network = SubsetNetwork(cast(nn.Module, network), subsets.to(self.device))
-        self.label_manager = StackedHeads(len(subsets) * label_manager.num_segmentation_heads)
-        try:
+        network = SubsetNetwork(cast(nn.Module, self.network), subsets.to(self.device))
+        heads = StackedHeads(len(subsets) * self.label_manager.num_segmentation_heads)
+        with sliding_window_seam(self, network, heads):
             logits = super().predict_logits_from_preprocessed_data(data)
-        finally:
-            self.network, self.label_manager = network, label_manager
         return logits.unflatten(0, (len(subsets), -1))
 
     def predict_logits_from_preprocessed_data(self, data: Tensor) -> Tensor:
@@ -159,7 +170,7 @@ class D2NetPredictor(nnUNetPredictor):
         if folder_with_segs_from_prev_stage is not None:
             raise UserError("a previous stage is no modality: leave folder_with_segs_from_prev_stage out")
         if isinstance(output_folder_or_list_of_truncated_output_files, str):
-            make_output_folder(Path(output_folder_or_list_of_truncated_output_files))
+            make_folder(Path(output_folder_or_list_of_truncated_output_files), OTHER_OUTPUT)
         results = super().predict_from_files(
             list_of_lists_or_source_folder,
             output_folder_or_list_of_truncated_output_files,
@@ -219,41 +230,51 @@ class D2NetPredictor(nnUNetPredictor):
         save_probabilities: bool = False,  # noqa: FBT001, FBT002 - nnU-Net's signature
         num_processes_segmentation_export: int = 3,
     ) -> list:
-        """Predict preprocessed cases and write, or return, each segmentation.
+        """Predict preprocessed cases and write, or return, each segmentation: the one loop of all prediction.
 
         Args:
             data_iterator: nnU-Net's: ``data``, ``data_properties`` and ``ofile`` of each case. The M flags under
-                ``available_modalities`` of the properties go to the network.
+                ``available_modalities`` of the properties go to the network; or several ``subsets``, M flags each, with
+                ``outputs``, one for each subset.
             save_probabilities: Write or return probabilities, too.
             num_processes_segmentation_export: How many segmentations are written at a time.
 
         Returns:
-            Nothing but None for each case that is written, otherwise what nnU-Net returns.
+            Nothing but None for each segmentation that is written, otherwise what nnU-Net returns.
         """
-        outputs: list[str] = []
         with WriteBehind[Any](num_processes_segmentation_export) as writer:
             for item in data_iterator:
-                if item["data"] is None:
+                if item["data"] is None:  # keeps its place among the results
                     writer.submit(lambda: None)
                     continue
-                available = torch.tensor([item["data_properties"][AVAILABLE]])
-                logits = self._predict_logits(_loaded(item["data"]), available)[0]
-                output, properties = item["ofile"], item["data_properties"]
-                outputs += [output] if output else []
-                writer.submit(functools.partial(self._finish, logits, properties, output, save_probabilities))
-        for folder in {Path(output).parent for output in outputs}:
-            remove_unfinished(folder)
+                subsets = item.get("subsets") or [tuple(item["data_properties"][AVAILABLE])]
+                logits = self._logits_of(_loaded(item["data"]), subsets)
+                outputs = item.get("outputs") or [item["ofile"]]
+                for subset, maps, output in zip(subsets, logits, outputs, strict=True):
+                    properties = {**item["data_properties"], AVAILABLE: list(subset)}
+                    writer.submit(functools.partial(self._finish, maps, properties, output, save_probabilities))
+                    self.count()
         compute_gaussian.cache_clear()
         empty_cache(self.device)
         return writer.results
 
-    def _predict_logits(self, data: Tensor, available: Tensor) -> Tensor:
-        try:
-            return self.predict_logits_of_subsets(data, available)
-        except torch.OutOfMemoryError as error:
-            raise UserError(
-                "the GPU's memory is too small: free some, or pass --not_on_device, and --continue_prediction"
-            ) from error
+    def _logits_of(self, data: Tensor, subsets: Sequence[Subset]) -> Iterator[Tensor]:
+        """Yield the logits ``(C, *spatial)`` of each subset."""
+        for start in range(0, len(subsets), self.subsets_per_pass):
+            chunk = subsets[start : start + self.subsets_per_pass]
+            try:
+                yield from self.predict_logits_of_subsets(data, torch.tensor(chunk))
+            except torch.OutOfMemoryError as error:
+                problem, remedy = "the GPU's memory is too small", "free some, or pass"
+                if len(chunk) > 1:
+                    problem += f" for {len(chunk)} subsets at once"
+                    remedy = "pass a smaller --subsets_per_pass, or"
+                raise UserError(f"{problem}: {remedy} --not_on_device, and --continue_prediction") from error
+
+    def count(self, n: int = 1) -> None:
+        """Move the bar, if there is one, by so many segmentations."""
+        if self.bar is not None:
+            self.bar.update(n)
 
     def predict_single_npy_array(
         self,
@@ -288,10 +309,8 @@ class D2NetPredictor(nnUNetPredictor):
         data, _, properties = self._preprocessor().run_case_npy(
             input_image, None, properties, self.plans_manager, self.configuration_manager, self.dataset_json
         )
-        logits = self.predict_logits_of_subsets(_loaded(data), torch.tensor([properties[AVAILABLE]]))[0]
-        result = self._finish(logits, properties, output_file_truncated, save_or_return_probabilities)
-        if output_file_truncated is not None:
-            remove_unfinished(Path(output_file_truncated).parent)
+        item = {"data": data, "data_properties": properties, "ofile": output_file_truncated}
+        (result,) = self.predict_from_data_iterator([item], save_or_return_probabilities, 0)
         self.report_failures()
         return result
 
@@ -310,7 +329,7 @@ class D2NetPredictor(nnUNetPredictor):
         reader = self.plans_manager.image_reader_writer_class.__name__
         if "Reorient" in reader:
             raise UserError(f"the model's reader, {reader}, turns images before use: predict from files instead")
-        array, properties, reference = stack_images(images, self.modality_names)
+        array, properties, reference = stack_images(images, self.dataset.channels)
         labels = self.predict_single_npy_array(array, properties)
         result = sitk.GetImageFromArray(labels[0] if reference.GetDimension() == 2 else labels)
         result.CopyInformation(reference)
@@ -320,10 +339,9 @@ class D2NetPredictor(nnUNetPredictor):
         """Raise one line that names every case of ``failures``, if there is any."""
         if self.failures:
             names = ", ".join(map(repr, self.failures))  # a name may hold a line break
-            n, these = len(self.failures), "case" if len(self.failures) == 1 else "cases"
             raise UserError(
-                f"{n} {these} could not be segmented ({names}); mend what is said above and repeat with "
-                "--continue_prediction"
+                f"{counted(len(self.failures), 'case')} could not be segmented ({names}); mend what is said above and "
+                "repeat with --continue_prediction"
             )
 
     def _manage_input_and_output_lists(  # noqa: PLR0913, PLR0917 - nnU-Net's signature
@@ -338,8 +356,7 @@ class D2NetPredictor(nnUNetPredictor):
     ) -> Any:  # noqa: ANN401 - nnU-Net's three lists
         """Find the cases of a folder, report those that cannot be used, and let nnU-Net sort out the rest."""
         if isinstance(list_of_lists_or_source_folder, str):
-            source, ending = Path(list_of_lists_or_source_folder), self.dataset_json["file_ending"]
-            found = find_cases(source, ending, len(self.modality_names))
+            found = self.dataset.find_cases(Path(list_of_lists_or_source_folder))
             for case, problem in list(found.problems.items())[part_id::num_parts]:
                 self.fail(case, problem)
             list_of_lists_or_source_folder = list(found.files.values())
@@ -406,17 +423,14 @@ class D2NetPredictor(nnUNetPredictor):
         return torch.from_numpy(data), properties
 
     def read(self, files: Sequence[str]) -> CaseImages:
-        """Read the allowed modalities of one case and say which count as absent; see :func:`read_case`."""
+        """Read the allowed modalities of one case; see :func:`read_case`."""
         reader = self.plans_manager.image_reader_writer_class()
-        case = read_case(files, reader, len(self.modality_names), self.allowed)
-        for file in case.constant:
-            sys.stderr.write(f"d2net: {file} is constant and counts as absent\n")
-        return case
+        return read_case(files, reader, len(self.dataset.channels), self.allowed)
 
     def fail(self, case: str, problem: str) -> None:
         """Tell at once that a case cannot be segmented, and remember it for the summary."""
         self.failures[case] = problem
-        sys.stderr.write(f"d2net: error: {problem}\n")
+        _LOG.error("%s", problem)
 
     def _preprocessor(self) -> DefaultPreprocessor:
         return self.configuration_manager.preprocessor_class(verbose=self.verbose_preprocessing)
@@ -432,17 +446,16 @@ class D2NetPredictor(nnUNetPredictor):
         if output is None:
             return segmentation_of(self, logits, properties, probabilities=probabilities)
         target = Path(output)
-        content = note(self.model, properties[AVAILABLE], self.modality_names, properties.get(CONSTANT, ()))
+        content = note(self.model, properties[AVAILABLE], self.dataset.channels, properties.get(CONSTANT, ()))
         for line in content.get("warnings", ()):
-            sys.stderr.write(f"d2net: case {target.name!r}: {line}\n")
+            _LOG.warning("case %r: %s", target.name, line)
         try:
             write_segmentation(self, logits, properties, target, content, probabilities=probabilities)
-        except (OSError, RuntimeError) as error:  # ITK's writers raise the latter, and torch where memory is short
-            what = getattr(error, "strerror", None) or last_line(error)
-            problem, remedy = "cannot be written", "free space"
-            if isinstance(error, RuntimeError) and "ITK" not in str(error):
-                problem, remedy = "cannot be resampled", "free memory, predict fewer cases at a time (-npp, -nps)"
-            self.fail(target.name, f"case {target.name!r}: {target} {problem} ({what}): {remedy} or pass another -o")
+        except UserError as error:
+            self.fail(target.name, f"case {target.name!r}: {error}")
+        except RuntimeError as error:  # torch raises it where memory is short
+            remedy = "free memory, predict fewer cases at a time (-npp, -nps) or pass another -o"
+            self.fail(target.name, f"case {target.name!r}: {target} cannot be resampled ({last_line(error)}): {remedy}")
         return None
 
 

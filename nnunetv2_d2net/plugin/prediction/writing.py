@@ -1,10 +1,6 @@
-"""Writing a segmentation whole or not at all."""
+"""Writing a segmentation and what belongs to it, whole or not at all."""
 
-import contextlib
-import errno
 import json
-import shutil
-import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -17,13 +13,11 @@ from nnunetv2.inference.export_prediction import (
 from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor
 from torch import Tensor
 
-from nnunetv2_d2net.base.errors import UserError
-from nnunetv2_d2net.plugin.preprocessing.damage import check_whole
+from nnunetv2_d2net.base.files import explaining_disk_errors, publish, unfinished_folder
+from nnunetv2_d2net.base.images import check_written
 
 NOTE = ".modalities.json"
 """Ending of the note beside each segmentation."""
-
-_UNFINISHED = ".unfinished"
 
 
 def segmentation_of(
@@ -72,13 +66,12 @@ def write_segmentation(
         probabilities: Write nnU-Net's ``.npz`` and ``.pkl`` with the probabilities, too.
 
     Raises:
-        OSError: The disk is full or the folder cannot be written. Some of ITK's writers raise a RuntimeError instead.
+        UserError: The disk is full or the folder cannot be written.
+        RuntimeError: Torch has failed, for want of memory for instance.
     """
     ending = (predictor.dataset_json or {})["file_ending"]
-    # a folder of its own, so that another process that has finished cannot remove it
-    unfinished = target.parent / _UNFINISHED / target.name / target.name
-    _make_inside(unfinished.parent)
-    try:
+    with explaining_disk_errors(target, "free space or pass another -o"), unfinished_folder(target.parent) as folder:
+        unfinished = folder / target.name
         export_prediction_from_logits(
             logits,
             properties,
@@ -89,45 +82,8 @@ def write_segmentation(
             probabilities,
             num_threads_torch=torch.get_num_threads(),
         )
-        _check_written(f"{unfinished}{ending}")
+        check_written(Path(f"{unfinished}{ending}"))
         Path(f"{unfinished}{NOTE}").write_text(json.dumps(note, indent=2) + "\n", encoding="utf-8")
         # the segmentation comes last: its presence tells a resumed run that the case is done
         for kind in (*((".npz", ".pkl") if probabilities else ()), NOTE, ending):
-            Path(f"{unfinished}{kind}").replace(f"{target}{kind}")
-    finally:
-        shutil.rmtree(unfinished.parent, ignore_errors=True)
-
-
-def make_output_folder(folder: Path) -> None:
-    """Make a folder for segmentations.
-
-    Raises:
-        UserError: It cannot be made or written.
-    """
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=folder):
-            pass
-    except OSError as error:
-        raise UserError(f"{folder} cannot be written ({error.strerror}): pass another output folder") from error
-
-
-def remove_unfinished(folder: Path) -> None:
-    """Remove the folder of unfinished files unless another process still writes there."""
-    with contextlib.suppress(OSError):
-        (folder / _UNFINISHED).rmdir()
-
-
-def _make_inside(folder: Path) -> None:
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except FileNotFoundError:  # another process that has finished has just removed the parent
-        folder.mkdir(parents=True, exist_ok=True)
-
-
-def _check_written(file: str) -> None:
-    """Read back what is compressed: on a full disk ITK cuts NIfTI files short and says nothing."""
-    try:
-        check_whole(file)
-    except EOFError as error:
-        raise OSError(errno.EIO, "the file was cut short, is the disk full?") from error
+            publish(Path(f"{unfinished}{kind}"), Path(f"{target}{kind}"))

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from nnunetv2_d2net.base.errors import UserError
+from nnunetv2_d2net.base.files import read_json, write_text
 
 AVAILABLE = "available_modalities"
 """Key of nnU-Net's case properties under which the M flags travel."""
@@ -41,10 +42,7 @@ def write_availability(folder: Path, names: Sequence[str]) -> dict[str, list[boo
     text = '{{\n  "modalities": {},\n  "available": {{\n{}\n  }}\n}}\n'.format(
         json.dumps(list(names)), ",\n".join(lines)
     )
-    path = availability_file(folder)
-    unfinished = path.with_suffix(".unfinished")
-    unfinished.write_text(text, encoding="utf-8")
-    unfinished.replace(path)
+    write_text(availability_file(folder), text)
     return flags
 
 
@@ -72,15 +70,13 @@ def read_availability(folder: Path) -> dict[str, list[bool]]:
     Raises:
         UserError: The file holds something else.
     """
-    path = availability_file(folder)
+    path, remedy = availability_file(folder), "preprocess again with d2net plan_and_preprocess"
     if not path.is_file():
         return {}
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-        n_modalities = len(content["modalities"])
-        flags = {case: [bool(flag) for flag in available] for case, available in content["available"].items()}
-        if any(len(available) != n_modalities or not any(available) for available in flags.values()):
-            raise ValueError
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise UserError(f"{path} is damaged: preprocess again with d2net plan_and_preprocess") from error
-    return flags
+    content = read_json(path, remedy, {"modalities": list, "available": dict})
+    n_modalities = len(content["modalities"])
+    for case, available in content["available"].items():
+        known = isinstance(available, list) and len(available) == n_modalities
+        if not known or not all(isinstance(flag, bool) for flag in available) or not any(available):
+            raise UserError(f"{path}: {case!r} has no {n_modalities} flags of which one is true: {remedy}")
+    return content["available"]

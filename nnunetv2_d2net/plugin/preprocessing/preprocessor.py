@@ -2,7 +2,6 @@
 
 import functools
 import os
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, cast
@@ -14,10 +13,13 @@ from nnunetv2.utilities.dataset_name_id_conversion import maybe_convert_to_datas
 from nnunetv2.utilities.plans_handling.plans_handler import ConfigurationManager, PlansManager
 from numpy.typing import NDArray
 
+from nnunetv2_d2net.base.dataset import channels_of
 from nnunetv2_d2net.base.errors import UserError
-from nnunetv2_d2net.base.modality_names import modality_names
+from nnunetv2_d2net.base.files import read_json
+from nnunetv2_d2net.base.images import is_constant, read_image
 from nnunetv2_d2net.plugin.preprocessing.cohort import AVAILABLE, write_availability
 from nnunetv2_d2net.plugin.preprocessing.reading import read_case
+from nnunetv2_d2net.plugin.seams import preprocessor_seam
 
 CONSTANT = "constant_images"
 """Key under which the names of files travel that count as absent because all their voxels are alike."""
@@ -46,7 +48,8 @@ class MissingModalityPreprocessor(DefaultPreprocessor):
         super().run(dataset_name_or_id, configuration_name, plans_identifier, num_processes)
         base = Path(os.environ["nnUNet_preprocessed"]) / maybe_convert_to_dataset_name(dataset_name_or_id)
         configuration = PlansManager(str(base / f"{plans_identifier}.json")).get_configuration(configuration_name)
-        write_availability(base / configuration.data_identifier, modality_names(load_json(str(base / "dataset.json"))))
+        channels = channels_of(read_json(base / "dataset.json", "plan again"))
+        write_availability(base / configuration.data_identifier, channels)
 
     def run_case(
         self,
@@ -63,10 +66,8 @@ class MissingModalityPreprocessor(DefaultPreprocessor):
         """
         content: dict = load_json(dataset_json) if isinstance(dataset_json, str) else dataset_json
         reader = plans_manager.image_reader_writer_class()
-        case = read_case(image_files, reader, len(modality_names(content)))
-        for file in case.constant:
-            sys.stderr.write(f"d2net: {file} is constant and counts as absent\n")
-        seg = None if seg_file is None else reader.read_seg(seg_file)[0]
+        case = read_case(image_files, reader, len(channels_of(content)))
+        seg = None if seg_file is None else read_image(seg_file, reader.read_seg).voxels
         properties = {**case.properties, AVAILABLE: list(case.available), CONSTANT: list(case.constant)}
         return self.run_case_npy(case.images, seg, properties, plans_manager, configuration_manager, content)
 
@@ -114,7 +115,7 @@ def available_in(images: NDArray, flags: Sequence[bool] | None = None) -> NDArra
     if flags is not None and len(flags) != len(images):
         raise UserError(f"{len(flags)} availability flags for {len(images)} modalities: pass one for each")
     pairs = zip(images, [True] * len(images) if flags is None else flags, strict=True)
-    available = np.array([bool(flag) and image.min() != image.max() for image, flag in pairs])
+    available = np.array([bool(flag) and not is_constant(image) for image, flag in pairs])
     broken = [str(m) for m in np.flatnonzero(available) if not np.isfinite(images[m]).all()]
     if broken:
         raise UserError(f"modality {', '.join(broken)} holds NaN or infinite voxels: repair it, or say it is absent")
@@ -169,10 +170,5 @@ class MissingModalityPlansManager(PlansManager):
 
 
 def accept_absent_files(configuration_manager: ConfigurationManager) -> None:
-    """Let whatever nnU-Net preprocesses with this configuration lack modalities.
-
-    nnU-Net looks preprocessors up by name inside its own package, so no plans can name ours. It asks the configuration
-    for the class, in worker processes too; so the object's class changes.
-    """
-    if type(configuration_manager) is ConfigurationManager:
-        configuration_manager.__class__ = MissingModalityConfiguration
+    """Let whatever nnU-Net preprocesses with this configuration lack modalities."""
+    preprocessor_seam(configuration_manager, MissingModalityConfiguration)

@@ -11,6 +11,7 @@ from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
 from nnunetv2_d2net.base.errors import UserError
+from nnunetv2_d2net.plugin.seams import process_group_seam
 
 
 class DistributedTrainer(nnUNetTrainer):
@@ -36,11 +37,8 @@ class DistributedTrainer(nnUNetTrainer):
 
     def initialize(self) -> None:
         """Initialize as nnU-Net does, and wrap the network for this process's own device."""
-        in_group, self.is_ddp = self.is_ddp, False  # nnU-Net would wrap for the device of its number
-        try:
+        with process_group_seam(self):
             super().initialize()
-        finally:
-            self.is_ddp = in_group
         if self.is_ddp:
             self._set_batch_size_and_oversample()
             self.network = self._wrapped(self.network)

@@ -4,10 +4,7 @@
 # pyright: reportFunctionMemberAccess=false, reportAttributeAccessIssue=false
 # nnU-Net declares attributes as None until they are initialized.
 
-import contextlib
-import os
 import random
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,10 +13,14 @@ import torch
 import torch.distributed as dist
 
 from nnunetv2_d2net.base.errors import UserError
+from nnunetv2_d2net.base.files import written_whole
 from nnunetv2_d2net.plugin.training.distributed import DistributedTrainer
 
 RANDOM_STATES = "random_states"
 """Where the optimizer's part of a checkpoint keeps them: what nnU-Net loads from there is handed to the optimizer."""
+
+KEPT = "free space on its disk, then go on with --c; the checkpoint before it is kept"
+"""What to do when a checkpoint cannot be written."""
 
 _PYTHON_VERSION = 3  # of the states that Python's random has written since 3.2
 _NUMPY_NUMBERS = ("pos", "has_gauss", "cached_gaussian")
@@ -78,7 +79,7 @@ class ResumingTrainer(DistributedTrainer):
             if self.local_rank != 0 or self.disable_checkpointing:
                 super().save_checkpoint(filename)
                 return
-            with written_whole(Path(filename)) as unfinished:
+            with written_whole(Path(filename), KEPT) as unfinished:
                 super().save_checkpoint(str(unfinished))
         finally:
             self._states_of_all = None
@@ -117,36 +118,6 @@ class ResumingTrainer(DistributedTrainer):
         of_all = state_dict.pop(RANDOM_STATES, [])
         if self.local_rank < len(of_all):  # a process that was not there before keeps its own
             self.loaded_random_states = of_all[self.local_rank]
-
-
-@contextlib.contextmanager
-def written_whole(path: Path) -> Iterator[Path]:
-    """Hand out a name to write a checkpoint under, and give it its own name once it is whole and on the disk.
-
-    Raises:
-        UserError: It cannot be written.
-    """
-    unfinished = path.with_name(f"{path.name}.unfinished")
-    try:
-        yield unfinished
-        with unfinished.open("rb") as file:
-            os.fsync(file.fileno())
-        unfinished.replace(path)
-    except (OSError, RuntimeError) as error:
-        with contextlib.suppress(OSError):
-            unfinished.unlink(missing_ok=True)
-        if isinstance(error, RuntimeError) and not _is_failed_writing(error):
-            raise
-        reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error).splitlines()[0]
-        raise UserError(
-            f"{path} cannot be written ({reason}): free space on its disk, then go on with --c; the checkpoint before "
-            "it is kept"
-        ) from error
-
-
-def _is_failed_writing(error: RuntimeError) -> bool:
-    """Tell torch's own complaint about a full disk from other errors."""
-    return "PytorchStreamWriter" in str(error) or "inline_container" in str(error)
 
 
 def _python_state() -> dict[str, Any]:

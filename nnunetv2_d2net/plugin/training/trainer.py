@@ -4,12 +4,11 @@
 # pyright: reportFunctionMemberAccess=false, reportOptionalSubscript=false
 # nnU-Net declares attributes as None until they are initialized, and narrower types than it uses.
 
-import functools
 import math
 import os
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from typing import Any, ClassVar, cast
+from collections.abc import Mapping
+from contextlib import nullcontext
+from typing import Any, ClassVar
 
 import torch
 import torch.distributed as dist
@@ -25,8 +24,8 @@ from nnunetv2_d2net.base.errors import UserError
 from nnunetv2_d2net.method.losses.d2net_loss import LOSS_TERMS, D2NetLoss, LossOptions
 from nnunetv2_d2net.method.network.d2net import D2Net, D2NetOptions
 from nnunetv2_d2net.plugin.training.diagnostics import code_variances, gradient_shares, logit_changes
+from nnunetv2_d2net.plugin.training.dropping import ModalityDroppingTrainer, Step
 from nnunetv2_d2net.plugin.training.logger import D2NetLogger
-from nnunetv2_d2net.plugin.training.modality_dropping import ModalityDroppingTrainer
 
 PAPER_WEIGHTS: Mapping[str, float] = dict.fromkeys(("sc", "fc", "rec", "kd_feature", "kd_logit", "aux", "consis"), 1.0)
 
@@ -57,8 +56,9 @@ class D2NetTrainer(ModalityDroppingTrainer):
     loss_options: ClassVar[LossOptions] = LossOptions()
     loss_weights: ClassVar[Mapping[str, float]] = GENTLE_WEIGHTS
     loss_ramps: ClassVar[Mapping[str, float]] = {"rec": 0.1}
+    absent_voxel: ClassVar[float] = math.nan
 
-    objective: D2NetLoss
+    loss: D2NetLoss
 
     def __init__(
         self,
@@ -103,7 +103,7 @@ class D2NetTrainer(ModalityDroppingTrainer):
         segmentation_loss = super()._build_loss()
         level_weights = tuple(map(float, getattr(segmentation_loss, "weight_factors", (1.0,))))
         segmentation_loss.weight_factors = level_weights  # torch.compile breaks its graph at numpy's numbers
-        self.objective = D2NetLoss(
+        return D2NetLoss(
             segmentation_loss,
             self.loss_weights,
             regions=self.label_manager.has_regions,
@@ -111,7 +111,6 @@ class D2NetTrainer(ModalityDroppingTrainer):
             level_weights=level_weights,
             options=self.loss_options,
         )
-        return self.objective
 
     def configure_optimizers(self) -> tuple[Optimizer, PolyLRScheduler]:
         """Return nnU-Net's SGD, with a momentum of its own for the modality encoders.
@@ -126,27 +125,45 @@ class D2NetTrainer(ModalityDroppingTrainer):
         optimizer = type(optimizer)(groups, **optimizer.defaults)
         return optimizer, PolyLRScheduler(optimizer, self.initial_lr, self.num_epochs)
 
-    @contextmanager
-    def conditioned_on(self, images: Tensor, present: Tensor, available: Tensor) -> Iterator[None]:
-        """Hand the masks to the network and the images before dropping to the loss, for one step."""
-        network, loss = self.network, self.loss
-        self.network = _ConditionedNetwork(
-            network, available, bfloat16=self._use_bfloat16(), holds_air=self.batch_holds_air
-        )
-        self.loss = functools.partial(self.objective, images=images, present=present)
-        try:
-            yield
-        finally:
-            self.network, self.loss = network, loss
+    def initialize(self) -> None:
+        """Initialize as nnU-Net does, and see that no class mixed in has silenced ours.
+
+        Raises:
+            UserError: One has: it comes before ours and does not ask the next one.
+        """
+        super().initialize()
+        if not isinstance(self.loss, D2NetLoss):
+            raise self.silenced("_build_loss")
+
+    def step_on(self, batch: dict, present: Tensor, available: Tensor) -> Step:
+        """Move a batch and its masks to the device; where precision is half, see whether there is air in it."""
+        step = super().step_on(batch, present, available)
+        if self.device.type != "cuda" or not torch.is_grad_enabled():
+            return step
+        return step._replace(holds_air=holds_air(batch["data"], available))  # here, so that the device need not wait
+
+    def network_outputs(self, step: Step) -> Any:  # noqa: ANN401 - D2NetOutputs in training, logits in validation
+        """Run D2-Net, which is told what there is.
+
+        In bfloat16 where that is asked for on a CPU, and where a case holds only air: instance normalization of
+        constant maps multiplies gradients by 1 / sqrt(1e-5) each time, which leaves the range of float16.
+        """
+        wide = step.holds_air or (self.bfloat16_on_cpu and self.device.type == "cpu")
+        with torch.autocast(self.device.type, torch.bfloat16) if wide else nullcontext():
+            return self.network(step.images, step.available)
+
+    def loss_of(self, outputs: Any, step: Step) -> Tensor:  # noqa: ANN401
+        """Compute the loss, which also reads the images before any was hidden."""
+        return self.loss(outputs, step.target, step.images, step.present)
 
     def train_step(self, batch: dict) -> dict:
         """Do one step; the first of an epoch also measures what each loss term does to the encoder."""
-        self.objective.set_weights(self.current_weights())
+        self.loss.set_weights(self.current_weights())
         if self.train_step_index == 0:
             self._log_gradient_shares(batch)
         self.train_step_index += 1
         outputs = super().train_step(batch)
-        self.term_sums += self.objective.last_terms
+        self.term_sums += self.loss.last_terms
         return outputs
 
     def current_weights(self) -> dict[str, float]:
@@ -176,23 +193,10 @@ class D2NetTrainer(ModalityDroppingTrainer):
         if self.validation_step_index == 0:
             images = batch["data"].to(self.device)
             available = self.present_modalities(batch).to(self.device)
-            with torch.autocast(self.device.type, enabled=self.device.type == "cuda"):
+            with self.autocast():
                 self._log("logit_change", logit_changes(self.bare_network, images, available))
                 self._log("codes", code_variances(self.bare_network, images, available))
         return super().validation_step(batch)
-
-    def perform_actual_validation(self, save_probabilities: bool = False) -> None:  # noqa: FBT001, FBT002
-        """Validate on whole cases, whose modalities are known also where a tile holds only air."""
-        try:
-            super().perform_actual_validation(save_probabilities)
-        finally:
-            self.bare_network.known_available = None
-
-    def validate_case(self, available: Sequence[bool] | None) -> None:
-        """Tell the network which modalities the case that is validated next has."""
-        network = self.bare_network
-        flags = [True] * network.n_modalities if available is None else available
-        network.known_available = torch.tensor(flags, device=self.device)
 
     def load_checkpoint(self, filename_or_checkpoint: dict | str) -> None:
         """Load a checkpoint of this trainer.
@@ -217,20 +221,26 @@ class D2NetTrainer(ModalityDroppingTrainer):
 
     @property
     def bare_network(self) -> D2Net:
-        """The network without the wrappers of DDP and torch.compile."""
+        """The network without the wrappers of DDP and torch.compile.
+
+        Raises:
+            UserError: It is no D2-Net, because a class mixed in builds its own.
+        """
         network = self.network.module if isinstance(self.network, DistributedDataParallel) else self.network
-        return cast(D2Net, network._orig_mod if isinstance(network, OptimizedModule) else network)
+        network = network._orig_mod if isinstance(network, OptimizedModule) else network
+        if not isinstance(network, D2Net):
+            raise self.silenced("build_network_architecture")
+        return network
 
     def _log_gradient_shares(self, batch: dict) -> None:
-        images = batch["data"].to(self.device)
-        target = batch["target"]
-        target = [t.to(self.device) for t in target] if isinstance(target, list) else target.to(self.device)
-        present = self.present_modalities(batch).to(self.device)
+        present = self.present_modalities(batch)
+        step = self.step_on(batch, present, present)
         scale = self.grad_scaler.get_scale() if self.grad_scaler is not None else 1.0
         try:
-            with torch.autocast(self.device.type, enabled=self.device.type == "cuda"):
-                terms = self.objective.terms(self.bare_network(images, present), target, images, present)
-            weighted = {term: terms[term] * self.objective.weights[term] for term in LOSS_TERMS}
+            with self.autocast():
+                outputs = self.bare_network(step.images, step.present)
+                terms = self.loss.terms(outputs, step.target, step.images, step.present)
+            weighted = {term: terms[term] * self.loss.weights[term] for term in LOSS_TERMS}
             shares = gradient_shares(weighted, self.bare_network.encoder, scale)
         except torch.OutOfMemoryError:  # one graph for all terms takes more than a step, which must not fail for it
             shares = dict.fromkeys(LOSS_TERMS, math.nan)
@@ -242,30 +252,16 @@ class D2NetTrainer(ModalityDroppingTrainer):
             self.logger.log(f"{group}/{name}", value, self.current_epoch)
         self.print_to_log_file(group, {name: round(value, 4) for name, value in values.items()})
 
-    def _use_bfloat16(self) -> bool:
-        return self.bfloat16_on_cpu and self.device.type == "cpu"
 
+def holds_air(images: Tensor, available: Tensor) -> bool:
+    """Tell whether in any case of a batch all that the network sees is 0.
 
-class _ConditionedNetwork:
-    """The network as nnU-Net's step calls it, with the mask of this batch; everything else is the network's own.
-
-    Instance normalization of constant maps multiplies gradients by 1 / sqrt(1e-5) each time, and air is constant: the
-    gradients leave the range of float16, not that of bfloat16, which is as wide as that of float32.
+    Args:
+        images: ``(B, M, *spatial)``.
+        available: Bool ``(B, M)``.
     """
-
-    def __init__(self, network: nn.Module, available: Tensor, *, bfloat16: bool, holds_air: bool) -> None:
-        self.network = network
-        self.available = available
-        self.bfloat16 = bfloat16
-        self.holds_air = holds_air
-
-    def __call__(self, images: Tensor) -> Any:  # noqa: ANN401 - whatever the network returns
-        device = images.device.type
-        instead_of_float16 = self.holds_air and torch.is_grad_enabled() and torch.is_autocast_enabled(device)
-        if not (self.bfloat16 or instead_of_float16):
-            return self.network(images, self.available)
-        with torch.autocast(device, torch.bfloat16):
-            return self.network(images, self.available)
-
-    def __getattr__(self, name: str) -> Any:  # noqa: ANN401
-        return getattr(self.network, name)
+    few = images[(..., *[slice(None, None, 8)] * (images.ndim - 2))].flatten(2).any(2)
+    return any(
+        not any(images[case, modality].any() for modality in available[case].nonzero()[:, 0])
+        for case in (~(few & available).any(1)).nonzero()[:, 0]
+    )

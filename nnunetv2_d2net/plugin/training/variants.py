@@ -14,11 +14,11 @@ from torch.optim import Optimizer
 
 from nnunetv2_d2net.method.network.d2net import D2NetOptions
 from nnunetv2_d2net.plugin.training.demo import D2NetTrainerDemo
-from nnunetv2_d2net.plugin.training.modality_dropout import nnUNetTrainerModalityDropout
-from nnunetv2_d2net.plugin.training.modality_dropping import ModalityDroppingTrainer
+from nnunetv2_d2net.plugin.training.dropping import ModalityDroppingTrainer, nnUNetTrainerModalityDropout
 from nnunetv2_d2net.plugin.training.trainer import PAPER_WEIGHTS, D2NetTrainer
 
 LENGTHS = (1, 5, 10, 20, 50, 100, 250, 500, 750, 2000, 4000, 8000)  # those that nnU-Net offers
+_EPOCHS = {f"{n}epoch{'s' if n > 1 else ''}": n for n in LENGTHS}
 
 
 class D2NetTrainerPaper(D2NetTrainer):
@@ -135,36 +135,43 @@ class D2NetTrainerIndependentEncoders(D2NetTrainer):
     network_options: ClassVar[D2NetOptions] = D2NetTrainer.network_options._replace(independent_encoders=True)
 
 
-_TRAINERS: tuple[type[ModalityDroppingTrainer], ...] = (
-    nnUNetTrainerModalityDropout,
-    D2NetTrainer,
-    D2NetTrainerPaper,
-    D2NetTrainerPaperWeights,
-    D2NetTrainerNoSFMCNoKD,
-    D2NetTrainerOnlySC,
-    D2NetTrainerOnlyFC,
-    D2NetTrainerNoKD,
-    D2NetTrainerOnlyKDFeature,
-    D2NetTrainerOnlyKDLogit,
-    D2NetTrainerNoSFMC,
-    D2NetTrainerSegOnly,
-    D2NetTrainerModulatedSkips,
-    D2NetTrainerModulatedEncoder,
-    D2NetTrainerFullTeacher,
-    D2NetTrainerIndependentEncoders,
-)
+__all__ = [
+    "D2NetTrainer",
+    "D2NetTrainerDemo",
+    "D2NetTrainerFullTeacher",
+    "D2NetTrainerIndependentEncoders",
+    "D2NetTrainerModulatedEncoder",
+    "D2NetTrainerModulatedSkips",
+    "D2NetTrainerNoKD",
+    "D2NetTrainerNoSFMC",
+    "D2NetTrainerNoSFMCNoKD",
+    "D2NetTrainerOnlyFC",
+    "D2NetTrainerOnlyKDFeature",
+    "D2NetTrainerOnlyKDLogit",
+    "D2NetTrainerOnlySC",
+    "D2NetTrainerPaper",
+    "D2NetTrainerPaperWeights",
+    "D2NetTrainerSegOnly",
+    "nnUNetTrainerModalityDropout",
+]
 
 
-def _with_length(trainer: type[ModalityDroppingTrainer], n_epochs: int) -> type[ModalityDroppingTrainer]:
-    name = f"{trainer.__name__}_{n_epochs}epoch{'s' if n_epochs > 1 else ''}"
-    doc = f"{trainer.__name__} for {n_epochs} epochs."
-    return type(name, (trainer,), {"n_epochs": n_epochs, "__module__": __name__, "__doc__": doc})
+def find_trainer(name: str) -> type[ModalityDroppingTrainer]:
+    """Return a trainer of this module; those of nnU-Net's lengths are made when they are looked up.
+
+    Args:
+        name: Such as ``D2NetTrainer`` or ``D2NetTrainer_20epochs``.
+
+    Raises:
+        AttributeError: There is none of that name.
+    """
+    base, _, length = name.rpartition("_")
+    if name not in __all__ and (base not in __all__ or length not in _EPOCHS):
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    if name not in globals():  # the same class at every lookup
+        words = {"n_epochs": _EPOCHS[length], "__module__": __name__, "__doc__": f"{base} for {length}."}
+        globals()[name] = type(name, (globals()[base],), words)
+    return globals()[name]
 
 
-ALL_TRAINERS = {
-    trainer.__name__: trainer
-    for base in _TRAINERS
-    for trainer in (base, *(_with_length(base, n_epochs) for n_epochs in LENGTHS))
-} | {"D2NetTrainerDemo": D2NetTrainerDemo}
-globals().update(ALL_TRAINERS)
-__all__ = list(ALL_TRAINERS)  # pyright: ignore[reportUnsupportedDunderAll]
+__getattr__ = find_trainer

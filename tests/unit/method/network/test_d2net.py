@@ -176,8 +176,19 @@ def test_the_mask_tells_a_missing_modality_from_a_flat_one(make_d2net, make_imag
     said = network(images, torch.ones(2, 4, dtype=torch.bool))[0]
     guessed = network(images)[0]
     assert not torch.allclose(said, guessed)
-    network.known_available = torch.ones(4, dtype=torch.bool)
-    assert torch.equal(network(images)[0], said)
+
+
+def test_nan_marks_a_missing_modality_and_none_else(make_d2net, make_images):
+    network = make_d2net().eval()
+    images = make_images()
+    images[0, 1], images[1, 3] = 0, 0
+    available = torch.tensor([[True, True, False, True], [True, True, True, True]])
+    marked = images.clone()
+    marked[0, 2] = torch.nan
+    expected = network(images[:1], available[:1])[0]
+    assert torch.equal(network(marked[:1])[0], expected), "the channel of zeros is there, it says"
+    guessed = available[1:] & torch.tensor([True, True, True, False])
+    assert torch.equal(network(marked[1:])[0], network(images[1:], guessed)[0])
 
 
 def test_a_tile_of_air_is_finite(make_d2net, make_images):

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from nnunetv2_d2net.base.errors import UserError
-from nnunetv2_d2net.base.modality_names import subset_name
+from nnunetv2_d2net.base.dataset import subset_name
 from nnunetv2_d2net.method.modalities import modality_subsets
 from nnunetv2_d2net.plugin.prediction import predictor as predictor_module
 from nnunetv2_d2net.plugin.prediction.all_subsets import AllSubsetsPredictor
@@ -48,7 +48,7 @@ def work(all_subsets, monkeypatch):
         monkeypatch.setattr(all_subsets, name, watched)
 
     watch("read", "read", lambda files: Path(files[0]).name.split("_")[0])
-    watch("preprocess", "_preprocess_group", lambda job: len(job[2]))
+    watch("preprocess", "_preprocess_group", lambda group: len(group.subsets))
     watch("predict", "predict_logits_of_subsets", lambda _data, subsets: [tuple(s) for s in subsets.tolist()])
     return done
 
@@ -111,7 +111,7 @@ def test_equal_boxes_are_one_crop_unless_normalization_uses_the_mask(tmp_path, m
     plans = build_plans(["ZScoreNormalization"] * 3, use_mask=use_mask)
     together, alone = (build_predictor(plans=plans, kind=kind) for kind in (AllSubsetsPredictor, D2NetPredictor))
     real, sizes = together._preprocess_group, []
-    monkeypatch.setattr(together, "_preprocess_group", lambda job: (sizes.append(len(job[2])), real(job))[1])
+    monkeypatch.setattr(together, "_preprocess_group", lambda group: (sizes.append(len(group.subsets)), real(group))[1])
     together.predict_from_files(str(tmp_path / "in"), str(tmp_path / "out"), save_probabilities=True)
     assert sorted(sizes) == groups
     for name in ("T1", "FLAIR"):
@@ -188,15 +188,14 @@ def test_a_constant_image_is_like_an_absent_one(all_subsets, tmp_path):
 
 
 @pytest.mark.parametrize("threads", [0, 2])
-def test_bad_cases_are_reported_and_the_others_predicted(all_subsets, source, tmp_path, capsys, threads):
+def test_bad_cases_are_reported_and_the_others_predicted(all_subsets, source, tmp_path, caplog, threads):
     write_cases(tmp_path / "in", {"bad": [0, 1]})
     (tmp_path / "in" / "bad_0001.nii.gz").write_text("no image")
     (tmp_path / "in" / "worse_0000.nii").touch()
     processes = {"num_processes_preprocessing": threads, "num_processes_segmentation_export": threads}
     with pytest.raises(UserError, match=r"2 cases could not be segmented \('worse', 'bad'\)"):
         all_subsets.predict_from_files(source, str(tmp_path / "out"), **processes)
-    error = capsys.readouterr().err
-    assert error.count("d2net: error: case 'bad': ") == 1
+    assert [message.startswith("case 'bad': ") for message in caplog.messages].count(True) == 1
     assert {name: segmented(tmp_path / "out" / name) for name in SUBSETS} == {name: cases_of(name) for name in SUBSETS}
 
 
@@ -258,15 +257,15 @@ def test_few_groups_are_in_memory_at_a_time(all_subsets, tmp_path, monkeypatch):
         image[-3 + m :] = 0
         write_image(tmp_path / "in" / f"a_{m:04d}.nii.gz", image)
     made, done, ahead = [], [], []
-    preprocess, predict = all_subsets._preprocess_group, all_subsets._predict
-    monkeypatch.setattr(all_subsets, "_preprocess_group", lambda job: (made.append(job), preprocess(job))[1])
+    preprocess, predict = all_subsets._preprocess_group, all_subsets._logits_of
+    monkeypatch.setattr(all_subsets, "_preprocess_group", lambda group: (made.append(group), preprocess(group))[1])
 
-    def predicted(group):
+    def predicted(data, subsets):
         ahead.append(len(made) - len(done))
-        yield from predict(group)
-        done.append(group.subsets)
+        yield from predict(data, subsets)
+        done.append(subsets)
 
-    monkeypatch.setattr(all_subsets, "_predict", predicted)
+    monkeypatch.setattr(all_subsets, "_logits_of", predicted)
     all_subsets.predict_from_files(str(tmp_path / "in"), str(tmp_path / "out"), num_processes_preprocessing=1)
     assert len(made) > 3
     assert max(ahead) <= 2  # the one in the network and the next

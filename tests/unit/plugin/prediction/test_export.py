@@ -22,7 +22,7 @@ def model(tmp_path):
     ("error", "reason"),
     [
         (OSError(28, "No space left on device"), "No space left"),
-        (RuntimeError("failed\nwriting file data/0"), "writing"),
+        (RuntimeError("[enforce fail at inline_container.cc:664] . unexpected pos\nwriting file data/0"), "writing"),
     ],
 )
 def test_a_full_disk_leaves_nothing(model, tmp_path, monkeypatch, name, error, reason):

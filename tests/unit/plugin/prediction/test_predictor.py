@@ -17,7 +17,7 @@ from nnunetv2_d2net.base.errors import UserError
 from nnunetv2_d2net.method.modalities import modality_subsets
 from nnunetv2_d2net.plugin.prediction import writing
 from nnunetv2_d2net.plugin.prediction.subset_network import SubsetNetwork
-from nnunetv2_d2net.plugin.prediction.used import write_expected_dice
+from nnunetv2_d2net.plugin.prediction.note import write_expected_dice
 from tests.unit.plugin.prediction.conftest import HALF, Sums, build_network, build_predictor, unweighted, write_cases
 from tests.unit.plugin.preprocessing.conftest import brains, build_dataset_json, build_plans, write_image
 
@@ -390,7 +390,7 @@ def test_sequential_prediction_is_the_same(predictor, tmp_path, labels_on_disk):
     assert not (c / "only.npz").exists()
 
 
-def test_bad_cases_are_reported_and_the_others_predicted(predictor, tmp_path, capsys):
+def test_bad_cases_are_reported_and_the_others_predicted(predictor, tmp_path, caplog):
     bad = {"cut": [0, 1], "nan": [0, 2], "twice": [0], "line\nbreak": [1]}
     source, out = Path(write_cases(tmp_path / "in", {**bad, **MIXED})), tmp_path / "out"
     (source / "cut_0001.nii.gz").write_bytes((source / "cut_0001.nii.gz").read_bytes()[:-300])
@@ -402,10 +402,10 @@ def test_bad_cases_are_reported_and_the_others_predicted(predictor, tmp_path, ca
     assert summary.startswith("4 cases could not be segmented (")
     assert "\n" not in summary
     assert "--continue_prediction" in summary
-    lines = [line for line in capsys.readouterr().err.splitlines() if line]
+    lines = caplog.messages
     for case, words in zip(bad, ("cut_0001.nii.gz cannot be read", "NaN", "remove one", "rename it"), strict=True):
         assert repr(case) in summary
-        assert [words in line for line in lines if line.startswith(f"d2net: error: case {case!r}: ")] == [True]
+        assert [words in line for line in lines if line.startswith(f"case {case!r}: ")] == [True]
     assert set(predictor.failures) == set(bad)
     assert outputs(out) == {f"{case}{ending}" for case in MIXED for ending in (".nii.gz", ".modalities.json")}
 
@@ -413,7 +413,7 @@ def test_bad_cases_are_reported_and_the_others_predicted(predictor, tmp_path, ca
     assert predictor.failures == {}, "failures are those of the last call"
 
 
-def test_a_case_that_shrinks_to_nothing(network, tmp_path, capsys):
+def test_a_case_that_shrinks_to_nothing(network, tmp_path, caplog):
     plans = build_plans(["ZScoreNormalization"] * 3, spacing=(9.0, 9.0, 9.0))
     source, out = write_cases(tmp_path / "in", {"good": [0]}), tmp_path / "out"
     point = np.zeros((10, 12, 11))
@@ -421,7 +421,7 @@ def test_a_case_that_shrinks_to_nothing(network, tmp_path, capsys):
     write_image(tmp_path / "in" / "point_0000.nii.gz", point)
     with pytest.raises(UserError, match=r"1 case could not be segmented \('point'\)"):
         build_predictor(network, plans).predict_from_files(source, str(out))
-    assert "d2net: error: case 'point': nnU-Net cannot preprocess it (" in capsys.readouterr().err
+    assert "case 'point': nnU-Net cannot preprocess it (" in caplog.text
     assert outputs(out) == {"good.nii.gz", "good.modalities.json"}
 
 
@@ -432,11 +432,11 @@ def test_a_folder_of_bad_cases_only(predictor, tmp_path):
         predictor.predict_from_files(str(source), str(tmp_path / "out"))
 
 
-def test_a_constant_image_is_said_and_noted(predictor, tmp_path, capsys):
+def test_a_constant_image_is_said_and_noted(predictor, tmp_path, caplog):
     source, out = write_cases(tmp_path / "in", {"a": [0, 1, 2]}), tmp_path / "out"
     file = write_image(tmp_path / "in" / "a_0001.nii.gz", np.full((10, 12, 11), 4))
     predictor.predict_from_files(source, str(out))
-    assert f"d2net: {file} is constant and counts as absent\n" in capsys.readouterr().err
+    assert f"{file} is constant and counts as absent" in caplog.messages
     content = json.loads((out / "a.modalities.json").read_text())
     assert content["constant images, taken as absent"] == [file]
     assert content["absent modalities"] == ["T1"]
@@ -461,7 +461,7 @@ def test_an_output_folder_that_is_a_file(predictor, tmp_path):
     ],
 )
 @pytest.mark.parametrize("threads", [0, 2])
-def test_a_full_disk_spoils_one_case_only(predictor, tmp_path, monkeypatch, capsys, error, words, threads):
+def test_a_full_disk_spoils_one_case_only(predictor, tmp_path, monkeypatch, caplog, error, words, threads):
     source, out, real = write_cases(tmp_path / "in", MIXED), tmp_path / "out", writing.export_prediction_from_logits
 
     def full(logits, properties, configuration, plans, content, unfinished, *args, **kwargs):
@@ -473,8 +473,7 @@ def test_a_full_disk_spoils_one_case_only(predictor, tmp_path, monkeypatch, caps
     monkeypatch.setattr(writing, "export_prediction_from_logits", full)
     with pytest.raises(UserError, match=r"1 case could not be segmented \('only'\)"):
         predictor.predict_from_files(source, str(out), num_processes_segmentation_export=threads)
-    lines = [line for line in capsys.readouterr().err.splitlines() if "d2net: error" in line]
-    assert lines == [f"d2net: error: case 'only': {out / 'only'} cannot be {words} or pass another -o"]
+    assert caplog.messages == [f"case 'only': {out / 'only'} cannot be {words} or pass another -o"]
     finished = {f"{case}{ending}" for case in MIXED if case != "only" for ending in (".nii.gz", ".modalities.json")}
     assert outputs(out) == finished
 
@@ -576,7 +575,7 @@ def trained(tmp_path):
 
 
 @pytest.mark.parametrize(("folds", "names"), [([0], ["fold_0"]), ("all", ["fold_all"]), (None, ["fold_0"])])
-def test_a_model_from_its_folder(predictor, trained, tmp_path, folds, names, capsys):
+def test_a_model_from_its_folder(predictor, trained, tmp_path, folds, names, caplog):
     write_expected_dice(trained, {"FLAIR+T1+T1ce": {"core": 0.8}, "FLAIR+T1": {"core": 0.3}}, "two cases")
     predictor.initialize_from_trained_model_folder(str(trained), folds)
     predictor.predict_from_files(write_cases(tmp_path / "in", {"a": [0, 1]}), str(tmp_path / "out"))
@@ -590,7 +589,7 @@ def test_a_model_from_its_folder(predictor, trained, tmp_path, folds, names, cap
     }
     warning = "core is unreliable without T1ce: mean Dice 0.30 instead of 0.80 with all modalities"
     assert content["warnings"] == [warning]
-    assert f"d2net: case 'a': {warning}\n" in capsys.readouterr().err
+    assert f"case 'a': {warning}" in caplog.messages
 
 
 def test_a_cascade_is_refused(predictor, trained):

@@ -156,10 +156,10 @@ def test_files_of_an_incomplete_case(files, there):
     assert properties["bbox_used_for_cropping"] == expected_properties["bbox_used_for_cropping"]
 
 
-def test_a_constant_file_is_said(files, capsys):
+def test_a_constant_file_is_said(files, caplog):
     write_image(files[1], np.full((10, 12, 11), 5))
     _, _, properties = run_files(MissingModalityPreprocessor, files)
-    assert capsys.readouterr().err == f"d2net: {files[1]} is constant and counts as absent\n"
+    assert caplog.messages == [f"{files[1]} is constant and counts as absent"]
     assert properties[CONSTANT] == [files[1]]
     assert properties[AVAILABLE] == [True, False, True]
 

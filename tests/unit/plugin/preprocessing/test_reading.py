@@ -113,7 +113,7 @@ def test_an_image_that_is_not_compressed_in_spite_of_its_name(files, arrays, tmp
 def test_voxels_that_are_no_numbers(tmp_path, arrays, value, ending):
     arrays[1, 2, 3, 4] = value
     files = [write_image(tmp_path / f"b_{m:04d}{ending}", array) for m, array in enumerate(arrays)]
-    refused(files, files[1], "NaN or infinite", "remove it to predict without it")
+    refused(files, files[1], "NaN or infinite", "remove it to go without")
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf])
@@ -136,13 +136,13 @@ TURNED = tuple(np.array([[np.cos(0.1), -np.sin(0.1), 0], [np.sin(0.1), np.cos(0.
 )
 def test_images_that_lie_elsewhere(files, arrays, what, geometry, reader):
     write_image(files[2], arrays[2], **geometry)
-    words = f"differ in {what}" if reader is SimpleITKIO else "differ in "
+    words = f"in {what} (by" if reader is SimpleITKIO else "differs from"
     refused(files, files[2], files[0], words, "register and resample", reader=reader())
 
 
 def test_images_of_different_shape(files, arrays):
     write_image(files[1], arrays[1][:, :-1])
-    refused(files, files[1], files[0], "differ in shape", "(6, 6, 8) and (6, 7, 8) voxels", "register and resample")
+    refused(files, files[1], files[0], "differs from", "in shape (6x6x8 and 6x7x8 voxels)", "register and resample")
 
 
 def test_an_absent_file_cannot_be_misaligned(files, arrays):
@@ -194,7 +194,7 @@ def test_pictures(pictures):
 def test_pictures_of_different_shape(pictures):
     files, arrays = pictures
     io.imsave(files[2], arrays[2][:5], check_contrast=False)
-    refused(files, files[2], files[0], "differ in shape", reader=NaturalImage2DIO())
+    refused(files, files[2], files[0], "in shape (", reader=NaturalImage2DIO())
 
 
 def test_a_picture_that_was_cut_short(pictures):

@@ -3,7 +3,7 @@ import threading
 import pytest
 
 from nnunetv2_d2net.base.errors import UserError
-from nnunetv2_d2net.plugin.prediction.background import WriteBehind, read_ahead
+from nnunetv2_d2net.plugin.prediction.threads import WriteBehind, read_ahead
 
 THREADS = pytest.mark.parametrize("n_threads", [0, 1, 3])
 

@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from nnunetv2_d2net.plugin.training.modality_dropping import holds_air
+from nnunetv2_d2net.plugin.training.trainer import holds_air
 
 
 @pytest.mark.parametrize("size", [(9, 10, 11), (9, 10)])

@@ -4,7 +4,7 @@ import SimpleITK as sitk
 from nnunetv2.imageio.simpleitk_reader_writer import SimpleITKIO
 
 from nnunetv2_d2net.base.errors import UserError
-from nnunetv2_d2net.plugin.prediction.images_in_memory import stack_images
+from nnunetv2_d2net.plugin.prediction.in_memory import stack_images
 
 NAMES = ["FLAIR", "T1", "T2"]
 
@@ -63,13 +63,13 @@ def test_two_images_of_one_modality():
 @pytest.mark.parametrize(
     ("what", "other"),
     [
-        ("size", {"shape": (4, 5, 7)}),
-        ("size", {"shape": (5, 6)}),
+        ("shape", {"shape": (4, 5, 7)}),
+        ("shape", {"shape": (5, 6)}),
         ("spacing", {"spacing": (0.5, 0.7, 3.1)}),
         ("origin", {"origin": (0.0, 1.0, 0.0)}),
         ("direction", {"direction": (-1, 0, 0, 0, -1, 0, 0, 0, 1)}),
     ],
 )
 def test_images_on_different_grids(what, other):
-    with pytest.raises(UserError, match=f"T2 and T1 differ in {what}: resample them onto each other"):
+    with pytest.raises(UserError, match=f"T2 and T1 differ in {what} .*: resample them onto each other"):
         stack_images({"T1": image(), "T2": image(**other)}, NAMES)

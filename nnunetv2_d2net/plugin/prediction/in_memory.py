@@ -1,16 +1,16 @@
 """Images in memory, as SimpleITK has them, in the form that nnU-Net's reader would give them."""
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import SimpleITK as sitk
 from numpy.typing import NDArray
 
+from nnunetv2_d2net.base.dataset import available_from_names
 from nnunetv2_d2net.base.errors import UserError
-from nnunetv2_d2net.base.modality_names import available_from_names
-
-_TOLERANCE = 1e-3
+from nnunetv2_d2net.base.images import Image, differences, properties_of
 
 
 def stack_images(
@@ -33,24 +33,20 @@ def stack_images(
         raise UserError(f"no modality is given: pass at least one of {', '.join(names)}")
     if len(set(flags.values())) < len(flags):
         raise UserError(f"{', '.join(flags)}: several images for one modality: pass one of each")
-    for name, image in images.items():
-        if image.GetNumberOfComponentsPerPixel() > 1:
-            raise UserError(f"{name} has several values per voxel: pass a gray image")
-    first, *others = images
+    read = {name: _as_read(name, image) for name, image in images.items()}
+    first, *others = read
     for other in others:
-        _check_grid(other, images[other], first, images[first])
-    planar = images[first].GetDimension() == 2
-    arrays = {position: sitk.GetArrayFromImage(images[name]) for name, position in flags.items()}
-    shape = next(iter(arrays.values())).shape
+        if ways := differences(read[other], read[first]):
+            raise UserError(f"{other} and {first} differ in {', '.join(ways)}: resample them onto each other")
+    planar, shape = images[first].GetDimension() == 2, read[first].voxels.shape[1:]
     stacked = np.zeros((len(names), *((1,) if planar else ()), *shape), dtype=np.float32)
-    for position, array in arrays.items():
-        stacked[position] = array
+    for name, position in flags.items():
+        stacked[position] = read[name].voxels
     spacing = list(images[first].GetSpacing())[::-1]
     return stacked, {"spacing": [999 * max(spacing), *spacing] if planar else spacing}, images[first]
 
 
-def _check_grid(name: str, image: sitk.Image, other: str, reference: sitk.Image) -> None:
-    for what in ("Size", "Spacing", "Origin", "Direction"):
-        a, b = (np.array(getattr(i, f"Get{what}")()) for i in (image, reference))
-        if a.shape != b.shape or np.abs(a - b).max() > _TOLERANCE:
-            raise UserError(f"{name} and {other} differ in {what.lower()}: resample them onto each other")
+def _as_read(name: str, image: sitk.Image) -> Image:
+    if image.GetNumberOfComponentsPerPixel() > 1:
+        raise UserError(f"{name} has several values per voxel: pass a gray image")
+    return Image(Path(name), sitk.GetArrayFromImage(image)[None], properties_of(image))

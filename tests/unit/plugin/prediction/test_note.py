@@ -6,7 +6,7 @@ import pytest
 
 from nnunetv2_d2net import __version__
 from nnunetv2_d2net.base.errors import UserError
-from nnunetv2_d2net.plugin.prediction.used import (
+from nnunetv2_d2net.plugin.prediction.note import (
     UNRELIABLE,
     Model,
     describe_model,
@@ -67,7 +67,9 @@ def test_dice_of_a_checkpoint_that_was_replaced_is_not_told(folder):
 )
 def test_measurements_that_are_something_else(folder, content):
     (folder / "dice_by_subset.json").write_text(content)
-    with pytest.raises(UserError, match=r"dice_by_subset.json does not hold .* remove it"):
+    with pytest.raises(
+        UserError, match=r"dice_by_subset.json (does not hold|is no JSON|holds a list|lacks \"dice\").* remove it"
+    ):
         describe_model(folder, [0], "checkpoint_final.pth")
 
 

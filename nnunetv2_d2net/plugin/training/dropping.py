@@ -1,0 +1,250 @@
+"""What all trainers for missing modalities share: drawing subsets in training, and a fixed rotation in validation."""
+
+# pyright: reportIncompatibleMethodOverride=false, reportOptionalMemberAccess=false, reportArgumentType=false
+# pyright: reportFunctionMemberAccess=false, reportOptionalSubscript=false
+# nnU-Net declares attributes as None until they are initialized, and narrower types than it uses.
+
+import functools
+import os
+from contextlib import AbstractContextManager, nullcontext
+from pathlib import Path
+from typing import Any, ClassVar, NamedTuple
+
+import numpy as np
+import torch
+from nnunetv2.training.dataloading.nnunet_dataset import infer_dataset_class
+from nnunetv2.utilities.plans_handling.plans_handler import ConfigurationManager, PlansManager
+from torch import Tensor, nn
+
+from nnunetv2_d2net.base.errors import UserError
+from nnunetv2_d2net.base.files import write_json
+from nnunetv2_d2net.method.modalities import draw_available, subset_rotation, zero_missing
+from nnunetv2_d2net.plugin.preprocessing.cohort import availability_file, read_availability
+from nnunetv2_d2net.plugin.preprocessing.preprocessor import MissingModalityConfiguration, accept_absent_files
+from nnunetv2_d2net.plugin.seams import dataset_seam
+from nnunetv2_d2net.plugin.training.resuming import ResumingTrainer
+from nnunetv2_d2net.plugin.training.splits import balanced_splits
+from nnunetv2_d2net.plugin.training.validation import blanking_dataset, hard_counts
+
+
+class Step(NamedTuple):
+    """What one step knows of its batch, on the device.
+
+    Attributes:
+        images: Before any modality is hidden, ``(B, M, *spatial)``.
+        target: nnU-Net's: a tensor, or a list over resolution with deep supervision.
+        present: Which modalities the cases really have, bool ``(B, M)``.
+        available: Which the network may see, bool ``(B, M)``.
+        holds_air: In some case the network sees only zeros; False where nobody asks.
+    """
+
+    images: Tensor
+    target: Tensor | list[Tensor]
+    present: Tensor
+    available: Tensor
+    holds_air: bool = False
+
+
+class ModalityDroppingTrainer(ResumingTrainer):
+    """nnU-Net's trainer that hides modalities from the network.
+
+    Training draws a subset for every case of a batch, after augmentation. The validation of each epoch goes through a
+    fixed rotation of subsets, the complete one first, so that the pseudo-Dice, and with it ``checkpoint_best``, speaks
+    for all of them. The final validation on whole cases uses all that each case has, as nnU-Net's does.
+
+    Training cases may lack modalities: ``d2net plan_and_preprocess`` notes which each of them has, and what a case
+    lacks is never drawn.
+
+    Attributes:
+        p_complete: Probability that a training case keeps all its modalities.
+        n_epochs: Length of the training, None for nnU-Net's.
+        absent_voxel: What the final validation puts into the channels that a case lacks.
+    """
+
+    p_complete: ClassVar[float] = 0.5
+    n_epochs: ClassVar[int | None] = None
+    absent_voxel: ClassVar[float] = 0.0
+
+    def __init__(
+        self,
+        plans: dict,
+        configuration: str,
+        fold: int,
+        dataset_json: dict,
+        device: torch.device = torch.device("cuda"),  # noqa: B008 - nnU-Net's signature
+    ) -> None:
+        super().__init__(plans, configuration, fold, dataset_json, device)
+        if self.n_epochs is not None:
+            self.num_epochs = self.n_epochs
+        # torch seeds every process alike, so ranks and runs would all draw the same subsets
+        self.subset_generator = torch.Generator().manual_seed(int(np.random.randint(2**31)) + self.local_rank)
+        self.validation_step_index = 0
+        _respect_thread_limit(self.device)
+
+    @classmethod
+    def build_network_architecture(
+        cls,
+        plans_manager: PlansManager,
+        configuration_manager: ConfigurationManager,
+        num_input_channels: int,
+        num_output_channels: int,
+        enable_deep_supervision: bool = True,  # noqa: FBT001, FBT002 - nnU-Net's signature
+    ) -> nn.Module:
+        """Build the network that the plans describe, or that another trainer among the base classes makes of them.
+
+        Raises:
+            UserError: The configuration is a cascade: the channels of its previous stage are not modalities.
+        """
+        if configuration_manager.previous_stage_name is not None:
+            raise UserError(
+                "the input of a cascade holds the segmentation of its previous stage, which is not a modality: "
+                "train 3d_fullres or 3d_lowres instead"
+            )
+        accept_absent_files(configuration_manager)  # what predicts with this trainer's models passes through here
+        return super().build_network_architecture(
+            plans_manager, configuration_manager, num_input_channels, num_output_channels, enable_deep_supervision
+        )
+
+    def initialize(self) -> None:
+        """Initialize as nnU-Net does, and see that no class mixed in has silenced ours.
+
+        Raises:
+            UserError: One has: it comes before ours and does not ask the next one.
+        """
+        super().initialize()
+        if not isinstance(self.configuration_manager, MissingModalityConfiguration):
+            raise self.silenced("build_network_architecture")
+
+    def silenced(self, hook: str) -> UserError:
+        """Say that another class comes before ours and keeps it from acting."""
+        other = next(base.__name__ for base in type(self).__mro__ if hook in vars(base))
+        return UserError(
+            f"{type(self).__name__}: {hook} is {other}'s, which leaves missing modalities out: "
+            f"name {other} behind the trainer of this package among the base classes"
+        )
+
+    @functools.cached_property
+    def cohort(self) -> dict[str, list[bool]]:
+        """M flags of each preprocessed case; empty where stock nnU-Net has preprocessed, which needs all files."""
+        return read_availability(Path(self.preprocessed_dataset_folder))
+
+    def present_modalities(self, batch: dict) -> Tensor:
+        """Tell which modalities the cases of a batch really have, bool ``(B, M)`` on the CPU.
+
+        Raises:
+            UserError: Preprocessing has not seen one of the cases.
+        """
+        if not self.cohort:
+            return torch.ones(batch["data"].shape[:2], dtype=torch.bool)
+        unknown = sorted(set(batch["keys"]) - set(self.cohort))
+        if unknown:
+            raise UserError(
+                f"{availability_file(Path(self.preprocessed_dataset_folder))} does not know {', '.join(unknown)}: "
+                "preprocess again with d2net plan_and_preprocess"
+            )
+        return torch.tensor([self.cohort[case] for case in batch["keys"]])
+
+    def step_on(self, batch: dict, present: Tensor, available: Tensor) -> Step:
+        """Move a batch and its masks, bool ``(B, M)`` on the CPU, to the device."""
+        move = functools.partial(torch.Tensor.to, device=self.device, non_blocking=True)
+        target = batch["target"]
+        return Step(
+            move(batch["data"]),
+            [move(level) for level in target] if isinstance(target, list) else move(target),
+            move(present),
+            move(available),
+        )
+
+    def network_outputs(self, step: Step) -> Any:  # noqa: ANN401 - whatever the network returns
+        """Run the network on what it may see."""
+        return self.network(zero_missing(step.images, step.available))
+
+    def loss_of(self, outputs: Any, step: Step) -> Tensor:  # noqa: ANN401
+        """Compute the loss, a scalar, from what the network returned."""
+        return self.loss(outputs, step.target)
+
+    def autocast(self) -> AbstractContextManager:
+        """Return nnU-Net's precision: half on CUDA devices only."""
+        return torch.autocast("cuda") if self.device.type == "cuda" else nullcontext()
+
+    def train_step(self, batch: dict) -> dict:
+        """Do nnU-Net's training step on the modalities drawn for each case.
+
+        ``nnUNetTrainer.train_step`` of nnU-Net 2.8.1, written out, because it has no place for a mask; a test holds one
+        against the other.
+        """
+        present = self.present_modalities(batch)
+        step = self.step_on(batch, present, draw_available(present, self.p_complete, self.subset_generator))
+        self.optimizer.zero_grad(set_to_none=True)
+        with self.autocast():
+            loss = self.loss_of(self.network_outputs(step), step)
+        if self.grad_scaler is not None:
+            self.grad_scaler.scale(loss).backward()
+            self.grad_scaler.unscale_(self.optimizer)
+            nn.utils.clip_grad_norm_(self.network.parameters(), 12)
+            self.grad_scaler.step(self.optimizer)
+            self.grad_scaler.update()
+        else:
+            loss.backward()
+            nn.utils.clip_grad_norm_(self.network.parameters(), 12)
+            self.optimizer.step()
+        return {"loss": loss.detach().cpu().numpy()}
+
+    def on_validation_epoch_start(self) -> None:
+        """Begin the rotation anew, so that every epoch is measured alike."""
+        super().on_validation_epoch_start()
+        self.validation_step_index = 0
+
+    def validation_step(self, batch: dict) -> dict:
+        """Do nnU-Net's validation step on the next subset of the rotation; written out as :meth:`train_step` is."""
+        present = self.present_modalities(batch)
+        rotation = subset_rotation(present.shape[1], self.num_val_iterations_per_epoch)
+        available = present & rotation[self.validation_step_index % len(rotation)]
+        self.validation_step_index += 1
+        step = self.step_on(batch, present, torch.where(available.any(1, keepdim=True), available, present))
+        with self.autocast():
+            outputs = self.network_outputs(step)
+            loss = self.loss_of(outputs, step)
+        logits, target = (outputs[0], step.target[0]) if self.enable_deep_supervision else (outputs, step.target)
+        return {"loss": loss.detach().cpu().numpy(), **hard_counts(logits, target, self.label_manager)}
+
+    def perform_actual_validation(self, save_probabilities: bool = False) -> None:  # noqa: FBT001, FBT002
+        """Validate on whole cases, each with the modalities that it has."""
+        real = self.dataset_class or infer_dataset_class(self.preprocessed_dataset_folder)
+        with dataset_seam(self, blanking_dataset(real, self.absent_voxel)):
+            super().perform_actual_validation(save_probabilities)
+
+    def do_split(self) -> Any:  # noqa: ANN401 - nnU-Net's two lists
+        """Return nnU-Net's split; a new one has every pattern of modalities in every fold, as far as there are enough.
+
+        Cohorts of complete cases, and those that have a split, get exactly nnU-Net's.
+        """
+        path = Path(self.preprocessed_dataset_folder_base) / "splits_final.json"
+        patterns = set(map(tuple, self.cohort.values()))
+        if self.fold != "all" and not path.is_file() and len(patterns) > 1 and len(self.cohort) >= 5:
+            write_json(path, balanced_splits(self.cohort), indent=4)
+        return super().do_split()
+
+    def random_states(self) -> dict[str, Any]:
+        """Return the states of all generators, that of the subsets among them."""
+        return {**super().random_states(), "subsets": self.subset_generator.get_state()}
+
+    def restore_random_states(self, states: dict[str, Any]) -> None:
+        """Go on drawing subsets, too, where a checkpoint stopped."""
+        super().restore_random_states(states)
+        if "subsets" in states:
+            self.subset_generator.set_state(states["subsets"].cpu())
+
+
+class nnUNetTrainerModalityDropout(ModalityDroppingTrainer):
+    """The honest rival: nnU-Net's own network and loss, and nothing but modality dropout.
+
+    It drops as D2NetTrainer does and chooses ``checkpoint_best`` as that does, no more.
+    """
+
+
+def _respect_thread_limit(device: torch.device) -> None:
+    # nnUNetv2_train sets one thread per core, which makes several trainings on one machine fight for the cores
+    limit = os.environ.get("OMP_NUM_THREADS", "")
+    if device.type == "cpu" and limit.isdecimal() and int(limit) > 0:
+        torch.set_num_threads(int(limit))
