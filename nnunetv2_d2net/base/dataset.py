@@ -128,11 +128,18 @@ class Dataset:
         return _find_cases(folder, self.file_ending, len(self.channels))
 
     def segmentations(self, folder: Path) -> dict[str, Path]:
-        """List the segmentations of a folder such as ``labelsTr``, by case; none where there is no folder."""
+        """List the segmentations of a folder such as ``labelsTr``, by case; none where there is no folder.
+
+        Raises:
+            UserError: The folder cannot be read.
+        """
         if not folder.is_dir():
             return {}
         ending = self.file_ending
-        paths = sorted(p for p in folder.iterdir() if p.name.endswith(ending) and not p.name.startswith("."))
+        try:
+            paths = sorted(p for p in folder.iterdir() if p.name.endswith(ending) and not p.name.startswith("."))
+        except OSError as error:
+            raise UserError(f"{folder} cannot be read ({error.strerror}): pass a folder of segmentations") from error
         return {path.name.removesuffix(ending): path for path in paths if path.is_file()}
 
     def cases(self, folder: Path, split: str) -> dict[str, CaseFiles]:
