@@ -6,8 +6,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from nnunetv2_d2net.base.errors import UserError
-from nnunetv2_d2net.cli import checks
-from nnunetv2_d2net.cli.words import add_processes, refuse_extra
+from nnunetv2_d2net.cli import _checks
+from nnunetv2_d2net.cli._problems import refuse_problems
+from nnunetv2_d2net.cli._words import add_processes, refuse_extra
 
 HELP = (
     "Give predictions the label values of the source that d2net convert has read, such as 4 for enhancing tumor in "
@@ -41,21 +42,14 @@ def run(args: argparse.Namespace, extra: Sequence[str]) -> int:
         raise UserError(f"-np {args.processes}: choose at least 1 process")
     path = args.mapping
     if path is None:
-        folder = checks.dataset_folder(args.dataset, "nnUNet_raw", "pass --mapping with its conversion.json")
+        folder = _checks.dataset_folder(args.dataset, "nnUNet_raw", "pass --mapping with its conversion.json")
         path = folder / "conversion.json"
 
     from nnunetv2_d2net.data.convert.back import convert_back, read_back_values
-    from nnunetv2_d2net.data.convert.summary import count_problems
 
     values = read_back_values(path)
-    result = convert_back(args.predictions, args.output, values, args.processes)
-    told = ", ".join(f"{ours} -> {theirs}" for ours, theirs in sorted(values.items()))
-    sys.stdout.write(f"{args.output}: {result.n_written} segmentations written, {result.n_done} were there ({told})\n")
-    if result.problems:
-        sys.stdout.flush()
-        sys.stderr.writelines(f"{problem.kind}: {problem.line}\n" for problem in result.problems)
-        raise UserError(
-            f"{len(result.problems)} segmentations not converted ({count_problems(result.problems)}), named above: "
-            "mend them and run again"
-        )
+    result = convert_back(args.predictions, args.output, values, args.processes, progress=True)
+    pairs = ", ".join(f"{ours} -> {theirs}" for ours, theirs in sorted(values.items()))
+    sys.stdout.write(f"{args.output}: {result.n_written} segmentations written, {result.n_done} were there ({pairs})\n")
+    refuse_problems(result.problems, "segmentations not converted", "mend them and run again")
     return 0

@@ -1,92 +1,196 @@
 """Converting a source, or only checking it: in parallel, resumable, with dataset.json written last."""
 
 import os
-import re
 import shutil
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from collections.abc import Sequence
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
-from tqdm import tqdm
-
+from nnunetv2_d2net.base.dataset import dataset_folder_name, refuse_taken_number
 from nnunetv2_d2net.base.errors import UserError
-from nnunetv2_d2net.data.convert.cases import Found, Problem, SourceCase
-from nnunetv2_d2net.data.convert.layouts import Layout
-from nnunetv2_d2net.data.convert.parallel import run_all
-from nnunetv2_d2net.data.convert.read_case import load_case
-from nnunetv2_d2net.data.convert.record import Record, open_record, write_json
-from nnunetv2_d2net.data.convert.report import CaseProblemError, CaseReport
-from nnunetv2_d2net.data.convert.scheme import LabelScheme
-from nnunetv2_d2net.data.convert.summary import Space
-from nnunetv2_d2net.data.convert.write_case import ENDING, UNFINISHED, case_targets, remove_case, write_case
+from nnunetv2_d2net.base.files import UNFINISHED, explaining_disk_errors, locked_folder, write_json
+from nnunetv2_d2net.base.processes import run_all
+from nnunetv2_d2net.data.convert.cases import CaseReport, Contents, Layout, Problem, SourceCase
+from nnunetv2_d2net.data.convert.layouts import AUTO, find_cases, layout_of
+from nnunetv2_d2net.data.convert.one_case import ENDING, Recipe, convert_case
+from nnunetv2_d2net.data.convert.record import Record, open_record
 
 _PLAIN_SHARE = 0.5
 """How much of a plain NIfTI file compression leaves at most, for the estimate of the disk space."""
 
+_SUBFOLDERS = ("imagesTr", "labelsTr", "imagesTs", "labelsTs")
 
-@dataclass(frozen=True)
-class Work:
-    """How every case is converted.
+
+class Space(NamedTuple):
+    """Room for a data set: the folder, about how many bytes are needed on its disk, and how many are free."""
+
+    folder: Path
+    needed: int
+    free: int
+
+    def __str__(self) -> str:
+        return f"about {self.needed / 1e6:,.0f} MB needed, {self.free / 1e6:,.0f} MB free"
+
+    def check(self) -> None:
+        """Refuse a disk that is too small.
+
+        Raises:
+            UserError: It is.
+        """
+        if self.needed > self.free:
+            raise UserError(f"{self.folder}: the disk is too small, {self}: make room, or pass --link to copy no image")
+
+
+class Checked(NamedTuple):
+    """What a source holds, read and not converted.
 
     Attributes:
-        scheme: Its label values.
-        modalities: In the order of the channels.
-        resample: Resample images onto the grid of their case.
-        link: Link instead of copying.
-        folder: Of the data set; None reads and writes nothing.
+        layout: Of the source.
+        reports: Of the cases that were read, in the order of their names, with the problems of some.
+        problems: Of all cases that cannot be converted, sorted.
+        stray: Image files that belong to no case.
+        space: What the data set needs; None where it is not known which disk it will be on.
     """
 
-    scheme: LabelScheme
-    modalities: tuple[str, ...]
-    resample: bool = False
-    link: bool = False
-    folder: Path | None = None
+    layout: Layout
+    reports: list[CaseReport]
+    problems: list[Problem]
+    stray: list[Path]
+    space: Space | None
 
 
 class Converted(NamedTuple):
     """What came of a conversion.
 
     Attributes:
+        layout: Of the source.
         reports: Of all cases that are in the data set now.
-        problems: Of those that are not.
-        n_done: How many an earlier run had converted.
+        problems: Of those that are not, sorted.
+        stray: Image files that belong to no case.
+        folder: Of the data set.
+        n_done: How many cases an earlier run had converted.
         vanished: Cases that an earlier run had converted and that are no longer in the source; they stay.
     """
 
+    layout: Layout
     reports: list[CaseReport]
     problems: list[Problem]
+    stray: list[Path]
+    folder: Path
     n_done: int
     vanished: list[str]
 
+    @property
+    def n_train(self) -> int:
+        """How many cases there are to train on; with none, dataset.json is not written."""
+        return sum(report.split == "Tr" for report in self.reports)
 
-def target_folder(roots: Sequence[Path], dataset_id: int, name: str) -> Path:
-    """Return the folder of a new data set below the first of nnU-Net's roots.
+
+def check_folder(  # noqa: PLR0913 - all but the first have defaults
+    source: Path | str,
+    *,
+    layout: str = AUTO,
+    test: Path | str | None = None,
+    raw: Path | str | None = None,
+    link: bool = False,
+    resample: bool = False,
+    processes: int = 1,
+    progress: bool = False,
+) -> Checked:
+    """Read every case of a source and write nothing: ``d2net convert --check``.
+
+    Args:
+        source: Folder that holds the cases, at any depth.
+        layout: Name of a known layout, path of a mapping file, or ``auto``.
+        test: A second folder of the same layout, whose cases are all for testing.
+        raw: Where the data set will be; None for ``nnUNet_raw``, if that is set.
+        link: Images that need no change will be links, which need no space.
+        resample: Resample images that lie elsewhere than the others of their case, instead of refusing the case.
+        processes: How many cases at a time; with 1 no process is started.
+        progress: Show a bar.
 
     Raises:
-        UserError: The number or the name is out of range, or the number is another data set's.
+        UserError: The source is not usable at all, or a process was killed.
     """
-    if not 1 <= dataset_id <= 999:
-        raise UserError(f"data set ID {dataset_id} is out of range: choose -d between 1 and 999")
-    if not re.fullmatch(r"[A-Za-z0-9_-]+", name):
-        raise UserError(f"name {name!r} cannot be a folder's: choose --name of letters, digits, - and _")
-    folder = roots[0] / f"Dataset{dataset_id:03d}_{name}"
-    for root in roots:
-        for other in sorted(root.glob(f"Dataset{dataset_id:03d}_*")):
-            if other.name != folder.name:
-                raise UserError(f"{other} has the number {dataset_id} already: choose another -d, or remove it")
-    return folder
+    known = layout_of(Path(source), layout)
+    contents = find_cases(known, Path(source), Path(test) if test else None)
+    recipe = Recipe(known.scheme, known.modalities, resample=resample)
+    results = run_all(partial(convert_case, recipe), contents.cases, processes, title="check", progress=progress)
+    by_name = {case.name: report for case, report in results}
+    reports = [by_name[case.name] for case in contents.cases]
+    problems = [*contents.problems, *(report.problem for report in reports if report.problem)]
+    folder = raw or os.environ.get("nnUNet_raw")
+    space = _space_for(contents.cases, Path(folder), link=link) if folder else None
+    return Checked(known, reports, sorted(problems), contents.stray, space)
 
 
-def check(found: Found, work: Work, processes: int) -> list[CaseReport]:
-    """Read every case and write nothing; the reports are in the order of the cases."""
-    results = {case.name: report for case, report in _process_all(work, found.cases, processes, "check")}
-    return [results[case.name] for case in found.cases]
+def convert_folder(  # noqa: PLR0913 - all but the first three have defaults
+    source: Path | str,
+    dataset_id: int,
+    name: str,
+    *,
+    raw: Path | str | None = None,
+    layout: str = AUTO,
+    test: Path | str | None = None,
+    link: bool = False,
+    resample: bool = False,
+    processes: int = 1,
+    progress: bool = False,
+) -> Converted:
+    """Convert all cases that can be, as ``d2net convert`` does; go on where an earlier run of the source has stopped.
+
+    Args:
+        source: Folder that holds the cases, at any depth; it is only read.
+        dataset_id: nnU-Net's number of the data set, 1 to 999.
+        name: The folder is ``DatasetXXX_NAME``.
+        raw: nnU-Net's folder of raw data sets; None for ``nnUNet_raw``.
+        layout: Name of a known layout, path of a mapping file, or ``auto``.
+        test: A second folder of the same layout, whose cases are all for testing.
+        link: Link to images that need no change instead of copying them.
+        resample: Resample images that lie elsewhere than the others of their case, instead of refusing the case.
+        processes: How many cases at a time; with 1 no process is started.
+        progress: Show a bar.
+
+    Raises:
+        UserError: The source is not usable at all, the folder is another data set's or is being converted by another
+            process, the disk is too small or full, or a process was killed. Whatever was converted stays, and the same
+            call goes on with it.
+    """
+    folder = _new_folder(raw, dataset_folder_name(dataset_id, name))
+    sources = {"Tr": Path(source)} | ({"Ts": Path(test)} if test else {})
+    known = layout_of(sources["Tr"], layout)
+    contents = find_cases(known, sources["Tr"], sources.get("Ts"))
+    recipe = Recipe(known.scheme, known.modalities, resample, link, folder)
+    with locked_folder(folder), explaining_disk_errors(folder):
+        record = open_record(folder, known, sources)
+        pending = [case for case in contents.cases if not record.is_complete(case)]
+        _open_folder(record, contents, pending, link=link)
+        n_done = len(contents.cases) - len(pending)
+        convert = partial(convert_case, recipe)
+        problems = list(contents.problems)
+        for case, report in run_all(convert, pending, processes, title=folder.name, n_done=n_done, progress=progress):
+            if report.problem:
+                problems.append(report.problem)
+            else:
+                record.add(case, report)
+        _finish(record, known, problems)
+    reports = record.reports()
+    vanished = sorted(record.cases.keys() - {case.name for case in contents.cases})
+    return Converted(known, reports, sorted(problems), contents.stray, folder, n_done, vanished)
 
 
-def space_for(cases: Sequence[SourceCase], folder: Path, *, link: bool) -> Space:
+def _new_folder(raw: Path | str | None, folder_name: str) -> Path:
+    root = raw or os.environ.get("nnUNet_raw")
+    if not root:
+        raise UserError("nnUNet_raw is not set: export nnUNet_raw=/path/to/nnUNet_raw (it holds the data sets)")
+    others = [os.environ.get(name) for name in ("nnUNet_preprocessed", "nnUNet_results")]
+    refuse_taken_number([Path(folder) for folder in (root, *others) if folder], folder_name)
+    return Path(root) / folder_name
+
+
+def _space_for(cases: Sequence[SourceCase], folder: Path, *, link: bool) -> Space:
     """Estimate the space that cases need on a disk, and ask how much is free."""
     needed = 0.0
     for path in (path for case in cases for path in case.files()):
@@ -94,76 +198,27 @@ def space_for(cases: Sequence[SourceCase], folder: Path, *, link: bool) -> Space
         plain = path.name.lower().endswith(".nii")
         needed += size * _PLAIN_SHARE if plain else 0 if link else size
     existing = next(parent for parent in (folder, *folder.parents) if parent.exists())
-    return Space(int(needed), shutil.disk_usage(existing).free)
+    return Space(folder, int(needed), shutil.disk_usage(existing).free)
 
 
-def convert(found: Found, layout: Layout, work: Work, sources: dict[str, Path], processes: int) -> Converted:
-    """Convert all cases that can be; go on where an earlier run of the same source has stopped.
-
-    Args:
-        found: The cases.
-        layout: Of the source.
-        work: How; with a folder.
-        sources: Folder of the training and, where given, of the test cases.
-        processes: How many cases at a time; with 1 no process is started.
-
-    Raises:
-        UserError: The folder is another data set's, the disk is too small or full, or a process was killed. Whatever
-            was converted stays, and the same command goes on with it.
-    """
-    folder = work.folder
-    if folder is None:
-        raise ValueError("converting needs a folder")
-    record = open_record(folder, layout, sources)
-    done = [case for case in found.cases if _is_done(record, case)]
-    names = {case.name for case in done}
-    pending = [case for case in found.cases if case.name not in names]
-    space = space_for(pending, folder, link=work.link)
-    if pending and space.needed > space.free:
-        raise UserError(f"{folder}: the disk is too small, {space}: make room, or pass --link to copy no image")
-    with _explaining_disk_errors(folder):
-        _open_folder(folder, found, record, pending)
-        problems = list(found.problems)
-        for case, report in _process_all(work, pending, processes, folder.name, len(done)):
-            if report.problem:
-                problems.append(report.problem)
-            else:
-                record.add(case, report)
-        reports = [_report_of(name, entry) for name, entry in sorted(record.cases.items())]
-        _finish(record, work, layout, reports, problems)
-    in_source = {case.name for case in found.cases}
-    vanished = [report.case for report in reports if report.case not in in_source]
-    return Converted(reports, sorted(problems), len(done), vanished)
-
-
-def _is_done(record: Record, case: SourceCase) -> bool:
-    return record.same_source(case) and all(path.is_file() for path in _recorded_targets(record, case.name))
-
-
-def _recorded_targets(record: Record, name: str) -> list[Path]:
-    entry = record.cases[name]
-    channels = [record.settings["modalities"].index(modality) for modality in entry["modalities"]]
-    return case_targets(record.folder, name, entry["split"], channels, label=entry["label"] is not None)
-
-
-def _open_folder(folder: Path, found: Found, record: Record, pending: Sequence[SourceCase]) -> None:
+def _open_folder(record: Record, contents: Contents, pending: Sequence[SourceCase], *, link: bool) -> None:
     """Make the folders; take out of an existing data set what is to be converted again or has become unusable."""
-    stale = [*(case.name for case in pending), *(problem.case for problem in found.problems)]
-    if pending or any(name in record.cases for name in stale):
-        (folder / "dataset.json").unlink(missing_ok=True)  # it would describe other cases than there are
-    for name in ("imagesTr", "labelsTr", "imagesTs", "labelsTs", UNFINISHED):
-        (folder / name).mkdir(parents=True, exist_ok=True)
+    if pending:
+        _space_for(pending, record.folder, link=link).check()
     record.touch()
+    stale = [*(case.name for case in pending), *(problem.case for problem in contents.problems)]
+    if pending or any(name in record.cases for name in stale):
+        (record.folder / "dataset.json").unlink(missing_ok=True)  # it would describe other cases than there are
+    for name in _SUBFOLDERS:
+        (record.folder / name).mkdir(exist_ok=True)
     for name in stale:
-        if record.cases.pop(name, None) is not None:
-            remove_case(folder, name, record.settings["modalities"])
+        record.remove(name)
 
 
-def _finish(
-    record: Record, work: Work, layout: Layout, reports: Sequence[CaseReport], problems: Sequence[Problem]
-) -> None:
-    folder = record.folder
-    shutil.rmtree(folder / UNFINISHED, ignore_errors=True)
+def _finish(record: Record, layout: Layout, problems: Sequence[Problem]) -> None:
+    folder, reports = record.folder, record.reports()
+    for name in _SUBFOLDERS:
+        shutil.rmtree(folder / name / UNFINISHED, ignore_errors=True)  # of processes that were killed
     for name in ("imagesTs", "labelsTs"):
         with suppress(OSError):  # which it raises where there is a file in it
             (folder / name).rmdir()
@@ -177,47 +232,9 @@ def _finish(
             {
                 "name": folder.name,
                 "description": f"Converted from {layout.title}.",
-                "channel_names": {str(channel): name for channel, name in enumerate(work.modalities)},
-                **work.scheme.described(seen),
+                "channel_names": {str(channel): name for channel, name in enumerate(layout.modalities)},
+                **layout.scheme.described(seen),
                 "numTraining": n_train,
                 "file_ending": ENDING,
             },
         )
-
-
-def _report_of(name: str, entry: dict) -> CaseReport:
-    counts = {int(value): n for value, n in entry["voxels"].items()}
-    return CaseReport(
-        name, entry["split"], entry["modalities"], counts, entry["geometry"], entry["notes"], entry["digests"]
-    )
-
-
-def _process_all(
-    work: Work, cases: Sequence[SourceCase], processes: int, what: str, n_done: int = 0
-) -> Iterator[tuple[SourceCase, CaseReport]]:
-    results = run_all(partial(process_case, work), cases, processes)
-    yield from tqdm(results, total=n_done + len(cases), initial=n_done, desc=what, unit="case")
-
-
-def process_case(work: Work, case: SourceCase) -> CaseReport:
-    """Read a case and, where there is a folder, write it.
-
-    Raises:
-        OSError: It could not be written.
-    """
-    try:
-        loaded = load_case(case, work.scheme, resample=work.resample)
-    except CaseProblemError as error:
-        return CaseReport(case.name, case.split, problem=error.problem)
-    if work.folder is not None:
-        write_case(loaded, work.folder, work.modalities, link=work.link)
-    return loaded.report
-
-
-@contextmanager
-def _explaining_disk_errors(folder: Path) -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        reason = error.strerror or os.strerror(error.errno or 0)
-        raise UserError(f"cannot write {folder} ({reason}): make room or mend it, then run again") from error

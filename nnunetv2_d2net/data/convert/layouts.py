@@ -1,14 +1,27 @@
-"""The layouts that are known: BraTS 2017 to 2021, BraTS 2023 and later, and Task01 of the Decathlon."""
+"""The layouts that are known, BraTS of every year and Task01 of the Decathlon, and which of them a source has."""
 
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
-from nnunetv2_d2net.data.convert.cases import LABEL, Found, Match, SourceCase, Volume, gather
+from nnunetv2_d2net.base.errors import UserError
+from nnunetv2_d2net.base.files import read_json
+from nnunetv2_d2net.data.convert.cases import (
+    LABEL,
+    Contents,
+    Layout,
+    Match,
+    Problem,
+    SourceCase,
+    Volume,
+    gather,
+    nifti_files,
+    nifti_stem,
+)
+from nnunetv2_d2net.data.convert.mapping import read_mapping
 from nnunetv2_d2net.data.convert.scheme import LabelScheme, make_scheme
-from nnunetv2_d2net.data.convert.source_files import nifti_files, nifti_stem
 
+AUTO, MSD = "auto", "msd"
 MODALITIES = ("FLAIR", "T1", "T1ce", "T2")
 """Of the data sets made from known layouts, in the order of the channels."""
 
@@ -21,54 +34,88 @@ CORE, EDEMA, ENHANCING, CAVITY = (
 REGIONS = {"whole tumor": [CORE, EDEMA, ENHANCING], "tumor core": [CORE, ENHANCING], "enhancing tumor": [ENHANCING]}
 
 
-@dataclass(frozen=True)
-class Layout:
-    """How a source is laid out.
+def layout_of(source: Path, wanted: str = AUTO) -> Layout:
+    """Return the layout of a source.
 
-    Attributes:
-        name: For ``--layout``.
-        title: For people.
-        modalities: In the order of the channels.
-        scheme: Its label values.
-        looks_like: Names of its files, for messages.
-        find: Lists the cases below a folder.
+    Args:
+        source: The folder.
+        wanted: Name of a known layout, path of a mapping file, or ``auto``.
+
+    Raises:
+        UserError: The folder or the mapping file is unusable, or no layout or several were recognized.
     """
+    if not source.is_dir():
+        raise UserError(f"{source} is no folder: pass the folder that holds the cases")
+    if wanted in _BRATS:
+        return _BRATS[wanted]
+    if wanted == MSD:
+        return _read_decathlon(source)
+    if wanted != AUTO:
+        return read_mapping(Path(wanted))
+    if (source / "dataset.json").is_file() and (source / "imagesTr").is_dir():
+        return _read_decathlon(source)
+    return _recognize_brats(source)
 
-    name: str
-    title: str
-    modalities: tuple[str, ...]
-    scheme: LabelScheme
-    looks_like: str
-    find: Callable[[Path], Found]
+
+def find_cases(layout: Layout, source: Path, test: Path | None) -> Contents:
+    """List the cases of a source, and of a second one whose cases are all for testing.
+
+    Raises:
+        UserError: A folder is unusable, or holds nothing of this layout.
+    """
+    contents = _contents(layout, source)
+    if test is None:
+        return contents
+    held_out = _contents(layout, test)
+    for case in held_out.cases:
+        case.split = "Ts"
+        case.notes = [note for note in case.notes if "imagesTs" not in note]
+    twice = {case.name for case in contents.cases} & {case.name for case in held_out.cases}
+    remedy = "rename one, or remove it from one"
+    problems = [
+        Problem(name, "colliding name", f"case {name!r} is in {source} and in {test}: {remedy}")
+        for name in sorted(twice)
+    ]
+    cases = [case for case in (*contents.cases, *held_out.cases) if case.name not in twice]
+    return Contents(cases, [*contents.problems, *held_out.problems, *problems], [*contents.stray, *held_out.stray])
+
+
+def _contents(layout: Layout, source: Path) -> Contents:
+    contents = layout.find(source)
+    if not contents.cases and not contents.problems:
+        raise UserError(f"{source} holds nothing like {layout.looks_like}: check the folder and --layout")
+    return contents
+
+
+# BraTS
 
 
 _OLD_TOKENS = {"flair": "FLAIR", "t1": "T1", "t1ce": "T1ce", "t1gd": "T1ce", "t2": "T2", "seg": LABEL}
 _NEW_TOKENS = {"t2f": "FLAIR", "t1n": "T1", "t1c": "T1ce", "t2w": "T2", "seg": LABEL}
-OLD_NAME = re.compile(rf"(?P<case>.+)_(?P<token>{'|'.join(_OLD_TOKENS)})", re.IGNORECASE | re.DOTALL)
-NEW_NAME = re.compile(rf"(?P<case>.+)-(?P<token>{'|'.join(_NEW_TOKENS)})", re.IGNORECASE | re.DOTALL)
+_OLD_NAME = re.compile(rf"(?P<case>.+)_(?P<token>{'|'.join(_OLD_TOKENS)})", re.IGNORECASE | re.DOTALL)
+_NEW_NAME = re.compile(rf"(?P<case>.+)-(?P<token>{'|'.join(_NEW_TOKENS)})", re.IGNORECASE | re.DOTALL)
 
 
-def match_name(path: Path, name: re.Pattern[str], tokens: Mapping[str, str]) -> Match | None:
-    """Read case and modality from a file's name."""
-    found = name.fullmatch(nifti_stem(path.name) or "")
-    if found is None:
-        return None
-    return Match(found["case"], tokens[found["token"].lower()], Volume(path), (str(path.parent),))
-
-
-def _find_brats(source: Path, name: re.Pattern[str], tokens: Mapping[str, str]) -> Found:
-    paths = nifti_files(source)
-    named = {path: match_name(path, name, tokens) for path in paths}
+def _find_brats(source: Path, name: re.Pattern[str], tokens: Mapping[str, str]) -> Contents:
+    named = {path: _match_name(path, name, tokens) for path in nifti_files(source)}
     matches = [match for match in named.values() if match]
     misnamed = _misnamed_segmentations([path for path, match in named.items() if not match], matches)
     stray = [path for path, match in named.items() if not match and path not in misnamed]
-    found = gather([*matches, *misnamed.values()], MODALITIES, stray)
-    taken = {match.case: path for path, match in misnamed.items()}
-    for case in found.cases:
-        if case.name in taken:
-            case.notes.append(f"{taken[case.name]} is taken for the segmentation of {case.name!r}")
-    _note_missing_segmentations(found.cases)
-    return found
+    contents = gather([*matches, *misnamed.values()], MODALITIES, stray)
+    substitutes = {match.case: path for path, match in misnamed.items()}
+    for case in contents.cases:
+        if case.name in substitutes:
+            case.notes.append(f"{substitutes[case.name]} is taken for the segmentation of {case.name!r}")
+    _note_missing_segmentations(contents.cases)
+    return contents
+
+
+def _match_name(path: Path, name: re.Pattern[str], tokens: Mapping[str, str]) -> Match | None:
+    """Read case and modality from a file's name."""
+    match = name.fullmatch(nifti_stem(path.name) or "")
+    if match is None:
+        return None
+    return Match(match["case"], tokens[match["token"].lower()], Volume(path), (str(path.parent),))
 
 
 def _misnamed_segmentations(paths: Iterable[Path], matches: Sequence[Match]) -> dict[Path, Match]:
@@ -76,35 +123,58 @@ def _misnamed_segmentations(paths: Iterable[Path], matches: Sequence[Match]) -> 
     by_folder: dict[Path, list[Match]] = {}
     for match in matches:
         by_folder.setdefault(match.volume.path.parent, []).append(match)
-    called: dict[Path, list[Path]] = {}
+    candidates: dict[Path, list[Path]] = {}
     for path in paths:
         if "seg" in path.name.lower():
-            called.setdefault(path.parent, []).append(path)
-    found = {}
-    for folder, candidates in called.items():
+            candidates.setdefault(path.parent, []).append(path)
+    segmentations = {}
+    for folder, (path, *others) in candidates.items():
         beside = by_folder.get(folder, [])
-        alone = len(candidates) == 1 and len({match.case for match in beside}) == 1
+        alone = not others and len({match.case for match in beside}) == 1
         if alone and all(match.slot != LABEL for match in beside):
-            found[candidates[0]] = beside[0]._replace(slot=LABEL, volume=Volume(candidates[0]))
-    return found
+            segmentations[path] = beside[0]._replace(slot=LABEL, volume=Volume(path))
+    return segmentations
 
 
 def _note_missing_segmentations(cases: Sequence[SourceCase]) -> None:
     """Say which cases lack the segmentation that their neighbors have."""
-    training = {_collection(case, cases) for case in cases if case.label}
+    training = {_collection(case) for case in cases if case.label}
     for case in cases:
-        if case.label is None and _collection(case, cases) in training:
+        if case.label is None and _collection(case) in training:
             case.notes.append(f"{case.name!r} has no segmentation: it goes to imagesTs")
 
 
-def _collection(case: SourceCase, cases: Sequence[SourceCase]) -> Path:
+def _collection(case: SourceCase) -> Path:
     """Return the folder that holds the case among others: its own folder's parent, unless cases share a folder."""
     folder = next(iter(case.images.values())).path.parent
     return folder.parent if folder.name == case.name else folder
 
 
+def _recognize_brats(source: Path) -> Layout:
+    stems = [nifti_stem(path.name) or "" for path in nifti_files(source)]
+    old = [match["case"] for stem in stems if (match := _OLD_NAME.fullmatch(stem))]
+    new = [match["case"] for stem in stems if (match := _NEW_NAME.fullmatch(stem))]
+    if old and new:
+        raise UserError(
+            f"{source} holds {len(old)} files named as in BraTS 2017 to 2021, such as those of {old[0]!r}, and "
+            f"{len(new)} as in BraTS 2023, such as those of {new[0]!r}: pass --layout, or convert folder by folder"
+        )
+    if new:
+        pediatric = next((case for case in new if case.upper().startswith("BRATS-PED")), None)
+        if pediatric:
+            raise UserError(
+                f"{source} holds pediatric cases such as {pediatric}, whose label numbers changed after 2023: pass "
+                "--layout brats2023 for those of 2023, else the mapping file of docs/data.md"
+            )
+        return BRATS2023
+    if old:
+        return BRATS2021 if all(case.lower().startswith("brats2021") for case in old) else BRATS2018
+    looked_for = f"{BRATS2018.looks_like}; {BRATS2023.looks_like}; {_DECATHLON_LOOKS_LIKE}"
+    raise UserError(f"{source} has no known layout, looked for {looked_for}: pass --layout with a mapping file")
+
+
 def _brats(name: str, title: str, pattern: re.Pattern[str], tokens: Mapping[str, str], scheme: LabelScheme) -> Layout:
-    separator = "_" if pattern is OLD_NAME else "-"
+    separator = "_" if pattern is _OLD_NAME else "-"
     looks_like = ", ".join(f"CASE{separator}{token}.nii.gz" for token in tokens if token != "t1gd")
     return Layout(name, title, MODALITIES, scheme, looks_like, lambda source: _find_brats(source, pattern, tokens))
 
@@ -112,6 +182,80 @@ def _brats(name: str, title: str, pattern: re.Pattern[str], tokens: Mapping[str,
 _OLD_SCHEME = make_scheme({1: CORE, 2: EDEMA, 4: ENHANCING}, REGIONS)
 _NEW_SCHEME = make_scheme({1: CORE, 2: EDEMA, 3: ENHANCING, 4: CAVITY}, REGIONS | {CAVITY: [CAVITY]}, optional=[CAVITY])
 
-BRATS2018 = _brats("brats2018", "BraTS 2017 to 2020", OLD_NAME, _OLD_TOKENS, _OLD_SCHEME)
-BRATS2021 = _brats("brats2021", "BraTS 2021", OLD_NAME, _OLD_TOKENS, _OLD_SCHEME)
-BRATS2023 = _brats("brats2023", "BraTS 2023 and later", NEW_NAME, _NEW_TOKENS, _NEW_SCHEME)
+BRATS2018 = _brats("brats2018", "BraTS 2017 to 2020", _OLD_NAME, _OLD_TOKENS, _OLD_SCHEME)
+BRATS2021 = _brats("brats2021", "BraTS 2021", _OLD_NAME, _OLD_TOKENS, _OLD_SCHEME)
+BRATS2023 = _brats("brats2023", "BraTS 2023 and later", _NEW_NAME, _NEW_TOKENS, _NEW_SCHEME)
+_BRATS = {layout.name: layout for layout in (BRATS2018, BRATS2021, BRATS2023)}
+
+
+# Task01_BrainTumour of the Medical Segmentation Decathlon: all modalities of a case in one file
+
+
+_DECATHLON_LOOKS_LIKE = "dataset.json with imagesTr, labelsTr and imagesTs"
+_DECATHLON_MODALITIES = {
+    "flair": "FLAIR",
+    "t1w": "T1",
+    "t1": "T1",
+    "t1gd": "T1ce",
+    "t1ce": "T1ce",
+    "t2w": "T2",
+    "t2": "T2",
+}
+_DECATHLON_LABELS = {"edema": EDEMA, "non-enhancing tumor": CORE, "enhancing tumor": ENHANCING}
+
+
+def _read_decathlon(source: Path) -> Layout:
+    """Read order of the channels and numbers of the labels from the source's own dataset.json.
+
+    Raises:
+        UserError: It is missing or damaged, of another task, or of nnU-Net.
+    """
+    path = source / "dataset.json"
+    content = read_json(path, "copy it again from Task01_BrainTumour")
+    if "channel_names" in content:
+        raise UserError(f"{source} is a data set of nnU-Net already: put it into nnUNet_raw and plan")
+    try:
+        numbers = range(len(content["modality"]))
+        channels = [_DECATHLON_MODALITIES[content["modality"][str(i)].lower()] for i in numbers]
+        spelled = {int(value): name.lower().replace("tumour", "tumor") for value, name in content["labels"].items()}
+        names = {value: _DECATHLON_LABELS[name] for value, name in spelled.items() if value != 0}
+    except (KeyError, TypeError, AttributeError, ValueError) as error:
+        raise UserError(
+            f"{path} does not describe Task01_BrainTumour (FLAIR, T1w, t1gd, T2w; edema, non-enhancing tumor, "
+            "enhancing tumour): write a mapping file for other data, see docs/data.md"
+        ) from error
+    if sorted(channels) != sorted(MODALITIES) or sorted(names.values()) != sorted(_DECATHLON_LABELS.values()):
+        raise UserError(f"{path} lacks a modality or label of Task01_BrainTumour, or names one twice: mend it")
+    ordered = sorted(names.items(), key=lambda item: [CORE, EDEMA, ENHANCING].index(item[1]))
+    title = "Medical Segmentation Decathlon, Task01_BrainTumour"
+    scheme = make_scheme(dict(ordered), REGIONS)
+    return Layout(
+        MSD, title, MODALITIES, scheme, _DECATHLON_LOOKS_LIKE, lambda folder: _find_decathlon(folder, channels)
+    )
+
+
+def _find_decathlon(source: Path, channels: Sequence[str]) -> Contents:
+    matches: list[Match] = []
+    problems: list[Problem] = []
+    stray: list[Path] = []
+    folders: dict[str, str] = {}
+    for path in nifti_files(source):
+        name, folder = nifti_stem(path.name) or "", path.parent.name
+        known = path.parent.parent == source
+        if known and folder in ("imagesTr", "imagesTs"):
+            other = folders.setdefault(name, folder)
+            if other == folder:
+                matches += [Match(name, channel, Volume(path, i), ()) for i, channel in enumerate(channels)]
+            else:
+                problems.append(Problem(name, "colliding name", f"{path} has a namesake in {other}: rename one"))
+        elif known and folder in ("labelsTr", "labelsTs"):
+            matches.append(Match(name, LABEL, Volume(path), ()))
+        else:
+            stray.append(path)
+    bad = {problem.case for problem in problems}
+    contents = gather([match for match in matches if match.case not in bad], MODALITIES, stray)
+    for case in contents.cases:
+        case.split = "Ts" if folders[case.name] == "imagesTs" or case.label is None else "Tr"
+        if case.label is None and folders[case.name] == "imagesTr":
+            case.notes.append(f"{case.name!r} has no segmentation: it goes to imagesTs")
+    return contents._replace(problems=[*problems, *contents.problems])

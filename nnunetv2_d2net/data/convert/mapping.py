@@ -1,20 +1,86 @@
 """The mapping file: a YAML file that says which file of any folder is which modality, and what labels mean."""
 
-from collections.abc import Sequence
+import re
+from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import Any
+from typing import Any, NamedTuple
 
 import yaml
 
+from nnunetv2_d2net.base.dataset import can_name_folder
 from nnunetv2_d2net.base.errors import UserError
-from nnunetv2_d2net.data.convert.cases import LABEL, Found, Match, Volume, gather
-from nnunetv2_d2net.data.convert.layouts import Layout
-from nnunetv2_d2net.data.convert.patterns import Pattern, compile_pattern
+from nnunetv2_d2net.data.convert.cases import LABEL, Contents, Layout, Match, Volume, gather, nifti_files
 from nnunetv2_d2net.data.convert.scheme import LabelScheme, make_scheme
-from nnunetv2_d2net.data.convert.source_files import nifti_files
 
 _KEYS = {"modalities", "label", "labels", "regions"}
 _REMEDY = "see docs/data.md for an example"
+_TOKEN = re.compile(r"\{case\}|\*\*/|\*|\?|\{|\}")
+_TEXT_OF = {"**/": r"((?:[^/]+/)*)", "*": r"([^/]*)", "?": r"([^/])"}
+
+
+class PatternMatch(NamedTuple):
+    """The case of a path, and what the wildcards in the folders above its name stand for."""
+
+    case: str
+    place: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Pattern:
+    """A pattern, ready to be compared with paths.
+
+    Attributes:
+        text: As it was written.
+        regex: Of the whole path.
+        n_place: How many of its wildcards stand in folders before the first ``{case}``.
+    """
+
+    text: str
+    regex: re.Pattern[str]
+    n_place: int
+
+    def match(self, path: PurePosixPath) -> PatternMatch | None:
+        """Compare with a path relative to the source; None where it does not fit."""
+        match = self.regex.fullmatch(str(path))
+        if match is None:
+            return None
+        wildcards = [text for key, text in enumerate(match.groups(), 1) if key != self.regex.groupindex["case"]]
+        return PatternMatch(match["case"], tuple(wildcards[: self.n_place]))
+
+
+def compile_pattern(text: str) -> Pattern:
+    """Read a pattern such as ``*/{case}/{case}_flair.nii.gz``.
+
+    ``{case}`` stands for the name of the case, the same wherever it stands; ``*`` for any part of one name, ``?`` for
+    one character, ``**/`` for any folders, also none. Upper and lower case differ.
+
+    Raises:
+        UserError: It has no ``{case}``, other braces, or a wildcard beside ``{case}``; the message names no file.
+
+    Example:
+        >>> compile_pattern("*/{case}/{case}_t1.nii.gz").match(PurePosixPath("HGG/p 1/p 1_t1.nii.gz"))
+        PatternMatch(case='p 1', place=('HGG',))
+    """
+    if "{case}" not in text:
+        raise UserError(f"pattern {text!r} has no {{case}}: put it where the name of the case stands")
+    if re.search(r"[*?]\{case\}|\{case\}[*?]", text):
+        raise UserError(f"pattern {text!r} has a wildcard beside {{case}}: put something between them, such as _")
+    if not text.lower().endswith((".nii", ".nii.gz", ".nii*")):
+        raise UserError(f"pattern {text!r} does not end in .nii, .nii.gz or .nii*: other formats are not read")
+    parts, position, seen = [], 0, False
+    for token in _TOKEN.finditer(text):
+        parts.append(re.escape(text[position : token.start()]))
+        position = token.end()
+        if token[0] in "{}":
+            raise UserError(f"pattern {text!r} has braces that are not {{case}}: remove them")
+        if token[0] == "{case}":
+            parts.append("(?P=case)" if seen else "(?P<case>[^/]+)")
+            seen = True
+        else:
+            parts.append(_TEXT_OF[token[0]])
+    folders = text[: text.index("{case}")].rpartition("/")[0] + "/"
+    n_place = sum(token[0] in _TEXT_OF for token in _TOKEN.finditer(folders))
+    return Pattern(text, re.compile("".join([*parts, re.escape(text[position:])])), n_place)
 
 
 def read_mapping(path: Path) -> Layout:
@@ -42,9 +108,9 @@ def _layout_of(content: Any, path: Path) -> Layout:  # noqa: ANN401 - whatever t
         raise UserError(f"it holds no keys: {_REMEDY}")
     unknown, missing = set(content) - _KEYS, {"modalities", "labels"} - set(content)
     if unknown or missing:
-        words = sorted(map(str, unknown or missing))
+        keys = sorted(map(str, unknown or missing))
         what = "unknown" if unknown else "missing"
-        raise UserError(f"{what} key {words[0]!r}, it knows {', '.join(sorted(_KEYS))}: {_REMEDY}")
+        raise UserError(f"{what} key {keys[0]!r}, it knows {', '.join(sorted(_KEYS))}: {_REMEDY}")
     slots = {name: _patterns(name, text) for name, text in _modalities(content["modalities"]).items()}
     modalities = tuple(slots)
     if content.get("label") is not None:
@@ -59,7 +125,7 @@ def _modalities(value: Any) -> dict[str, Any]:  # noqa: ANN401
     if not isinstance(value, dict) or not value:
         raise UserError(f"modalities must map each modality to its pattern: {_REMEDY}")
     for name in value:
-        if not isinstance(name, str) or not name or name == LABEL or {"/", "\\", "+"} & set(name) or name[0] == ".":
+        if not isinstance(name, str) or name == LABEL or not can_name_folder(name):
             raise UserError(f"modality {name!r} cannot name a folder: use letters, digits and -")
     return value
 
@@ -87,24 +153,25 @@ def _scheme(content: dict) -> LabelScheme:
     return make_scheme(labels, regions)
 
 
-def _find(source: Path, slots: dict[str, list[Pattern]]) -> Found:
-    matches, stray = [], []
+def _find(source: Path, slots: dict[str, list[Pattern]]) -> Contents:
+    matches: list[Match] = []
+    stray: list[Path] = []
     for path in nifti_files(source):
-        fitting = _matches(path, PurePosixPath(path.relative_to(source).as_posix()), slots)
-        matches += fitting[:1]
+        fitting = _fitting(PurePosixPath(path.relative_to(source).as_posix()), slots)
         if len(fitting) > 1:
-            both = " and ".join(dict.fromkeys(match.slot for match in fitting))
+            both = " and ".join(fitting)
             raise UserError(f"{path} fits the patterns of {both}: make the patterns of the mapping file stricter")
         if not fitting:
             stray.append(path)
+        matches += [Match(match.case, slot, Volume(path), match.place) for slot, match in fitting.items()]
     return gather(matches, [slot for slot in slots if slot != LABEL], stray)
 
 
-def _matches(path: Path, relative: PurePosixPath, slots: dict[str, list[Pattern]]) -> Sequence[Match]:
-    found = {}
+def _fitting(path: PurePosixPath, slots: dict[str, list[Pattern]]) -> dict[str, PatternMatch]:
+    """Return, by slot, what the first of its patterns that fits makes of a path."""
+    fitting: dict[str, PatternMatch] = {}
     for slot, patterns in slots.items():
-        for pattern in patterns:
-            match = pattern.match(relative)
-            if match:
-                found.setdefault(slot, Match(match.case, slot, Volume(path), match.place))
-    return list(found.values())
+        match = next(filter(None, (pattern.match(path) for pattern in patterns)), None)
+        if match:
+            fitting[slot] = match
+    return fitting

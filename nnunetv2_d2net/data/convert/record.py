@@ -1,18 +1,24 @@
 """What a conversion has done: a journal while it runs, ``conversion.json`` afterwards; ``convert_back`` reads it."""
 
 import json
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 from nnunetv2_d2net import __version__
 from nnunetv2_d2net.base.errors import UserError
-from nnunetv2_d2net.data.convert.cases import SourceCase
-from nnunetv2_d2net.data.convert.layouts import Layout
-from nnunetv2_d2net.data.convert.report import CaseReport
+from nnunetv2_d2net.base.files import (
+    LOCK,
+    append_json_line,
+    file_state,
+    read_json,
+    read_json_lines,
+    write_json,
+)
+from nnunetv2_d2net.base.text import version_of
+from nnunetv2_d2net.data.convert.cases import CaseReport, Layout, SourceCase
+from nnunetv2_d2net.data.convert.one_case import case_targets, remove_case
 
 RECORD = "conversion.json"
 _JOURNAL = "conversion.unfinished.jsonl"
@@ -33,28 +39,39 @@ class Record:
     settings: dict[str, Any]
     cases: dict[str, dict[str, Any]]
 
-    def add(self, case: SourceCase, report: CaseReport) -> None:
-        """Note that a case is complete, at once and in a way that survives being killed."""
-        self.cases[case.name] = _entry(case, report)
-        line = json.dumps({"settings": self.settings, "name": case.name, "case": self.cases[case.name]})
-        with (self.folder / _JOURNAL).open("a", encoding="utf-8") as file:
-            file.write(line + "\n")
-
     def touch(self) -> None:
         """Mark the folder as one that is being converted, before anything else is written into it."""
         (self.folder / _JOURNAL).touch()
 
-    def same_source(self, case: SourceCase) -> bool:
-        """Tell whether the case was converted from these very files."""
+    def is_complete(self, case: SourceCase) -> bool:
+        """Tell whether the case was converted from these very files, and is still there."""
         entry = self.cases.get(case.name)
-        return entry is not None and entry["split"] == case.split and entry["files"] == _files(case)
+        if entry is None or entry["split"] != case.split or entry["files"] != _files(case):
+            return False
+        channels = [self.settings["modalities"].index(modality) for modality in entry["modalities"]]
+        targets = case_targets(self.folder, case.name, case.split, channels, label=entry["label"] is not None)
+        return all(path.is_file() for path in targets)
+
+    def add(self, case: SourceCase, report: CaseReport) -> None:
+        """Note that a case is complete, at once and in a way that survives being killed."""
+        self.cases[case.name] = _entry(case, report)
+        line = {"settings": self.settings, "name": case.name, "case": self.cases[case.name]}
+        append_json_line(self.folder / _JOURNAL, line)
+
+    def remove(self, name: str) -> None:
+        """Take a case that was converted out of the data set."""
+        if self.cases.pop(name, None) is not None:
+            remove_case(self.folder, name, self.settings["modalities"])
+
+    def reports(self) -> list[CaseReport]:
+        """Say what is known of the cases, sorted by name."""
+        return [_report(name, entry) for name, entry in sorted(self.cases.items())]
 
     def finish(self, problems: Mapping[str, str]) -> None:
         """Write ``conversion.json``, remove the journal."""
-        versions = {"nnunetv2_d2net": __version__} | {name: version(name) for name in ("nnunetv2", "SimpleITK")}
         content = {
             "format": _FORMAT,
-            "versions": versions,
+            "versions": {"nnunetv2_d2net": __version__} | {n: version_of(n) for n in ("nnunetv2", "SimpleITK")},
             **self.settings,
             "problems": dict(problems),
             "cases": dict(sorted(self.cases.items())),
@@ -74,22 +91,34 @@ def open_record(folder: Path, layout: Layout, sources: Mapping[str, Path]) -> Re
     Raises:
         UserError: The folder is something else, or was made from another source.
     """
-    settings = settings_of(layout, sources)
-    record = Record(folder, settings, {})
-    journal = folder / _JOURNAL
+    settings = _settings(layout, sources)
+    record, journal = Record(folder, settings, {}), folder / _JOURNAL
     if (folder / RECORD).is_file():
         content = read_record(folder / RECORD)
         _check_same(folder, content, settings)
         record.cases.update(content["cases"])
-    elif folder.exists() and not journal.is_file() and any(folder.iterdir()):
+    elif folder.exists() and not journal.is_file() and any(path.name != LOCK for path in folder.iterdir()):
         raise UserError(f"{folder} exists and was not written by d2net convert: choose another -d or --name")
-    for entry in _read_journal(journal):
+    for entry in read_json_lines(journal):
         _check_same(folder, entry["settings"], settings)
         record.cases[entry["name"]] = entry["case"]
     return record
 
 
-def settings_of(layout: Layout, sources: Mapping[str, Path]) -> dict[str, Any]:
+def read_record(path: Path) -> dict[str, Any]:
+    """Read a ``conversion.json``.
+
+    Raises:
+        UserError: It is missing, damaged, or of a later version.
+    """
+    remedy = "d2net convert writes it beside the data, remove it with its data set and convert again"
+    content = read_json(path, remedy, {"format": int, "cases": dict})
+    if content["format"] != _FORMAT:
+        raise UserError(f"{path} is not a record of this version of d2net convert: convert again")
+    return content
+
+
+def _settings(layout: Layout, sources: Mapping[str, Path]) -> dict[str, Any]:
     """Describe where the data come from and what their labels mean, as JSON."""
     scheme = layout.scheme
     return {
@@ -101,48 +130,11 @@ def settings_of(layout: Layout, sources: Mapping[str, Path]) -> dict[str, Any]:
     }
 
 
-def read_record(path: Path) -> dict[str, Any]:
-    """Read a ``conversion.json``.
-
-    Raises:
-        UserError: It is missing, damaged, or of a later version.
-    """
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise UserError(f"{path} cannot be read ({error.strerror}): d2net convert writes it beside the data") from error
-    except ValueError as error:
-        raise UserError(f"{path} is damaged: remove it with its data set and convert again") from error
-    if not isinstance(content, dict) or content.get("format") != _FORMAT or not isinstance(content.get("cases"), dict):
-        raise UserError(f"{path} is not a record of this version of d2net convert: convert again")
-    return content
-
-
-def write_json(path: Path, content: Mapping[str, Any]) -> None:
-    """Write a JSON file whole or not at all; the order of its keys is kept."""
-    temporary = path.with_name(f".{os.getpid()}_{path.name}")
-    temporary.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
-    temporary.replace(path)
-
-
-def _read_journal(path: Path) -> list[dict[str, Any]]:
-    """Read what was noted; the last line may be cut short."""
-    if not path.is_file():
-        return []
-    entries = []
-    for line in path.read_text(encoding="utf-8").splitlines():
-        try:
-            entries.append(json.loads(line))
-        except ValueError:
-            continue
-    return entries
-
-
-def _check_same(folder: Path, found: Mapping[str, Any], settings: Mapping[str, Any]) -> None:
+def _check_same(folder: Path, earlier: Mapping[str, Any], settings: Mapping[str, Any]) -> None:
     for key, value in settings.items():
-        if found.get(key) != value:
+        if earlier.get(key) != value:
             raise UserError(
-                f"{folder} was converted with {key} {json.dumps(found.get(key))}, not {json.dumps(value)}: choose "
+                f"{folder} was converted with {key} {json.dumps(earlier.get(key))}, not {json.dumps(value)}: choose "
                 "another -d or --name, or remove it"
             )
 
@@ -165,6 +157,13 @@ def _entry(case: SourceCase, report: CaseReport) -> dict[str, Any]:
     }
 
 
-def _files(case: SourceCase) -> dict[str, list[int]]:
+def _report(name: str, entry: dict[str, Any]) -> CaseReport:
+    counts = {int(value): n for value, n in entry["voxels"].items()}
+    return CaseReport(
+        name, entry["split"], entry["modalities"], counts, entry["geometry"], entry["notes"], entry["digests"]
+    )
+
+
+def _files(case: SourceCase) -> dict[str, list[int] | None]:
     """Size and time of each file, which tell whether it has changed."""
-    return {str(path.absolute()): [path.stat().st_size, path.stat().st_mtime_ns] for path in case.files()}
+    return {str(path.absolute()): file_state(path) for path in case.files()}

@@ -41,13 +41,6 @@ class LabelScheme:
             content["regions_class_order"] = [value for value in self.regions_class_order if value not in gone]
         return content
 
-    def back(self) -> dict[int, int]:
-        """Map values of the data set to those of the source; of several that were merged, the first."""
-        inverse: dict[int, int] = {}
-        for source, target in self.values.items():
-            inverse.setdefault(target, source)
-        return inverse | {0: 0}
-
 
 def make_scheme(
     names: Mapping[int, str], regions: Mapping[str, Sequence[str]] | None = None, optional: Iterable[str] = ()
@@ -88,6 +81,19 @@ def make_scheme(
     labels |= {region: found[0] if len(found) == 1 else found for region, found in members.items()}
     order = _class_order(members, {number: name for name, number in numbers.items()})
     return LabelScheme(names, values, labels | ignored, order, frozenset(optional))
+
+
+def inverse_of(values: Mapping[int, int]) -> dict[int, int]:
+    """Map values of a data set to those of its source; of several that were merged, the first.
+
+    Example:
+        >>> inverse_of({0: 0, 1: 1, 4: 2, 5: 2})
+        {0: 0, 1: 1, 2: 4}
+    """
+    inverse: dict[int, int] = {}
+    for source, target in values.items():
+        inverse.setdefault(target, source)
+    return inverse | {0: 0}
 
 
 def _numbers_of(region: str, labels: Sequence[str], numbers: Mapping[str, int]) -> list[int]:

@@ -1,79 +1,39 @@
-"""What ``d2net convert`` tells: what was found, and what is wrong."""
+"""What ``d2net convert`` prints: what a source holds, what was converted, and what is wrong."""
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
-from typing import NamedTuple
+from collections.abc import Sequence
+from pathlib import Path
 
-from nnunetv2_d2net.base.modality_names import subset_name
-from nnunetv2_d2net.data.convert.cases import Found, Problem
-from nnunetv2_d2net.data.convert.layouts import Layout
-from nnunetv2_d2net.data.convert.report import CaseReport, digest_twins
-
-_SHOWN = 30
-"""How many lines of one kind are shown."""
+from nnunetv2_d2net.base.dataset import subset_name
+from nnunetv2_d2net.base.text import listed, shortened
+from nnunetv2_d2net.data.convert.cases import CaseReport, Layout, Problem
+from nnunetv2_d2net.data.convert.convert import Checked, Converted
 
 
-class Space(NamedTuple):
-    """Bytes on a disk: about how many are needed, and how many are free."""
-
-    needed: int
-    free: int
-
-    def __str__(self) -> str:
-        return f"about {self.needed / 1e6:,.0f} MB needed, {self.free / 1e6:,.0f} MB free"
-
-
-def describe_found(layout: Layout, found: Found, reports: Sequence[CaseReport]) -> str:
-    """Describe a source: cases, modalities, subsets, label values, geometry, stray files.
-
-    Args:
-        layout: Of the source.
-        found: What is in it.
-        reports: Of the cases that were read.
-    """
-    good = [report for report in reports if report.problem is None]
-    n_train = sum(report.split == "Tr" for report in good)
-    n_labels = sum(bool(report.counts) for report in good if report.split == "Ts")
-    lines = [
-        f"cases: {n_train} for training, {len(good) - n_train} for testing ({n_labels} of these with a segmentation)",
-        *_modality_lines(layout, good),
-        *_label_lines(layout, good),
-        *_geometry_lines(good),
-    ]
-    if found.stray:
-        lines.append(f"{len(found.stray)} NIfTI files belong to no case:")
-        lines += [f"  {line}" for line in shortened([str(path) for path in found.stray])]
+def describe_check(checked: Checked) -> str:
+    """Describe a source that was read: what it holds, which case has which modality, notes, disk space."""
+    good = [report for report in checked.reports if report.problem is None]
+    lines = [*_source_lines(checked.layout, good, checked.stray), *_case_lines(checked.layout, good)]
+    lines += [f"note: {note}" for note in shortened(_notes(good))]
+    lines += [f"disk: {checked.space}"] if checked.space else []
     return "\n".join(lines) + "\n"
 
 
-def describe_cases(layout: Layout, reports: Iterable[CaseReport]) -> str:
-    """Draw which case has which modality, incomplete cases first."""
-    good = [report for report in reports if report.problem is None]
-    good.sort(key=lambda report: (len(report.modalities), report.case))
-    lines = [
-        " ".join((name if name in report.modalities else "-").ljust(len(name)) for name in layout.modalities)
-        + f"  {'training' if report.split == 'Tr' else 'test    '}  {report.case}"
-        for report in good
-    ]
-    return "modalities per case:\n" + "".join(f"  {line}\n" for line in shortened(lines))
-
-
-def notes_of(reports: Sequence[CaseReport]) -> list[str]:
-    """List what the user should know: notes of the cases, images that are the same, mixed orientations."""
-    good = [report for report in reports if report.problem is None]
-    notes = [note for report in good for note in report.notes]
-    notes += digest_twins(good)
-    orientations = Counter(report.geometry["orientation"] for report in good)
-    if len(orientations) > 1:
-        told = ", ".join(f"{name} {n}" for name, n in orientations.most_common())
-        notes.append(f"cases differ in orientation ({told}): nnU-Net turns none, a network learns better from one")
-    return notes
-
-
-def shortened(lines: Sequence[str]) -> list[str]:
-    """Leave out what nobody reads to the end."""
-    more = len(lines) - _SHOWN
-    return [*lines[:_SHOWN], *([f"... and {more} more"] if more > 0 else [])]
+def describe_conversion(converted: Converted) -> str:
+    """Describe a data set: what it holds, notes, what an earlier run had done, what left the source."""
+    reports, folder, vanished = converted.reports, converted.folder, converted.vanished
+    lines = _source_lines(converted.layout, reports, converted.stray)
+    lines += [f"note: {note}" for note in shortened(_notes(reports))]
+    if converted.n_done:
+        lines.append(f"{converted.n_done} cases had been converted before")
+    if vanished:
+        lines.append(
+            f"note: {len(vanished)} cases are no longer in the source and stay in the data set ({listed(vanished)}): "
+            f"to leave them out, remove {folder} and convert again"
+        )
+    n_test = len(reports) - converted.n_train
+    lines.append(f"{folder}: {converted.n_train} training and {n_test} test cases")
+    return "\n".join(lines) + "\n"
 
 
 def count_problems(problems: Sequence[Problem]) -> str:
@@ -84,6 +44,57 @@ def count_problems(problems: Sequence[Problem]) -> str:
         '2 geometry, 1 NaN'
     """
     return ", ".join(f"{n} {kind}" for kind, n in Counter(problem.kind for problem in problems).most_common())
+
+
+def _source_lines(layout: Layout, reports: Sequence[CaseReport], stray: Sequence[Path]) -> list[str]:
+    """Describe a source: cases, modalities, subsets, label values, geometry, stray files."""
+    n_train = sum(report.split == "Tr" for report in reports)
+    n_labels = sum(bool(report.counts) for report in reports if report.split == "Ts")
+    n_test = len(reports) - n_train
+    lines = [
+        f"cases: {n_train} for training, {n_test} for testing ({n_labels} of these with a segmentation)",
+        *_modality_lines(layout, reports),
+        *_label_lines(layout, reports),
+        *_geometry_lines(reports),
+    ]
+    if stray:
+        lines.append(f"{len(stray)} NIfTI files belong to no case:")
+        lines += [f"  {line}" for line in shortened([str(path) for path in stray])]
+    return lines
+
+
+def _case_lines(layout: Layout, reports: Sequence[CaseReport]) -> list[str]:
+    """Draw which case has which modality, incomplete cases first."""
+    lines = []
+    for report in sorted(reports, key=lambda report: (len(report.modalities), report.case)):
+        names = [(name if name in report.modalities else "-").ljust(len(name)) for name in layout.modalities]
+        split = "training" if report.split == "Tr" else "test    "
+        lines.append(f"{' '.join(names)}  {split}  {report.case}")
+    return ["modalities per case:", *(f"  {line}" for line in shortened(lines))]
+
+
+def _notes(reports: Sequence[CaseReport]) -> list[str]:
+    """List what the user should know: notes of the cases, images that are the same, mixed orientations."""
+    notes = [note for report in reports for note in report.notes]
+    notes += _twins(reports)
+    orientations = Counter(report.geometry["orientation"] for report in reports)
+    if len(orientations) > 1:
+        counts = ", ".join(f"{name} {n}" for name, n in orientations.most_common())
+        notes.append(f"cases differ in orientation ({counts}): nnU-Net turns none, a network learns better from one")
+    return notes
+
+
+def _twins(reports: Sequence[CaseReport]) -> list[str]:
+    """Say which images hold the very same voxels as another one."""
+    seen: dict[str, str] = {}
+    lines = []
+    for report in reports:
+        for name, digest in report.digests.items():
+            here = f"{name} of {report.case!r}"
+            other = seen.setdefault(digest, here)
+            if other != here:
+                lines.append(f"{other} and {here} hold the same voxels")
+    return lines
 
 
 def _modality_lines(layout: Layout, reports: Sequence[CaseReport]) -> list[str]:
@@ -119,9 +130,7 @@ def _label_lines(layout: Layout, reports: Sequence[CaseReport]) -> list[str]:
 def _geometry_lines(reports: Sequence[CaseReport]) -> list[str]:
     lines = []
     for key in ("size", "spacing", "orientation"):
-        counted = Counter(report.geometry[key] for report in reports).most_common()
-        told = [f"{value} ({n})" for value, n in counted[:5]]
-        if told:
-            more = [f"{len(counted) - 5} others"] if len(counted) > 5 else []
-            lines.append(f"{key}: " + ", ".join(told + more))
+        counts = Counter(report.geometry[key] for report in reports)
+        if counts:
+            lines.append(f"{key}: " + listed([f"{value} ({n})" for value, n in counts.most_common()]))
     return lines

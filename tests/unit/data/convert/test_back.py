@@ -8,10 +8,9 @@ import pytest
 import SimpleITK as sitk
 
 from nnunetv2_d2net.base.errors import UserError
-from nnunetv2_d2net.data.convert import back
+from nnunetv2_d2net.base.files import write_json
 from nnunetv2_d2net.data.convert.back import convert_back, read_back_values
 from nnunetv2_d2net.data.convert.layouts import BRATS2018
-from nnunetv2_d2net.data.convert.record import write_json
 from tests.unit.data.convert.source_folders import label_with, voxels, write_nifti
 
 VALUES = {0: 0, 1: 1, 2: 2, 3: 4}
@@ -52,19 +51,18 @@ def test_a_folder_of_subset_folders_in_processes(predictions, tmp_path):
 
 def test_going_on_and_newer_predictions(predictions, tmp_path, monkeypatch):
     out = tmp_path / "out"
-    write, written = back.write_image, []
+    write, written = sitk.WriteImage, []
 
-    def interrupted(image, path):
-        written.append(path.name)
+    def interrupted(image, path, **kwargs):
+        write(image, path, **kwargs)
+        written.append(path)
         if len(written) == 2:
-            path.write_bytes(b"half")
             raise KeyboardInterrupt
-        write(image, path)
 
-    monkeypatch.setattr(back, "write_image", interrupted)
+    monkeypatch.setattr(sitk, "WriteImage", interrupted)
     with pytest.raises(KeyboardInterrupt):
         convert_back(predictions, out, VALUES, 1)
-    assert not (out / "c.nii.gz").exists()
+    assert sorted(path.name for path in out.iterdir()) == ["a b.nii.gz", "convert_back.json"]
     assert convert_back(predictions, out, VALUES, 1) == (1, 1, [])
     assert convert_back(predictions, out, VALUES, 1) == (0, 2, [])
     write_nifti(predictions / "c.nii.gz", label_with(3))
@@ -84,7 +82,7 @@ def test_unknown_values_and_damaged_files_are_refused_and_the_rest_is_converted(
         ("e.nii.gz", "unknown labels"),
         ("f.nii.gz", "unreadable"),
     ]
-    assert "holds label value 4, the data set has 0, 1, 2, 3" in result.problems[0].line
+    assert "holds unknown label values 4 (1 voxels), known are 0, 1, 2, 3: is it another" in result.problems[0].line
     assert sorted(path.name for path in (tmp_path / "out").glob("*.nii.gz")) == ["a b.nii.gz", "c.nii.gz"]
 
 
@@ -121,7 +119,11 @@ def test_values_from_a_record_or_a_mapping_file(tmp_path):
     assert read_back_values(record) == VALUES
     mapping.write_text("modalities: {T1: '{case}.nii'}\nlabels: {1: a, 5: b, 6: b, 7: background}\n")
     assert read_back_values(mapping) == {0: 0, 1: 1, 2: 5}
-    for content, message in (({"format": 1, "cases": {}, "label_values": {"a": 1}}, "damaged"), ({}, "not a record")):
+    for content, message in (
+        ({"format": 1, "cases": {}, "label_values": {"a": 1}}, "damaged"),
+        ({}, 'lacks "format"'),
+        ({"format": 2, "cases": {}}, "this version"),
+    ):
         record.write_text(json.dumps(content))
         with pytest.raises(UserError, match=message):
             read_back_values(record)

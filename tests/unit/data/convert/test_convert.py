@@ -10,19 +10,19 @@ import pytest
 import SimpleITK as sitk
 
 from nnunetv2_d2net.base.errors import UserError
+from nnunetv2_d2net.base.files import LOCK, locked
 from nnunetv2_d2net.data.convert import convert as module
-from nnunetv2_d2net.data.convert.convert import Work, check, convert, process_case, space_for, target_folder
-from nnunetv2_d2net.data.convert.recognize import find_cases, layout_of
-from nnunetv2_d2net.data.convert.report import CaseReport
-from nnunetv2_d2net.data.convert.summary import describe_cases, describe_found, notes_of
+from nnunetv2_d2net.data.convert import one_case
+from nnunetv2_d2net.data.convert.cases import CaseReport
+from nnunetv2_d2net.data.convert.convert import Checked, check_folder, convert_folder
+from nnunetv2_d2net.data.convert.layouts import layout_of
+from nnunetv2_d2net.data.convert.one_case import convert_case
+from nnunetv2_d2net.data.convert.summary import describe_check
 from tests.unit.data.convert.source_folders import NEW, OLD, label_with, random_image, voxels, write_case, write_nifti
 
 
-def run(source, folder, *, test=None, processes=1, **how):
-    layout = layout_of(source)
-    found = find_cases(layout, source, test)
-    work = Work(layout.scheme, layout.modalities, folder=folder, **how)
-    return convert(found, layout, work, {"Tr": source} | ({"Ts": test} if test else {}), processes)
+def run(source, folder, **how):
+    return convert_folder(source, 18, "Brats", raw=folder.parent, **how)
 
 
 def names(folder):
@@ -175,11 +175,11 @@ def processed(monkeypatch):
     """Names of the cases that are processed."""
     calls = []
 
-    def spy(work, case):
+    def spy(recipe, case):
         calls.append(case.name)
-        return process_case(work, case)
+        return convert_case(recipe, case)
 
-    monkeypatch.setattr(module, "process_case", spy)
+    monkeypatch.setattr(module, "convert_case", spy)
     return calls
 
 
@@ -197,22 +197,22 @@ def test_killed_between_cases_and_within_one(cohort, target, processed, monkeypa
     run(cohort, whole)
     processed.clear()
     writes = []
-    write = module.write_case
+    write = one_case.write_case
 
-    def interrupted(loaded, folder, *args, **kwargs):
-        writes.append(loaded.report.case)
+    def interrupted(volumes, folder, *args, **kwargs):
+        writes.append(volumes.report.case)
         if len(writes) == 3:
-            (folder / "imagesTr" / f"{loaded.report.case}_0000.nii.gz").write_bytes(b"half")
-            (folder / "imagesTs" / f"{loaded.report.case}_0000.nii.gz").write_bytes(b"before it got a segmentation")
+            (folder / "imagesTr" / f"{volumes.report.case}_0000.nii.gz").write_bytes(b"half")
+            (folder / "imagesTs" / f"{volumes.report.case}_0000.nii.gz").write_bytes(b"before it got a segmentation")
             raise KeyboardInterrupt
-        write(loaded, folder, *args, **kwargs)
+        write(volumes, folder, *args, **kwargs)
 
-    monkeypatch.setattr(module, "write_case", interrupted)
+    monkeypatch.setattr(one_case, "write_case", interrupted)
     with pytest.raises(KeyboardInterrupt):
         run(cohort, target)
     assert not (target / "dataset.json").exists()
     with (target / "conversion.unfinished.jsonl").open("a") as file:
-        file.write('{"settings": {"lay')  # cut short
+        file.write('\n{"settings": {"lay')  # cut short
     processed.clear()
     assert run(cohort, target).n_done == 2
     assert processed == ["d", "v"]
@@ -238,7 +238,7 @@ def test_an_old_description_never_stands_beside_new_cases(cohort, target, monkey
     def interrupted(*args, **kwargs):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(module, "write_case", interrupted)
+    monkeypatch.setattr(one_case, "write_case", interrupted)
     with pytest.raises(KeyboardInterrupt):
         run(cohort, target)
     assert not (target / "dataset.json").exists()
@@ -296,10 +296,8 @@ def test_a_full_disk_leaves_nothing_that_looks_complete(cohort, target, monkeypa
         destination.write_bytes(b"half")
         raise OSError(28, "No space left on device")
 
-    from nnunetv2_d2net.data.convert import write_case as writing
-
     with monkeypatch.context() as patch:
-        patch.setattr(writing.shutil, "copyfile", full)
+        patch.setattr(one_case.shutil, "copyfile", full)
         with pytest.raises(UserError, match=r"No space left on device.*run again") as caught:
             run(cohort, target)
     assert "\n" not in str(caught.value)
@@ -309,22 +307,20 @@ def test_a_full_disk_leaves_nothing_that_looks_complete(cohort, target, monkeypa
 
 
 def test_itk_writing_half_a_file_is_noticed(cohort, target, monkeypatch):
-    from nnunetv2_d2net.data.convert import write_case as writing
-
     write = sitk.WriteImage
 
     def cut(image, path, **kwargs):
         write(image, path, **kwargs)
         os.truncate(path, Path(path).stat().st_size // 2)
 
-    monkeypatch.setattr(writing.sitk, "WriteImage", cut)
+    monkeypatch.setattr(one_case.sitk, "WriteImage", cut)
     with pytest.raises(UserError, match="is the disk full"):
         run(cohort, target)
     assert not list(target.rglob("labelsTr/*"))
 
 
 def test_too_little_space_is_refused_before_anything_is_written(cohort, target, monkeypatch):
-    needed = space_for(find_cases(layout_of(cohort), cohort, None).cases, target, link=False).needed
+    needed = check_folder(cohort, raw=target.parent).space.needed
     sizes = {path: path.stat().st_size for path in cohort.rglob("*.nii*")}
     assert needed == int(sum(size / 2 if path.suffix == ".nii" else size for path, size in sizes.items()))
     usage = module.shutil.disk_usage(cohort)
@@ -333,6 +329,31 @@ def test_too_little_space_is_refused_before_anything_is_written(cohort, target, 
         run(cohort, target)
     assert not target.exists()
     run(cohort, target, link=True)
+
+
+@pytest.mark.slow
+def test_a_killed_process_is_one_line_and_the_next_run_goes_on(cohort, target, kill_a_worker):
+    kill_a_worker()
+    with pytest.raises(UserError, match="a process was killed") as caught:
+        run(cohort, target, processes=2)
+    assert "\n" not in str(caught.value)
+    litter = target / "imagesTs" / ".unfinished" / "elsewhere-7-0" / "half.nii.gz"  # of a process of another machine
+    litter.parent.mkdir(parents=True)
+    litter.touch()
+    run(cohort, target)
+    assert names(target) == EXPECTED
+    assert not list(target.rglob(".*"))
+
+
+def test_two_at_a_time_are_refused(cohort, target):
+    run(cohort, target)
+    before = snapshot(target)
+    write_case(cohort / "LGG", "e", seed=6)
+    with locked(target / LOCK), pytest.raises(UserError, match="another process holds"):
+        run(cohort, target)
+    assert {name: data for name, data in snapshot(target).items() if name != LOCK} == before
+    run(cohort, target)
+    assert read(target / "dataset.json")["numTraining"] == 4
 
 
 def test_a_foreign_folder_or_another_source_is_refused(cohort, target, tmp_path):
@@ -347,19 +368,30 @@ def test_a_foreign_folder_or_another_source_is_refused(cohort, target, tmp_path)
     with pytest.raises(UserError, match=r"was converted with sources .*source.*not .*other"):
         run(tmp_path / "other", target)
     (target / "conversion.json").write_text("{")
-    with pytest.raises(UserError, match="is damaged"):
+    with pytest.raises(UserError, match=r"conversion\.json is no JSON"):
         run(cohort, target)
     assert snapshot(target) == before
 
 
-def test_numbers_and_names_of_data_sets(tmp_path):
+def test_numbers_and_names_of_data_sets(cohort, tmp_path, monkeypatch):
     (tmp_path / "results" / "Dataset007_Other").mkdir(parents=True)
-    roots = [tmp_path / "raw", tmp_path / "results"]
-    assert target_folder(roots, 8, "New") == tmp_path / "raw" / "Dataset008_New"
-    assert target_folder(roots, 7, "Other") == tmp_path / "raw" / "Dataset007_Other"
+    monkeypatch.setenv("nnUNet_results", str(tmp_path / "results"))
     for number, name, message in ((7, "New", "has the number 7"), (0, "a", "-d between"), (1, "a/b", "--name of")):
         with pytest.raises(UserError, match=message):
-            target_folder(roots, number, name)
+            convert_folder(cohort, number, name, raw=tmp_path / "raw")
+    assert not (tmp_path / "raw").exists()
+    assert convert_folder(cohort, 7, "Other", raw=tmp_path / "raw").folder == tmp_path / "raw" / "Dataset007_Other"
+
+
+def test_python_needs_no_path_objects_and_nothing_is_printed(cohort, tmp_path, monkeypatch, capsys):
+    monkeypatch.delenv("nnUNet_raw", raising=False)
+    assert check_folder(str(cohort)).space is None
+    with pytest.raises(UserError, match="nnUNet_raw is not set"):
+        convert_folder(str(cohort), 8, "A")
+    monkeypatch.setenv("nnUNet_raw", str(tmp_path / "raw"))
+    converted = convert_folder(str(cohort), 8, "A")
+    assert (converted.folder, converted.n_train, converted.n_done) == (tmp_path / "raw" / "Dataset008_A", 3, 0)
+    assert capsys.readouterr() == ("", "")
 
 
 # What is told
@@ -370,12 +402,10 @@ def test_a_check_describes_and_writes_nothing(cohort, tmp_path):
     write_case(cohort / "LGG", "e", seed=6, direction=(-1, 0, 0, 0, -1, 0, 0, 0, 1))
     write_nifti(cohort / "HGG/a b/a b_t2.nii.gz", np.zeros((2, 2, 2), np.int16))
     write_nifti(cohort / "atlas.nii.gz", np.zeros((2, 2, 2), np.int16))
-    layout = layout_of(cohort)
-    found = find_cases(layout, cohort, None)
     before = names(tmp_path)
-    reports = check(found, Work(layout.scheme, layout.modalities), 1)
+    checked = check_folder(cohort)
     assert names(tmp_path) == before
-    text = describe_found(layout, found, reports)
+    text = describe_check(checked)
     assert "cases: 3 for training, 1 for testing (0 of these with a segmentation)" in text
     assert "modalities: FLAIR 3, T1 3, T1ce 3, T2 3" in text
     assert "  FLAIR+T1+T1ce+T2  2\n" in text
@@ -383,16 +413,13 @@ def test_a_check_describes_and_writes_nothing(cohort, tmp_path):
     assert "  4 -> 3  enhancing tumor: 6 voxels in 3 cases" in text
     assert "orientation: LPS (3), RAS (1)" in text
     assert "1 NIfTI files belong to no case:\n" in text
-    cases = describe_cases(layout, reports)
-    assert "  -     T1 -    T2  training  c\n" in cases
-    assert "  FLAIR -  T1ce -   test      v\n" in cases
-    assert [report.problem.kind for report in reports if report.problem] == ["geometry"]
-    notes = notes_of(reports)
-    assert any("cases differ in orientation (LPS 3, RAS 1)" in note for note in notes)
-    assert not any("hold the same voxels" in note for note in notes)  # "a b" could not be read
+    assert "  -     T1 -    T2  training  c\n" in text
+    assert "  FLAIR -  T1ce -   test      v\n" in text
+    assert [problem.kind for problem in checked.problems] == ["geometry"]
+    assert "note: cases differ in orientation (LPS 3, RAS 1)" in text
+    assert "hold the same voxels" not in text  # "a b" could not be read
     write_nifti(cohort / "HGG/a b/a b_t2.nii.gz", random_image(9))
-    notes = notes_of(check(found, Work(layout.scheme, layout.modalities), 1))
-    assert "T1 of 'a b' and T2 of 'c' hold the same voxels" in notes
+    assert "note: T1 of 'a b' and T2 of 'c' hold the same voxels\n" in describe_check(check_folder(cohort))
 
 
 def test_long_lists_are_cut(source):
@@ -401,5 +428,6 @@ def test_long_lists_are_cut(source):
         CaseReport(f"case {i}", "Tr", ["T1"], {0: 1}, {"size": "1", "spacing": "1", "orientation": "LPS"})
         for i in range(99)
     ]
-    assert describe_cases(layout, reports).endswith("  ... and 69 more\n")
-    assert describe_cases(layout, reports).count("\n") == 32
+    text = describe_check(Checked(layout, reports, [], [], None))
+    assert text.endswith("  ... and 69 more\n")
+    assert text.count("\n  -     T1") == 30

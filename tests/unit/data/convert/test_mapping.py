@@ -6,8 +6,7 @@ from pathlib import Path, PurePosixPath
 import pytest
 
 from nnunetv2_d2net.base.errors import UserError
-from nnunetv2_d2net.data.convert.mapping import read_mapping
-from nnunetv2_d2net.data.convert.patterns import compile_pattern
+from nnunetv2_d2net.data.convert.mapping import compile_pattern, read_mapping
 
 PAGE = Path(__file__).resolve().parents[4] / "docs" / "data.md"
 GOOD = {"modalities": "{T1: '{case}_t1.nii.gz'}", "label": "'{case}_mask.nii.gz'", "labels": "{1: tumor}"}

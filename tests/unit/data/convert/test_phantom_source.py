@@ -8,7 +8,7 @@ import pytest
 pytest.importorskip("nilearn")
 
 from nnunetv2_d2net.base.errors import UserError
-from nnunetv2_d2net.data.convert.recognize import find_cases, layout_of
+from nnunetv2_d2net.data.convert.layouts import find_cases, layout_of
 from nnunetv2_d2net.data.phantom import dataset
 from nnunetv2_d2net.data.phantom.case import PhantomCase
 from nnunetv2_d2net.data.phantom.dataset import PhantomSpec, write_phantom

@@ -6,7 +6,7 @@ from nnunetv2.utilities.label_handling.label_handling import LabelManager
 
 from nnunetv2_d2net.base.errors import UserError
 from nnunetv2_d2net.data.convert.layouts import BRATS2018, BRATS2021, BRATS2023
-from nnunetv2_d2net.data.convert.scheme import make_scheme
+from nnunetv2_d2net.data.convert.scheme import inverse_of, make_scheme
 
 WHOLE = {"background": 0, "whole tumor": [1, 2, 3], "tumor core": [1, 3], "enhancing tumor": 3}
 
@@ -28,7 +28,7 @@ def test_label_4_of_the_old_years_is_enhancing_tumor(layout):
     assert layout.scheme.values == {0: 0, 1: 1, 2: 2, 4: 3}
     assert layout.scheme.described([0, 1, 2, 4]) == {"labels": WHOLE, "regions_class_order": [2, 1, 3]}
     assert list(layout.scheme.described([0])["labels"]) == list(WHOLE)  # the order counts for nnU-Net
-    assert layout.scheme.back() == {0: 0, 1: 1, 2: 2, 3: 4}
+    assert inverse_of(layout.scheme.values) == {0: 0, 1: 1, 2: 2, 3: 4}
     assert survives_nnunet(layout.scheme, [0, 1, 2, 4])
 
 
@@ -44,7 +44,7 @@ def test_classes_without_regions_are_numbered_in_order_and_ignore_comes_last():
     scheme = make_scheme({7: "ignore", 3: "b", 9: "a", 5: "background", 4: "b"})
     assert scheme.values == {0: 0, 7: 3, 3: 1, 9: 2, 5: 0, 4: 1}
     assert scheme.described([0]) == {"labels": {"background": 0, "b": 1, "a": 2, "ignore": 3}}
-    assert scheme.back() == {0: 0, 1: 3, 2: 9, 3: 7}
+    assert inverse_of(scheme.values) == {0: 0, 1: 3, 2: 9, 3: 7}
     manager = LabelManager(scheme.labels, None)
     assert manager.ignore_label == 3
     assert survives_nnunet(scheme, [0, 3, 9])

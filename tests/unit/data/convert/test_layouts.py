@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from nnunetv2_d2net.base.errors import UserError
-from nnunetv2_d2net.data.convert.recognize import find_cases, layout_of
+from nnunetv2_d2net.data.convert.layouts import find_cases, layout_of
 from tests.unit.data.convert.source_folders import NEW, OLD, random_image, write_case, write_nifti
 
 
@@ -99,10 +99,10 @@ def test_decathlon_takes_order_and_numbers_from_its_own_description(source):
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ("{", "cannot be read"),
+        ("{", "is no JSON"),
         ('{"channel_names": {}}', "data set of nnU-Net already"),
         ('{"modality": {"0": "CT"}, "labels": {"0": "background", "1": "liver"}}', "does not describe Task01"),
-        ("[]", "does not describe Task01"),
+        ("[]", "holds a list, not an object"),
         ('{"modality": {"0": "FLAIR"}, "labels": {"0": "background", "1": "edema"}}', "lacks a modality or label"),
     ],
 )

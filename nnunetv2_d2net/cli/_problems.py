@@ -1,0 +1,29 @@
+"""Naming what is wrong with some cases after the others are done."""
+
+import sys
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from nnunetv2_d2net.base.errors import UserError
+
+if TYPE_CHECKING:
+    from nnunetv2_d2net.data.convert.cases import Problem
+
+
+def refuse_problems(problems: "Sequence[Problem]", what: str, remedy: str) -> None:
+    """Name every problem on stderr, then count them.
+
+    Args:
+        problems: One a case.
+        what: What has them and what came of it, such as ``cases left out``.
+        remedy: What to do.
+
+    Raises:
+        UserError: There are problems.
+    """
+    from nnunetv2_d2net.data.convert.summary import count_problems
+
+    if problems:
+        sys.stdout.flush()
+        sys.stderr.writelines(f"{problem.kind}: {problem.line}\n" for problem in problems)
+        raise UserError(f"{len(problems)} {what} ({count_problems(problems)}), named above: {remedy}")
