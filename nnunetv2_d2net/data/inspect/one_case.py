@@ -1,97 +1,219 @@
-"""Everything that can be said of one case on its own."""
+"""Everything that can be said of one case on its own: its images, its segmentation, and where they lie.
 
-import hashlib
+A file that cannot be used is a finding, not an error.
+"""
+
 from collections.abc import Mapping
 from typing import NamedTuple
 
 import numpy as np
+from nnunetv2.imageio.base_reader_writer import BaseReaderWriter
 from numpy.typing import NDArray
 
+from nnunetv2_d2net.base.dataset import CaseFiles, Dataset
+from nnunetv2_d2net.base.errors import UserError
+from nnunetv2_d2net.base.images import Image, ImageError, differences, digest, is_constant, label_counts, read_image
+from nnunetv2_d2net.base.text import listed
 from nnunetv2_d2net.data.inspect.features import measure_features
-from nnunetv2_d2net.data.inspect.geometry import Placed, check_label_place, drop_misaligned
-from nnunetv2_d2net.data.inspect.head import Head, find_head, join_heads
-from nnunetv2_d2net.data.inspect.labels import check_outside, check_values
-from nnunetv2_d2net.data.inspect.raw_dataset import CaseFiles, RawCohort
-from nnunetv2_d2net.data.inspect.read_images import note_unusable, read_images, read_label
-from nnunetv2_d2net.data.inspect.record import ABSENT, PERCENTILES, CaseRecord
+from nnunetv2_d2net.data.inspect.head_mask import HeadMask, find_head, join_heads, widen_rough
+from nnunetv2_d2net.data.inspect.record import (
+    ABSENT,
+    AVAILABLE,
+    CONSTANT,
+    FILE_NAMES,
+    NOT_FINITE,
+    PERCENTILES,
+    UNREADABLE,
+    CaseRecord,
+)
 
 _NO_THICKNESS = 999
 """Spacing that nnU-Net gives to the missing axis of a 2D image; volumes then count it as 1 mm."""
 
+_OUTSIDE = {True: 0.01, False: 0.1}
+"""Share of the labeled voxels that may lie outside the head, if its border is exact and if it is rough."""
+
+_UNKNOWN_VALUES = "unknown label values"
+_REGISTER = "register and resample them onto each other; if only the header is wrong, copy the right one"
+
 
 class CaseJob(NamedTuple):
-    """One case to look at: its name, its files, and the cohort, whose other cases do not matter."""
+    """One case to look at.
+
+    Attributes:
+        case: Its name.
+        files: What it has.
+        dataset: The data set that it belongs to.
+        reader: nnU-Net's.
+        labeled: A segmentation is expected.
+    """
 
     case: str
     files: CaseFiles
-    cohort: RawCohort
+    dataset: Dataset
+    reader: type[BaseReaderWriter]
+    labeled: bool
 
 
 def inspect_case(job: CaseJob) -> CaseRecord:
     """Look at one case; what is wrong with it is among its findings."""
-    case, files, cohort = job
-    n = len(cohort.names)
-    record = CaseRecord(case, [None] * n, files.label, [ABSENT] * n, percentiles=[None] * n, hashes=[None] * n)
-    if files.problem:
-        note_unusable(files.problem, record)
+    n = len(job.dataset.channels)
+    record = CaseRecord(job.case, [None] * n, job.files.label, [ABSENT] * n, percentiles=[None] * n, hashes=[None] * n)
+    if job.files.problem:
+        _note_file_names(job.files.problem, record)
         return record
-    images = read_images(files.images, cohort, record)
-    heads = {m: find_head(image.voxels) for m, image in images.items()}
-    _describe_images(images, heads, record)
-    aligned = drop_misaligned(images, record, cohort.names)
-    label = _inspect_label(cohort, record)
+    images = _read_images(job, record)
+    heads = {m: find_head(image.voxels[0]) for m, image in images.items()}
+    for m, image in images.items():
+        inside = image.voxels[0][heads[m].voxels]
+        record.percentiles[m] = np.percentile(inside, PERCENTILES).tolist() if inside.size else None
+        record.hashes[m] = digest(image.voxels)
+    aligned = _drop_misaligned(images, job.dataset.channels, record)
+    label = _read_label(job, record)
     if aligned:
-        _describe_head(aligned, join_heads(heads[m] for m in aligned), label, job, record)
+        _describe_head(aligned, join_heads(heads[m] for m in aligned), label, job.dataset, record)
     return record
 
 
-def _describe_images(images: Mapping[int, Placed], heads: Mapping[int, Head], record: CaseRecord) -> None:
+def _read_images(job: CaseJob, record: CaseRecord) -> dict[int, Image]:
+    """Read what the case has; return the usable images ``(1, z, y, x)`` by modality: finite and not constant."""
+    files, names, images = job.files.images, job.dataset.channels, {}
+    try:
+        channels = job.dataset.assign_channels(files)
+    except UserError as error:
+        _note_file_names(str(error), record)
+        return {}
+    for file, channel in zip(files, channels, strict=True):
+        image = _read_file(file, channel, job, record)
+        if image is None:
+            continue
+        targets = _targets(len(image.voxels), channel, job)
+        if len(image.voxels) != len(targets):
+            reason = f"it holds {len(image.voxels)} channels"
+            record.add("misaligned", file, reason, "split it into one file per modality")
+        for m, voxels in zip(targets, image.voxels[:, None], strict=False):
+            record.files[m], record.states[m] = file, AVAILABLE
+            if is_constant(voxels):
+                record.states[m] = CONSTANT
+                reason = f"every voxel of {names[m]} is {voxels.flat[0]:g}, so it counts as absent"
+                record.add("constant", file, reason, "provide the real image, or remove the file")
+            else:
+                images[m] = image._replace(voxels=voxels)
+    if set(record.states) <= {ABSENT, CONSTANT}:
+        record.add("no modality", record.label, "the case has no image at all", "add one, or remove the case")
+    return images
+
+
+def _read_file(file: str, channel: int, job: CaseJob, record: CaseRecord) -> Image | None:
+    reader = job.reader()
+    try:
+        return read_image(file, lambda name: reader.read_images((name,)))
+    except ImageError as error:
+        if error.kind != "NaN":
+            record.files[channel], record.states[channel] = file, UNREADABLE
+            record.add(UNREADABLE, file, f"the image {error.reason}", error.remedy)
+            return None
+        for m in _targets(len(reader.read_images((file,))[0]), channel, job):
+            record.files[m], record.states[m] = file, NOT_FINITE
+            record.add(NOT_FINITE, file, f"{job.dataset.channels[m]} {error.reason}", error.remedy)
+        return None
+
+
+def _targets(n_held: int, channel: int, job: CaseJob) -> list[int]:
+    """The modalities that a file holds: the one it is called, unless it is the case's only file and has all."""
+    n = len(job.dataset.channels)
+    return list(range(n)) if len(job.files.images) == 1 and n_held == n else [channel]
+
+
+def _note_file_names(problem: str, record: CaseRecord) -> None:
+    """Note that the files of a case cannot be told apart."""
+    record.states = [UNREADABLE] * len(record.states)
+    reason, _, remedy = problem.rpartition(": ")
+    record.add(FILE_NAMES, "", reason or problem, remedy if reason else "rename the files")
+
+
+def _drop_misaligned(images: Mapping[int, Image], names: tuple[str, ...], record: CaseRecord) -> dict[int, Image]:
+    """Note which images lie elsewhere than most of the case's, and return those that lie together."""
+    if not images:
+        return {}
+    together = {m: [n for n in images if not differences(images[m], images[n])] for m in images}
+    reference = max(images, key=lambda m: len(together[m]))  # the first of equals
     for m, image in images.items():
-        inside = image.voxels[heads[m].mask]
-        if inside.size:
-            record.percentiles[m] = np.percentile(inside, PERCENTILES).tolist()
-        record.hashes[m] = _digest(image.voxels)
+        if m not in together[reference]:
+            ways = ", ".join(differences(image, images[reference]))
+            record.add(
+                "misaligned", record.files[m], f"{names[m]} differs from {names[reference]} in {ways}", _REGISTER
+            )
+    return {m: images[m] for m in together[reference]}
 
 
-def _inspect_label(cohort: RawCohort, record: CaseRecord) -> Placed | None:
+def _read_label(job: CaseJob, record: CaseRecord) -> Image | None:
+    """Read the segmentation and note its volumes, and what shows that it is none of this data set."""
     if record.label is None:
-        if cohort.labeled:
+        if job.labeled:
             record.add("no label", record.case, "the case has no segmentation", "add it, or remove the case")
         return None
-    label = read_label(record.label, cohort, record)
-    if label is None or not check_values(label.voxels, cohort.known_values, cohort.ignore, record):
+    try:
+        label = read_image(record.label, job.reader().read_seg)
+    except ImageError as error:
+        kind = _UNKNOWN_VALUES if error.kind == "NaN" else UNREADABLE
+        record.add(kind, record.label, f"the label {error.reason}", error.remedy)
         return None
-    record.label_hash = _digest(label.voxels) if label.voxels.any() else None
-    voxel_ml = _voxel_ml(label)
-    record.volumes_ml = {
-        region: float(np.isin(label.voxels, values).sum() * voxel_ml) for region, values in cohort.regions.items()
-    }
+    label = label._replace(voxels=_check_values(label.voxels[:1], job.dataset, record))
+    record.label_hash = digest(label.voxels) if label.voxels.any() else None
+    regions, voxel_ml = job.dataset.regions, _voxel_ml(label)
+    record.volumes_ml = {name: float(np.isin(label.voxels, v).sum() * voxel_ml) for name, v in regions.items()}
     return label
 
 
+def _check_values(labels: NDArray, dataset: Dataset, record: CaseRecord) -> NDArray:
+    """Note label values that dataset.json does not name, and a label with nothing in it; return whole numbers."""
+    try:
+        values = label_counts(record.label or "", labels)
+    except ImageError as error:
+        record.add(_UNKNOWN_VALUES, record.label, f"the label {error.reason}", error.remedy)
+        return labels
+    known = dataset.known_values
+    if unknown := [value for value in values if value not in known]:
+        reason = f"the label holds {listed(unknown)}, dataset.json knows {', '.join(map(str, known))}"
+        record.add(_UNKNOWN_VALUES, record.label, reason, "map the values, or add them to dataset.json's labels")
+    if set(values) <= {0, dataset.ignore}:
+        remedy = "keep it if there is nothing to see; else look for the right file"
+        record.add("empty label", record.label, "no voxel is labeled", remedy)
+    return np.rint(labels)
+
+
 def _describe_head(
-    aligned: Mapping[int, Placed], head: Head, label: Placed | None, job: CaseJob, record: CaseRecord
+    aligned: Mapping[int, Image], head: HeadMask, label: Image | None, dataset: Dataset, record: CaseRecord
 ) -> None:
     """Note place and size, and what takes all images that lie together."""
     first = next(iter(aligned.values()))
-    record.shape, record.spacing = list(first.voxels.shape), [float(mm) for mm in first.properties["spacing"]]
-    record.head_ml = float(head.mask.sum() * _voxel_ml(first))
-    labels, cohort = None, job.cohort
-    if label is not None and check_label_place(label, first, record):
-        labels = label.voxels
-        check_outside(labels, head, cohort.ignore, record)
-    values = [value for value in cohort.known_values if value not in (0, cohort.ignore)]
-    voxels = {m: image.voxels for m, image in aligned.items()}
-    features = measure_features(voxels, head.mask, labels, values, len(cohort.names))
+    record.shape, record.spacing = list(first.voxels.shape[1:]), [float(mm) for mm in first.properties["spacing"]]
+    record.head_ml = float(head.voxels.sum() * _voxel_ml(first))
+    labels = None
+    if label is not None:
+        if ways := differences(label, first):
+            reason = f"the label differs from the images in {', '.join(ways)}"
+            record.add("misaligned", record.label, reason, _REGISTER)
+        if label.voxels.shape == first.voxels.shape:
+            labels = label.voxels[0]
+            _check_outside(labels, head, dataset.ignore, record)
+    values = [value for value in dataset.known_values if value not in (0, dataset.ignore)]
+    voxels = {m: image.voxels[0] for m, image in aligned.items()}
+    features = measure_features(voxels, head.voxels, labels, values, len(dataset.channels))
     record.single, record.pairs = features.single.tolist(), features.pairs.tolist()
 
 
-def _voxel_ml(placed: Placed) -> float:
-    edges = [1.0 if edge == _NO_THICKNESS else float(edge) for edge in placed.properties["spacing"]]
+def _check_outside(labels: NDArray, head: HeadMask, ignore: int | None, record: CaseRecord) -> None:
+    """Note labeled voxels where no image shows anything; ignored ones may lie anywhere."""
+    labeled = ~np.isin(labels, [0] if ignore is None else [0, ignore])
+    total, outside = int(labeled.sum()), int((labeled & ~widen_rough(head)).sum())
+    if total and outside / total > _OUTSIDE[head.exact]:
+        reason = f"{outside} of {total} labeled voxels ({outside / total:.0%}) lie where every image is background"
+        remedy = "check that label and images are of one patient and one grid"
+        record.add("label outside the image", record.label, reason, remedy)
+
+
+def _voxel_ml(image: Image) -> float:
+    edges = [1.0 if edge == _NO_THICKNESS else float(edge) for edge in image.properties["spacing"]]
     return float(np.prod(edges)) / 1000
-
-
-def _digest(voxels: NDArray) -> str:
-    digest = hashlib.blake2b(repr(voxels.shape).encode(), digest_size=16)
-    digest.update(np.ascontiguousarray(voxels, np.float32).tobytes())
-    return digest.hexdigest()

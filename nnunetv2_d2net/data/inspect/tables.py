@@ -1,60 +1,140 @@
-"""Every case and every suspicion: cases.csv and suspicions.csv."""
+"""The cohort in tables: summary.md, and every case and every suspicion in cases.csv and suspicions.csv."""
 
-import csv
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Iterator
+from itertools import chain, groupby
 from pathlib import Path
 
-from nnunetv2_d2net.data.inspect.inspect_cohort import Inspection
-from nnunetv2_d2net.data.inspect.record import PERCENTILES, Finding
+import numpy as np
+import pandas as pd
+
+from nnunetv2_d2net.base.files import write_text
+from nnunetv2_d2net.base.text import markdown_table
+from nnunetv2_d2net.data.inspect.record import PERCENTILES, STATES, Finding, Inspection, measurements, pattern_name
+from nnunetv2_d2net.data.inspect.swaps import count_noticed
+
+_MAX_LISTED = 20
+"""Suspicions of one kind that the summary lists; suspicions.csv has all."""
+
+_SIZES = {"shape": "shape {}", "spacing": "spacing {}, mm", "head": "{}, ml", "volume": "{}, ml"}
 
 
-def write_tables(seen: Inspection, folder: Path) -> None:
-    """Write ``cases.csv``, a row per case, and ``suspicions.csv``, a row per suspicion.
+def write_tables(inspection: Inspection, folder: Path) -> None:
+    """Write ``summary.md``, ``cases.csv``, a row per case, and ``suspicions.csv``, a row per suspicion.
 
     Args:
-        seen: The cohort.
+        inspection: Of the cohort.
         folder: Where to.
+
+    Raises:
+        UserError: They cannot be written.
     """
-    _write_csv(folder / "cases.csv", _case_rows(seen))
-    _write_csv(folder / "suspicions.csv", [Finding._fields, *seen.findings])
+    suspicions = pd.DataFrame(inspection.findings, columns=Finding._fields)
+    for name, table in (("cases", _case_table(inspection, suspicions)), ("suspicions", suspicions)):
+        text = table.to_csv(index=False, float_format="%.6g", lineterminator="\r\n")
+        write_text(folder / f"{name}.csv", text)
+    write_text(folder / "summary.md", _summary(inspection))
 
 
-def _write_csv(path: Path, rows: Sequence[Sequence[object]]) -> None:
-    unfinished = path.with_name(f"{path.name}.unfinished")
-    with unfinished.open("w", newline="", encoding="utf-8") as file:
-        csv.writer(file).writerows(rows)
-    unfinished.replace(path)
-
-
-def _case_rows(seen: Inspection) -> list[Sequence[object]]:
-    kinds: dict[str, list[str]] = {}
-    for finding in seen.findings:
-        kinds.setdefault(finding.case, []).append(finding.kind)
-    header = [
-        "case",
-        *seen.names,
-        "shape (z y x)",
-        "spacing (z y x) mm",
-        "head ml",
-        *(f"{region} ml" for region in seen.regions),
-        *(f"{name} p{percentile}" for name in seen.names for percentile in PERCENTILES),
-        "suspicions",
-    ]
+def _case_table(inspection: Inspection, suspicions: pd.DataFrame) -> pd.DataFrame:
+    names, regions = inspection.dataset.channels, inspection.dataset.regions
+    kinds = suspicions.drop_duplicates(["case", "kind"]).groupby("case")["kind"].agg("; ".join)
+    unknown = [np.nan] * len(PERCENTILES)
+    columns = ["case", *names, "shape (z y x)", "spacing (z y x) mm", "head ml"]
+    columns += [f"{region} ml" for region in regions]
+    columns += [f"{name} p{percentile}" for name in names for percentile in PERCENTILES]
     rows = [
         [
             record.case,
             *record.states,
             " ".join(map(str, record.shape or ())),
             " ".join(f"{mm:.6g}" for mm in record.spacing or ()),
-            _number(record.head_ml),
-            *(_number(record.volumes_ml.get(region)) for region in seen.regions),
-            *(_number(p) for values in record.percentiles for p in values or [None] * len(PERCENTILES)),
-            "; ".join(dict.fromkeys(kinds.get(record.case, ()))),
+            record.head_ml,
+            *(record.volumes_ml.get(region) for region in regions),
+            *chain.from_iterable(values or unknown for values in record.percentiles),
+            kinds.get(record.case, ""),
         ]
-        for record in sorted(seen.records, key=lambda record: record.case)
+        for record in sorted(inspection.records, key=lambda record: record.case)
     ]
-    return [header, *rows]
+    return pd.DataFrame(rows, columns=[*columns, "suspicions"])
 
 
-def _number(value: float | None) -> str:
-    return "" if value is None else f"{value:.6g}"
+def _summary(inspection: Inspection) -> str:
+    parts = [
+        f"# {inspection.title}\n",
+        f"{len(inspection.records)} cases, {len(inspection.suspicious)} of them suspicious. Pictures: cohort.png, "
+        "intensities.png, volumes.png. Each case: cases.csv. Each suspicion: suspicions.csv.\n",
+        f"## Modalities\n\n{markdown_table(_state_rows(inspection))}",
+        f"## Patterns\n\n{markdown_table(_pattern_rows(inspection))}",
+        f"## Shapes, spacings and volumes\n\n{markdown_table(_size_rows(inspection))}",
+        f"## Intensities inside the head, median of the cases\n\n{markdown_table(_intensity_rows(inspection))}",
+        f"## Swaps that would be noticed\n\n{_noticed_swaps(inspection)}",
+        f"## Suspicions\n\n{_suspicions(inspection)}",
+    ]
+    return "\n".join(parts)
+
+
+def _state_rows(inspection: Inspection) -> list[list[str]]:
+    columns = zip(*(record.states for record in inspection.records), strict=True)
+    rows = [
+        [name, *(str(column.count(state)) for state in STATES)]
+        for name, column in zip(inspection.dataset.channels, columns, strict=True)
+    ]
+    return [["modality", *STATES], *rows]
+
+
+def _pattern_rows(inspection: Inspection) -> list[list[str]]:
+    names, total = inspection.dataset.channels, len(inspection.records)
+    counts = Counter(record.pattern for record in inspection.records)
+    rows = [[pattern_name(pattern, names), str(n), f"{n / total:.0%}"] for pattern, n in counts.most_common()]
+    return [["what there is", "cases", "share"], *rows]
+
+
+def _size_rows(inspection: Inspection) -> list[list[str]]:
+    rows = [["", "cases", "smallest", "median", "largest"]]
+    for what, part, values in measurements(inspection.records, inspection.dataset.regions):
+        known, name = values.dropna(), _SIZES[what].format(part)
+        if what == "volume" and (empty := (known == 0).sum()):
+            name += f" (none in {empty} cases)"
+        numbers = [f"{value:.4g}" for value in (known.min(), known.median(), known.max())] if len(known) else [""] * 3
+        rows.append([name, str(len(known)), *numbers])
+    return rows
+
+
+def _intensity_rows(inspection: Inspection) -> list[list[str]]:
+    rows = [["modality", "cases", *(f"p{percentile}" for percentile in PERCENTILES)]]
+    for m, name in enumerate(inspection.dataset.channels):
+        known = [record.percentiles[m] for record in inspection.records if record.percentiles[m] is not None]
+        medians = pd.DataFrame(known, columns=PERCENTILES).median()
+        rows.append([name, str(len(known)), *(f"{value:.4g}" for value in medians)])
+    return rows
+
+
+def _noticed_swaps(inspection: Inspection) -> str:
+    names = inspection.dataset.channels
+    rows = [
+        [f"{names[m]} and {names[k]}", f"{noticed} of {tried}"]
+        for (m, k), (noticed, tried) in count_noticed(inspection.records).items()
+    ]
+    if not rows:
+        return "The cohort is too small to tell modalities apart by their intensities.\n"
+    table = markdown_table([["exchanged", "noticed"], *rows])
+    return f"Two images of one case exchanged in thought, tried with every case that has both:\n\n{table}"
+
+
+def _suspicions(inspection: Inspection) -> str:
+    return "\n".join(_suspicion_lines(inspection)) or "None.\n"
+
+
+def _suspicion_lines(inspection: Inspection) -> Iterator[str]:
+    """Say each suspicion in a line, kind after kind; the folder of the data set is left out of file names."""
+    folder = f"{inspection.folder}/"
+    for kind, findings in groupby(inspection.findings, lambda finding: finding.kind):
+        group = list(findings)
+        yield f"**{kind}** ({len(group)})\n"
+        for case, _, file, reason, remedy in group[:_MAX_LISTED]:
+            where = f"{case}: {file}: " if file else f"{case}: "
+            yield f"- {where.replace(folder, '')}{reason.replace(folder, '')}: {remedy}"
+        if len(group) > _MAX_LISTED:
+            yield f"- and {len(group) - _MAX_LISTED} more, see suspicions.csv"
+        yield ""

@@ -38,6 +38,7 @@ def test_tables_and_pictures(raw, tmp_path, capsys):
     assert files_of(raw) == before
     out = tmp_path / "d2net_inspect_Dataset803"
     assert {path.name for path in out.iterdir()} == {
+        ".lock",
         "cache.jsonl",
         "cache_imagesTs.jsonl",
         "cases.csv",
@@ -101,7 +102,7 @@ def test_test_cases_go_elsewhere(raw, tmp_path, capsys):
         (["-np", "0"], "-np 0: choose at least 1 process"),
         (["--fast"], "unknown argument --fast"),
         (["-o", f"raw/{NAME}/look"], "is inside the data set, where nothing is written"),
-        (["-o", "file/look"], "file/look cannot be made (Not a directory)"),
+        (["-o", "file/look"], "file/look cannot be written (Not a directory): pass another folder"),
     ],
 )
 def test_bad_arguments(raw, tmp_path, capsys, words, told):
@@ -137,16 +138,16 @@ def test_a_case_in_both_splits_is_told(raw, tmp_path, capsys, split, other):
     assert f"duplicate: 1, such as {cases[split]}: {told}" in capsys.readouterr().out
 
 
-def test_test_images_that_cannot_be_compared_are_told(raw, capsys):
+def test_test_images_that_cannot_be_compared_are_told(raw, capsys, caplog):
     for path in (raw / "imagesTs").iterdir():
         path.rename(path.with_name(f"unnumbered_{path.name.replace('_00', '-')}"))
     assert inspect() == 0
-    told = capsys.readouterr()
-    assert "5 cases, of which 0 look suspicious" in told.out
-    assert told.err.count("imagesTs is not searched for duplicates: ") == 1
+    assert "5 cases, of which 0 look suspicious" in capsys.readouterr().out
+    assert caplog.text.count("imagesTs is not searched for duplicates: ") == 1
+    caplog.clear()
     shutil.rmtree(raw / "imagesTs")
     assert inspect() == 0
-    assert "not searched" not in capsys.readouterr().err
+    assert "not searched" not in caplog.text
 
 
 def test_a_damaged_test_image_does_not_keep_from_looking_at_training_cases(raw, capsys):

@@ -7,9 +7,7 @@ import pytest
 import SimpleITK as sitk
 from scipy.ndimage import gaussian_filter
 
-from nnunetv2_d2net.cli.checks import read_json
-from nnunetv2_d2net.data.inspect.inspect_cohort import inspect_cohort
-from nnunetv2_d2net.data.inspect.raw_dataset import open_cohort
+from nnunetv2_d2net.data.inspect.cohort import inspect_dataset
 
 NAMES = ("FLAIR", "T1", "T2")
 N_CASES = 12
@@ -82,13 +80,17 @@ class Dataset:
         self.image(case, other).rename(self.image(case, one))
         spare.rename(self.image(case, other))
 
-    def inspect(self, out, split="Tr"):
-        out.mkdir(exist_ok=True)
-        cohort = open_cohort(self.folder, read_json(self.folder / "dataset.json", "write it"), split)
-        return inspect_cohort(cohort, out / "cache.jsonl", progress=False)
+    def describe(self, **content):
+        """Change entries of dataset.json; None removes one."""
+        path = self.folder / "dataset.json"
+        changed = json.loads(path.read_text()) | content
+        path.write_text(json.dumps({key: value for key, value in changed.items() if value is not None}))
 
-    def findings(self, out, kind=None):
-        return [finding for finding in self.inspect(out).findings if kind in (None, finding.kind)]
+    def inspect(self, output=None, **arguments):
+        return inspect_dataset(self.folder, output, **arguments)
+
+    def findings(self, kind=None):
+        return [finding for finding in self.inspect().findings if kind in (None, finding.kind)]
 
 
 @pytest.fixture

@@ -1,13 +1,22 @@
+from pathlib import Path
+
 import numpy as np
 import pytest
 import SimpleITK as sitk
 from matplotlib import style
 from matplotlib.colors import to_rgb
 
-from nnunetv2_d2net.data.inspect.inspect_cohort import Inspection
-from nnunetv2_d2net.data.inspect.matrix_picture import COLORS, SUSPICIOUS, draw_matrix
-from nnunetv2_d2net.data.inspect.range_pictures import OUTLIER, draw_intensities, draw_volumes
-from nnunetv2_d2net.data.inspect.record import ABSENT, AVAILABLE, UNREADABLE, CaseRecord, Finding
+from nnunetv2_d2net.base.dataset import Dataset
+from nnunetv2_d2net.base.errors import UserError
+from nnunetv2_d2net.data.inspect.pictures import COLORS, SUSPICIOUS, draw_pictures
+from nnunetv2_d2net.data.inspect.record import ABSENT, AVAILABLE, UNREADABLE, CaseRecord, Finding, Inspection
+
+
+def inspection_of(names, records, findings):
+    channels = {str(m): name for m, name in enumerate(names)}
+    labels = {"background": 0, "tumor": 1}
+    dataset = Dataset.of({"channel_names": channels, "labels": labels, "file_ending": ".nii.gz"})
+    return Inspection(Path("Dataset001_A"), "Tr", dataset, records, findings)
 
 
 def cohort(n, names=("T1", "T2")):
@@ -26,7 +35,7 @@ def cohort(n, names=("T1", "T2")):
     ]
     bad = records[n // 2]
     bad.states[0], bad.states[-1] = UNREADABLE, ABSENT
-    return Inspection(list(names), ["tumor"], records, [Finding(bad.case, "unreadable", "f", "r", "m")])
+    return inspection_of(names, records, [Finding(bad.case, "unreadable", "f", "r", "m")])
 
 
 def share_of(color, picture):
@@ -34,16 +43,17 @@ def share_of(color, picture):
     return (np.abs(picture[..., :3].astype(int) - wanted).max(-1) <= 2).mean()
 
 
-def read(path):
-    return sitk.GetArrayFromImage(sitk.ReadImage(str(path)))
+def draw(inspection, folder):
+    folder.mkdir()
+    draw_pictures(inspection, folder)
+    return {path.stem: sitk.GetArrayFromImage(sitk.ReadImage(str(path))) for path in folder.iterdir()}
 
 
 @pytest.mark.parametrize("n", [1, 10, 61, 1500])
 def test_every_case_is_in_the_matrix(tmp_path, n):
-    draw_matrix(cohort(n), tmp_path / "a.png", "Dataset001_A")
+    picture = draw(cohort(n), tmp_path / "a")["cohort"]
     healthy = [record for record in cohort(n + 1).records if all(record.pattern)]
-    draw_matrix(Inspection(["T1", "T2"], [], healthy, []), tmp_path / "b.png", "Dataset002_B")
-    picture, without = read(tmp_path / "a.png"), read(tmp_path / "b.png")
+    without = draw(inspection_of(("T1", "T2"), healthy, []), tmp_path / "b")["cohort"]
     for color in (COLORS[UNREADABLE], COLORS[ABSENT], SUSPICIOUS):
         rows = picture[200:-120]  # the legend is below, the title above
         assert share_of(color, rows) > 0, color
@@ -53,25 +63,26 @@ def test_every_case_is_in_the_matrix(tmp_path, n):
 
 @pytest.mark.parametrize("n", [1, 300])
 def test_ranges_of_any_number_of_cases_and_modalities(tmp_path, n):
-    draw_volumes(cohort(n), tmp_path / "v.png", "A")
-    draw_intensities(cohort(n, ("a", "b", "c", "d", "e")), tmp_path / "i.png", "A")
-    for name in ("v.png", "i.png"):
-        picture = read(tmp_path / name).astype(int)
+    pictures = draw(cohort(n, ("a", "b", "c", "d", "e")), tmp_path / "out")
+    for name in ("volumes", "intensities"):
+        picture = pictures[name].astype(int)
         assert (picture[..., 2] - picture[..., 0] > 60).any()  # bluish: dots are translucent, thin bars smoothed
 
 
 @pytest.mark.parametrize("look", ["default", "seaborn-v0_8-poster", "ggplot"])
 def test_an_outlier_is_colored_and_named_whatever_style_another_library_has_left(tmp_path, look):
-    with style.context(look):
-        outlier_is_colored(tmp_path)
-
-
-def outlier_is_colored(tmp_path):
-    seen = cohort(20)
-    for record in seen.records:
+    inspection = cohort(20)
+    for record in inspection.records:
         record.volumes_ml["tumor"] = 10.0
-    draw_volumes(seen, tmp_path / "plain.png", "A")
-    assert share_of(OUTLIER, read(tmp_path / "plain.png")) == 0
-    seen.records[3].volumes_ml["tumor"] = 900.0
-    draw_volumes(seen, tmp_path / "outlier.png", "A")
-    assert share_of(OUTLIER, read(tmp_path / "outlier.png")) > 0
+    with style.context(look):
+        plain = draw(inspection, tmp_path / "plain")["volumes"]
+        inspection.records[3].volumes_ml["tumor"] = 900.0
+        outlier = draw(inspection, tmp_path / "outlier")["volumes"]
+    assert share_of(SUSPICIOUS, plain) == 0
+    assert share_of(SUSPICIOUS, outlier) > 0
+
+
+def test_a_folder_that_cannot_be_written(tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(UserError, match=r"cohort\.png cannot be written"):
+        draw_pictures(cohort(1), tmp_path / "file")

@@ -9,20 +9,20 @@ from numpy.typing import NDArray
 from scipy.ndimage import binary_dilation, binary_fill_holes
 
 
-class Head(NamedTuple):
+class HeadMask(NamedTuple):
     """The patient in one image, or in several.
 
     Attributes:
-        mask: ``(z, y, x)``.
+        voxels: ``(z, y, x)``, True where the patient is.
         exact: The background has one value, as in skull-stripped images; else its noise was told from tissue by Otsu's
             threshold, and the mask's border is rough.
     """
 
-    mask: NDArray[np.bool_]
+    voxels: NDArray[np.bool_]
     exact: bool
 
 
-def find_head(image: NDArray[np.floating]) -> Head:
+def find_head(image: NDArray[np.floating]) -> HeadMask:
     """Tell the patient from the background: the value that most of the image's border has, or what is dark.
 
     Args:
@@ -30,20 +30,20 @@ def find_head(image: NDArray[np.floating]) -> Head:
     """
     value, share = _border_value(image)
     if share > 0.5:
-        return Head(image != value, exact=True)
+        return HeadMask(image != value, exact=True)
     bright = sitk.OtsuThreshold(sitk.GetImageFromArray(np.asarray(image, np.float32)), 0, 1)
-    return Head(_filled(sitk.GetArrayFromImage(bright).astype(bool)), exact=False)
+    return HeadMask(_filled(sitk.GetArrayFromImage(bright).astype(bool)), exact=False)
 
 
-def join_heads(heads: Iterable[Head]) -> Head:
+def join_heads(heads: Iterable[HeadMask]) -> HeadMask:
     """Return what any of the images shows."""
     masks, exact = zip(*heads, strict=True)
-    return Head(np.logical_or.reduce(masks), all(exact))
+    return HeadMask(np.logical_or.reduce(masks), all(exact))
 
 
-def widen_rough(head: Head, voxels: int = 3) -> NDArray[np.bool_]:
+def widen_rough(head: HeadMask, voxels: int = 3) -> NDArray[np.bool_]:
     """Return the mask, made larger if its border is rough."""
-    return head.mask if head.exact else np.asarray(binary_dilation(_filled(head.mask), iterations=voxels), bool)
+    return head.voxels if head.exact else np.asarray(binary_dilation(_filled(head.voxels), iterations=voxels), bool)
 
 
 def _filled(mask: NDArray[np.bool_]) -> NDArray[np.bool_]:

@@ -1,0 +1,118 @@
+"""What looks wrong in the cohort as a whole: voxels that are the same, and sizes far from the others'."""
+
+from collections.abc import Collection, Iterator, Sequence
+from typing import NamedTuple
+
+import numpy as np
+import pandas as pd
+
+from nnunetv2_d2net.data.inspect.record import CaseRecord, Finding, measurements
+
+MIN_CASES = 8
+"""That must have a quantity before anyone can be far from the others."""
+
+FACTORS = {"spacing": 1.5, "head": 1.5, "volume": 4.0}
+"""How many times larger or smaller than the median a value must be, too."""
+
+_FAR = 5.0
+"""Robust standard deviations of the logarithm."""
+
+_OUTLIERS = {
+    "spacing": ("spacing outlier", "the spacing along {} is", "mm"),
+    "head": ("head volume outlier", "the head has", "ml"),
+    "volume": ("volume outlier", "{} has", "ml"),
+}
+_MAX_NAMED = 3
+
+
+class _Item(NamedTuple):
+    """An image or a segmentation: whose it is (None: of the other split), its file, and what to call it."""
+
+    case: str | None
+    file: str
+    what: str
+
+
+def find_duplicates(
+    records: Sequence[CaseRecord], names: Sequence[str], other_split: Sequence[CaseRecord] = ()
+) -> list[Finding]:
+    """Look for equal images, of two modalities or of two cases, and for equal segmentations.
+
+    Args:
+        records: All cases of the cohort.
+        names: M names of the modalities.
+        other_split: Cases that must not be among them, such as the test cases of these training cases.
+    """
+    groups: dict[str, list[_Item]] = {}
+    for record in records:
+        for digest, item in _items(record, names):
+            groups.setdefault(digest, []).append(item)
+    for record in other_split:
+        for digest, item in _items(record, names):
+            elsewhere = _Item(None, item.file, f"{item.what} in the other split")
+            groups.setdefault(digest, []).append(elsewhere)
+    return [finding for group in groups.values() if len(group) > 1 for finding in _duplicates(group)]
+
+
+def _items(record: CaseRecord, names: Sequence[str]) -> Iterator[tuple[str, _Item]]:
+    """What a case has, each with its digest; those of images and of segmentations are told apart."""
+    for name, digest, file in zip(names, record.hashes, record.files, strict=True):
+        if digest is not None:
+            yield f"image {digest}", _Item(record.case, file or "", f"{name} of {record.case}")
+    if record.label_hash is not None:
+        yield f"label {record.label_hash}", _Item(record.case, record.label or "", f"the label of {record.case}")
+
+
+def _duplicates(group: Sequence[_Item]) -> Iterator[Finding]:
+    """One finding for each case of the cohort among equal items; copies in the other split are named first."""
+    for case in dict.fromkeys(item.case for item in group if item.case is not None):
+        own = next(item for item in group if item.case == case)
+        others = sorted((item for item in group if item is not own), key=lambda item: item.case is not None)
+        files = ", ".join([own.file, *(item.file for item in others[:_MAX_NAMED])])
+        alike = " and ".join([own.what, *(item.what for item in others[:_MAX_NAMED])])
+        more = f" (and {len(others) - _MAX_NAMED} more)" if len(others) > _MAX_NAMED else ""
+        remedy = "look which one it really is, and remove or replace the other"
+        yield Finding(case, "duplicate", files, f"{alike}{more} are voxel by voxel alike", remedy)
+
+
+def find_outliers(records: Sequence[CaseRecord], regions: Collection[str]) -> list[Finding]:
+    """Look for spacings, head volumes and volumes of classes far from the median of the cohort.
+
+    Args:
+        records: All cases of the cohort.
+        regions: Names of the classes or regions.
+    """
+    files = {record.case: (next(filter(None, record.files), ""), record.label or "") for record in records}
+    findings = []
+    for quantity, part, values in measurements(records, regions):
+        if quantity not in _OUTLIERS:
+            continue
+        kind, sentence, unit = _OUTLIERS[quantity]
+        far, median = far_from_others(values, FACTORS[quantity])
+        for case, value in far.items():
+            reason = f"{sentence.format(part)} {value:.4g} {unit}, the median of the cohort is {median:.4g} {unit}"
+            file = files[str(case)][quantity == "volume"]
+            findings.append(
+                Finding(str(case), kind, file, reason, "check it by eye; nothing is to be done if it is right")
+            )
+    return findings
+
+
+def far_from_others(values: pd.Series, min_factor: float) -> tuple[pd.Series, float]:
+    """Pick the values far from the others.
+
+    Args:
+        values: By case; those that are unknown or not positive do not count.
+        min_factor: To the median, upward or downward.
+
+    Returns:
+        The far values, by case, and the median of all (of their logarithms).
+    """
+    values = values.loc[values > 0]
+    if len(values) < MIN_CASES:
+        return values.head(0), np.nan
+    logs = np.log(values.to_numpy())
+    median = np.median(logs)
+    spread = 1.4826 * np.median(np.abs(logs - median))
+    far = np.abs(logs - median) > max(_FAR * spread, np.log(min_factor))
+    return values.loc[far], float(np.exp(median))
