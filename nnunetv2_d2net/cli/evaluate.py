@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from nnunetv2_d2net.base.errors import UserError
-from nnunetv2_d2net.cli.words import add_processes
+from nnunetv2_d2net.cli._words import add_processes, refuse_extra
 
 HELP = (
     "Score segmentations against references: Dice, HD95, ASSD and surface Dice of every case, subset and region, and "
@@ -48,10 +48,10 @@ def run(args: argparse.Namespace, extra: Sequence[str]) -> int:
         UserError: An argument out of range or unknown, a folder missing, nothing to score; or, after all the others
             have been scored, cases that could not be.
     """
-    if extra:
-        raise UserError(f"unknown argument {extra[0]}: see d2net evaluate --help")
-    if args.published and args.predictions is None:
-        _print_published()
+    refuse_extra(extra)
+    published = _published() if args.published else ""
+    if published and args.predictions is None:
+        sys.stdout.write(published)
         return 0
     _check(args)
 
@@ -59,25 +59,22 @@ def run(args: argparse.Namespace, extra: Sequence[str]) -> int:
     from nnunetv2_d2net.study.scores.tables import write_tables
 
     out = args.output or args.predictions / "evaluation"
-    try:
-        found = evaluate_folder(
-            args.predictions, args.references, out, tolerance_mm=args.tolerance, processes=args.processes
-        )
-        tables = write_tables(found.scores, out, found.modalities) if found.scores else ""
-    except OSError as error:
-        raise UserError(f"{error.filename or out}: {error.strerror}: free space, or pass another -o") from error
-    if found.scores:
-        sys.stdout.write(tables + "\n")
+    settings = {"tolerance_mm": args.tolerance, "processes": args.processes}
+    scores, failures, absent, unpredicted, modalities = evaluate_folder(
+        args.predictions, args.references, out, **settings, progress=True
+    )
+    if scores:
+        sys.stdout.write(f"{write_tables(scores, out, modalities)}\n")
         sys.stdout.write(f"surface Dice at {args.tolerance:g} mm\n")
         sys.stdout.write(f"written: {out}: metrics.csv, tables.json, table_*.csv, .md and .tex\n")
-    _print_gaps(found.absent, found.unpredicted)
-    if args.published:
-        _print_published()
-    if found.failures:
-        raise UserError(
-            f"{len(found.failures)} could not be scored, told above: mend them and run again; the first: "
-            f"{found.failures[0]}"
-        )
+    for subset, n in absent.items():
+        sys.stdout.write(f"{subset}: {n} cases have no prediction, its means are over the others\n")
+    if unpredicted:
+        sys.stdout.write(f"{len(unpredicted)} references have no prediction, such as {unpredicted[0]}\n")
+    sys.stdout.write(published)
+    if failures:
+        told = f"{len(failures)} could not be scored, told above"
+        raise UserError(f"{told}: mend them and run again; the first: {failures[0]}")
     return 0
 
 
@@ -90,19 +87,7 @@ def _check(args: argparse.Namespace) -> None:
         raise UserError(f"--tolerance {args.tolerance}: choose a distance in mm, such as 1")
 
 
-def _print_gaps(absent: dict[str, int], unpredicted: Sequence[str]) -> None:
-    """Say which cases the means do not hold."""
-    for subset, n in absent.items():
-        sys.stdout.write(f"{subset}: {n} cases have no prediction, its means are over the others\n")
-    if unpredicted:
-        sys.stdout.write(f"{len(unpredicted)} references have no prediction, such as {unpredicted[0]}\n")
+def _published() -> str:
+    from nnunetv2_d2net.study.scores.published import published_tables
 
-
-def _print_published() -> None:
-    from nnunetv2_d2net.study.scores.published import NOTE, published_dice, published_distances
-    from nnunetv2_d2net.study.scores.subset_table import markdown_table
-    from nnunetv2_d2net.study.scores.tables import subset_order
-
-    columns = [*subset_order(["FLAIR", "T1", "T1ce", "T2"]), "mean of 15"]
-    sys.stdout.write(f"\n{NOTE}.\n\nDice\n\n{markdown_table(published_dice(columns))}")
-    sys.stdout.write(f"\nDistances in mm, mean of 15 subsets\n\n{markdown_table(published_distances())}")
+    return f"\n{published_tables()}"

@@ -3,11 +3,13 @@
 from pathlib import Path
 
 import numpy as np
-import SimpleITK as sitk
 from matplotlib.axes import Axes
 from matplotlib.colors import ListedColormap
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
+
+from nnunetv2_d2net.base.files import written_whole
+from nnunetv2_d2net.base.images import read_image
 
 COLORS = ("#2ca02c", "#e6b800", "#d62728", "#1f77b4", "#9467bd", "#8c564b")
 
@@ -23,10 +25,10 @@ def draw_case(
         segmentations: Segmentation file by title; the first one chooses the slice.
         regions: Label values by region, drawn in this order, later ones on top.
     """
-    labels = {title: _read(file) for title, file in segmentations.items()}
+    labels = {title: read_image(file).voxels[0] for title, file in segmentations.items()}
     first = next(iter(labels.values()))
     z = int(np.argmax((first > 0).sum((1, 2))))
-    volumes = {title: _read(file) for title, file in images.items()}
+    volumes = {title: read_image(file).voxels[0] for title, file in images.items()}
     figure = Figure(figsize=(2.4 * (len(volumes) + len(labels)), 2.9), dpi=100, facecolor="black")
     axes = figure.subplots(1, len(volumes) + len(labels), squeeze=False)[0]
     for axis, (title, volume) in zip(axes, volumes.items(), strict=False):
@@ -42,7 +44,8 @@ def draw_case(
         handles=patches, loc="lower center", ncols=len(patches), frameon=False, labelcolor="white", fontsize=9
     )
     figure.subplots_adjust(0.005, 0.1, 0.995, 0.92, wspace=0.03)
-    figure.savefig(path)
+    with written_whole(path) as unfinished:
+        figure.savefig(unfinished)
 
 
 def _show(axis: Axes, image: np.ndarray, title: str) -> None:
@@ -51,7 +54,3 @@ def _show(axis: Axes, image: np.ndarray, title: str) -> None:
     axis.imshow(image, cmap="gray", vmin=low, vmax=high, origin="lower")
     axis.set_title(title, color="white", fontsize=10)
     axis.set_axis_off()
-
-
-def _read(path: Path) -> np.ndarray:
-    return sitk.GetArrayFromImage(sitk.ReadImage(str(path)))

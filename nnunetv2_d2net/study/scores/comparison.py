@@ -6,15 +6,18 @@ import warnings
 from collections.abc import Mapping, Sequence
 from itertools import combinations
 from pathlib import Path
-from statistics import fmean
 from typing import Any, NamedTuple
 
 import numpy as np
+import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 from scipy import stats
 
+from nnunetv2_d2net.base.errors import UserError
+from nnunetv2_d2net.base.files import write_text
+from nnunetv2_d2net.base.text import reason_of
 from nnunetv2_d2net.study.scores.metrics import CaseScore
-from nnunetv2_d2net.study.scores.tables import MEAN_REGION, subset_order
+from nnunetv2_d2net.study.scores.tables import in_order, values_of
 
 _DECIMALS = 9
 """Differences are rounded to these, so that equal ones are ties and equal Dice is no difference."""
@@ -73,25 +76,16 @@ def compare_arms(  # noqa: PLR0913 - settings of the bootstrap have defaults
     Returns:
         By region, the mean over regions last; by subset, the mean over subsets last.
     """
-    ours, theirs = _by_region(scores), _by_region(rival_scores)
+    ours, theirs = _dice_by_region(scores), _dice_by_region(rival_scores)
     rows = []
     for region in (region for region in ours if region in theirs):
-        found = _differences(ours[region], theirs[region], modalities)
-        parts = {subset: np.round(list(cases.values()), _DECIMALS) for subset, cases in found.items() if cases}
-        p = {subset: wilcoxon_p(values) for subset, values in parts.items()}
-        corrected = dict(zip(p, holm(list(p.values())), strict=True))
-        complete = set.intersection(*(set(cases) for cases in found.values())) if found else set()
-        if len(found) > 1 and complete:
-            name = f"mean of {len(found)}"
-            means = [fmean(cases[case] for cases in found.values()) for case in sorted(complete)]
-            parts[name] = np.round(means, _DECIMALS)
-            p[name] = corrected[name] = wilcoxon_p(parts[name])
-        for subset, values in parts.items():
+        single, mean = _differences(ours[region], theirs[region], modalities)
+        p = {subset: wilcoxon_p(values) for subset, values in (single | mean).items()}
+        corrected = p | dict(zip(single, holm([p[subset] for subset in single]).tolist(), strict=True))
+        for subset, values in (single | mean).items():
             low, high = mean_interval(values, resamples=resamples, seed=seed)
-            mean = float(values.mean())
-            rows.append(
-                Comparison(arm, rival, subset, region, len(values), mean, low, high, p[subset], corrected[subset])
-            )
+            figures = float(values.mean()), low, high, p[subset], corrected[subset]
+            rows.append(Comparison(arm, rival, subset, region, len(values), *figures))
     return rows
 
 
@@ -106,18 +100,23 @@ def compare_all(arms: Mapping[str, Sequence[CaseScore]], modalities: Sequence[st
 
 def write_comparison(rows: Sequence[Comparison], path: Path) -> None:
     """Write comparison.csv; what is not a number stays empty."""
-    with path.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(Comparison._fields)
-        for row in rows:
-            writer.writerow([*row[:5], *("" if math.isnan(value) else f"{value:.6g}" for value in row[5:])])
+    table = pd.DataFrame(rows, columns=list(Comparison._fields))
+    write_text(path, table.to_csv(index=False, float_format="%.6g", lineterminator="\n"))
 
 
 def read_comparison(path: Path) -> list[Comparison]:
-    """Read what :func:`write_comparison` wrote."""
-    with path.open(newline="", encoding="utf-8") as file:
-        rows = list(csv.reader(file))[1:]
-    return [Comparison._make([*row[:4], int(row[4]), *(float(cell or "nan") for cell in row[5:])]) for row in rows]
+    """Read what :func:`write_comparison` wrote.
+
+    Raises:
+        UserError: It cannot be read, or is another file.
+    """
+    try:
+        header, *rows = csv.reader(path.read_text(encoding="utf-8").splitlines())
+        if header != list(Comparison._fields):
+            raise ValueError("other columns")
+        return [Comparison._make([*row[:4], int(row[4]), *(float(cell or "nan") for cell in row[5:])]) for row in rows]
+    except (OSError, ValueError, TypeError) as error:
+        raise UserError(f"{path} cannot be read ({reason_of(error)}): run d2net benchmark again") from error
 
 
 def wilcoxon_p(differences: ArrayLike) -> float:
@@ -175,28 +174,25 @@ def mean_interval(values: ArrayLike, *, resamples: int = 4999, seed: int = 0) ->
     return float(low), float(high)
 
 
-def _by_region(scores: Sequence[CaseScore]) -> dict[str, dict[str, dict[str, float]]]:
-    """Dice by region, subset and case, with the mean over regions."""
-    found: dict[str, dict[str, dict[str, float]]] = {}
-    means: dict[str, dict[str, list[float]]] = {}
-    for score in scores:
-        found.setdefault(score.region, {}).setdefault(score.subset, {})[score.case] = score.dice
-        means.setdefault(score.subset, {}).setdefault(score.case, []).append(score.dice)
-    if len(found) > 1 and MEAN_REGION not in found:
-        found[MEAN_REGION] = {s: {case: fmean(dice) for case, dice in cases.items()} for s, cases in means.items()}
-    return found
+def _dice_by_region(scores: Sequence[CaseScore]) -> dict[str, pd.DataFrame]:
+    """Dice by case (rows) and subset (columns), for every region and the mean over regions."""
+    regions = values_of(scores, "dice").groupby("region", sort=False)
+    return {str(region): part.pivot_table("value", "case", "subset", "last") for region, part in regions}
 
 
 def _differences(
-    ours: dict[str, dict[str, float]], theirs: dict[str, dict[str, float]], modalities: Sequence[str]
-) -> dict[str, dict[str, float]]:
-    """Differences by subset and case, of what both arms have."""
-    shared = ours.keys() & theirs.keys()
-    order = [subset for subset in subset_order(modalities) if subset in shared] if modalities else []
-    return {
-        subset: {
-            case: ours[subset][case] - theirs[subset][case]
-            for case in sorted(ours[subset].keys() & theirs[subset].keys())
-        }
-        for subset in [*order, *sorted(shared - set(order))]
-    }
+    ours: pd.DataFrame, theirs: pd.DataFrame, modalities: Sequence[str]
+) -> tuple[dict[str, NDArray[np.floating]], dict[str, NDArray[np.floating]]]:
+    """Differences of the cases that both arms have, sorted by case.
+
+    Returns:
+        By subset, those without such cases left out; and the mean over subsets under its name, of the cases that have
+        all of them, or nothing.
+    """
+    shared = in_order(ours.columns.intersection(theirs.columns), modalities)
+    table = ours.sub(theirs).sort_index().reindex(columns=shared)
+    complete = table.dropna()
+    single = {subset: table[subset].dropna().to_numpy().round(_DECIMALS) for subset in shared}
+    mean = {f"mean of {len(shared)}": complete.mean(axis=1).to_numpy().round(_DECIMALS)}
+    several = len(shared) > 1 and len(complete) > 0
+    return {subset: values for subset, values in single.items() if len(values)}, mean if several else {}

@@ -1,25 +1,38 @@
 """Scores every case, subset and region of a folder of predictions into metrics.csv, where it left off."""
 
-import json
-import multiprocessing
-import sys
-from collections.abc import Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
-from concurrent.futures.process import BrokenProcessPool
+import csv
+import dataclasses
+import functools
+import io
+import logging
+from collections import Counter
+from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
-from tqdm import tqdm
+import numpy as np
 
+from nnunetv2_d2net.base.dataset import Dataset
 from nnunetv2_d2net.base.errors import UserError
-from nnunetv2_d2net.plugin.preprocessing.reading import last_line
-from nnunetv2_d2net.study.scores.metrics import TOLERANCE_MM, CaseScore
-from nnunetv2_d2net.study.scores.one_case import Job, score_case
-from nnunetv2_d2net.study.scores.score_file import append_scores, read_scores, replace_scores
-from nnunetv2_d2net.study.scores.subset_table import regions_of
+from nnunetv2_d2net.base.files import (
+    append_text,
+    file_state,
+    make_folder,
+    read_json,
+    read_json_or,
+    write_json,
+    write_text,
+)
+from nnunetv2_d2net.base.images import Image, differences, label_counts, read_image
+from nnunetv2_d2net.base.processes import run_all
+from nnunetv2_d2net.base.text import listed
+from nnunetv2_d2net.study.scores.metrics import TOLERANCE_MM, CaseScore, score_labels
 
 ALL_GIVEN = "all given"
 """Subset of predictions that lie in one plain folder: whatever each case had."""
+
+_TABLE, _NOTE = "metrics.csv", "metrics.json"  # the note says what the rows of the table were made from
+_LOG = logging.getLogger("nnunetv2_d2net")
 
 
 class Evaluation(NamedTuple):
@@ -40,179 +53,231 @@ class Evaluation(NamedTuple):
     modalities: list[str]
 
 
+class Job(NamedTuple):
+    """One case and subset to score.
+
+    Attributes:
+        case: Name of the case.
+        subset: Name of the subset.
+        prediction: Segmentation.
+        reference: Segmentation.
+        dataset: Names regions and labels.
+        tolerance_mm: Of the surface Dice.
+    """
+
+    case: str
+    subset: str
+    prediction: Path
+    reference: Path
+    dataset: Dataset
+    tolerance_mm: float
+
+    @property
+    def key(self) -> str:
+        """Name in metrics.json."""
+        return f"{self.case}/{self.subset}"
+
+
 def evaluate_folder(
-    predictions: Path,
-    references: Path,
-    out: Path,
+    predictions: Path | str,
+    references: Path | str,
+    out: Path | str | None = None,
     *,
     tolerance_mm: float = TOLERANCE_MM,
     processes: int = 1,
-    progress: bool = True,
+    progress: bool = False,
 ) -> Evaluation:
-    """Score predictions into ``out/metrics.csv``, row by row as they come; what is there already is kept.
+    """Score predictions, into ``out/metrics.csv`` row by row as they come; what is there already is kept.
 
     A row is computed again if its prediction or reference is another file than it was (by size and time of its last
-    change), or if regions or tolerance are others.
+    change), or if regions or tolerance are others. What is wrong with a single case is logged as a warning, too.
 
     Args:
         predictions: Folders of segmentations, one per subset, each with dataset.json; or one folder of segmentations,
             with dataset.json in it or beside the references' folder.
         references: Folder of segmentations of the same names.
-        out: Folder for the results.
+        out: Folder for the results; None writes nothing.
         tolerance_mm: Of the surface Dice.
         processes: Cases and subsets at a time; 1 starts no process.
         progress: Show a bar.
 
     Raises:
-        UserError: A folder or dataset.json is missing, there is nothing to score, or a process was killed. What is
-            wrong with a single case is among the failures.
+        UserError: A folder or dataset.json is missing, there is nothing to score, the results cannot be written, or a
+            process was killed. What is wrong with a single case is among the failures.
     """
-    folders = subset_folders(predictions)
+    folders, references = _subset_folders(Path(predictions)), Path(references)
     if not references.is_dir():
         raise UserError(f"{references} is no folder: name the folder of the reference segmentations")
-    dataset = _dataset_json(next(iter(folders.values())), references)
-    ending = dataset["file_ending"]
+    dataset = _read_dataset(next(iter(folders.values())), references)
     jobs = _jobs(folders, references, dataset, tolerance_mm)
     if not jobs:
-        raise UserError(f"{predictions} holds no segmentation {ending}: predict first")
-    out.mkdir(parents=True, exist_ok=True)
-    table = out / "metrics.csv"
-    made_from = _made_from(jobs, {"tolerance_mm": tolerance_mm, "regions": regions_of(dataset)})
-    kept = _kept(table, jobs, made_from)
-    replace_scores(table, [row for rows in kept.values() for row in rows])
-    _note(table).write_text(json.dumps(made_from, indent=1), encoding="utf-8")  # only now: all rows left agree with it
-    todo = [job for job in jobs if (job.case, job.subset) not in kept]
+        raise UserError(f"{predictions} holds no segmentation {dataset.file_ending}: predict first")
+    out = None if out is None else Path(out)
+    rows = {} if out is None else _take_up(out, jobs)
     failures = []
-    for result in tqdm(_run(todo, processes), total=len(todo), desc="evaluate", disable=not progress or not todo):
+    todo = [job for job in jobs if job.key not in rows]
+    for job, result in run_all(score_case, todo, processes, title="evaluate", progress=progress):
         if isinstance(result, str):
+            _LOG.warning(result)
             failures.append(result)
-            tqdm.write(f"d2net: error: {result}", file=sys.stderr)
-        else:
-            kept[result[0].case, result[0].subset] = result
-            append_scores(table, result)
-    scores = [row for job in jobs for row in kept.get((job.case, job.subset), ())]
-    replace_scores(table, scores)
-    cases = {job.case for job in jobs}
-    counts = {subset: sum(job.subset == subset for job in jobs) for subset in folders}
+            continue
+        rows[job.key] = result
+        if out is not None:
+            append_text(out / _TABLE, _csv(result))
+    scores = [row for job in jobs for row in rows.get(job.key, ())]
+    if out is not None:
+        replace_scores(out / _TABLE, scores)
+    cases, counts = {job.case for job in jobs}, Counter(job.subset for job in jobs)
     return Evaluation(
         scores,
         sorted(failures),
-        {subset: len(cases) - n for subset, n in counts.items() if n < len(cases)},
-        sorted(_cases(references, ending).keys() - cases),
-        _modalities(dataset),
+        {subset: len(cases) - counts[subset] for subset in folders if counts[subset] < len(cases)},
+        sorted(dataset.segmentations(references).keys() - cases),
+        list(dataset.channels),
     )
 
 
-def subset_folders(predictions: Path) -> dict[str, Path]:
-    """Find the folder of each subset; a plain folder of segmentations is one subset, :data:`ALL_GIVEN`.
-
-    Raises:
-        UserError: No such folder.
-    """
+def _subset_folders(predictions: Path) -> dict[str, Path]:
+    """Find the folder of each subset; a plain folder of segmentations is one subset, :data:`ALL_GIVEN`."""
     if not predictions.is_dir():
         raise UserError(f"{predictions} is no folder: name the folder of the predictions")
     folders = sorted(path.parent for path in predictions.glob("*/dataset.json"))
     return {folder.name: folder for folder in folders} or {ALL_GIVEN: predictions}
 
 
-def _jobs(folders: dict[str, Path], references: Path, dataset: dict, tolerance_mm: float) -> list[Job]:
+def _read_dataset(folder: Path, references: Path) -> Dataset:
+    places = [path for path in (folder / "dataset.json", references.parent / "dataset.json") if path.is_file()]
+    if not places:
+        raise UserError(f"{folder} has no dataset.json, which names regions and labels: copy the data set's into it")
+    remedy = "copy the data set's"
+    content = read_json(places[0], remedy)
+    if "modality" not in content:
+        content.setdefault("channel_names", {})  # they only give the subsets their order
+    return Dataset.of(content, str(places[0]), remedy)
+
+
+def _jobs(folders: dict[str, Path], references: Path, dataset: Dataset, tolerance_mm: float) -> list[Job]:
     """One job per case and subset, the subsets of a case together."""
-    regions, ending, ignore = regions_of(dataset), dataset["file_ending"], dataset["labels"].get("ignore")
-    known = {0, *(value for values in regions.values() for value in values)} | (
-        {ignore} if ignore is not None else set()
-    )
+    dataset = dataclasses.replace(dataset, content={})  # which can list thousands of files; a job goes to a process
     jobs = [
-        Job(case, subset, path, references / path.name, regions, tuple(sorted(known)), ignore, tolerance_mm)
+        Job(case, subset, path, references / path.name, dataset, tolerance_mm)
         for subset, folder in folders.items()
-        for case, path in _cases(folder, ending).items()
+        for case, path in dataset.segmentations(folder).items()
     ]
     return sorted(jobs, key=lambda job: (job.case, job.subset))
 
 
-def _cases(folder: Path, ending: str) -> dict[str, Path]:
-    files = sorted(
-        p for p in folder.iterdir() if p.name.endswith(ending) and not p.name.startswith(".") and p.is_file()
+def _take_up(out: Path, jobs: Sequence[Job]) -> dict[str, list[CaseScore]]:
+    """Return the rows of an earlier run that still hold, and leave only those in metrics.csv."""
+    make_folder(out)
+    made_from = _made_from(jobs)
+    rows = _valid_rows(out, jobs, made_from)
+    replace_scores(out / _TABLE, [row for part in rows.values() for row in part])
+    write_json(out / _NOTE, made_from, indent=1)  # only now: all rows left agree with it
+    return rows
+
+
+def _made_from(jobs: Sequence[Job]) -> dict[str, Any]:
+    """Return settings, and size and time of both files of each row."""
+    regions = {name: list(values) for name, values in jobs[0].dataset.regions.items()}
+    files = {job.key: [file_state(job.prediction), file_state(job.reference)] for job in jobs}
+    return {"settings": {"tolerance_mm": jobs[0].tolerance_mm, "regions": regions}, "files": files}
+
+
+def _valid_rows(out: Path, jobs: Sequence[Job], made_from: dict[str, Any]) -> dict[str, list[CaseScore]]:
+    before = read_json_or(out / _NOTE, {})
+    if not (out / _TABLE).is_file() or before.get("settings") != made_from["settings"]:
+        return {}
+    rows: dict[str, list[CaseScore]] = {}
+    for row in read_scores(out / _TABLE):
+        rows.setdefault(f"{row.case}/{row.subset}", []).append(row)
+    files, regions = before.get("files", {}), list(made_from["settings"]["regions"])
+    same = [job.key for job in jobs if files.get(job.key) == made_from["files"][job.key]]
+    return {key: rows[key] for key in same if [row.region for row in rows.get(key, ())] == regions}
+
+
+def read_scores(path: Path) -> list[CaseScore]:
+    """Read metrics.csv; a last line that was not written to its end is left out.
+
+    Raises:
+        UserError: It cannot be read, or is another file.
+    """
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"{path} cannot be read: run d2net evaluate again, without it") from error
+    lines = text[: text.rfind("\n") + 1].splitlines()
+    if not lines:
+        return []
+    header, *rows = csv.reader(lines)
+    try:
+        if header != list(CaseScore._fields):
+            raise ValueError("other columns")
+        return [CaseScore._make([*cells[:3], *map(float, cells[3:7]), *map(int, cells[7:])]) for cells in rows]
+    except (ValueError, TypeError) as error:
+        raise UserError(f"{path} is no table of d2net evaluate ({error}): remove it and evaluate again") from error
+
+
+def replace_scores(path: Path, scores: Iterable[CaseScore]) -> None:
+    """Write metrics.csv anew, whole or not at all."""
+    write_text(path, _csv([CaseScore._fields, *scores]))
+
+
+def _csv(rows: Iterable[Sequence[Any]]) -> str:
+    text = io.StringIO()
+    csv.writer(text, lineterminator="\n").writerows(rows)
+    return text.getvalue()
+
+
+def score_case(job: Job) -> list[CaseScore] | str:
+    """Score the regions of one case and subset, or say in one line why that cannot be done."""
+    try:
+        prediction, reference = _read_pair(job)
+    except UserError as error:
+        return f"case {job.case!r}, {job.subset}: {error}"
+    found = score_labels(
+        prediction.voxels[0],
+        reference.voxels[0],
+        prediction.properties["spacing"][::-1],
+        job.dataset.regions,
+        ignore=job.dataset.ignore,
+        tolerance_mm=job.tolerance_mm,
     )
-    return {path.name.removesuffix(ending): path for path in files}
+    return [
+        CaseScore._make([job.case, job.subset, region, *(round(v, 6) for v in (dice, *surfaces)), *voxels])
+        for region, (dice, surfaces, *voxels) in found.items()
+    ]
 
 
-def _dataset_json(folder: Path, references: Path) -> dict:
-    places = [path for path in (folder / "dataset.json", references.parent / "dataset.json") if path.is_file()]
-    if not places:
-        raise UserError(f"{folder} has no dataset.json, which names regions and labels: copy the data set's into it")
-    try:
-        content = json.loads(places[0].read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise UserError(f"{places[0]} cannot be read ({last_line(error)}): copy the data set's") from error
-    lacking = [key for key in ("labels", "file_ending") if key not in content]
-    if lacking:
-        raise UserError(f"{places[0]} lacks {' and '.join(lacking)}: copy the data set's")
-    return content
+def _read_pair(job: Job) -> tuple[Image, Image]:
+    """Read prediction and reference, and check that they belong together."""
+    state, dataset = file_state(job.reference), job.dataset
+    if state is None:
+        raise UserError(f"{job.reference} does not exist: provide it, or remove {job.prediction}")
+    predictable = tuple(value for value in dataset.known_values if value != dataset.ignore)
+    prediction = _read_labels(job.prediction, predictable)
+    reference = _read_reference(job.reference, tuple(state), dataset.known_values)
+    found = differences(prediction, reference)
+    if found:
+        pair = f"{job.prediction} and {job.reference}"
+        raise UserError(f"{pair} differ in {listed(found)}: resample one of them onto the other")
+    return prediction, reference
 
 
-def _modalities(dataset: dict) -> list[str]:
-    channels = dataset.get("channel_names") or dataset.get("modality") or {}
-    return [channels[number] for number in sorted(channels, key=int)]
+@functools.lru_cache(maxsize=1)
+def _read_reference(path: Path, state: tuple[int, ...], known: tuple[int, ...]) -> Image:
+    """Read a reference once for all subsets of its case, which follow one another."""
+    del state
+    return _read_labels(path, known)
 
 
-def _note(table: Path) -> Path:
-    """Return the file beside metrics.csv that says what its rows were made from."""
-    return table.with_name("metrics.json")
-
-
-def _made_from(jobs: Sequence[Job], settings: dict) -> dict:
-    """Return settings, and size and time of both files of each row, as JSON would give them back."""
-    files = {
-        f"{job.case}/{job.subset}": [
-            [path.stat().st_size, path.stat().st_mtime_ns] if path.is_file() else None
-            for path in (job.prediction, job.reference)
-        ]
-        for job in jobs
-    }
-    return json.loads(json.dumps({"settings": settings, "files": files}))
-
-
-def _kept(table: Path, jobs: Sequence[Job], made_from: dict) -> dict[tuple[str, str], list[CaseScore]]:
-    """Rows of an earlier run that still hold, by case and subset."""
-    before = _read_note(_note(table))
-    if not table.is_file() or before.get("settings") != made_from["settings"]:
-        return {}
-    rows: dict[tuple[str, str], list[CaseScore]] = {}
-    for row in read_scores(table):
-        rows.setdefault((row.case, row.subset), []).append(row)
-    same = {key for key, files in made_from["files"].items() if before.get("files", {}).get(key) == files}
-    return {
-        (job.case, job.subset): rows[job.case, job.subset]
-        for job in jobs
-        if [row.region for row in rows.get((job.case, job.subset), ())] == list(job.regions)
-        and f"{job.case}/{job.subset}" in same
-    }
-
-
-def _read_note(path: Path) -> dict:
-    """Read what an earlier run noted; nothing if there is none, or it was cut short."""
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return {}
-    return content if isinstance(content, dict) else {}
-
-
-def _run(jobs: Sequence[Job], processes: int) -> Iterator[list[CaseScore] | str]:
-    """Score jobs, in any order."""
-    if processes <= 1 or len(jobs) <= 1:
-        yield from map(score_case, jobs)
-        return
-    # forking a process that has threads can hang, spawning cannot
-    context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(min(processes, len(jobs)), mp_context=context) as pool:
-        pending = [pool.submit(score_case, job) for job in jobs]
-        try:
-            for future in as_completed(pending):
-                yield future.result()
-        except BrokenProcessPool as error:
-            raise UserError(
-                "a process was killed, perhaps for lack of memory: run again with fewer processes; rows so far are kept"
-            ) from error
-        finally:
-            pool.shutdown(cancel_futures=True)
+def _read_labels(path: Path, known: tuple[int, ...]) -> Image:
+    """Read a segmentation as whole numbers."""
+    image = read_image(path)
+    if len(image.voxels) != 1:
+        raise UserError(f"{path} holds {len(image.voxels)} channels: one of labels is needed")
+    unknown = [value for value in label_counts(path, image.voxels) if value not in known]
+    if unknown:
+        raise UserError(f"{path} holds {listed(unknown)}, no label of dataset.json: use the labels it names")
+    whole = image.voxels.dtype.kind in "iu"
+    return image if whole else image._replace(voxels=np.rint(image.voxels).astype(np.int32))

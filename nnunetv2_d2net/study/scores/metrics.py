@@ -13,8 +13,6 @@ from surface_distance import (
     compute_surface_distances,
 )
 
-from nnunetv2_d2net.study.scores.subset_table import dice
-
 TOLERANCE_MM = 1.0
 """How far surfaces may lie apart and still count as matching, unless told otherwise."""
 
@@ -61,6 +59,17 @@ class SurfaceScores(NamedTuple):
     hd95: float
     assd: float
     surface_dice: float
+
+
+def dice(prediction: NDArray[np.bool_], reference: NDArray[np.bool_]) -> float:
+    """Compute the Dice coefficient of two masks as BraTS does: 1 if both are empty, 0 if one of them is.
+
+    Args:
+        prediction: Bool, any shape.
+        reference: Bool, the same shape.
+    """
+    total = int(prediction.sum()) + int(reference.sum())
+    return 2 * int((prediction & reference).sum()) / total if total else 1.0
 
 
 def surface_scores(

@@ -1,43 +1,28 @@
 """Figures that papers have printed, to hold against: from another data set, so no comparison in earnest."""
 
-import csv
 from collections.abc import Sequence
 from importlib import resources
-from typing import NamedTuple
+
+import pandas as pd
+
+from nnunetv2_d2net.base.text import markdown_table
+from nnunetv2_d2net.study.scores.tables import subset_order
 
 NOTE = "Published figures, of another data set, other splits and other training: no comparison with the rows above"
 
 
-class PublishedRow(NamedTuple):
-    """One figure.
+def published_figures() -> pd.DataFrame:
+    """Read the figures that come with this package.
 
-    Attributes:
-        source: Where it is printed.
-        table: In which table.
-        method: As it calls itself.
-        dataset: What it was measured on.
-        metric: ``dice`` in [0, 1]; ``hd95``, ``assd`` in mm, with ``_sd`` their printed standard deviations over the 15
-            subsets; ``parameters``; ``flops``.
-        region: Empty where there is none.
-        subset: As :func:`nnunetv2_d2net.study.scores.tables.subset_order` names it, or ``mean of 15`` as printed.
-        value: The figure.
+    Returns:
+        A row per figure. Columns: ``source``, where it is printed; ``table``, in which table; ``method``, as it calls
+        itself; ``dataset``, what it was measured on; ``metric``: ``dice`` in [0, 1], ``hd95`` and ``assd`` in mm, with
+        ``_sd`` their printed standard deviations over the 15 subsets, ``parameters``, ``flops``; ``region``, empty
+        where there is none; ``subset``, as :func:`nnunetv2_d2net.study.scores.tables.subset_order` names it, or
+        ``mean of 15`` as printed; ``value``, the figure.
     """
-
-    source: str
-    table: str
-    method: str
-    dataset: str
-    metric: str
-    region: str
-    subset: str
-    value: float
-
-
-def published_rows() -> list[PublishedRow]:
-    """Read the figures that come with this package."""
-    text = (resources.files("nnunetv2_d2net.study.scores") / "published.csv").read_text(encoding="utf-8")
-    _, *rows = csv.reader(text.splitlines())
-    return [PublishedRow(*cells[:-1], value=float(cells[-1])) for cells in rows]
+    with (resources.files("nnunetv2_d2net.study.scores") / "published.csv").open(encoding="utf-8") as file:
+        return pd.read_csv(file, keep_default_na=False, converters={"value": float})
 
 
 def published_dice(subsets: Sequence[str]) -> list[list[str]]:
@@ -46,28 +31,32 @@ def published_dice(subsets: Sequence[str]) -> list[list[str]]:
     Args:
         subsets: The columns; what is not printed is a dash.
     """
-    dice = [row for row in published_rows() if row.metric == "dice"]
-    values = {(row.region, row.method, row.subset): f"{row.value:.3f}" for row in dice}
-    lines = dict.fromkeys((row.region, row.method, row.dataset, row.source) for row in dice)
-    return [
-        ["region", "method", *subsets, "data", "source"],
-        *(
-            [r, m, *(values.get((r, m, subset), "-") for subset in subsets), data, source]
-            for r, m, data, source in lines
-        ),
-    ]
+    figures = published_figures()
+    rows = [["region", "method", *subsets, "data", "source"]]
+    names = ["region", "method", "dataset", "source"]
+    for _, line in figures[figures["metric"] == "dice"].groupby(names, sort=False):
+        region, method, dataset, source = line.iloc[0][names]
+        values = dict(zip(line["subset"], line["value"], strict=True))
+        cells = (f"{values[subset]:.3f}" if subset in values else "-" for subset in subsets)
+        rows.append([region, method, *cells, dataset, source])
+    return rows
 
 
 def published_distances() -> list[list[str]]:
     """Lay out HD95 and ASSD, means over the 15 subsets and their standard deviations: a header, a row per method."""
-    rows = published_rows()
-    values = {(row.method, row.metric, row.region): row.value for row in rows}
-    columns = dict.fromkeys((row.metric, row.region) for row in rows if row.metric in ("hd95", "assd"))
-    methods = dict.fromkeys(row.method for row in rows if row.metric == "hd95")
-    return [
-        ["method", *(f"{metric.upper()} {region}" for metric, region in columns)],
-        *(
-            [m, *(f"{values[m, metric, r]:.1f} ± {values[m, f'{metric}_sd', r]:.1f}" for metric, r in columns)]
-            for m in methods
-        ),
-    ]
+    figures = published_figures()
+    distances = figures[figures["metric"].str.contains("hd95|assd")]
+    rows = []
+    for method, lines in distances.groupby("method", sort=False):
+        values = lines.set_index(["metric", "region"])["value"].to_dict()
+        columns = [(metric, region) for metric, region in values if not metric.endswith("_sd")]
+        rows = rows or [["method", *(f"{metric.upper()} {region}" for metric, region in columns)]]
+        rows.append([method, *(f"{values[m, r]:.1f} ± {values[f'{m}_sd', r]:.1f}" for m, r in columns)])
+    return rows
+
+
+def published_tables() -> str:
+    """Lay all of it out for a terminal, in the order of the paper's Table I."""
+    dice = published_dice([*subset_order(["FLAIR", "T1", "T1ce", "T2"]), "mean of 15"])
+    distances = markdown_table(published_distances())
+    return f"{NOTE}.\n\nDice\n\n{markdown_table(dice)}\nDistances in mm, mean of 15 subsets\n\n{distances}"

@@ -1,23 +1,26 @@
 """Tables of scores in the layout of the D2-Net paper's Table I: a column per subset, rows by region."""
 
-import csv
-import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from itertools import combinations
 from pathlib import Path
 from statistics import fmean, pstdev, stdev
 from typing import NamedTuple
 
-from nnunetv2_d2net.base.modality_names import subset_name
+import pandas as pd
+
+from nnunetv2_d2net.base.dataset import subset_name
+from nnunetv2_d2net.base.files import write_json, write_text
+from nnunetv2_d2net.base.text import markdown_table
 from nnunetv2_d2net.study.scores.metrics import CaseScore
-from nnunetv2_d2net.study.scores.subset_table import markdown_table
-from nnunetv2_d2net.study.scores.table_layout import Table
 
 MEAN_REGION = "mean"
 """What the mean of a case over its regions is called."""
 
 _PAPER = "T2; T1ce; T1; FLAIR; T1ce T2; T1 T1ce; FLAIR T1; T1 T2; FLAIR T2; FLAIR T1ce"
+_LATEX = {"\\": r"\textbackslash{}", "±": r"$\pm$", "●": r"$\bullet$", "○": r"$\circ$"}
+_LATEX |= {character: rf"\{character}" for character in "&%$#_{}"}
+_LATEX |= {"~": r"\textasciitilde{}", "^": r"\textasciicircum{}"}
 
 
 class Metric(NamedTuple):
@@ -86,6 +89,37 @@ def subset_order(modalities: Sequence[str]) -> list[str]:
     return [subset_name([name in names for name in lower], modalities) for names in chosen]
 
 
+def in_order(subsets: Iterable[str], modalities: Sequence[str]) -> list[str]:
+    """Put subsets in the order of the tables, each once; those not made of the modalities come last, by name.
+
+    Example:
+        >>> in_order(["mean of 2", "T1+T2", "T2", "T2"], ["T1", "T2"])
+        ['T2', 'T1+T2', 'mean of 2']
+    """
+    order = {name: position for position, name in enumerate(subset_order(modalities))}
+    return sorted(set(subsets), key=lambda name: (order.get(name, len(order)), name))
+
+
+def values_of(scores: Sequence[CaseScore], metric: str) -> pd.DataFrame:
+    """List one metric of every case, subset and region.
+
+    Args:
+        scores: Of one arm.
+        metric: A column of metrics.csv.
+
+    Returns:
+        Columns ``case``, ``subset``, ``region``, ``value``, ``both_empty`` and ``one_empty``; if there are several
+        regions, the mean of each case over them follows as :data:`MEAN_REGION`.
+    """
+    rows = [(s.case, s.subset, s.region, getattr(s, metric), s.both_empty, s.one_empty) for s in scores]
+    table = pd.DataFrame(rows, columns=["case", "subset", "region", "value", "both_empty", "one_empty"])
+    regions = set(table["region"])
+    if len(regions) < 2 or MEAN_REGION in regions:
+        return table
+    means = table.groupby(["subset", "case"], sort=False)["value"].agg(fmean).reset_index()
+    return pd.concat([table, means.assign(region=MEAN_REGION, both_empty=False, one_empty=False)], ignore_index=True)
+
+
 def summarize(scores: Sequence[CaseScore], metric: str, modalities: Sequence[str] = ()) -> Summaries:
     """Average a metric over the cases of each subset and region.
 
@@ -98,24 +132,83 @@ def summarize(scores: Sequence[CaseScore], metric: str, modalities: Sequence[str
         All regions and, if there are several, the mean over regions of each case; all subsets and, if there are
         several, the mean over subsets.
     """
-    cells: dict[str, dict[str, list[CaseScore]]] = {}
-    for score in scores:
-        cells.setdefault(score.region, {}).setdefault(score.subset, []).append(score)
-    there = {score.subset: None for score in scores}
-    order = [name for name in subset_order(modalities) if name in there] if modalities else []
-    order += sorted(there.keys() - set(order))
-    found = {
-        region: {subset: _summary(by_subset[subset], metric) for subset in order if subset in by_subset}
-        for region, by_subset in cells.items()
-    }
-    if len(found) > 1 and MEAN_REGION not in found:
-        found[MEAN_REGION] = {subset: _mean_of_regions(scores, subset, metric) for subset in order}
-    return {region: _with_mean(by_subset) for region, by_subset in found.items()}
+    values = values_of(scores, metric)
+    found: Summaries = {region: {} for region in values["region"].unique()}
+    parts = dict(iter(values.groupby(["subset", "region"], sort=False)))
+    for subset in in_order(values["subset"], modalities):
+        for region, by_subset in found.items():
+            if (subset, region) in parts:
+                by_subset[subset] = _summary(parts[subset, region])
+    for by_subset in found.values():
+        if len(by_subset) > 1:
+            by_subset[f"mean of {len(by_subset)}"] = _mean_over_subsets([*by_subset.values()])
+    return found
+
+
+def _summary(cases: pd.DataFrame) -> Summary:
+    values, empty = cases["value"].tolist(), cases[["both_empty", "one_empty"]].sum().tolist()
+    return Summary(fmean(values), stdev(values) if len(values) > 1 else math.nan, len(values), *empty)
+
+
+def _mean_over_subsets(parts: Sequence[Summary]) -> Summary:
+    means = [part.mean for part in parts]
+    both, one = sum(part.both_empty for part in parts), sum(part.one_empty for part in parts)
+    return Summary(fmean(means), pstdev(means), len(parts), both, one)
+
+
+class Table(NamedTuple):
+    """Cells with a column per subset, whose header has a filled circle for what is available, as in the literature.
+
+    Attributes:
+        title: Metric and unit.
+        stubs: Headers of the columns that name the row.
+        subsets: Of the other columns; a name not made of modalities stands for itself.
+        rows: As many cells as stubs and subsets.
+        modalities: M names.
+    """
+
+    title: str
+    stubs: list[str]
+    subsets: list[str]
+    rows: list[list[str]]
+    modalities: list[str]
+
+    def header(self) -> list[list[str]]:
+        """Return a row of circles per modality; or one of names, if no column is a subset of the modalities."""
+        if not any(map(self._is_subset, self.subsets)):
+            return [[*self.stubs, *self.subsets]]
+        return [
+            [modality, *self.stubs[1:], *(self._head(modality, subset) for subset in self.subsets)]
+            for modality in self.modalities
+        ]
+
+    def _is_subset(self, name: str) -> bool:
+        return set(name.split("+")) <= set(self.modalities)
+
+    def _head(self, modality: str, subset: str) -> str:
+        if self._is_subset(subset):
+            return "●" if modality in subset.split("+") else "○"
+        return subset if modality == self.modalities[0] else ""
+
+    def markdown(self) -> str:
+        """Render as Markdown."""
+        return f"{self.title}\n\n{markdown_table([*self.header(), *self.rows])}"
+
+    def latex(self) -> str:
+        """Render as a LaTeX ``tabular`` for the package booktabs."""
+        columns = "l" * len(self.stubs) + "r" * len(self.subsets)
+        lines = [f"% {self.title}", rf"\begin{{tabular}}{{{columns}}}", r"\toprule", *map(_latex_row, self.header())]
+        lines += [r"\midrule", *map(_latex_row, self.rows), r"\bottomrule", r"\end{tabular}"]
+        return "\n".join(lines) + "\n"
+
+
+def _latex_row(cells: Sequence[str]) -> str:
+    return " & ".join("".join(_LATEX.get(c, c) for c in cell) for cell in cells) + r" \\"
 
 
 def paper_table(summaries: Summaries, metric: str, modalities: Sequence[str]) -> Table:
     """Lay one metric out as the paper's Table I, with standard deviation and count below each mean."""
-    subsets = list(next(iter(summaries.values())))
+    subsets = _columns(summaries)
     rows = []
     for region, by_subset in summaries.items():
         parts = [by_subset.get(subset) for subset in subsets]
@@ -136,26 +229,20 @@ def arms_table(arms: Mapping[str, Sequence[CaseScore]], metric: str, modalities:
         modalities: M names in the order of the channels.
     """
     by_arm = {arm: summarize(scores, metric, modalities) for arm, scores in arms.items() if scores}
-    regions = dict.fromkeys(region for summaries in by_arm.values() for region in summaries)
-    there = {subset for summaries in by_arm.values() for by_subset in summaries.values() for subset in by_subset}
-    order = [subset for subset in subset_order(modalities) if subset in there]
-    subsets = [*order, *sorted(there - set(order))]
+    names = (subset for summaries in by_arm.values() for subset in _columns(summaries))
+    subsets = in_order(names, modalities)
     rows = []
-    for region in regions:
-        columns = [
-            [_number(part and part.mean, metric) for part in (s.get(region, {}).get(subset) for s in by_arm.values())]
-            for subset in subsets
-        ]
-        marked = zip(*(_mark_best(column, metric) for column in columns), strict=True)
-        rows += [[region, arm, *cells] for arm, cells in zip(by_arm, marked, strict=True)]
+    for region in dict.fromkeys(region for summaries in by_arm.values() for region in summaries):
+        parts = [summaries.get(region, {}) for summaries in by_arm.values()]
+        columns = [_mark_best([part.get(subset) for part in parts], metric) for subset in subsets]
+        rows += [[region, arm, *cells] for arm, cells in zip(by_arm, zip(*columns, strict=True), strict=True)]
     return Table(METRICS[metric].title, ["", ""], subsets, rows, list(modalities))
 
 
 def long_table(summaries: Summaries, metric: str) -> str:
     """Lay one metric out for a terminal: a row per subset, a column per region, mean ± standard deviation."""
-    subsets = list(next(iter(summaries.values())))
     rows = [["available", "n", *summaries]]
-    for subset in subsets:
+    for subset in _columns(summaries):
         parts = [by_subset.get(subset) for by_subset in summaries.values()]
         n = next(str(part.n) for part in parts if part)
         cells = [f"{_number(p.mean, metric)} ± {_number(p.sd, metric)}" if p else "-" for p in parts]
@@ -165,13 +252,30 @@ def long_table(summaries: Summaries, metric: str) -> str:
 
 def empty_table(summaries: Summaries) -> str:
     """Count, by subset and region, cases with both masks empty and with one; "" if there is none."""
-    counted = {region: cells for region, cells in summaries.items() if region != MEAN_REGION}
+    counted = {region: by_subset for region, by_subset in summaries.items() if region != MEAN_REGION}
     rows = [["available", *counted]]
-    for subset in next(iter(counted.values())):
+    for subset in _columns(counted):
         parts = [by_subset.get(subset) for by_subset in counted.values()]
         if any(part and (part.both_empty or part.one_empty) for part in parts):
             rows.append([subset, *(f"{part.both_empty} / {part.one_empty}" if part else "-" for part in parts)])
     return f"Cases with both masks empty / with one empty\n\n{markdown_table(rows)}" if len(rows) > 1 else ""
+
+
+def _columns(summaries: Summaries) -> list[str]:
+    return list(next(iter(summaries.values())))
+
+
+def _number(value: float | None, metric: str) -> str:
+    return "-" if value is None or math.isnan(value) else f"{value:.{METRICS[metric].digits}f}"
+
+
+def _mark_best(parts: Sequence[Summary | None], metric: str) -> list[str]:
+    cells = [_number(part and part.mean, metric) for part in parts]
+    values = [float(cell) for cell in cells if cell != "-"]
+    if len(values) < 2:
+        return cells
+    best = max(values) if METRICS[metric].higher_is_better else min(values)
+    return [f"{cell}*" if cell != "-" and float(cell) == best else cell for cell in cells]
 
 
 def write_tables(scores: Sequence[CaseScore], folder: Path, modalities: Sequence[str] = ()) -> str:
@@ -181,71 +285,65 @@ def write_tables(scores: Sequence[CaseScore], folder: Path, modalities: Sequence
         scores: Of one arm, at least one.
         folder: Where to.
         modalities: M names in the order of the channels; for the order of subsets.
+
+    Raises:
+        UserError: They cannot be written.
     """
     content: dict[str, object] = {"modalities": list(modalities)}
-    texts = []
-    for metric in METRICS:
-        summaries = summarize(scores, metric, modalities)
-        table = paper_table(summaries, metric, modalities)
-        (folder / f"table_{metric}.md").write_text(table.markdown(), encoding="utf-8")
-        (folder / f"table_{metric}.tex").write_text(table.latex(), encoding="utf-8")
-        _write_csv(summaries, folder / f"table_{metric}.csv")
-        content[metric] = {
-            region: {subset: _for_json(part) for subset, part in by_subset.items()}
-            for region, by_subset in summaries.items()
-        }
-        texts.append(long_table(summaries, metric))
-    (folder / "tables.json").write_text(json.dumps(content, indent=1, allow_nan=False), encoding="utf-8")
-    texts.append(empty_table(summarize(scores, "dice", modalities)))
-    return "\n".join(text for text in texts if text)
+    summaries = {metric: summarize(scores, metric, modalities) for metric in METRICS}
+    for metric, by_region in summaries.items():
+        table = paper_table(by_region, metric, modalities)
+        write_text(folder / f"table_{metric}.md", table.markdown())
+        write_text(folder / f"table_{metric}.tex", table.latex())
+        regions = {region: _statistics(by_subset) for region, by_subset in by_region.items()}
+        statistics = pd.concat(regions, names=["region", "statistic"])[_columns(by_region)]
+        write_text(folder / f"table_{metric}.csv", statistics.to_csv(lineterminator="\n"))
+        content[metric] = {region: part.to_dict() for region, part in regions.items()}
+    write_json(folder / "tables.json", content, indent=1)
+    texts = [*(long_table(by_region, metric) for metric, by_region in summaries.items())]
+    return "\n".join(filter(None, [*texts, empty_table(summaries["dice"])]))
 
 
-def _write_csv(summaries: Summaries, path: Path) -> None:
-    subsets = list(next(iter(summaries.values())))
-    with path.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(["region", "statistic", *subsets])
-        for region, by_subset in summaries.items():
-            for statistic in Summary._fields:
-                cells = [_for_json(by_subset[subset])[statistic] if subset in by_subset else None for subset in subsets]
-                writer.writerow([region, statistic, *cells])
+def _statistics(by_subset: Mapping[str, Summary]) -> pd.DataFrame:
+    """Every number of a region, a column per subset, as the files hold it."""
+    rounded = {
+        subset: part._replace(mean=round(part.mean, 6), sd=None if math.isnan(part.sd) else round(part.sd, 6))
+        for subset, part in by_subset.items()
+    }
+    return pd.DataFrame(rounded, index=list(Summary._fields), dtype=object)
 
 
-def _for_json(part: Summary) -> dict[str, float | int | None]:
-    return part._asdict() | {"mean": round(part.mean, 6), "sd": None if math.isnan(part.sd) else round(part.sd, 6)}
+def dice_by_subset(scores: Sequence[CaseScore]) -> dict[str, dict[str, float]]:
+    """Average the Dice of the cases: by subset, the smallest first, and region."""
+    found: dict[str, dict[str, float]] = {}
+    means = _smallest_first(scores).groupby(["subset", "region"], sort=False)["dice"].agg(fmean)
+    for subset, region, dice in means.reset_index().itertuples(index=False):
+        found.setdefault(subset, {})[region] = dice
+    return found
 
 
-def _summary(scores: Sequence[CaseScore], metric: str) -> Summary:
-    values = [getattr(score, metric) for score in scores]
-    both, one = sum(score.both_empty for score in scores), sum(score.one_empty for score in scores)
-    return Summary(fmean(values), stdev(values) if len(values) > 1 else math.nan, len(values), both, one)
+def write_dice_tables(scores: Sequence[CaseScore], folder: Path) -> str:
+    """Write ``dice_per_case.csv``, and the means as ``dice.csv`` and ``dice.md``; return the latter.
+
+    Args:
+        scores: Of one arm, at least one.
+        folder: Where to.
+
+    Raises:
+        UserError: They cannot be written.
+    """
+    means = pd.DataFrame.from_dict(dice_by_subset(scores), orient="index")
+    means.loc[f"mean of {len(means)}"] = means.apply(fmean)
+    means[MEAN_REGION] = means.apply(fmean, axis=1)
+    rows = [[str(subset), *(f"{value:.3f}" for value in values)] for subset, *values in means.itertuples()]
+    table = pd.DataFrame(rows, columns=["available", *means])
+    for name, content in (("dice_per_case.csv", _smallest_first(scores)), ("dice.csv", table)):
+        write_text(folder / name, content.to_csv(index=False, lineterminator="\r\n"))
+    text = markdown_table([list(table), *rows])
+    write_text(folder / "dice.md", text)
+    return text
 
 
-def _mean_of_regions(scores: Sequence[CaseScore], subset: str, metric: str) -> Summary:
-    cases: dict[str, list[float]] = {}
-    for score in scores:
-        if score.subset == subset:
-            cases.setdefault(score.case, []).append(getattr(score, metric))
-    means = [fmean(values) for values in cases.values()]
-    return Summary(fmean(means), stdev(means) if len(means) > 1 else math.nan, len(means), 0, 0)
-
-
-def _with_mean(by_subset: dict[str, Summary]) -> dict[str, Summary]:
-    if len(by_subset) < 2:
-        return by_subset
-    parts = list(by_subset.values())
-    means = [part.mean for part in parts]
-    both, one = sum(part.both_empty for part in parts), sum(part.one_empty for part in parts)
-    return by_subset | {f"mean of {len(parts)}": Summary(fmean(means), pstdev(means), len(parts), both, one)}
-
-
-def _number(value: float | None, metric: str) -> str:
-    return "-" if value is None or math.isnan(value) else f"{value:.{METRICS[metric].digits}f}"
-
-
-def _mark_best(cells: Sequence[str], metric: str) -> list[str]:
-    values = [float(cell) for cell in cells if cell != "-"]
-    if len(values) < 2:
-        return list(cells)
-    best = max(values) if METRICS[metric].higher_is_better else min(values)
-    return [f"{cell}*" if cell != "-" and float(cell) == best else cell for cell in cells]
+def _smallest_first(scores: Sequence[CaseScore]) -> pd.DataFrame:
+    rows = [row[:4] for row in sorted(scores, key=lambda row: (row.subset.count("+"), row.subset))]
+    return pd.DataFrame(rows, columns=["case", "subset", "region", "dice"])

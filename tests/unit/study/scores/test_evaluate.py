@@ -7,8 +7,7 @@ import SimpleITK as sitk
 
 from nnunetv2_d2net.base.errors import UserError
 from nnunetv2_d2net.study.scores import evaluate
-from nnunetv2_d2net.study.scores.evaluate import ALL_GIVEN, evaluate_folder
-from nnunetv2_d2net.study.scores.score_file import read_scores
+from nnunetv2_d2net.study.scores.evaluate import ALL_GIVEN, evaluate_folder, read_scores
 
 DATASET = {
     "channel_names": {"0": "T1", "1": "T2"},
@@ -41,7 +40,7 @@ def folders(tmp_path):
 
 
 def run(folders, **settings):
-    return evaluate_folder(folders / "predictions", folders / "labels", folders / "out", progress=False, **settings)
+    return evaluate_folder(folders / "predictions", folders / "labels", folders / "out", **settings)
 
 
 @pytest.fixture
@@ -176,23 +175,47 @@ def damage(folders, kind):
         ("cut", ["case 'a', T2:", "a.nii.gz cannot be read"]),
         ("text", ["case 'a', T2:", "a.nii.gz cannot be read"]),
         ("channels", ["case 'a', T2:", "2 channels"]),
-        ("shape", ["differ in shape", "(10, 10, 5) and (10, 10, 6)"]),
-        ("spacing", ["differ in spacing", "3.1"]),
+        ("shape", ["differ in shape", "5x10x10 and 6x10x10"]),
+        ("spacing", ["differ in spacing", "0.1"]),
         ("origin", ["differ in origin"]),
         ("label 7", ["7, 14", "no label of dataset.json"]),
         ("ignore label", ["holds 3,", "no label of dataset.json"]),
     ],
 )
-def test_what_is_wrong_with_one_case_costs_only_that_case(folders, kind, parts, capsys):
+def test_what_is_wrong_with_one_case_costs_only_that_case(folders, kind, parts, caplog):
     damage(folders, kind)
     found = run(folders)
     (line,) = found.failures
     assert "\n" not in line
     for part in parts:
         assert part in line
-    assert line in capsys.readouterr().err
+    assert caplog.messages == [line]
     assert len(found.scores) == 6
     assert len(run(folders).failures) == 1  # tried again, told again
+
+
+def test_labels_that_a_resampling_has_moved_a_little(folders):
+    """0.99999 counts as 1, in predictions and references alike."""
+    expected = run(folders).scores
+    for path in (folders / "labels" / "a.nii.gz", folders / "predictions" / "T2" / "a.nii.gz"):
+        image = sitk.ReadImage(str(path))
+        sitk.WriteImage(sitk.Cast(image, sitk.sitkFloat32) * 0.99999, str(path))
+    assert run(folders).scores == expected
+
+
+def test_nothing_is_written_unless_asked(folders, capsys):
+    there = sorted(folders.rglob("*"))
+    found = evaluate_folder(str(folders / "predictions"), str(folders / "labels"))
+    assert sorted(folders.rglob("*")) == there
+    assert capsys.readouterr() == ("", "")
+    assert found == run(folders)
+
+
+def test_a_dataset_json_without_names_of_channels(folders):
+    for path in folders.glob("predictions/*/dataset.json"):
+        path.write_text(json.dumps({key: value for key, value in DATASET.items() if key != "channel_names"}))
+    found = run(folders)
+    assert (len(found.scores), found.modalities) == (8, [])
 
 
 def test_ignored_voxels_of_the_reference(folders):
@@ -207,7 +230,7 @@ def test_a_plain_folder(folders, tmp_path):
     (folders / "dataset.json").write_text(json.dumps(DATASET))  # beside labels, as in a raw data set
     plain = folders / "plain"
     write(plain / "a.nii.gz", CUBE)
-    found = evaluate_folder(plain, folders / "labels", plain / "evaluation", progress=False)
+    found = evaluate_folder(plain, folders / "labels", plain / "evaluation")
     assert [(row.subset, row.dice) for row in found.scores] == [(ALL_GIVEN, 1.0)] * 2
     assert found.unpredicted == ["b"]
 
@@ -219,8 +242,8 @@ def test_a_plain_folder(folders, tmp_path):
         (lambda f: (f / "predictions").rename(f / "elsewhere"), "predictions is no folder"),
         (lambda f: [p.unlink() for p in f.glob("predictions/*/*.nii.gz")], "no segmentation .nii.gz"),
         (lambda f: [p.unlink() for p in f.glob("predictions/*/dataset.json")], "no dataset.json"),
-        (lambda f: [p.write_text("{") for p in f.glob("predictions/*/dataset.json")], "cannot be read"),
-        (lambda f: [p.write_text("{}") for p in f.glob("predictions/*/dataset.json")], "lacks labels and file_ending"),
+        (lambda f: [p.write_text("{") for p in f.glob("predictions/*/dataset.json")], "is no JSON"),
+        (lambda f: [p.write_text("{}") for p in f.glob("predictions/*/dataset.json")], 'lacks "labels"'),
     ],
 )
 def test_nothing_to_score(folders, spoil, part):

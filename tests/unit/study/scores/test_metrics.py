@@ -5,7 +5,7 @@ import pytest
 from scipy import ndimage
 from scipy.spatial import cKDTree
 
-from nnunetv2_d2net.study.scores.metrics import diagonal, score_labels, surface_scores
+from nnunetv2_d2net.study.scores.metrics import diagonal, dice, score_labels, surface_scores
 
 
 def box(shape, *sides):
@@ -41,6 +41,18 @@ def slow_scores(prediction, reference, spacing, tolerance):
         hd95 = max(hd95, d[order][np.searchsorted(np.cumsum(area[order]), 0.95 * area.sum())])
     d, area = np.concatenate(distances), np.concatenate([area for _, area in surfaces])
     return hd95, (d * area).sum() / area.sum(), area[d <= tolerance].sum() / area.sum()
+
+
+def test_dice_against_counting():
+    rng = np.random.default_rng(0)
+    a, b = rng.random((2, 5, 6, 7)) > 0.5
+    both = sum(x and y for x, y in zip(a.ravel(), b.ravel(), strict=True))
+    assert dice(a, b) == pytest.approx(2 * both / (sum(a.ravel()) + sum(b.ravel())))
+
+
+def test_dice_of_empty_masks_is_brats_convention():
+    empty, full = np.zeros(4, bool), np.ones(4, bool)
+    assert (dice(empty, empty), dice(empty, full), dice(full, empty), dice(full, full)) == (1, 0, 0, 1)
 
 
 @pytest.mark.parametrize("spacing", [(1.0, 1.0, 1.0), (3.0, 1.0, 0.7), (5.0, 0.5, 0.5)])

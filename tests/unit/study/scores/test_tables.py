@@ -8,11 +8,13 @@ import pytest
 from nnunetv2_d2net.study.scores.metrics import CaseScore
 from nnunetv2_d2net.study.scores.tables import (
     arms_table,
+    dice_by_subset,
     empty_table,
     long_table,
     paper_table,
     subset_order,
     summarize,
+    write_dice_tables,
     write_tables,
 )
 
@@ -143,3 +145,36 @@ def test_files(tmp_path):
     assert rows[0] == ["region", "statistic", "T1", "T1+T2", "mean of 2"]
     assert rows[1] == ["whole", "mean", "4.0", "1.0", "2.5"]
     assert ["core", "one_empty", "1", "0", "1"] in rows
+
+
+def test_dice_alone(tmp_path):
+    scores = [
+        score("a", "T1+T2", "whole", 1.0),
+        score("a", "T1+T2", "core", 1.0),
+        score("a", "T2", "whole", 0.5),
+        score("a", "T2", "core", 0.0),
+        score("a", "T1", "whole", 0.25),
+        score("a", "T1", "core", 0.75),
+        score("b", "T2", "whole", 1.0),
+        score("b", "T2", "core", 0.5),
+    ]
+    assert dice_by_subset(scores) == {
+        "T1": {"whole": 0.25, "core": 0.75},
+        "T2": {"whole": 0.75, "core": 0.25},
+        "T1+T2": {"whole": 1.0, "core": 1.0},
+    }
+    text = write_dice_tables(scores, tmp_path)
+    assert (tmp_path / "dice.md").read_text() == text
+    assert "| T1+T2     | 1.000 | 1.000 | 1.000 |" in text
+    assert (tmp_path / "dice.csv").read_bytes().decode().split("\r\n") == [
+        "available,whole,core,mean",
+        "T1,0.250,0.750,0.500",
+        "T2,0.750,0.250,0.500",
+        "T1+T2,1.000,1.000,1.000",
+        "mean of 3,0.667,0.667,0.667",
+        "",
+    ]
+    with (tmp_path / "dice_per_case.csv").open(newline="") as file:
+        header, *rows = csv.reader(file)
+    assert header == ["case", "subset", "region", "dice"]
+    assert rows[:3] == [["a", "T1", "whole", "0.25"], ["a", "T1", "core", "0.75"], ["a", "T2", "whole", "0.5"]]
