@@ -199,7 +199,10 @@ def train_stock(*words) -> None:
 
 
 def train_d2net(*words) -> None:
-    assert d2net("train", *words) == 0
+    status = d2net("train", *words)
+    if status == 130:  # what it tells a shell
+        raise KeyboardInterrupt
+    assert status == 0
 
 
 def read_plans(root, spec, name):

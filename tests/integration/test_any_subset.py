@@ -17,11 +17,11 @@ from nnunetv2.ensembling.ensemble import entry_point_ensemble_folders
 from nnunetv2.inference.predict_from_raw_data import predict_entry_point
 from nnunetv2.model_sharing.entry_points import install_from_zip_entry_point
 
-from nnunetv2_d2net.base.modality_names import subset_name
+from nnunetv2_d2net.base.dataset import subset_name
 from nnunetv2_d2net.method.modalities import modality_subsets
 from nnunetv2_d2net.plugin.prediction import writing
+from nnunetv2_d2net.plugin.prediction.note import write_expected_dice
 from nnunetv2_d2net.plugin.prediction.predictor import D2NetPredictor
-from nnunetv2_d2net.plugin.prediction.used import write_expected_dice
 from tests.conftest import ANISOTROPIC_3D
 from tests.integration.conftest import Model, d2net, nnunet, tiny_nnunet, train_d2net
 

@@ -17,7 +17,8 @@ from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 
 from nnunetv2_d2net.base.errors import UserError
 from nnunetv2_d2net.method.network.d2net import D2Net
-from nnunetv2_d2net.plugin.training.variants import ALL_TRAINERS
+from nnunetv2_d2net.plugin.training import variants
+from nnunetv2_d2net.plugin.training.variants import find_trainer
 from tests.conftest import LARGE_3D, REGIONS_3D, REGIONS_M5, write_raw_dataset
 from tests.integration.conftest import (
     N_TRAIN_STEPS,
@@ -34,8 +35,8 @@ from tests.integration.conftest import (
 
 pytestmark = pytest.mark.slow
 
-D2NetTrainer = ALL_TRAINERS["D2NetTrainer"]
-ModalityDropout = ALL_TRAINERS["nnUNetTrainerModalityDropout"]
+D2NetTrainer = find_trainer("D2NetTrainer")
+ModalityDropout = find_trainer("nnUNetTrainerModalityDropout")
 LOWRES_TARGET_GB = 0.015  # the patch covers less than a quarter of the image
 
 
@@ -167,7 +168,12 @@ def test_validation_sees_the_same_subsets_in_every_epoch(root, five, trainer_cla
     trainer.initialize()
     batch = next(trainer.get_dataloaders()[1])
     trainer.network.eval()
-    trainer.network.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0].flatten(2).ne(0).any(-1)))
+
+    def note(_, inputs):  # D2-Net hides what it is told is absent
+        images, *mask = inputs
+        seen.append(mask[0] if mask else images.flatten(2).ne(0).any(-1))
+
+    trainer.network.register_forward_pre_hook(note)
     seen, epochs = [], []
     for _ in range(2):
         trainer.on_validation_epoch_start()
@@ -184,7 +190,7 @@ def test_validation_sees_the_same_subsets_in_every_epoch(root, five, trainer_cla
 
 def test_paper_settings(root, five):
     trainer = make_trainer(
-        root, five, "D2NetPlans", trainer=ALL_TRAINERS["D2NetTrainerPaper"], fold="all", batch_size=4
+        root, five, "D2NetPlans", trainer=find_trainer("D2NetTrainerPaper"), fold="all", batch_size=4
     )
     trainer.on_train_start()
     assert next(trainer.dataloader_train)["data"].shape[0] == trainer.batch_size == 2
@@ -242,7 +248,8 @@ ROWS_OF_TABLE_II = {  # which of the four terms each row has
 
 
 def test_every_trainer_is_constructed_by_nnunet(root, five):
-    for name, trainer_class in ALL_TRAINERS.items():
+    for name in [*variants.__all__, "D2NetTrainer_5epochs", "D2NetTrainerNoKD_1epoch"]:
+        trainer_class = find_trainer(name)
         trainer = make_trainer(root, five, "D2NetPlans", trainer=trainer_class)
         assert trainer.num_epochs == (trainer_class.n_epochs or 1000)
         assert f"/{name}__D2NetPlans__3d_fullres/" in trainer.output_folder
@@ -250,7 +257,7 @@ def test_every_trainer_is_constructed_by_nnunet(root, five):
 
 @pytest.mark.parametrize("name", ROWS_OF_TABLE_II)
 def test_rows_of_table_ii_reach_the_loss(root, five, name):
-    trainer = make_trainer(root, five, "D2NetPlans", trainer=ALL_TRAINERS[name])
+    trainer = make_trainer(root, five, "D2NetPlans", trainer=find_trainer(name))
     trainer.initialize()
     varied = ("sc", "fc", "kd_feature", "kd_logit")
     assert tuple(term for term in varied if trainer.loss.weights[term] > 0) == ROWS_OF_TABLE_II[name]

@@ -17,7 +17,7 @@ from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 
 from nnunetv2_d2net.base.errors import UserError
 from nnunetv2_d2net.plugin.checkpoints import read_checkpoint
-from nnunetv2_d2net.plugin.training.modality_dropout import nnUNetTrainerModalityDropout
+from nnunetv2_d2net.plugin.training.dropping import nnUNetTrainerModalityDropout
 from nnunetv2_d2net.plugin.training.trainer import D2NetTrainer
 from tests.integration.tiny_training import make_tiny_trainer, ready_to_step
 
