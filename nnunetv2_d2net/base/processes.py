@@ -1,7 +1,9 @@
 """One function on many items, in processes that end with the one that started them."""
 
+import contextlib
 import multiprocessing
 import os
+import pickle
 import signal
 import sys
 import threading
@@ -9,6 +11,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
+from types import ModuleType
 from typing import TypeVar
 
 from tqdm import tqdm
@@ -61,9 +64,10 @@ def _in_processes(
     context = multiprocessing.get_context("spawn")  # forking a process that has threads can hang
     pool = ProcessPoolExecutor(min(processes, len(items)), context, _begin_worker, (os.getpid(),))
     try:
-        futures = {pool.submit(work, item): item for item in items}
+        with _undisturbed_start(work, items[0]):
+            futures = {pool.submit(work, item): item for item in items}
         for future in as_completed(futures):
-            yield futures[future], future.result()
+            yield futures.pop(future), future.result()  # and keep it no longer: the next ones need the memory
     except BrokenProcessPool as error:
         raise UserError(_KILLED) from error
     except BaseException:  # Ctrl-C, or the caller has given up: nobody waits for what is being done
@@ -74,8 +78,28 @@ def _in_processes(
         pool.shutdown(cancel_futures=True)
 
 
+@contextlib.contextmanager
+def _undisturbed_start(work: Callable[[Item], Result], item: Item) -> Iterator[None]:
+    """Let processes that start here hear no Ctrl-C and not run the user's program, which may have no main guard.
+
+    A terminal's Ctrl-C reaches all processes, also those that still import Python's modules, which would say so in many
+    lines. What is blocked here stays blocked in the new process; the parent hears it after the start, and ends them.
+    """
+    program, can_block = sys.modules["__main__"], hasattr(signal, "pthread_sigmask")
+    is_of_program = b"__main__" in pickle.dumps((work, item))
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT}) if can_block else set()
+    try:
+        if not is_of_program:
+            sys.modules["__main__"] = ModuleType("__main__")
+        yield
+    finally:
+        sys.modules["__main__"] = program
+        if can_block:
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
 def _begin_worker(parent: int) -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal's Ctrl-C reaches all; the parent ends its workers
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # where it cannot be blocked
     end_with(parent)
 
 

@@ -1,0 +1,220 @@
+import contextlib
+import importlib
+import multiprocessing
+import operator
+import os
+import signal
+import subprocess
+import sys
+import time
+import weakref
+
+import numpy as np
+import pytest
+
+from nnunetv2_d2net.base.errors import UserError
+from nnunetv2_d2net.base.processes import run_all
+
+WORK = """
+import os, signal
+import numpy as np
+from nnunetv2_d2net.base.errors import UserError
+def refuse(item): raise UserError(f"{item} is mine")
+def die(item): os.kill(os.getpid(), signal.SIGKILL)
+def make_array(item): return np.full(2**16, item)
+"""
+
+SLEEPING = """
+import sys, time
+from nnunetv2_d2net.base.processes import run_all
+try:
+    for item, _ in run_all(time.sleep, [0.01, 60, 60, 60], 2, progress=False):
+        print("one is done", flush=True)
+except KeyboardInterrupt:
+    sys.exit(130)
+"""
+
+
+@pytest.fixture
+def work(tmp_path, monkeypatch):
+    """Functions that other processes can import."""
+    (tmp_path / "work_of_tests.py").write_text(WORK)
+    monkeypatch.syspath_prepend(tmp_path)
+    yield importlib.import_module("work_of_tests")
+    del sys.modules["work_of_tests"]
+
+
+@pytest.fixture
+def sleeping():
+    """A program whose workers sleep, in a process group of its own."""
+    command, pipe = [sys.executable, "-c", SLEEPING], subprocess.PIPE
+    with subprocess.Popen(command, stdout=pipe, stderr=pipe, text=True, start_new_session=True) as process:
+        yield process
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+
+
+def living(group):
+    """Numbers of the processes of a group that still run."""
+    listed = subprocess.run(["ps", "-e", "-o", "pid=,pgid=,stat="], capture_output=True, text=True, check=True)
+    rows = [line.split() for line in listed.stdout.splitlines()]
+    return [int(process) for process, of, state in rows if int(of) == group and not state.startswith("Z")]
+
+
+def wait_until(holds, seconds=20.0):
+    deadline = time.monotonic() + seconds
+    while not holds():
+        assert time.monotonic() < deadline, "waited in vain"
+        time.sleep(0.02)
+
+
+class TestResults:
+    @pytest.mark.parametrize("processes", [1, 2, 5])
+    def test_they_are_those_of_a_plain_map(self, processes):
+        items = list(range(-20, 20))
+        results = list(run_all(operator.neg, items, processes, progress=False))
+        assert sorted(results) == [(item, -item) for item in items]
+        if processes == 1:
+            assert [item for item, _ in results] == items
+
+    @pytest.mark.parametrize("processes", [1, 2])
+    def test_items_may_be_alike_and_need_no_hash(self, processes):
+        items = [[1], [1], [], {}, [1]]
+        results = list(run_all(len, items, processes, progress=False))
+        assert sorted(n for _, n in results) == [0, 0, 1, 1, 1]
+        assert all(len(item) == n for item, n in results)
+
+    def test_more_processes_than_items(self):
+        assert sorted(run_all(operator.neg, [1, 2], 50, progress=False)) == [(1, -1), (2, -2)]
+
+    @pytest.mark.parametrize("processes", [0, 1, 2])
+    def test_nothing_to_do(self, processes, capsys):
+        assert list(run_all(len, [], processes)) == []
+        assert capsys.readouterr() == ("", "")
+
+    def test_one_item_starts_no_process(self):
+        assert list(run_all(lambda item: item, [1], 8, progress=False)) == [(1, 1)]  # no other process could run this
+
+    @pytest.mark.parametrize("processes", [1, 2])
+    def test_what_has_been_handed_out_is_not_kept(self, work, processes):
+        """The results of a whole cohort may not fit into memory."""
+        results, kept = run_all(work.make_array, list(range(12)), processes, progress=False), []
+        for item, array in results:
+            assert array[0] == item
+            assert not [reference for reference in kept[:-1] if reference() is not None]
+            kept.append(weakref.ref(array))
+        assert len(kept) == 12
+
+
+class TestFaults:
+    @pytest.mark.parametrize("processes", [1, 2])
+    def test_what_the_work_raises_passes(self, work, processes):
+        with pytest.raises(ValueError, match="invalid literal"):
+            list(run_all(int, ["1", "x", "2"], processes, progress=False))
+        with pytest.raises(UserError, match=r"^\d is mine$"):
+            list(run_all(work.refuse, [1, 2, 3], processes, progress=False))
+        assert multiprocessing.active_children() == []
+
+    @pytest.mark.parametrize("size", [1, 2**20])
+    def test_a_killed_process_is_one_line(self, work, size, capfd):
+        with pytest.raises(UserError, match=r"^a process was killed, perhaps for lack of memory: run again with a sm"):
+            list(run_all(work.die, [np.zeros(size, np.uint8)] * 8, 2, progress=False))
+        assert multiprocessing.active_children() == []
+        assert capfd.readouterr() == ("", "")
+
+    def test_who_looks_at_the_first_result_only_ends_the_others(self):
+        start = time.monotonic()
+        for item, _ in run_all(time.sleep, [0.01, 60, 60, 60], 2, progress=False):
+            assert item == 0.01
+            break
+        wait_until(lambda: not multiprocessing.active_children())
+        assert time.monotonic() - start < 30
+
+    def test_other_processes_of_the_program_go_on(self):
+        other = multiprocessing.get_context("spawn").Process(target=time.sleep, args=(60,))
+        other.start()
+        try:
+            results = run_all(time.sleep, [0.01, 60, 60], 2, progress=False)
+            next(results)
+            del results
+            assert multiprocessing.active_children() == [other]
+        finally:
+            other.kill()
+            other.join()
+
+
+class TestEnd:
+    """How a program ends whose workers have hours to go."""
+
+    @pytest.mark.parametrize("seconds", [0, 0.05, 0.1, 0.15, 0.2, 0.3])
+    def test_ctrl_c_while_the_workers_start(self, sleeping, seconds):
+        wait_until(lambda: len(living(sleeping.pid)) >= 3)  # the program, Python's tracker of resources, and a worker
+        time.sleep(seconds)
+        self.interrupt(sleeping)
+
+    def test_ctrl_c_while_they_work(self, sleeping):
+        sleeping.stdout.readline()
+        self.interrupt(sleeping)
+
+    def interrupt(self, process):
+        os.killpg(process.pid, signal.SIGINT)
+        _, errors = process.communicate(timeout=20)
+        assert (process.returncode, errors) == (130, "")
+        wait_until(lambda: not living(process.pid))
+
+    @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
+    def test_no_worker_outlives_the_program(self, sleeping, number):
+        sleeping.stdout.readline()
+        assert len(living(sleeping.pid)) > 1
+        os.kill(sleeping.pid, number)
+        wait_until(lambda: not living(sleeping.pid))
+
+
+class TestBar:
+    @pytest.mark.parametrize("processes", [1, 2])
+    def test_it_says_how_far_it_is(self, processes, capsys):
+        list(run_all(operator.neg, [1, 2, 3], processes, title="turning", unit="number", n_done=7))
+        told = capsys.readouterr()
+        assert told.out == ""
+        for part in ("turning: 100%", "10/10", "number/s"):
+            assert part in told.err
+
+    @pytest.mark.parametrize("processes", [1, 2])
+    def test_only_where_it_is_asked_for(self, processes, capfd):
+        list(run_all(operator.neg, [1, 2, 3], processes, title="turning", progress=False))
+        assert capfd.readouterr() == ("", "")
+
+
+class TestPrograms:
+    """Worker processes are new ones of Python, which must not run the user's program again."""
+
+    script = (
+        "import operator\nfrom nnunetv2_d2net.base.processes import run_all\nprint('begin')\n"
+        "print(sorted(run_all(operator.neg, [1, 2, 3], 2, progress=False)))\n"
+    )
+
+    @pytest.mark.parametrize("arguments", [["-c", script], ["-"], ["program.py"], ["-m", "program"]])
+    def test_a_program_without_a_main_guard(self, tmp_path, arguments):
+        (tmp_path / "program.py").write_text(self.script)
+        ended = subprocess.run(
+            [sys.executable, *arguments],
+            input=self.script,
+            check=False,
+            capture_output=True,
+            text=True,
+            cwd=tmp_path,
+            timeout=60,
+        )
+        assert (ended.stdout, ended.stderr) == ("begin\n[(1, -1), (2, -2), (3, -3)]\n", "")
+
+    def test_work_that_the_program_itself_defines(self, tmp_path):
+        (tmp_path / "program.py").write_text(
+            "from functools import partial\nfrom nnunetv2_d2net.base.processes import run_all\n"
+            "def add(a, b): return a + b\n"
+            "if __name__ == '__main__':\n"
+            "    print(sorted(run_all(partial(add, 1), [1, 2], 2, progress=False)))\n"
+        )
+        ended = subprocess.run(
+            [sys.executable, tmp_path / "program.py"], check=False, capture_output=True, text=True, timeout=60
+        )
+        assert (ended.stdout, ended.stderr) == ("[(1, 2), (2, 3)]\n", "")
