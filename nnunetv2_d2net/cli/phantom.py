@@ -7,7 +7,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from nnunetv2_d2net.base.errors import UserError
-from nnunetv2_d2net.cli import checks
+from nnunetv2_d2net.cli import _checks
+from nnunetv2_d2net.cli._words import refuse_extra
 
 HELP = "Write a data set of simulated brain MRI with gliomas below nnUNet_raw, ready for d2net plan_and_preprocess."
 
@@ -22,8 +23,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--seed", type=int, default=0, metavar="S", help="same seed, same voxels (default 0)")
     parser.add_argument("--name", default="GliomaPhantom", help="the folder is DatasetXXX_NAME (default %(default)s)")
+    n_processes = min(4, os.cpu_count() or 1)
     parser.add_argument(
-        "--processes", type=int, default=min(4, os.cpu_count() or 1), metavar="N", help="cases at a time (%(default)s)"
+        "-np", "--processes", type=int, default=n_processes, metavar="N", help="cases at a time (%(default)s)"
     )
     parser.add_argument(
         "--missing",
@@ -48,8 +50,7 @@ def run(args: argparse.Namespace, extra: Sequence[str]) -> int:
         UserError: An argument out of range or unknown, nnUNet_raw not set, nilearn missing, the folder or its number
             taken, or a disk error.
     """
-    if extra:
-        raise UserError(f"unknown arguments {' '.join(extra)}: see d2net phantom --help")
+    refuse_extra(extra)
     if args.processes < 1:
         raise UserError(f"{args.processes} processes: choose --processes of at least 1")
     if args.layout:
@@ -58,15 +59,16 @@ def run(args: argparse.Namespace, extra: Sequence[str]) -> int:
         raise UserError(
             "pass -d ID for a data set of nnU-Net, or --layout with -o FOLDER for folders as BraTS has them"
         )
-    raw_folder = checks.folder_of("nnUNet_raw")
+    raw_folder = _checks.folder_of("nnUNet_raw")
 
+    from nnunetv2_d2net.base.dataset import refuse_taken_number
     from nnunetv2_d2net.data.phantom.contrast import format_contrast_table
-    from nnunetv2_d2net.data.phantom.dataset import PhantomSpec, refuse_taken_number, write_phantom
+    from nnunetv2_d2net.data.phantom.dataset import PhantomSpec, write_phantom
 
     spec = PhantomSpec(args.dataset_id, args.train, args.test, args.size, args.seed, args.name, args.missing)
     roots = [Path(os.environ[name]) for name in ("nnUNet_preprocessed", "nnUNet_results") if os.environ.get(name)]
-    refuse_taken_number(roots, spec)
-    folder = write_phantom(raw_folder, spec, processes=args.processes, resume=args.resume)
+    refuse_taken_number(roots, spec.folder_name)
+    folder = write_phantom(raw_folder, spec, processes=args.processes, resume=args.resume, progress=True)
     sys.stdout.write(f"{folder}: {spec.n_train} training and {spec.n_test} test cases\n\n")
     sys.stdout.write(
         "One voxel against all other brain voxels, also in contrast.csv (0.5 says nothing, 1 or 0 all):\n\n"
@@ -83,7 +85,7 @@ def _write_source(args: argparse.Namespace) -> int:
     from nnunetv2_d2net.data.phantom.source_layout import write_source
 
     spec = PhantomSpec(1, args.train, args.test, args.size, args.seed, missing=args.missing)
-    write_source(args.output, args.layout, spec, processes=args.processes, resume=args.resume)
+    write_source(args.output, args.layout, spec, processes=args.processes, resume=args.resume, progress=True)
     test = f" --test {args.output / 'test'}" if spec.n_test else ""
     sys.stdout.write(f"{args.output}: {spec.n_train} training and {spec.n_test} test cases\n")
     sys.stdout.write(f"next: d2net convert {args.output / 'training'}{test} -d ID --name NAME\n")

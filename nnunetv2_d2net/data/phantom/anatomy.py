@@ -10,12 +10,12 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import NamedTuple
 
-import nibabel
 import numpy as np
 from numpy.typing import NDArray
 from scipy.ndimage import gaussian_filter, map_coordinates
 
 from nnunetv2_d2net.base.errors import UserError
+from nnunetv2_d2net.base.images import ImageError, read_image
 from nnunetv2_d2net.data.phantom.fields import Grid, SmoothNoise, draw_noise, evaluate_noise
 
 _CORNER = np.array((12, 24, 23), dtype=np.float32)
@@ -147,10 +147,10 @@ def _read_map(name: str) -> NDArray[np.floating]:
         raise UserError("the phantom's anatomy comes with nilearn: pip install nilearn")
     folder = Path(package.origin).parent / "datasets" / "data"
     path = folder / f"mni_icbm152_{name}_tal_nlin_sym_09a_converted.nii.gz"
-    if not path.is_file():
-        raise UserError(f"{path} is missing: reinstall nilearn, pip install --force-reinstall nilearn")
-    image = nibabel.load(path)  # pyright: ignore[reportPrivateImportUsage]
-    return np.asanyarray(image.dataobj).T.astype(np.float32) / 255  # pyright: ignore[reportAttributeAccessIssue]
+    try:
+        return read_image(path).voxels[0].astype(np.float32) / 255
+    except ImageError as error:
+        raise UserError(f"{path} {error.reason}: reinstall nilearn, pip install --force-reinstall nilearn") from error
 
 
 def _rotation(angles: NDArray[np.floating]) -> NDArray[np.floating]:

@@ -1,35 +1,33 @@
 """Write phantom cases as a complete raw data set of nnU-Net, in parallel, resumable, overwriting nothing."""
 
 import itertools
-import json
-import re
-import shutil
-from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from functools import partial
-from importlib.metadata import version
 from pathlib import Path
 from typing import NamedTuple
 
 import nibabel
 import numpy as np
-from nibabel.filebasedimages import ImageFileError
 from numpy.typing import NDArray
-from tqdm import tqdm
 
+from nnunetv2_d2net.base.dataset import dataset_folder_name, refuse_taken_number
 from nnunetv2_d2net.base.errors import UserError
+from nnunetv2_d2net.base.files import LOCK, explaining_disk_errors, locked_folder, read_json, write_json, written_whole
+from nnunetv2_d2net.base.images import ImageError, read_image
+from nnunetv2_d2net.base.processes import run_all
+from nnunetv2_d2net.base.text import version_of
 from nnunetv2_d2net.data.phantom.anatomy import mni_affine
 from nnunetv2_d2net.data.phantom.case import simulate_case
 from nnunetv2_d2net.data.phantom.contrast import measure_contrast, write_contrast_table
 from nnunetv2_d2net.data.phantom.fields import SPACINGS
-from nnunetv2_d2net.data.phantom.missing import draw_kept
 from nnunetv2_d2net.data.phantom.mri import MODALITIES
-from nnunetv2_d2net.data.phantom.writing import explaining_disk_errors, run_all, write_json, write_volume
 
 FILE_ENDING = ".nii.gz"
+RESUME = "free space or make it writable, then run again with --resume"
 _RECORD = "phantom.json"
 _SPLITS = {"Tr": "glioma_{:04d}", "Ts": "glioma_test_{:04d}"}
 _MOST_MISSING = (len(MODALITIES) - 1) / len(MODALITIES)
+_STREAM_OF_MISSING = 2  # of the seed; 0 and 1 are those of the training and the test cases
 _REVISION = 2  # raised when the same seed starts to give other voxels
 
 
@@ -59,11 +57,8 @@ class PhantomSpec:
     missing: float = 0.0
 
     def __post_init__(self) -> None:
+        dataset_folder_name(self.dataset_id, self.name)
         checks = (
-            (
-                1 <= self.dataset_id <= 999,
-                f"data set ID {self.dataset_id} is out of range: choose -d between 1 and 999",
-            ),
             (1 <= self.n_train <= 9999, f"{self.n_train} training cases: choose --train between 1 and 9999"),
             (0 <= self.n_test <= 9999, f"{self.n_test} test cases: choose --test between 0 and 9999"),
             (self.size in SPACINGS, f"size {self.size!r} is unknown: choose --size from {', '.join(SPACINGS)}"),
@@ -72,10 +67,6 @@ class PhantomSpec:
                 0 <= self.missing <= _MOST_MISSING,
                 f"a share of {self.missing:g} of the images missing: choose --missing from 0 to {_MOST_MISSING}, every "
                 "case keeps one",
-            ),
-            (
-                re.fullmatch(r"[A-Za-z0-9_-]+", self.name) is not None,
-                f"name {self.name!r} cannot be a folder's: choose --name of letters, digits, - and _",
             ),
         )
         for valid, message in checks:
@@ -95,7 +86,12 @@ class PhantomSpec:
     @property
     def folder_name(self) -> str:
         """Name of the data set's folder below nnU-Net's raw folder."""
-        return f"Dataset{self.dataset_id:03d}_{self.name}"
+        return dataset_folder_name(self.dataset_id, self.name)
+
+    def keys(self) -> "list[CaseKey]":
+        """List the cases, those for training first."""
+        numbers = {"Tr": self.n_train, "Ts": self.n_test}
+        return [CaseKey(split, number) for split, n_cases in numbers.items() for number in range(n_cases)]
 
 
 class CaseKey(NamedTuple):
@@ -114,7 +110,35 @@ class CaseKey(NamedTuple):
         return np.random.SeedSequence(seed, spawn_key=(list(_SPLITS).index(self.split), self.number))
 
 
-def write_phantom(raw_folder: Path, spec: PhantomSpec, *, processes: int = 1, resume: bool = False) -> Path:
+def draw_kept(n_cases: int, n_modalities: int, share: float, seed: int) -> NDArray[np.bool_]:
+    """Draw which images stay when a share of all is removed at random; every case keeps at least one.
+
+    Args:
+        n_cases: Training cases.
+        n_modalities: M.
+        share: Of the images that are removed, from 0 to (M - 1) / M, rounded to whole images.
+        seed: The data set's; the same seed, share and numbers remove the same images.
+
+    Returns:
+        Bool ``(n_cases, n_modalities)``.
+
+    Example:
+        >>> int(draw_kept(60, 4, 0.2, seed=0).sum())
+        192
+    """
+    rng = np.random.default_rng(np.random.SeedSequence(seed, spawn_key=(_STREAM_OF_MISSING,)))
+    kept = np.ones((n_cases, n_modalities), dtype=bool)
+    n_left = round(share * kept.size)
+    for case, modality in (divmod(int(slot), n_modalities) for slot in rng.permutation(kept.size)):
+        if n_left and kept[case].sum() > 1:
+            kept[case, modality] = False
+            n_left -= 1
+    return kept
+
+
+def write_phantom(
+    raw_folder: Path, spec: PhantomSpec, *, processes: int = 1, resume: bool = False, progress: bool = False
+) -> Path:
     """Write a data set, and ``contrast.csv`` with what one voxel of one modality gives away.
 
     Args:
@@ -122,36 +146,28 @@ def write_phantom(raw_folder: Path, spec: PhantomSpec, *, processes: int = 1, re
         spec: What to write.
         processes: How many cases are made at a time; with 1 no process is started.
         resume: Complete an interrupted data set of the same ``spec``.
+        progress: Show a bar.
 
     Returns:
         The data set's folder.
 
     Raises:
-        UserError: The folder exists (or, to be resumed, has other parameters), the number is taken by another data
-            set, the disk is full or not writable, or nilearn is missing.
+        UserError: The folder holds something (or, to be resumed, has other parameters), another process writes it, the
+            number is taken by another data set, the disk is full or not writable, a process was killed, or nilearn is
+            missing.
     """
-    refuse_taken_number([raw_folder], spec)
-    folder = raw_folder / spec.folder_name
-    with explaining_disk_errors(folder):
-        _open_folder(folder, spec, resume=resume)
-        measured = _write_cases(folder, spec, processes)
-        write_contrast_table(folder / "contrast.csv", measured, MODALITIES)
-        shutil.rmtree(folder / ".partial", ignore_errors=True)
+    refuse_taken_number([raw_folder], spec.folder_name)
+    folder, keys = raw_folder / spec.folder_name, spec.keys()
+    with locked_folder(folder), explaining_disk_errors(folder, RESUME):
+        open_folder(folder, spec.recorded(), "-d or --name", resume=resume)
+        for name in ("imagesTr", "labelsTr", "imagesTs", "labelsTs"):
+            (folder / name).mkdir(exist_ok=True)
+        complete = partial(complete_case, folder, spec)
+        measured = dict(run_all(complete, keys, processes, title=spec.folder_name, progress=progress))
+        write_contrast_table(folder / "contrast.csv", np.stack([measured[key] for key in keys]), MODALITIES)
         # Last: without it nnU-Net refuses the folder, so a data set that it accepts is complete.
-        write_json(folder / "dataset.json", describe_dataset(spec))
+        write_json(folder / "dataset.json", describe_dataset(spec), RESUME, indent=4)
     return folder
-
-
-def refuse_taken_number(roots: Iterable[Path], spec: PhantomSpec) -> None:
-    """Refuse a number that another data set has in one of nnU-Net's folders; nnU-Net could tell them apart no more.
-
-    Raises:
-        UserError: Such a data set.
-    """
-    for root in roots:
-        for other in sorted(root.glob(f"Dataset{spec.dataset_id:03d}_*")):
-            if other.name != spec.folder_name:
-                raise UserError(f"{other} has the number {spec.dataset_id} already: choose another -d, or remove it")
 
 
 def describe_dataset(spec: PhantomSpec) -> dict:
@@ -167,28 +183,24 @@ def describe_dataset(spec: PhantomSpec) -> dict:
     }
 
 
-def _open_folder(folder: Path, spec: PhantomSpec, *, resume: bool) -> None:
-    open_folder(folder, spec.recorded(), "-d or --name", resume=resume)
-    for name in ("imagesTr", "labelsTr", "imagesTs", "labelsTs", ".partial"):
-        (folder / name).mkdir(exist_ok=True)
-
-
 def open_folder(folder: Path, parameters: dict, other: str, *, resume: bool) -> None:
-    """Make a folder with a record of what is to be written, or check that an existing one has the same record.
+    """Put a record of what is to be written into an empty folder, or check that a folder has the same record.
 
     Args:
         folder: For the data.
         parameters: Of what is written; versions are added.
         other: Words for the arguments that choose another folder.
-        resume: Complete an existing folder.
+        resume: Complete the folder.
 
     Raises:
-        UserError: The folder exists, or is to be completed with other parameters.
+        UserError: The folder holds something, or is to be completed with other parameters.
     """
-    record = parameters | {"revision": _REVISION, "nilearn": _nilearn_version(), "numpy": np.__version__}
-    if not folder.exists():
-        folder.mkdir(parents=True)
-        write_json(folder / _RECORD, record)
+    nilearn = version_of("nilearn")
+    if nilearn is None:
+        raise UserError("the phantom's anatomy comes with nilearn: pip install nilearn")
+    record = parameters | {"revision": _REVISION, "nilearn": nilearn, "numpy": np.__version__}
+    if all(path.name == LOCK for path in folder.iterdir()):
+        write_json(folder / _RECORD, record, RESUME, indent=4)
     elif not resume:
         raise UserError(f"{folder} exists: choose another {other}, remove it, or complete it with --resume")
     else:
@@ -196,36 +208,13 @@ def open_folder(folder: Path, parameters: dict, other: str, *, resume: bool) -> 
 
 
 def _check_record(path: Path, record: dict, other: str) -> None:
-    try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise UserError(
-            f"{path} is missing or damaged, nothing to resume: choose another {other}, or remove it"
-        ) from error
-    found = {"missing": 0.0} | (found if isinstance(found, dict) else {})
+    earlier = {"missing": 0.0} | read_json(path, f"nothing to resume, choose another {other}, or remove the folder")
     for key, value in ({"missing": 0.0} | record).items():
-        if found.get(key) != value:
-            was = found.get(key)
+        if earlier.get(key) != value:
             raise UserError(
-                f"{path} says {key} {was!r}, not {value!r}: resume with the same, or choose another {other}"
+                f"{path} says {key} {earlier.get(key)!r}, not {value!r}: resume with the same, or choose another "
+                f"{other}"
             )
-
-
-def _nilearn_version() -> str:
-    try:
-        return version("nilearn")
-    except ImportError as error:
-        raise UserError("the phantom's anatomy comes with nilearn: pip install nilearn") from error
-
-
-def _write_cases(folder: Path, spec: PhantomSpec, processes: int) -> NDArray[np.floating]:
-    """Complete every case; returns what ``measure_contrast`` says, ``(case, 2, modality, region)``."""
-    keys = [CaseKey("Tr", index) for index in range(spec.n_train)]
-    keys += [CaseKey("Ts", index) for index in range(spec.n_test)]
-    results = run_all(partial(complete_case, folder, spec), keys, processes)
-    progress = tqdm(results, total=len(keys), desc=f"{spec.folder_name}", unit="case")
-    measured = dict(progress)
-    return np.stack([measured[key] for key in keys])
 
 
 def complete_case(folder: Path, spec: PhantomSpec, key: CaseKey) -> NDArray[np.floating]:
@@ -249,13 +238,27 @@ def complete_case(folder: Path, spec: PhantomSpec, key: CaseKey) -> NDArray[np.f
     case = simulate_case(spec.size, key.seed(spec.seed))
     affine = mni_affine(SPACINGS[spec.size])
     for path, image in itertools.compress(zip(image_paths, case.images, strict=True), kept):
-        write_volume(folder / ".partial", path, image.astype(np.int16), affine)
-    write_volume(folder / ".partial", label_path, case.labels, affine)
+        write_volume(path, image.astype(np.int16), affine)
+    write_volume(label_path, case.labels, affine)
     return measure_contrast(case.images, case.labels)
 
 
 def _read(path: Path) -> NDArray[np.floating]:
     try:
-        return np.asanyarray(nibabel.load(path).dataobj).T.astype(np.float32)  # pyright: ignore
-    except (EOFError, ValueError, ImageFileError) as error:
-        raise UserError(f"{path} is damaged: remove it and run again with --resume") from error
+        return read_image(path).voxels[0].astype(np.float32)
+    except ImageError as error:
+        raise UserError(f"{path} {error.reason}: remove it and run again with --resume") from error
+
+
+def write_volume(path: Path, volume: NDArray, affine: NDArray[np.floating]) -> None:
+    """Write ``(z, y, x)`` in the space of the template, whole or not at all.
+
+    Raises:
+        UserError: It cannot be written.
+    """
+    image = nibabel.Nifti1Image(np.ascontiguousarray(volume.T), affine)  # pyright: ignore
+    image.header.set_xyzt_units("mm")
+    image.set_qform(affine, code="mni")
+    image.set_sform(affine, code="mni")
+    with written_whole(path, RESUME) as unfinished:
+        nibabel.save(image, unfinished)  # pyright: ignore

@@ -1,19 +1,18 @@
 """Phantom cases in folders as BraTS distributes them, to try ``d2net convert`` on."""
 
-import shutil
-from collections.abc import Sequence
+import itertools
 from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-from tqdm import tqdm
 
+from nnunetv2_d2net.base.files import explaining_disk_errors, locked_folder
+from nnunetv2_d2net.base.processes import run_all
 from nnunetv2_d2net.data.phantom import dataset
 from nnunetv2_d2net.data.phantom.anatomy import mni_affine
-from nnunetv2_d2net.data.phantom.dataset import FILE_ENDING, CaseKey, PhantomSpec, open_folder
+from nnunetv2_d2net.data.phantom.dataset import FILE_ENDING, RESUME, CaseKey, PhantomSpec, open_folder, write_volume
 from nnunetv2_d2net.data.phantom.fields import SPACINGS
-from nnunetv2_d2net.data.phantom.writing import explaining_disk_errors, run_all, write_volume
 
 
 class SourceLayout(NamedTuple):
@@ -48,7 +47,15 @@ LAYOUTS = {
 }
 
 
-def write_source(folder: Path, layout: str, spec: PhantomSpec, *, processes: int = 1, resume: bool = False) -> None:
+def write_source(
+    folder: Path,
+    layout: str,
+    spec: PhantomSpec,
+    *,
+    processes: int = 1,
+    resume: bool = False,
+    progress: bool = False,
+) -> None:
     """Write ``training`` and ``test`` below a folder, one folder per case, test cases with their segmentation.
 
     Args:
@@ -57,41 +64,35 @@ def write_source(folder: Path, layout: str, spec: PhantomSpec, *, processes: int
         spec: The cases; its number and name do not matter.
         processes: How many cases at a time; with 1 no process is started.
         resume: Complete an interrupted folder of the same parameters.
+        progress: Show a bar.
 
     Raises:
-        UserError: The folder exists (or, to be resumed, has other parameters), the disk is full, or nilearn is missing.
+        UserError: The folder holds something (or, to be resumed, has other parameters), another process writes it, the
+            disk is full, a process was killed, or nilearn is missing.
     """
     parameters = {"layout": layout} | {
         name: value for name, value in spec.recorded().items() if name not in ("dataset_id", "name")
     }
-    keys = [CaseKey("Tr", number) for number in range(spec.n_train)]
-    keys += [CaseKey("Ts", number) for number in range(spec.n_test)]
-    with explaining_disk_errors(folder):
+    with locked_folder(folder), explaining_disk_errors(folder, RESUME):
         open_folder(folder, parameters, "-o", resume=resume)
-        (folder / ".partial").mkdir(exist_ok=True)
-        results = run_all(partial(_complete_case, folder, layout, spec), keys, processes)
-        for _ in tqdm(results, total=len(keys), desc=folder.name, unit="case"):
+        complete = partial(_complete_case, folder, LAYOUTS[layout], spec)
+        for _ in run_all(complete, spec.keys(), processes, title=folder.name, progress=progress):
             pass
-        shutil.rmtree(folder / ".partial", ignore_errors=True)
 
 
-def _complete_case(folder: Path, layout: str, spec: PhantomSpec, key: CaseKey) -> None:
+def _complete_case(folder: Path, layout: SourceLayout, spec: PhantomSpec, key: CaseKey) -> None:
     """Write a case, its segmentation last; what has a segmentation is complete."""
-    form = LAYOUTS[layout]
-    name = form.case[key.split].format(key.number)
+    name = layout.case[key.split].format(key.number)
     parent = folder / ("training" if key.split == "Tr" else "test")
-    if any(parent.glob(f"**/{name}/{name}{form.suffixes[-1]}{FILE_ENDING}")):
+    if any(parent.glob(f"**/{name}/{name}{layout.suffixes[-1]}{FILE_ENDING}")):
         return
     case = dataset.simulate_case(spec.size, key.seed(spec.seed))
-    labels = np.array(form.values, dtype=np.uint8)[case.labels]
-    if form.graded and key.split == "Tr":
+    labels = np.array(layout.values, dtype=np.uint8)[case.labels]
+    if layout.graded and key.split == "Tr":
         parent /= "HGG" if (case.labels == 3).any() else "LGG"
     target, affine = parent / name, mni_affine(SPACINGS[spec.size])
     target.mkdir(parents=True, exist_ok=True)
-    images = [image.astype(np.int16) for image in case.images]
-    for volume, suffix in _kept([*images, labels], form.suffixes, (*spec.kept(key), True)):
-        write_volume(folder / ".partial", target / f"{name}{suffix}{FILE_ENDING}", volume, affine)
-
-
-def _kept(volumes: Sequence[np.ndarray], suffixes: Sequence[str], kept: Sequence[bool]) -> list[tuple[np.ndarray, str]]:
-    return [(volume, suffix) for volume, suffix, keep in zip(volumes, suffixes, kept, strict=True) if keep]
+    volumes = [*(image.astype(np.int16) for image in case.images), labels]
+    kept = (*spec.kept(key), True)
+    for volume, suffix in itertools.compress(zip(volumes, layout.suffixes, strict=True), kept):
+        write_volume(target / f"{name}{suffix}{FILE_ENDING}", volume, affine)

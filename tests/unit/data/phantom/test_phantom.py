@@ -10,19 +10,14 @@ import pytest
 pytest.importorskip("nilearn")
 
 from nnunetv2_d2net.base.errors import UserError
+from nnunetv2_d2net.base.files import LOCK, locked
 from nnunetv2_d2net.cli import phantom as command
 from nnunetv2_d2net.data.phantom import anatomy, dataset, mri
 from nnunetv2_d2net.data.phantom.case import simulate_case
-from nnunetv2_d2net.data.phantom.contrast import (
-    REGIONS,
-    area_under_curve,
-    best_threshold_dice,
-    format_contrast_table,
-    measure_contrast,
-    write_contrast_table,
-)
+from nnunetv2_d2net.data.phantom.contrast import REGIONS, format_contrast_table, measure_contrast, write_contrast_table
 from nnunetv2_d2net.data.phantom.dataset import CaseKey, PhantomSpec, write_phantom
 from nnunetv2_d2net.data.phantom.fields import draw_noise, evaluate_noise, make_grid
+from nnunetv2_d2net.data.phantom.source_layout import write_source
 
 N_CASES = 10
 FLAIR, T1, T1CE, T2 = range(4)
@@ -242,36 +237,35 @@ def test_rician_noise_has_the_mean_of_rayleigh_without_signal_and_is_gaussian_wi
 # Contrast
 
 
-def test_auc_equals_the_count_of_pairs():
-    rng = np.random.default_rng(1)
-    values, positive = rng.integers(0, 9, 80).astype(np.float32), rng.random(80) < 0.3
+def contrast_by_trying(values, positive):
+    """AUC by counting pairs, and the best Dice by trying every threshold."""
     pairs = [(p > n) + 0.5 * (p == n) for p in values[positive] for n in values[~positive]]
-    assert area_under_curve(values, positive) == pytest.approx(np.mean(pairs))
-    assert np.isnan(area_under_curve(values, np.zeros(80, dtype=bool)))
-
-
-def test_best_threshold_dice_equals_trying_every_threshold():
-    rng = np.random.default_rng(2)
-    values, positive = rng.integers(0, 9, 60).astype(np.float32), rng.random(60) < 0.3
     scores = []
     for threshold in np.unique(values):
         for chosen in (values >= threshold, values <= threshold):
             scores.append(2 * (chosen & positive).sum() / (chosen.sum() + positive.sum()))
-    assert best_threshold_dice(values, positive) == pytest.approx(max(scores))
+    return np.mean(pairs), max(scores)
 
 
-def test_measure_contrast_compares_each_region_with_the_rest_of_the_brain():
+def test_contrast_of_each_region_with_the_rest_of_the_brain_by_trying():
     rng = np.random.default_rng(3)
-    images = rng.integers(0, 50, (2, 6, 6, 6)).astype(np.float32)
-    labels = rng.integers(0, 4, (6, 6, 6)).astype(np.uint8)
+    images = rng.integers(0, 9, (2, 5, 5, 5)).astype(np.float32)
+    labels = rng.integers(0, 4, (5, 5, 5)).astype(np.uint8)
     brain = (images > 0).any(axis=0)
     measured = measure_contrast(images, labels)
     for index, members in enumerate(REGIONS.values()):
         positive = np.isin(labels[brain], members)
         for modality in range(2):
-            values = images[modality][brain]
-            assert measured[0, modality, index] == pytest.approx(area_under_curve(values, positive))
-            assert measured[1, modality, index] == pytest.approx(best_threshold_dice(values, positive))
+            expected = contrast_by_trying(images[modality][brain], positive)
+            assert measured[:, modality, index] == pytest.approx(expected)
+
+
+def test_a_region_that_is_not_there_has_no_contrast():
+    images = np.arange(1, 28, dtype=np.float32).reshape(1, 3, 3, 3)
+    assert np.isnan(measure_contrast(images, np.zeros((3, 3, 3), np.uint8))).all()
+    everywhere = measure_contrast(images, np.full((3, 3, 3), 3, np.uint8))
+    assert np.isnan(everywhere[0]).all()
+    assert everywhere[1, 0, ENHANCING] == 1
 
 
 def test_contrast_table_leaves_out_cases_without_the_region(tmp_path):
@@ -280,8 +274,9 @@ def test_contrast_table_leaves_out_cases_without_the_region(tmp_path):
     measured[1, 0, 0, ENHANCING] = 0.75
     write_contrast_table(tmp_path / "contrast.csv", measured, ["T1ce"])
     table = format_contrast_table(tmp_path / "contrast.csv")
-    assert "| enhancing tumor | T1ce | 1 | 0.750 | 0.750 | 0.750 | 0.250 |" in table
-    assert "| edema | T1ce | 2 | 0.250 |" in table
+    rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in table.splitlines()]
+    assert ["enhancing tumor", "T1ce", "1", "0.750", "0.750", "0.750", "0.250"] in rows
+    assert ["edema", "T1ce", "2", "0.250", "0.250", "0.250", "0.250"] in rows
 
 
 def test_edema_is_clear_in_flair_and_t2_and_nearly_absent_in_t1():
@@ -376,7 +371,7 @@ def test_an_existing_folder_is_refused_and_stays_as_it_is(tmp_path, quick):
     before = snapshot(tmp_path)
     with pytest.raises(UserError, match=r"exists.*--resume"):
         write_phantom(tmp_path, PhantomSpec(7, 1, 0))
-    with pytest.raises(UserError, match=r"phantom\.json is missing"):
+    with pytest.raises(UserError, match=r"phantom\.json cannot be read .*nothing to resume"):
         write_phantom(tmp_path, PhantomSpec(7, 1, 0), resume=True)
     assert snapshot(tmp_path) == before
     assert not quick
@@ -428,13 +423,38 @@ def test_a_full_disk_is_one_clear_line(tmp_path, quick, monkeypatch):
     with pytest.raises(UserError, match=r"No space left on device.*--resume") as caught:
         write_phantom(tmp_path, PhantomSpec(7, 1, 0))
     assert "\n" not in str(caught.value)
+    assert [path.name for path in snapshot(tmp_path)] == ["phantom.json"]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "write", [write_phantom, lambda folder, spec, **how: write_source(folder, "brats2018", spec, **how)]
+)
+def test_a_killed_process_is_one_line_and_leaves_nothing(tmp_path, quick, kill_a_worker, write):
+    spec = PhantomSpec(7, 2, 1)
+    kill_a_worker()
+    with pytest.raises(UserError, match="a process was killed") as caught:
+        write(tmp_path, spec, processes=2)
+    assert "\n" not in str(caught.value)
+    write(tmp_path, spec, resume=True)
+    assert len(list(tmp_path.rglob("*.nii.gz"))) == 3 * 5
+    assert not list(tmp_path.rglob(".*"))
+
+
+def test_two_at_a_time_are_refused(tmp_path, quick):
+    folder = write_phantom(tmp_path, PhantomSpec(7, 1, 0))
+    with locked(folder / LOCK), pytest.raises(UserError, match="another process holds"):
+        write_phantom(tmp_path, PhantomSpec(7, 1, 0), resume=True)
+    with locked(tmp_path / "source" / LOCK), pytest.raises(UserError, match="another process holds"):
+        write_source(tmp_path / "source", "brats2018", PhantomSpec(7, 1, 0))
+    assert write_phantom(tmp_path, PhantomSpec(7, 1, 0), resume=True) == folder
 
 
 def test_a_damaged_case_is_named(tmp_path, quick):
     folder = write_phantom(tmp_path, PhantomSpec(7, 1, 0))
     damaged = folder / "imagesTr" / "glioma_0000_0002.nii.gz"
     damaged.write_bytes(damaged.read_bytes()[:100])
-    with pytest.raises(UserError, match=r"glioma_0000_0002\.nii\.gz is damaged"):
+    with pytest.raises(UserError, match=r"glioma_0000_0002\.nii\.gz cannot be read .*remove it.*--resume"):
         write_phantom(tmp_path, PhantomSpec(7, 1, 0), resume=True)
 
 
@@ -478,7 +498,7 @@ def test_command_writes_and_prints_the_table(tmp_path, quick, monkeypatch, capsy
     assert command.run(arguments, []) == 0
     printed = capsys.readouterr().out
     assert "2 training and 1 test cases" in printed
-    assert printed.count("\n| ") == 2 + 4 * 4
+    assert printed.count("\n|") == 2 + 4 * 4
     with pytest.raises(UserError, match="exists"):
         command.run(arguments, [])
 

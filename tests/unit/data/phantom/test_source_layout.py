@@ -11,8 +11,7 @@ from nnunetv2_d2net.base.errors import UserError
 from nnunetv2_d2net.data.convert.layouts import find_cases, layout_of
 from nnunetv2_d2net.data.phantom import dataset
 from nnunetv2_d2net.data.phantom.case import PhantomCase
-from nnunetv2_d2net.data.phantom.dataset import PhantomSpec, write_phantom
-from nnunetv2_d2net.data.phantom.missing import draw_kept
+from nnunetv2_d2net.data.phantom.dataset import PhantomSpec, draw_kept, write_phantom
 from nnunetv2_d2net.data.phantom.source_layout import write_source
 from tests.unit.data.convert.source_folders import voxels
 
