@@ -107,7 +107,7 @@ class HandedOver(D2NetTrainer):
         images = batch["data"]
 
         class Told(nn.Module):
-            def parameters(self, recurse=True):
+            def parameters(self, recurse=True):  # noqa: FBT002 - torch's signature
                 return network.parameters(recurse)
 
             def forward(self, hidden):

@@ -1,9 +1,5 @@
 """Predict cases with every subset of their modalities: each case read once, preprocessed once per distinct crop."""
 
-# pyright: reportIncompatibleMethodOverride=false, reportOptionalMemberAccess=false, reportArgumentType=false
-# pyright: reportOptionalSubscript=false
-# nnU-Net declares attributes as None until they are initialized, and narrower types than it uses.
-
 from collections.abc import Hashable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -154,7 +150,7 @@ class AllSubsetsPredictor(D2NetPredictor):
         for alike in by_union.values():  # different unions may still be alike once their holes are filled
             seen = np.array(alike[0])
             key = (
-                np.packbits(create_nonzero_mask(images[seen])).tobytes()
+                np.packbits(np.asarray(create_nonzero_mask(images[seen]), bool)).tobytes()
                 if masked
                 else str(get_bbox_from_mask(nonzero[seen].any(0)))
             )
@@ -162,6 +158,7 @@ class AllSubsetsPredictor(D2NetPredictor):
         return list(groups.values())
 
     def _preprocess_group(self, group: Group) -> dict[str, Any]:
-        data, properties = self.preprocess(group.case, np.array(group.subsets).any(0).tolist())
+        used = [any(flags) for flags in zip(*group.subsets, strict=True)]
+        data, properties = self.preprocess(group.case, used)
         outputs = [group.job.outputs[subset] for subset in group.subsets]
         return {"data": data, "data_properties": properties, "subsets": group.subsets, "outputs": outputs}

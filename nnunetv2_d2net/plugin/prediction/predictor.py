@@ -1,9 +1,5 @@
 """nnU-Net's predictor for cases that lack modalities."""
 
-# pyright: reportIncompatibleMethodOverride=false, reportOptionalMemberAccess=false, reportArgumentType=false
-# pyright: reportOptionalSubscript=false
-# nnU-Net declares attributes as None until they are initialized, and narrower types than it uses.
-
 import functools
 import logging
 import sys

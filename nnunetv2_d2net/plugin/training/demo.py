@@ -1,9 +1,5 @@
 """The trainer of ``d2net demo``: a few minutes on a CPU, with a progress bar."""
 
-# pyright: reportIncompatibleMethodOverride=false, reportOptionalMemberAccess=false, reportArgumentType=false
-# pyright: reportFunctionMemberAccess=false, reportOptionalSubscript=false
-# nnU-Net declares attributes as None until they are initialized, and narrower types than it uses.
-
 import sys
 from collections.abc import Mapping
 from typing import ClassVar

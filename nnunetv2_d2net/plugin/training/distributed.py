@@ -1,9 +1,5 @@
 """Training in several processes, which nnU-Net foresees on one machine with a CUDA device for each."""
 
-# pyright: reportIncompatibleMethodOverride=false, reportOptionalMemberAccess=false, reportArgumentType=false
-# pyright: reportAttributeAccessIssue=false
-# nnU-Net declares attributes as None until they are initialized.
-
 import torch
 import torch.distributed as dist
 from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer

@@ -1,9 +1,5 @@
 """What all trainers for missing modalities share: drawing subsets in training, and a fixed rotation in validation."""
 
-# pyright: reportIncompatibleMethodOverride=false, reportOptionalMemberAccess=false, reportArgumentType=false
-# pyright: reportFunctionMemberAccess=false, reportOptionalSubscript=false
-# nnU-Net declares attributes as None until they are initialized, and narrower types than it uses.
-
 import functools
 import os
 from contextlib import AbstractContextManager, nullcontext
@@ -205,7 +201,8 @@ class ModalityDroppingTrainer(ResumingTrainer):
         with self.autocast():
             outputs = self.network_outputs(step)
             loss = self.loss_of(outputs, step)
-        logits, target = (outputs[0], step.target[0]) if self.enable_deep_supervision else (outputs, step.target)
+        logits = outputs[0] if self.enable_deep_supervision else outputs
+        target = step.target[0] if isinstance(step.target, list) else step.target
         return {"loss": loss.detach().cpu().numpy(), **hard_counts(logits, target, self.label_manager)}
 
     def perform_actual_validation(self, save_probabilities: bool = False) -> None:  # noqa: FBT001, FBT002

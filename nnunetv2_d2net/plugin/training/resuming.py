@@ -1,12 +1,8 @@
 """Training that may be interrupted: checkpoints are whole, and one that goes on draws what it would have drawn."""
 
-# pyright: reportIncompatibleMethodOverride=false, reportOptionalMemberAccess=false, reportArgumentType=false
-# pyright: reportFunctionMemberAccess=false, reportAttributeAccessIssue=false
-# nnU-Net declares attributes as None until they are initialized.
-
 import random
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -126,5 +122,5 @@ def _python_state() -> dict[str, Any]:
 
 
 def _numpy_state() -> dict[str, Any]:
-    _, key, *numbers = np.random.get_state()
+    _, key, *numbers = cast(tuple, np.random.get_state())
     return {"key": torch.from_numpy(key.astype(np.int64)), **dict(zip(_NUMPY_NUMBERS, numbers, strict=True))}

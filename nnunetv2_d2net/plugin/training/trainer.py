@@ -1,9 +1,5 @@
 """D2NetTrainer: nnU-Net's training of D2-Net, its losses and what they do, epoch by epoch."""
 
-# pyright: reportIncompatibleMethodOverride=false, reportOptionalMemberAccess=false, reportArgumentType=false
-# pyright: reportFunctionMemberAccess=false, reportOptionalSubscript=false
-# nnU-Net declares attributes as None until they are initialized, and narrower types than it uses.
-
 import math
 import os
 from collections.abc import Mapping
@@ -100,7 +96,7 @@ class D2NetTrainer(ModalityDroppingTrainer):
             raise UserError(f"plans {plans_manager.plans_name}: {error}") from error
 
     def _build_loss(self) -> D2NetLoss:
-        segmentation_loss = super()._build_loss()
+        segmentation_loss: Any = super()._build_loss()
         level_weights = tuple(map(float, getattr(segmentation_loss, "weight_factors", (1.0,))))
         segmentation_loss.weight_factors = level_weights  # torch.compile breaks its graph at numpy's numbers
         return D2NetLoss(
@@ -233,6 +229,7 @@ class D2NetTrainer(ModalityDroppingTrainer):
         return network
 
     def _log_gradient_shares(self, batch: dict) -> None:
+        shares: Mapping[str, float]
         present = self.present_modalities(batch)
         step = self.step_on(batch, present, present)
         scale = self.grad_scaler.get_scale() if self.grad_scaler is not None else 1.0

@@ -1,9 +1,5 @@
 """Every trainer that nnU-Net can find by name: lengths, the paper's settings, and the ablations of its Table II."""
 
-# pyright: reportIncompatibleMethodOverride=false, reportOptionalMemberAccess=false, reportArgumentType=false
-# pyright: reportFunctionMemberAccess=false, reportOptionalSubscript=false
-# nnU-Net declares attributes as None until they are initialized, and narrower types than it uses.
-
 import math
 from collections.abc import Mapping
 from typing import ClassVar
