@@ -14,26 +14,10 @@ from matplotlib.patches import Patch
 from numpy.typing import NDArray
 
 from nnunetv2_d2net.base.files import written_whole
-from nnunetv2_d2net.data.inspect.record import (
-    ABSENT,
-    AVAILABLE,
-    CONSTANT,
-    NOT_FINITE,
-    STATES,
-    UNREADABLE,
-    Inspection,
-    measurements,
-    pattern_name,
-)
+from nnunetv2_d2net.data.inspect.record import AVAILABLE, STATES, Inspection, measurements, pattern_name
 from nnunetv2_d2net.data.inspect.suspicions import FACTORS, far_from_others
 
-COLORS = {
-    AVAILABLE: "#2c6e9b",
-    ABSENT: "#e9e9e9",
-    CONSTANT: "#f2b134",
-    NOT_FINITE: "#8e4fa8",
-    UNREADABLE: "#c8102e",
-}
+COLORS: dict[str, str] = dict(zip(STATES, ("#2c6e9b", "#e9e9e9", "#f2b134", "#8e4fa8", "#c8102e"), strict=True))
 SUSPICIOUS = "#e4572e"
 _BLUE = COLORS[AVAILABLE]
 

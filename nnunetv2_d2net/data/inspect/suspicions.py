@@ -44,13 +44,10 @@ def find_duplicates(
         other_split: Cases that must not be among them, such as the test cases of these training cases.
     """
     groups: dict[str, list[_Item]] = {}
-    for record in records:
-        for digest, item in _items(record, names):
-            groups.setdefault(digest, []).append(item)
-    for record in other_split:
-        for digest, item in _items(record, names):
-            elsewhere = _Item(None, item.file, f"{item.what} in the other split")
-            groups.setdefault(digest, []).append(elsewhere)
+    for digest, item in (pair for record in records for pair in _items(record, names)):
+        groups.setdefault(digest, []).append(item)
+    for digest, item in (pair for record in other_split for pair in _items(record, names)):
+        groups.setdefault(digest, []).append(_Item(None, item.file, f"{item.what} in the other split"))
     return [finding for group in groups.values() if len(group) > 1 for finding in _duplicates(group)]
 
 
@@ -106,7 +103,7 @@ def far_from_others(values: pd.Series, min_factor: float) -> tuple[pd.Series, fl
         min_factor: To the median, upward or downward.
 
     Returns:
-        The far values, by case, and the median of all (of their logarithms).
+        The far values, by case, and the median of all; NaN where too few are known.
     """
     values = values.loc[values > 0]
     if len(values) < MIN_CASES:

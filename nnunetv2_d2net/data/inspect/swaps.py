@@ -14,6 +14,7 @@ from itertools import combinations, islice
 from typing import NamedTuple
 
 import numpy as np
+import pandas as pd
 from numpy.typing import NDArray
 
 from nnunetv2_d2net.data.inspect.features import N_PAIR
@@ -67,16 +68,11 @@ def find_swaps(records: Sequence[CaseRecord], names: Sequence[str]) -> list[Find
     findings = []
     for record, exchange in zip(measured, find_exchanges(*_stack(measured)), strict=True):
         if exchange is not None:
-            likeness = [f"{names[m]} looks like {names[k]}" for m, k in exchange.names_of.items()]
-            findings.append(
-                Finding(
-                    record.case,
-                    "modalities swapped",
-                    ", ".join(record.files[m] or "" for m in exchange.names_of),
-                    f"by its intensities {' and '.join(likeness)} (log odds {exchange.gain:.0f})",
-                    "look at the images, and rename the files if it is so",
-                )
-            )
+            files = ", ".join(record.files[m] or "" for m in exchange.names_of)
+            likeness = " and ".join(f"{names[m]} looks like {names[k]}" for m, k in exchange.names_of.items())
+            reason = f"by its intensities {likeness} (log odds {exchange.gain:.0f})"
+            remedy = "look at the images, and rename the files if it is so"
+            findings.append(Finding(record.case, "modalities swapped", files, reason, remedy))
     return findings
 
 
@@ -140,14 +136,12 @@ def _fit(single: Array, pairs: Array) -> _Reference:
 
 def _place_and_spread(values: Array) -> tuple[Array, Array]:
     """Median and spread over the cases, ``(rows, features)``; no row may be much narrower than the typical one."""
-    hidden = np.ma.masked_invalid(values)
-    place = np.ma.median(hidden, axis=0)
-    spread = 1.4826 * np.ma.median(np.abs(hidden - place), axis=0)
-    few = hidden.count(axis=0) < MIN_CASES
-    place, spread = (
-        np.ma.filled(np.ma.masked_array(x, mask=few | np.ma.getmaskarray(x)), np.nan) for x in (place, spread)
-    )
-    typical = np.ma.filled(np.ma.median(np.ma.masked_invalid(spread), axis=0), np.nan)
+    table = pd.DataFrame(values.reshape(len(values), -1))
+    median = table.median()
+    deviation = 1.4826 * (table - median).abs().median()
+    enough = table.count() >= MIN_CASES
+    place, spread = (x.where(enough).to_numpy().reshape(values.shape[1:]) for x in (median, deviation))
+    typical = pd.DataFrame(spread).median().to_numpy()
     return place, np.maximum(np.maximum(spread, typical / 2), _MIN_SPREAD)
 
 
