@@ -48,20 +48,20 @@ def run(args: argparse.Namespace, extra: Sequence[str]) -> int:
         UserError: An argument out of range or unknown, a folder missing, nothing to score; or, after all the others
             have been scored, cases that could not be.
     """
+    from nnunetv2_d2net.study.scores.evaluate import evaluate_folder
+    from nnunetv2_d2net.study.scores.published import published_tables
+    from nnunetv2_d2net.study.scores.tables import write_tables
+
     refuse_extra(extra)
-    published = _published() if args.published else ""
+    published = f"\n{published_tables()}" if args.published else ""
     if published and args.predictions is None:
         sys.stdout.write(published)
         return 0
     _check(args)
-
-    from nnunetv2_d2net.study.scores.evaluate import evaluate_folder
-    from nnunetv2_d2net.study.scores.tables import write_tables
-
     out = args.output or args.predictions / "evaluation"
-    settings = {"tolerance_mm": args.tolerance, "processes": args.processes}
+    settings = {"tolerance_mm": args.tolerance, "processes": args.processes, "progress": True}
     scores, failures, absent, unpredicted, modalities = evaluate_folder(
-        args.predictions, args.references, out, **settings, progress=True
+        args.predictions, args.references, out, **settings
     )
     if scores:
         sys.stdout.write(f"{write_tables(scores, out, modalities)}\n")
@@ -85,9 +85,3 @@ def _check(args: argparse.Namespace) -> None:
         raise UserError(f"-np {args.processes}: choose at least 1 process")
     if not (math.isfinite(args.tolerance) and args.tolerance >= 0):
         raise UserError(f"--tolerance {args.tolerance}: choose a distance in mm, such as 1")
-
-
-def _published() -> str:
-    from nnunetv2_d2net.study.scores.published import published_tables
-
-    return f"\n{published_tables()}"

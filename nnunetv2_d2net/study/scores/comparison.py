@@ -52,7 +52,7 @@ class Comparison(NamedTuple):
     p_holm: float
 
 
-def compare_arms(  # noqa: PLR0913 - settings of the bootstrap have defaults
+def compare_arms(
     scores: Sequence[CaseScore],
     rival_scores: Sequence[CaseScore],
     *,
@@ -60,7 +60,6 @@ def compare_arms(  # noqa: PLR0913 - settings of the bootstrap have defaults
     rival: str,
     modalities: Sequence[str] = (),
     resamples: int = 4999,
-    seed: int = 0,
 ) -> list[Comparison]:
     """Compare the Dice of two arms, for every subset and region that both have.
 
@@ -71,7 +70,6 @@ def compare_arms(  # noqa: PLR0913 - settings of the bootstrap have defaults
         rival: Name.
         modalities: For the order of subsets.
         resamples: Of the bootstrap.
-        seed: Of the bootstrap.
 
     Returns:
         By region, the mean over regions last; by subset, the mean over subsets last.
@@ -79,12 +77,13 @@ def compare_arms(  # noqa: PLR0913 - settings of the bootstrap have defaults
     ours, theirs = _dice_by_region(scores), _dice_by_region(rival_scores)
     rows = []
     for region in (region for region in ours if region in theirs):
-        single, mean = _differences(ours[region], theirs[region], modalities)
-        p = {subset: wilcoxon_p(values) for subset, values in (single | mean).items()}
+        differences = _differences(ours[region], theirs[region], modalities)
+        p = {subset: wilcoxon_p(values) for subset, values in differences.items()}
+        single = [subset for subset in p if subset in ours[region]]
         corrected = p | dict(zip(single, holm([p[subset] for subset in single]).tolist(), strict=True))
-        for subset, values in (single | mean).items():
-            low, high = mean_interval(values, resamples=resamples, seed=seed)
-            figures = float(values.mean()), low, high, p[subset], corrected[subset]
+        for subset, values in differences.items():
+            interval = mean_interval(values, resamples=resamples)
+            figures = float(values.mean()), *interval, p[subset], corrected[subset]
             rows.append(Comparison(arm, rival, subset, region, len(values), *figures))
     return rows
 
@@ -182,17 +181,11 @@ def _dice_by_region(scores: Sequence[CaseScore]) -> dict[str, pd.DataFrame]:
 
 def _differences(
     ours: pd.DataFrame, theirs: pd.DataFrame, modalities: Sequence[str]
-) -> tuple[dict[str, NDArray[np.floating]], dict[str, NDArray[np.floating]]]:
-    """Differences of the cases that both arms have, sorted by case.
-
-    Returns:
-        By subset, those without such cases left out; and the mean over subsets under its name, of the cases that have
-        all of them, or nothing.
-    """
+) -> dict[str, NDArray[np.floating]]:
+    """Differences of the cases that both arms have, by subset; last, over the cases that have all subsets, the mean."""
     shared = in_order(ours.columns.intersection(theirs.columns), modalities)
     table = ours.sub(theirs).sort_index().reindex(columns=shared)
-    complete = table.dropna()
-    single = {subset: table[subset].dropna().to_numpy().round(_DECIMALS) for subset in shared}
-    mean = {f"mean of {len(shared)}": complete.mean(axis=1).to_numpy().round(_DECIMALS)}
-    several = len(shared) > 1 and len(complete) > 0
-    return {subset: values for subset, values in single.items() if len(values)}, mean if several else {}
+    if len(shared) > 1:
+        table[f"mean of {len(shared)}"] = table.mean(axis=1, skipna=False)
+    cases = {subset: table[subset].dropna().to_numpy().round(_DECIMALS) for subset in table}
+    return {str(subset): values for subset, values in cases.items() if len(values)}

@@ -90,7 +90,7 @@ def evaluate_folder(
     """Score predictions, into ``out/metrics.csv`` row by row as they come; what is there already is kept.
 
     A row is computed again if its prediction or reference is another file than it was (by size and time of its last
-    change), or if regions or tolerance are others. What is wrong with a single case is logged as a warning, too.
+    change), or if regions or tolerance are others. What is wrong with a single case is logged, too.
 
     Args:
         predictions: Folders of segmentations, one per subset, each with dataset.json; or one folder of segmentations,
@@ -118,7 +118,7 @@ def evaluate_folder(
     todo = [job for job in jobs if job.key not in rows]
     for job, result in run_all(score_case, todo, processes, title="evaluate", progress=progress):
         if isinstance(result, str):
-            _LOG.warning(result)
+            _LOG.error(result)
             failures.append(result)
             continue
         rows[job.key] = result

@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy import ndimage
 from surface_distance import (
     compute_robust_hausdorff,
     compute_surface_dice_at_tolerance,
@@ -140,8 +141,8 @@ def score_labels(
     """
     prediction, reference, spacing = _in_plane(prediction, reference, spacing)
     worst = diagonal(reference.shape, spacing)
-    box = _bounding_box((prediction != 0) | (reference != 0))
-    prediction, reference = prediction[box], reference[box]
+    box = ndimage.find_objects(((prediction != 0) | (reference != 0)).view(np.uint8))
+    prediction, reference = (labels[box[0]] if box else labels for labels in (prediction, reference))
     counted = np.ones(reference.shape, bool) if ignore is None else reference != ignore
     scores = {}
     for region, values in regions.items():
@@ -159,15 +160,6 @@ def diagonal(shape: Sequence[int], spacing: Sequence[float]) -> float:
         373.13
     """
     return math.hypot(*(n * mm for n, mm in zip(shape, spacing, strict=True)))
-
-
-def _bounding_box(mask: NDArray[np.bool_]) -> tuple[slice, ...]:
-    """Box around all True voxels; a single voxel if there is none."""
-    sides = []
-    for axis in range(mask.ndim):
-        inside = np.flatnonzero(mask.any(tuple(a for a in range(mask.ndim) if a != axis)))
-        sides.append(slice(inside[0], inside[-1] + 1) if inside.size else slice(0, 1))
-    return tuple(sides)
 
 
 def _in_plane(

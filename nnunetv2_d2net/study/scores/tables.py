@@ -63,6 +63,8 @@ class Summary(NamedTuple):
     one_empty: int
 
 
+_NOTHING = Summary(math.nan, math.nan, 0, 0, 0)
+
 Summaries = dict[str, dict[str, Summary]]
 """By region, then by subset; the last column is the mean over subsets."""
 
@@ -208,14 +210,14 @@ def _latex_row(cells: Sequence[str]) -> str:
 
 def paper_table(summaries: Summaries, metric: str, modalities: Sequence[str]) -> Table:
     """Lay one metric out as the paper's Table I, with standard deviation and count below each mean."""
-    subsets = _columns(summaries)
+    subsets = _subsets(summaries)
     rows = []
     for region, by_subset in summaries.items():
-        parts = [by_subset.get(subset) for subset in subsets]
+        parts = [by_subset.get(subset, _NOTHING) for subset in subsets]
         rows += [
-            [region, *(_number(part and part.mean, metric) for part in parts)],
-            ["± sd", *(_number(part and part.sd, metric) for part in parts)],
-            ["n", *(str(part.n) if part else "-" for part in parts)],
+            [region, *(_number(part.mean, metric) for part in parts)],
+            ["± sd", *(_number(part.sd, metric) for part in parts)],
+            ["n", *(str(part.n or "-") for part in parts)],
         ]
     return Table(METRICS[metric].title, [""], subsets, rows, list(modalities))
 
@@ -229,48 +231,47 @@ def arms_table(arms: Mapping[str, Sequence[CaseScore]], metric: str, modalities:
         modalities: M names in the order of the channels.
     """
     by_arm = {arm: summarize(scores, metric, modalities) for arm, scores in arms.items() if scores}
-    names = (subset for summaries in by_arm.values() for subset in _columns(summaries))
+    names = [subset for summaries in by_arm.values() for subset in _subsets(summaries)]
     subsets = in_order(names, modalities)
     rows = []
     for region in dict.fromkeys(region for summaries in by_arm.values() for region in summaries):
         parts = [summaries.get(region, {}) for summaries in by_arm.values()]
-        columns = [_mark_best([part.get(subset) for part in parts], metric) for subset in subsets]
-        rows += [[region, arm, *cells] for arm, cells in zip(by_arm, zip(*columns, strict=True), strict=True)]
+        columns = [_mark_best([part.get(subset, _NOTHING).mean for part in parts], metric) for subset in subsets]
+        rows += [[region, arm, *cells] for arm, *cells in zip(by_arm, *columns, strict=True)]
     return Table(METRICS[metric].title, ["", ""], subsets, rows, list(modalities))
 
 
 def long_table(summaries: Summaries, metric: str) -> str:
     """Lay one metric out for a terminal: a row per subset, a column per region, mean ± standard deviation."""
     rows = [["available", "n", *summaries]]
-    for subset in _columns(summaries):
-        parts = [by_subset.get(subset) for by_subset in summaries.values()]
-        n = next(str(part.n) for part in parts if part)
-        cells = [f"{_number(p.mean, metric)} ± {_number(p.sd, metric)}" if p else "-" for p in parts]
-        rows.append([subset, n, *cells])
+    for subset in _subsets(summaries):
+        parts = [by_subset.get(subset, _NOTHING) for by_subset in summaries.values()]
+        cells = [f"{_number(p.mean, metric)} ± {_number(p.sd, metric)}" if p.n else "-" for p in parts]
+        rows.append([subset, str(max(part.n for part in parts)), *cells])
     return f"{METRICS[metric].title}\n\n{markdown_table(rows)}"
 
 
 def empty_table(summaries: Summaries) -> str:
     """Count, by subset and region, cases with both masks empty and with one; "" if there is none."""
-    counted = {region: by_subset for region, by_subset in summaries.items() if region != MEAN_REGION}
-    rows = [["available", *counted]]
-    for subset in _columns(counted):
-        parts = [by_subset.get(subset) for by_subset in counted.values()]
-        if any(part and (part.both_empty or part.one_empty) for part in parts):
-            rows.append([subset, *(f"{part.both_empty} / {part.one_empty}" if part else "-" for part in parts)])
+    regions = {region: by_subset for region, by_subset in summaries.items() if region != MEAN_REGION}
+    rows = [["available", *regions]]
+    for subset in _subsets(regions):
+        parts = [by_subset.get(subset, _NOTHING) for by_subset in regions.values()]
+        if any(part.both_empty or part.one_empty for part in parts):
+            rows.append([subset, *(f"{part.both_empty} / {part.one_empty}" if part.n else "-" for part in parts)])
     return f"Cases with both masks empty / with one empty\n\n{markdown_table(rows)}" if len(rows) > 1 else ""
 
 
-def _columns(summaries: Summaries) -> list[str]:
+def _subsets(summaries: Summaries) -> list[str]:
     return list(next(iter(summaries.values())))
 
 
-def _number(value: float | None, metric: str) -> str:
-    return "-" if value is None or math.isnan(value) else f"{value:.{METRICS[metric].digits}f}"
+def _number(value: float, metric: str) -> str:
+    return "-" if math.isnan(value) else f"{value:.{METRICS[metric].digits}f}"
 
 
-def _mark_best(parts: Sequence[Summary | None], metric: str) -> list[str]:
-    cells = [_number(part and part.mean, metric) for part in parts]
+def _mark_best(means: Sequence[float], metric: str) -> list[str]:
+    cells = [_number(mean, metric) for mean in means]
     values = [float(cell) for cell in cells if cell != "-"]
     if len(values) < 2:
         return cells
@@ -290,27 +291,28 @@ def write_tables(scores: Sequence[CaseScore], folder: Path, modalities: Sequence
         UserError: They cannot be written.
     """
     content: dict[str, object] = {"modalities": list(modalities)}
-    summaries = {metric: summarize(scores, metric, modalities) for metric in METRICS}
-    for metric, by_region in summaries.items():
-        table = paper_table(by_region, metric, modalities)
+    texts = []
+    for metric in METRICS:
+        summaries = summarize(scores, metric, modalities)
+        table = paper_table(summaries, metric, modalities)
         write_text(folder / f"table_{metric}.md", table.markdown())
         write_text(folder / f"table_{metric}.tex", table.latex())
-        regions = {region: _statistics(by_subset) for region, by_subset in by_region.items()}
-        statistics = pd.concat(regions, names=["region", "statistic"])[_columns(by_region)]
+        regions = {region: _statistics(by_subset) for region, by_subset in summaries.items()}
+        statistics = pd.concat(regions, names=["region", "statistic"])[_subsets(summaries)]
         write_text(folder / f"table_{metric}.csv", statistics.to_csv(lineterminator="\n"))
         content[metric] = {region: part.to_dict() for region, part in regions.items()}
+        texts.append(long_table(summaries, metric))
     write_json(folder / "tables.json", content, indent=1)
-    texts = [*(long_table(by_region, metric) for metric, by_region in summaries.items())]
-    return "\n".join(filter(None, [*texts, empty_table(summaries["dice"])]))
+    texts.append(empty_table(summarize(scores, "dice", modalities)))
+    return "\n".join(filter(None, texts))
 
 
 def _statistics(by_subset: Mapping[str, Summary]) -> pd.DataFrame:
     """Every number of a region, a column per subset, as the files hold it."""
-    rounded = {
-        subset: part._replace(mean=round(part.mean, 6), sd=None if math.isnan(part.sd) else round(part.sd, 6))
-        for subset, part in by_subset.items()
-    }
-    return pd.DataFrame(rounded, index=list(Summary._fields), dtype=object)
+    table = pd.DataFrame(by_subset, index=list(Summary._fields), dtype=object)
+    for name in ("mean", "sd"):
+        table.loc[name] = [None if math.isnan(value) else round(value, 6) for value in table.loc[name]]
+    return table
 
 
 def dice_by_subset(scores: Sequence[CaseScore]) -> dict[str, dict[str, float]]:
@@ -335,11 +337,10 @@ def write_dice_tables(scores: Sequence[CaseScore], folder: Path) -> str:
     means = pd.DataFrame.from_dict(dice_by_subset(scores), orient="index")
     means.loc[f"mean of {len(means)}"] = means.apply(fmean)
     means[MEAN_REGION] = means.apply(fmean, axis=1)
-    rows = [[str(subset), *(f"{value:.3f}" for value in values)] for subset, *values in means.itertuples()]
-    table = pd.DataFrame(rows, columns=["available", *means])
+    table = means.apply(lambda column: column.map("{:.3f}".format)).rename_axis("available").reset_index()
     for name, content in (("dice_per_case.csv", _smallest_first(scores)), ("dice.csv", table)):
         write_text(folder / name, content.to_csv(index=False, lineterminator="\r\n"))
-    text = markdown_table([list(table), *rows])
+    text = markdown_table([list(table), *table.to_numpy().tolist()])
     write_text(folder / "dice.md", text)
     return text
 

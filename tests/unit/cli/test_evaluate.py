@@ -66,6 +66,7 @@ def test_a_case_that_cannot_be_scored(folders, capsys):
     assert evaluate("-p", "predictions", "-r", "labels") == 1
     told = capsys.readouterr()
     assert "1.000 ± -" in told.out
+    assert "d2net: error: case 'case', T1: predictions/T1/case.nii.gz cannot be read" in told.err
     assert told.err.splitlines()[-1].startswith("d2net: error: 1 could not be scored")
 
 
