@@ -109,7 +109,7 @@ class Contents(NamedTuple):
 
 @dataclass(frozen=True)
 class Layout:
-    """How a source is laid out.
+    """How a source is laid out; can be pickled.
 
     Attributes:
         name: For ``--layout``.

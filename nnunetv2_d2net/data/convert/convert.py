@@ -14,7 +14,7 @@ from nnunetv2_d2net.base.files import UNFINISHED, explaining_disk_errors, locked
 from nnunetv2_d2net.base.processes import run_all
 from nnunetv2_d2net.data.convert.cases import CaseReport, Contents, Layout, Problem, SourceCase
 from nnunetv2_d2net.data.convert.layouts import AUTO, find_cases, layout_of
-from nnunetv2_d2net.data.convert.one_case import ENDING, Recipe, convert_case
+from nnunetv2_d2net.data.convert.one_case import ENDING, convert_case
 from nnunetv2_d2net.data.convert.record import Record, open_record
 
 _PLAIN_SHARE = 0.5
@@ -116,8 +116,8 @@ def check_folder(  # noqa: PLR0913 - all but the first have defaults
     """
     known = layout_of(Path(source), layout)
     contents = find_cases(known, Path(source), Path(test) if test else None)
-    recipe = Recipe(known.scheme, known.modalities, resample=resample)
-    results = run_all(partial(convert_case, recipe), contents.cases, processes, title="check", progress=progress)
+    read = partial(convert_case, layout=known, resample=resample)
+    results = run_all(read, contents.cases, processes, title="check", progress=progress)
     by_name = {case.name: report for case, report in results}
     reports = [by_name[case.name] for case in contents.cases]
     problems = [*contents.problems, *(report.problem for report in reports if report.problem)]
@@ -162,13 +162,12 @@ def convert_folder(  # noqa: PLR0913 - all but the first three have defaults
     sources = {"Tr": Path(source)} | ({"Ts": Path(test)} if test else {})
     known = layout_of(sources["Tr"], layout)
     contents = find_cases(known, sources["Tr"], sources.get("Ts"))
-    recipe = Recipe(known.scheme, known.modalities, resample, link, folder)
+    convert = partial(convert_case, layout=known, folder=folder, resample=resample, link=link)
     with locked_folder(folder), explaining_disk_errors(folder):
         record = open_record(folder, known, sources)
         pending = [case for case in contents.cases if not record.is_complete(case)]
         _open_folder(record, contents, pending, link=link)
         n_done = len(contents.cases) - len(pending)
-        convert = partial(convert_case, recipe)
         problems = list(contents.problems)
         for case, report in run_all(convert, pending, processes, title=folder.name, n_done=n_done, progress=progress):
             if report.problem:

@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 
 from nnunetv2_d2net.base.errors import UserError
@@ -25,12 +26,7 @@ AUTO, MSD = "auto", "msd"
 MODALITIES = ("FLAIR", "T1", "T1ce", "T2")
 """Of the data sets made from known layouts, in the order of the channels."""
 
-CORE, EDEMA, ENHANCING, CAVITY = (
-    "necrotic or non-enhancing core",
-    "edema",
-    "enhancing tumor",
-    "resection cavity",
-)
+CORE, EDEMA, ENHANCING, CAVITY = "necrotic or non-enhancing core", "edema", "enhancing tumor", "resection cavity"
 REGIONS = {"whole tumor": [CORE, EDEMA, ENHANCING], "tumor core": [CORE, ENHANCING], "enhancing tumor": [ENHANCING]}
 
 
@@ -169,14 +165,14 @@ def _recognize_brats(source: Path) -> Layout:
         return BRATS2023
     if old:
         return BRATS2021 if all(case.lower().startswith("brats2021") for case in old) else BRATS2018
-    looked_for = f"{BRATS2018.looks_like}; {BRATS2023.looks_like}; {_DECATHLON_LOOKS_LIKE}"
+    looked_for = f"{BRATS2018.looks_like}; {BRATS2023.looks_like}; {_MSD_LOOKS_LIKE}"
     raise UserError(f"{source} has no known layout, looked for {looked_for}: pass --layout with a mapping file")
 
 
 def _brats(name: str, title: str, pattern: re.Pattern[str], tokens: Mapping[str, str], scheme: LabelScheme) -> Layout:
     separator = "_" if pattern is _OLD_NAME else "-"
     looks_like = ", ".join(f"CASE{separator}{token}.nii.gz" for token in tokens if token != "t1gd")
-    return Layout(name, title, MODALITIES, scheme, looks_like, lambda source: _find_brats(source, pattern, tokens))
+    return Layout(name, title, MODALITIES, scheme, looks_like, partial(_find_brats, name=pattern, tokens=tokens))
 
 
 _OLD_SCHEME = make_scheme({1: CORE, 2: EDEMA, 4: ENHANCING}, REGIONS)
@@ -191,17 +187,9 @@ _BRATS = {layout.name: layout for layout in (BRATS2018, BRATS2021, BRATS2023)}
 # Task01_BrainTumour of the Medical Segmentation Decathlon: all modalities of a case in one file
 
 
-_DECATHLON_LOOKS_LIKE = "dataset.json with imagesTr, labelsTr and imagesTs"
-_DECATHLON_MODALITIES = {
-    "flair": "FLAIR",
-    "t1w": "T1",
-    "t1": "T1",
-    "t1gd": "T1ce",
-    "t1ce": "T1ce",
-    "t2w": "T2",
-    "t2": "T2",
-}
-_DECATHLON_LABELS = {"edema": EDEMA, "non-enhancing tumor": CORE, "enhancing tumor": ENHANCING}
+_MSD_LOOKS_LIKE = "dataset.json with imagesTr, labelsTr and imagesTs"
+_MSD_MODALITIES = {"flair": "FLAIR", "t1w": "T1", "t1": "T1", "t1gd": "T1ce", "t1ce": "T1ce", "t2w": "T2", "t2": "T2"}
+_MSD_LABELS = {"edema": EDEMA, "non-enhancing tumor": CORE, "enhancing tumor": ENHANCING}
 
 
 def _read_decathlon(source: Path) -> Layout:
@@ -216,46 +204,37 @@ def _read_decathlon(source: Path) -> Layout:
         raise UserError(f"{source} is a data set of nnU-Net already: put it into nnUNet_raw and plan")
     try:
         numbers = range(len(content["modality"]))
-        channels = [_DECATHLON_MODALITIES[content["modality"][str(i)].lower()] for i in numbers]
+        channels = [_MSD_MODALITIES[content["modality"][str(i)].lower()] for i in numbers]
         spelled = {int(value): name.lower().replace("tumour", "tumor") for value, name in content["labels"].items()}
-        names = {value: _DECATHLON_LABELS[name] for value, name in spelled.items() if value != 0}
+        names = {value: _MSD_LABELS[name] for value, name in spelled.items() if value != 0}
     except (KeyError, TypeError, AttributeError, ValueError) as error:
         raise UserError(
             f"{path} does not describe Task01_BrainTumour (FLAIR, T1w, t1gd, T2w; edema, non-enhancing tumor, "
             "enhancing tumour): write a mapping file for other data, see docs/data.md"
         ) from error
-    if sorted(channels) != sorted(MODALITIES) or sorted(names.values()) != sorted(_DECATHLON_LABELS.values()):
+    if sorted(channels) != sorted(MODALITIES) or sorted(names.values()) != sorted(_MSD_LABELS.values()):
         raise UserError(f"{path} lacks a modality or label of Task01_BrainTumour, or names one twice: mend it")
     ordered = sorted(names.items(), key=lambda item: [CORE, EDEMA, ENHANCING].index(item[1]))
     title = "Medical Segmentation Decathlon, Task01_BrainTumour"
     scheme = make_scheme(dict(ordered), REGIONS)
-    return Layout(
-        MSD, title, MODALITIES, scheme, _DECATHLON_LOOKS_LIKE, lambda folder: _find_decathlon(folder, channels)
-    )
+    return Layout(MSD, title, MODALITIES, scheme, _MSD_LOOKS_LIKE, partial(_find_decathlon, channels=channels))
 
 
 def _find_decathlon(source: Path, channels: Sequence[str]) -> Contents:
     matches: list[Match] = []
-    problems: list[Problem] = []
     stray: list[Path] = []
-    folders: dict[str, str] = {}
     for path in nifti_files(source):
         name, folder = nifti_stem(path.name) or "", path.parent.name
-        known = path.parent.parent == source
-        if known and folder in ("imagesTr", "imagesTs"):
-            other = folders.setdefault(name, folder)
-            if other == folder:
-                matches += [Match(name, channel, Volume(path, i), ()) for i, channel in enumerate(channels)]
-            else:
-                problems.append(Problem(name, "colliding name", f"{path} has a namesake in {other}: rename one"))
-        elif known and folder in ("labelsTr", "labelsTs"):
+        if path.parent.parent == source and folder in ("imagesTr", "imagesTs"):
+            matches += [Match(name, channel, Volume(path, i), (folder,)) for i, channel in enumerate(channels)]
+        elif path.parent.parent == source and folder in ("labelsTr", "labelsTs"):
             matches.append(Match(name, LABEL, Volume(path), ()))
         else:
             stray.append(path)
-    bad = {problem.case for problem in problems}
-    contents = gather([match for match in matches if match.case not in bad], MODALITIES, stray)
+    contents = gather(matches, MODALITIES, stray)
     for case in contents.cases:
-        case.split = "Ts" if folders[case.name] == "imagesTs" or case.label is None else "Tr"
-        if case.label is None and folders[case.name] == "imagesTr":
+        folder = next(iter(case.images.values())).path.parent.name
+        case.split = "Ts" if folder == "imagesTs" or case.label is None else "Tr"
+        if case.label is None and folder == "imagesTr":
             case.notes.append(f"{case.name!r} has no segmentation: it goes to imagesTs")
-    return contents._replace(problems=[*problems, *contents.problems])
+    return contents

@@ -2,6 +2,7 @@
 
 import re
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple
 
@@ -116,9 +117,8 @@ def _layout_of(content: Any, path: Path) -> Layout:  # noqa: ANN401 - whatever t
     if content.get("label") is not None:
         slots[LABEL] = _patterns("label", content["label"])
     looks_like = ", ".join(pattern.text for patterns in slots.values() for pattern in patterns)
-    return Layout(
-        str(path), f"mapping file {path}", modalities, _scheme(content), looks_like, lambda source: _find(source, slots)
-    )
+    find = partial(_find, slots=slots)
+    return Layout(str(path), f"mapping file {path}", modalities, _scheme(content), looks_like, find)
 
 
 def _modalities(value: Any) -> dict[str, Any]:  # noqa: ANN401

@@ -3,12 +3,12 @@
 import gzip
 import shutil
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import SimpleITK as sitk
+from numpy.typing import NDArray
 
 from nnunetv2_d2net.base.files import written_whole
 from nnunetv2_d2net.base.images import (
@@ -22,30 +22,11 @@ from nnunetv2_d2net.base.images import (
     read_sitk,
     write_sitk,
 )
-from nnunetv2_d2net.data.convert.cases import CaseReport, Problem, SourceCase
+from nnunetv2_d2net.data.convert.cases import CaseReport, Layout, Problem, SourceCase
 from nnunetv2_d2net.data.convert.scheme import LabelScheme
 
 ENDING = ".nii.gz"
 _GZIP = b"\x1f\x8b"
-
-
-@dataclass(frozen=True)
-class Recipe:
-    """How every case is converted.
-
-    Attributes:
-        scheme: Its label values.
-        modalities: In the order of the channels.
-        resample: Resample images onto the grid of their case.
-        link: Link instead of copying.
-        folder: Of the data set; None only reads.
-    """
-
-    scheme: LabelScheme
-    modalities: tuple[str, ...]
-    resample: bool = False
-    link: bool = False
-    folder: Path | None = None
 
 
 class CaseImage(NamedTuple):
@@ -61,9 +42,10 @@ class CaseImage(NamedTuple):
     source: Path
     unchanged: bool
 
-    def located(self) -> Image:
-        """Return voxels and place, to be compared; nothing is copied."""
-        return Image(self.source, sitk.GetArrayViewFromImage(self.image)[None], properties_of(self.image))
+    @property
+    def voxels(self) -> NDArray[Any]:
+        """Read-only, ``(z, y, x)``."""
+        return sitk.GetArrayViewFromImage(self.image)
 
 
 class CaseVolumes(NamedTuple):
@@ -80,18 +62,27 @@ class CaseVolumes(NamedTuple):
     report: CaseReport
 
 
-def convert_case(recipe: Recipe, case: SourceCase) -> CaseReport:
+def convert_case(
+    case: SourceCase, layout: Layout, folder: Path | None = None, *, resample: bool = False, link: bool = False
+) -> CaseReport:
     """Read a case and, where there is a folder, write it.
+
+    Args:
+        case: Its files.
+        layout: Of the source.
+        folder: Of the data set, with its subfolders; None only reads.
+        resample: Resample images onto the grid of the case.
+        link: Link to images that need no change instead of copying them.
 
     Raises:
         UserError: It could not be written.
     """
     try:
-        volumes = read_case(case, recipe.scheme, resample=recipe.resample)
+        volumes = read_case(case, layout.scheme, resample=resample)
     except ImageError as error:
         return CaseReport(case.name, case.split, problem=Problem.of(case.name, error))
-    if recipe.folder is not None:
-        write_case(volumes, recipe.folder, recipe.modalities, link=recipe.link)
+    if folder is not None:
+        _write_case(volumes, folder, layout.modalities, link=link)
     return volumes.report
 
 
@@ -113,7 +104,7 @@ def read_case(case: SourceCase, scheme: LabelScheme, *, resample: bool) -> CaseV
     images = _without_placeholders(images, report)
     report.modalities = list(images)
     report.geometry = _describe_geometry(next(iter(images.values())).image)
-    report.digests = {n: digest(sitk.GetArrayViewFromImage(one.image)) for n, one in images.items()}
+    report.digests = {n: digest(one.voxels) for n, one in images.items()}
     if label:
         remedy = "mend it, or name them in a mapping file"
         relabeled, report.counts = relabel(label.source, label.image, scheme.values, remedy)
@@ -158,10 +149,10 @@ def _on_one_grid(
 ) -> dict[str, CaseImage]:
     aligned, elsewhere = {}, {}
     for name, one in images.items():
-        difference = " and ".join(differences(one.located(), grid.located()))
+        difference = " and ".join(differences(_located(one), _located(grid)))
         aligned[name] = one
         if difference and resample:
-            aligned[name] = CaseImage(_resample(one, grid.image), one.source, unchanged=False)
+            aligned[name] = _resample(one, grid.image)
             report.notes.append(f"{one.source} was resampled onto {grid.source}: it differed in {difference}")
         elif difference:
             elsewhere[one.source] = f"differs from {grid.source} in {difference}"
@@ -170,27 +161,28 @@ def _on_one_grid(
     return aligned
 
 
-def _resample(one: CaseImage, grid: sitk.Image) -> sitk.Image:
-    moved = sitk.Resample(one.image, grid, sitk.Transform(), sitk.sitkLinear, 0.0, one.image.GetPixelID())
-    if _is_placeholder(moved) and not _is_placeholder(one.image):
+def _located(one: CaseImage) -> Image:
+    return Image(one.source, one.voxels[None], properties_of(one.image))
+
+
+def _resample(one: CaseImage, grid: sitk.Image) -> CaseImage:
+    image = sitk.Resample(one.image, grid, sitk.Transform(), sitk.sitkLinear, 0.0, one.image.GetPixelID())
+    resampled = CaseImage(image, one.source, unchanged=False)
+    if is_constant(resampled.voxels) and not is_constant(one.voxels):
         reason, remedy = "does not overlap the case's other images", "its header is wrong, or it is of somebody else"
         raise ImageError(one.source, "geometry", reason, remedy)
-    return moved
+    return resampled
 
 
 def _without_placeholders(images: Mapping[str, CaseImage], report: CaseReport) -> dict[str, CaseImage]:
     """Leave out images without content, which count as absent everywhere else, too."""
-    constant = {name: one.source for name, one in images.items() if _is_placeholder(one.image)}
+    constant = {name: one.source for name, one in images.items() if is_constant(one.voxels)}
     if len(constant) == len(images):
         raise _images_error("no image", dict.fromkeys(constant.values(), "is constant"), "provide a real image")
     report.notes += [
         f"{path} is constant in {name}, a placeholder: it counts as absent" for name, path in constant.items()
     ]
     return {name: one for name, one in images.items() if name not in constant}
-
-
-def _is_placeholder(image: sitk.Image) -> bool:
-    return is_constant(sitk.GetArrayViewFromImage(image))
 
 
 def _images_error(kind: str, reasons: Mapping[Path, str], remedy: str) -> ImageError:
@@ -200,11 +192,10 @@ def _images_error(kind: str, reasons: Mapping[Path, str], remedy: str) -> ImageE
 
 
 def _describe_geometry(image: sitk.Image) -> dict[str, str]:
-    direction = image.GetDirection()
     return {
         "size": " x ".join(map(str, image.GetSize())),
         "spacing": " x ".join(f"{value:.3g}" for value in image.GetSpacing()) + " mm",
-        "orientation": sitk.DICOMOrientImageFilter_GetOrientationFromDirectionCosines(direction),
+        "orientation": sitk.DICOMOrientImageFilter_GetOrientationFromDirectionCosines(image.GetDirection()),
     }
 
 
@@ -237,18 +228,8 @@ def relabel(path: Path, label: sitk.Image, values: Mapping[int, int], remedy: st
     return image, counts
 
 
-def write_case(volumes: CaseVolumes, folder: Path, modalities: Sequence[str], *, link: bool) -> None:
-    """Write images and segmentation; what the folder held of this case is replaced.
-
-    Args:
-        volumes: The case.
-        folder: Of the data set, with its subfolders.
-        modalities: In the order of the channels.
-        link: Link to images that need no change instead of copying them.
-
-    Raises:
-        UserError: The disk is full or not writable.
-    """
+def _write_case(volumes: CaseVolumes, folder: Path, modalities: Sequence[str], *, link: bool) -> None:
+    """Write images and segmentation; what the folder held of this case is replaced."""
     name, split = volumes.report.case, volumes.report.split
     remove_case(folder, name, modalities)
     present = [channel for channel, modality in enumerate(modalities) if modality in volumes.images]

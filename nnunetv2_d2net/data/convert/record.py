@@ -8,14 +8,7 @@ from typing import Any
 
 from nnunetv2_d2net import __version__
 from nnunetv2_d2net.base.errors import UserError
-from nnunetv2_d2net.base.files import (
-    LOCK,
-    append_json_line,
-    file_state,
-    read_json,
-    read_json_lines,
-    write_json,
-)
+from nnunetv2_d2net.base.files import LOCK, append_json_line, file_state, read_json, read_json_lines, write_json
 from nnunetv2_d2net.base.text import version_of
 from nnunetv2_d2net.data.convert.cases import CaseReport, Layout, SourceCase
 from nnunetv2_d2net.data.convert.one_case import case_targets, remove_case

@@ -6,6 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.ndimage import gaussian_filter1d
 
+from nnunetv2_d2net.data.phantom import mri
 from nnunetv2_d2net.data.phantom.anatomy import Anatomy, deform_anatomy, draw_head
 from nnunetv2_d2net.data.phantom.fields import (
     SPACINGS,
@@ -17,15 +18,6 @@ from nnunetv2_d2net.data.phantom.fields import (
     sigmoid,
 )
 from nnunetv2_d2net.data.phantom.glioma import Glioma, Tumor, draw_glioma, edema_distance, grow_tumor
-from nnunetv2_d2net.data.phantom.mri import (
-    MODALITIES,
-    Sequence,
-    Tissue,
-    acquire,
-    add_rician_noise,
-    draw_sequences,
-    draw_tissues,
-)
 
 _VESSEL_RADIUS = 1.1
 _VESSEL_LENGTH = 13
@@ -36,7 +28,7 @@ class PhantomCase(NamedTuple):
     """One simulated patient.
 
     Attributes:
-        images: ``(4, z, y, x)`` in the order of ``MODALITIES``: whole numbers from 1 inside the brain, 0 outside.
+        images: ``(4, z, y, x)`` in the order of ``mri.MODALITIES``: whole numbers from 1 inside the brain, 0 outside.
         labels: ``(z, y, x)``: 0 background, 1 necrotic or not enhancing core, 2 edema, 3 enhancing tumor.
         spacing: Voxel edges (z, y, x), mm.
         glioma: What was drawn about the tumor.
@@ -67,8 +59,8 @@ class Confounders(NamedTuple):
 class Scanner(NamedTuple):
     """One examination: tissue values, protocol, texture, coil shading, and per image slice blur and noise level."""
 
-    tissues: tuple[Tissue, ...]
-    sequences: tuple[Sequence, ...]
+    tissues: tuple[mri.Tissue, ...]
+    sequences: tuple[mri.Sequence, ...]
     textures: tuple[SmoothNoise, ...]
     shading: tuple[SmoothNoise, ...]
     blurs: NDArray[np.floating]
@@ -95,7 +87,7 @@ def simulate_case(size: str, seed: np.random.SeedSequence) -> PhantomCase:
     distance = edema_distance(glioma, deform_anatomy(head, _COARSE, push), _COARSE)
     anatomy = deform_anatomy(head, grid, push)
     tumor = grow_tumor(glioma, anatomy, grid, distance)
-    noise = rng.standard_normal((len(MODALITIES), 2, int(anatomy.brain.sum())), dtype=np.float32)
+    noise = rng.standard_normal((len(mri.MODALITIES), 2, int(anatomy.brain.sum())), dtype=np.float32)
     fractions = _mix_tissues(anatomy, tumor, confounders, grid)[:, anatomy.brain]
     images = _scan(fractions, anatomy.brain, scanner, grid, noise)
     return PhantomCase(images, tumor.labels, (grid.spacing, grid.spacing, grid.spacing), glioma)
@@ -108,10 +100,10 @@ def _draw_confounders(rng: np.random.Generator) -> Confounders:
 
 
 def _draw_scanner(rng: np.random.Generator) -> Scanner:
-    n = len(MODALITIES)
+    n = len(mri.MODALITIES)
     return Scanner(
-        tissues=draw_tissues(rng),
-        sequences=draw_sequences(rng),
+        tissues=mri.draw_tissues(rng),
+        sequences=mri.draw_sequences(rng),
         textures=tuple(draw_noise(rng, length) for length in (9, 4, 8, 4)),
         shading=tuple(draw_noise(rng, 70) for _ in range(n + 1)),
         blurs=rng.uniform(0.3, 1.1, n),
@@ -171,11 +163,11 @@ def _scan(
     white = fractions[1] > 0.8
     images = np.zeros((len(own), *brain.shape), dtype=np.float32)
     for index, sequence in enumerate(scanner.sequences):
-        signal = acquire(fractions, scanner.tissues, sequence, textures)
+        signal = mri.acquire(fractions, scanner.tissues, sequence, textures)
         reference = signal[white].mean()
         signal = _blur_slices(signal, brain, scanner.blurs[index] / grid.spacing)
         signal *= np.exp(0.08 * shared + 0.05 * own[index])
-        signal = add_rician_noise(signal, reference * scanner.noise_levels[index], noise[index])
+        signal = mri.add_rician_noise(signal, reference * scanner.noise_levels[index], noise[index])
         images[index][brain] = np.maximum(np.rint(signal * (scanner.gains[index] / reference)), 1)
     return images
 

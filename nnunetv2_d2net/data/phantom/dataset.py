@@ -201,20 +201,15 @@ def open_folder(folder: Path, parameters: dict, other: str, *, resume: bool) -> 
     record = parameters | {"revision": _REVISION, "nilearn": nilearn, "numpy": np.__version__}
     if all(path.name == LOCK for path in folder.iterdir()):
         write_json(folder / _RECORD, record, RESUME, indent=4)
-    elif not resume:
+        return
+    if not resume:
         raise UserError(f"{folder} exists: choose another {other}, remove it, or complete it with --resume")
-    else:
-        _check_record(folder / _RECORD, record, other)
-
-
-def _check_record(path: Path, record: dict, other: str) -> None:
-    earlier = {"missing": 0.0} | read_json(path, f"nothing to resume, choose another {other}, or remove the folder")
+    path, remedy = folder / _RECORD, f"nothing to resume, choose another {other}, or remove the folder"
+    earlier = {"missing": 0.0} | read_json(path, remedy)
     for key, value in ({"missing": 0.0} | record).items():
         if earlier.get(key) != value:
-            raise UserError(
-                f"{path} says {key} {earlier.get(key)!r}, not {value!r}: resume with the same, or choose another "
-                f"{other}"
-            )
+            change = f"{key} {earlier.get(key)!r}, not {value!r}"
+            raise UserError(f"{path} says {change}: resume with the same, or choose another {other}")
 
 
 def complete_case(folder: Path, spec: PhantomSpec, key: CaseKey) -> NDArray[np.floating]:

@@ -48,13 +48,7 @@ LAYOUTS = {
 
 
 def write_source(
-    folder: Path,
-    layout: str,
-    spec: PhantomSpec,
-    *,
-    processes: int = 1,
-    resume: bool = False,
-    progress: bool = False,
+    folder: Path, layout: str, spec: PhantomSpec, *, processes: int = 1, resume: bool = False, progress: bool = False
 ) -> None:
     """Write ``training`` and ``test`` below a folder, one folder per case, test cases with their segmentation.
 

@@ -175,9 +175,9 @@ def processed(monkeypatch):
     """Names of the cases that are processed."""
     calls = []
 
-    def spy(recipe, case):
+    def spy(case, **how):
         calls.append(case.name)
-        return convert_case(recipe, case)
+        return convert_case(case, **how)
 
     monkeypatch.setattr(module, "convert_case", spy)
     return calls
@@ -197,7 +197,7 @@ def test_killed_between_cases_and_within_one(cohort, target, processed, monkeypa
     run(cohort, whole)
     processed.clear()
     writes = []
-    write = one_case.write_case
+    write = one_case._write_case
 
     def interrupted(volumes, folder, *args, **kwargs):
         writes.append(volumes.report.case)
@@ -207,7 +207,7 @@ def test_killed_between_cases_and_within_one(cohort, target, processed, monkeypa
             raise KeyboardInterrupt
         write(volumes, folder, *args, **kwargs)
 
-    monkeypatch.setattr(one_case, "write_case", interrupted)
+    monkeypatch.setattr(one_case, "_write_case", interrupted)
     with pytest.raises(KeyboardInterrupt):
         run(cohort, target)
     assert not (target / "dataset.json").exists()
@@ -238,7 +238,7 @@ def test_an_old_description_never_stands_beside_new_cases(cohort, target, monkey
     def interrupted(*args, **kwargs):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(one_case, "write_case", interrupted)
+    monkeypatch.setattr(one_case, "_write_case", interrupted)
     with pytest.raises(KeyboardInterrupt):
         run(cohort, target)
     assert not (target / "dataset.json").exists()

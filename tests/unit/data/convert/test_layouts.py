@@ -1,6 +1,7 @@
 """Which files are which: every layout, odd names, and what is refused."""
 
 import json
+import pickle
 
 import numpy as np
 import pytest
@@ -94,6 +95,15 @@ def test_decathlon_takes_order_and_numbers_from_its_own_description(source):
     write_msd(source, ("T2w", "t1gd", "FLAIR", "T1w"), ("enhancing tumour", "edema", "non-enhancing tumor"))
     assert layout_of(source).scheme.values == {0: 0, 3: 1, 2: 2, 1: 3}
     assert [find(source).cases[0].images[name].channel for name in every] == [2, 3, 1, 0]
+
+
+def test_decathlon_names_that_are_in_both_folders(source):
+    write_msd(source)
+    touch(source / "imagesTs" / "BRATS_001.nii.gz")
+    found = find(source)
+    assert [(problem.case, problem.kind) for problem in found.problems] == [("BRATS_001", "colliding name")]
+    assert "imagesTr/BRATS_001.nii.gz and" in found.problems[0].line
+    assert list(shape_of(found)) == ["BRATS_002", "BRATS_485"]
 
 
 @pytest.mark.parametrize(
@@ -227,3 +237,14 @@ def test_stray_files_are_listed(source):
     stray = write_nifti(source / "a" / "a_t1_biascorrected.nii.gz", random_image())
     write_nifti(source / "atlas.nii", np.zeros((2, 2, 2), np.uint8))
     assert find(source).stray == [stray, source / "atlas.nii"]
+
+
+@pytest.mark.parametrize("name", ["brats2018", "msd", "mapping"])
+def test_layouts_travel_to_other_processes(source, tmp_path, name):
+    write_msd(source)
+    touch(source / "a" / "a_t1.nii.gz")
+    mapping = tmp_path / "mapping.yaml"
+    mapping.write_text("modalities: {T1: '**/{case}_t1.nii.gz'}\nlabels: {1: lesion}\n")
+    layout = layout_of(source, str(mapping) if name == "mapping" else name)
+    assert pickle.loads(pickle.dumps(layout)).find(source) == layout.find(source)
+    assert layout.find(source).cases
