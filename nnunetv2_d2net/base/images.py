@@ -5,6 +5,7 @@ import gzip
 import hashlib
 import io
 import math
+import struct
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple, cast
@@ -30,6 +31,9 @@ _GZIP = b"\x1f\x8b"
 
 _CHUNK = 2**22
 _LONGEST_HEADER = 540  # bytes, of NIfTI-2
+_GIPL_HEADER = 256  # bytes; the magic number ends it
+_GIPL_MAGIC = (b"\xef\xff\xe9\xb0", b"\x2a\xe3\x89\xb8")
+_GIPL_BYTES = {1: 1, 7: 1, 8: 1, 15: 2, 16: 2, 31: 4, 32: 4, 64: 4, 65: 8}  # of a voxel, by its type
 
 
 class ImageError(UserError):
@@ -107,11 +111,13 @@ def not_finite(path: Path | str) -> ImageError:
 
 
 def _read_checked(path: Path, decode: Callable[[str], Any]) -> Any:  # noqa: ANN401 - whatever the decoder returns
-    if not path.is_file():
-        raise ImageError(path, "missing", "is not there", "name a file that exists, or leave it out")
     try:
+        if not path.is_file():
+            raise ImageError(path, "missing", "is not there", "name a file that exists, or leave it out")
         finite = check_whole(path)
         decoded = decode(str(path))
+    except ImageError:
+        raise
     except Exception as error:  # readers raise what they like
         raise ImageError(path, "unreadable", f"cannot be read ({last_line(error)})", COPY_AGAIN) from error
     if not finite:  # SimpleITK has put zeros in NaN's place
@@ -134,8 +140,8 @@ def properties_of(image: sitk.Image) -> dict[str, Any]:
 def check_whole(path: Path) -> bool:
     """Refuse a file that was cut short or damaged, about which readers say nothing: they put zeros in its place.
 
-    Gzip files are unpacked to their checksum, and NIfTI files have as many bytes as their header says, whatever they
-    are called.
+    Gzip files are unpacked to their checksum, and NIfTI and GIPL files have as many bytes as their header says,
+    whatever they are called. The readers of other formats see it for themselves.
 
     Returns:
         Whether a NIfTI file is free of NaN and infinity; True for other formats, whose voxels arrive as they are.
@@ -145,30 +151,53 @@ def check_whole(path: Path) -> bool:
         OSError: It cannot be opened, or its checksum is wrong.
         zlib.error: Its content makes no sense.
     """
-    with path.open("rb") as raw:
-        packed = raw.read(len(_GZIP)) == _GZIP
-    with cast(BinaryIO, gzip.open(path) if packed else path.open("rb")) as stream:
-        header = _nifti_header(stream.read(_LONGEST_HEADER))
-        finite = header is None or _check_voxels(stream, header)
-        while packed and stream.read(_CHUNK):
+    if path.suffix == ".img":
+        path = path.with_suffix(".hdr")
+    with _unpacked(path) as stream:
+        head = stream.read(_LONGEST_HEADER)
+        header = _nifti_header(head)
+        finite = _check_nifti(path, stream, header) if header else _check_others(path, stream, head)
+        while isinstance(stream, gzip.GzipFile) and stream.read(_CHUNK):
             pass
     return finite
 
 
+def _unpacked(path: Path) -> BinaryIO:
+    with path.open("rb") as raw:
+        packed = raw.read(len(_GZIP)) == _GZIP
+    return cast(BinaryIO, gzip.open(path) if packed else path.open("rb"))
+
+
 def _nifti_header(head: bytes) -> Nifti1Header | None:
-    """Read the header of a NIfTI file that holds its voxels, too; None for everything else."""
-    for kind in (Nifti1Header, Nifti2Header):
-        if kind.may_contain_header(head):
-            header = kind.from_fileobj(io.BytesIO(head), check=False)
-            return header if bytes(header["magic"].item()).startswith(b"n+") else None
-    return None
+    kinds = (kind for kind in (Nifti1Header, Nifti2Header) if kind.may_contain_header(head))
+    return next((kind.from_fileobj(io.BytesIO(head), check=False) for kind in kinds), None)
 
 
-def _check_voxels(stream: BinaryIO, header: Nifti1Header) -> bool:
-    """Go through the voxels of a NIfTI file, and tell whether all of them are finite."""
+def _check_nifti(path: Path, stream: BinaryIO, header: Nifti1Header) -> bool:
+    """Go through the voxels, wherever they are; old files of Analyze have them elsewhere, too, and no magic number."""
+    if bytes(header["magic"].item()).startswith(b"n+"):
+        return _check_voxels(stream, header, int(header.sizeof_hdr))
+    with _unpacked(path.with_suffix(".img")) as voxels:
+        return _check_voxels(voxels, header)
+
+
+def _check_others(path: Path, stream: BinaryIO, head: bytes) -> bool:
+    """Refuse what is left of a NIfTI file without its header, and a GIPL file that is too short."""
+    if path.name.endswith((".nii", ".nii.gz")) and len(head) < Nifti1Header.sizeof_hdr:
+        raise EOFError("it ends within its header")
+    if head[:_GIPL_HEADER].endswith(_GIPL_MAGIC):
+        *dim, kind = struct.unpack_from(">5H", head)
+        stream.seek(_GIPL_HEADER + math.prod(max(n, 1) for n in dim) * _GIPL_BYTES.get(kind, 0) - 1)
+        if not stream.read(1):
+            raise EOFError("bytes of voxels are missing")
+    return True
+
+
+def _check_voxels(stream: BinaryIO, header: Nifti1Header, begin: int = 0) -> bool:
+    """Go through the voxels, which lie no earlier than ``begin``, and tell whether all of them are finite."""
     kind, dim = header.get_data_dtype(), [int(n) for n in header["dim"]]
     missing = math.prod(max(n, 1) for n in dim[1 : dim[0] + 1]) * kind.itemsize
-    stream.seek(max(int(header["vox_offset"]), int(header.sizeof_hdr)))
+    stream.seek(max(int(header["vox_offset"]), begin))
     step, finite = _CHUNK - _CHUNK % kind.itemsize, True
     while missing > 0:
         wanted = min(step, missing)
@@ -199,11 +228,11 @@ def differences(one: Image, other: Image) -> list[str]:
 
 def place_differences(one: Mapping[str, Any], other: Mapping[str, Any]) -> list[str]:
     """Say in which of a reader's numbers two images differ by more than rounding."""
-    expected, found = _numbers(other), []
-    for what, value in _numbers(one).items():
-        if what not in expected or value.shape != expected[what].shape:
+    here, there, found = _numbers(one), _numbers(other), []
+    for what in here | there:
+        if what not in here or what not in there or here[what].shape != there[what].shape:
             found.append(what)
-        elif not (distance := np.abs(value - expected[what]).max(initial=0)) <= TOLERANCE:  # NaN included
+        elif not (distance := np.abs(here[what] - there[what]).max(initial=0)) <= TOLERANCE:  # NaN included
             found.append(f"{what} (by {distance:.4g})")
     return found
 
@@ -240,14 +269,17 @@ def label_counts(path: Path | str, voxels: NDArray[Any]) -> dict[int, int]:
         ImageError: A value that is no whole number.
     """
     values, counts = np.unique(voxels, return_counts=True)
-    whole = np.rint(values)
-    broken = values[~(np.abs(values - whole) <= TOLERANCE)]
-    if len(broken):
-        what = f"holds label values that are no whole numbers, such as {broken[0]:g}"
-        remedy = "export it again, resampled with nearest neighbors if at all; or is it no mask?"
-        raise ImageError(path, "labels", what, remedy)
+    if values.dtype.kind in "fc":
+        whole = np.rint(values)
+        with np.errstate(invalid="ignore"):  # of infinity
+            broken = values[~(np.abs(values - whole) <= TOLERANCE)]
+        if len(broken):
+            what = f"holds label values that are no whole numbers, such as {broken[0]:g}"
+            remedy = "export it again, resampled with nearest neighbors if at all; or is it no mask?"
+            raise ImageError(path, "labels", what, remedy)
+        values = np.real(whole)
     totals: dict[int, int] = {}
-    for value, n in zip(whole.astype(int).tolist(), counts.tolist(), strict=True):
+    for value, n in zip(map(int, values.tolist()), counts.tolist(), strict=True):
         totals[value] = totals.get(value, 0) + n
     return totals
 

@@ -1,0 +1,464 @@
+import gzip
+import hashlib
+import pickle
+import struct
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+import pytest
+import SimpleITK as sitk
+
+from nnunetv2_d2net.base.errors import UserError
+from nnunetv2_d2net.base.images import (
+    TOLERANCE,
+    Image,
+    ImageError,
+    check_whole,
+    check_written,
+    differences,
+    digest,
+    is_constant,
+    label_counts,
+    place_differences,
+    read_image,
+    read_sitk,
+    write_sitk,
+)
+
+SHAPE = (4, 5, 6)  # z, y, x
+WHOLE_ENDINGS = [".nii", ".nii.gz", ".nrrd", ".mha", ".gipl"]
+
+
+def noise(kind=np.int16, shape=SHAPE):
+    return np.random.default_rng(0).integers(1, 100, shape).astype(kind)
+
+
+def nifti(path, voxels=None, header=nib.Nifti1Image, slope=None):
+    """Write voxels (z, y, x) with nibabel, which writes what it is given."""
+    image = header((noise() if voxels is None else voxels).T, np.diag([1.0, 2, 3, 1]))
+    image.header.set_xyzt_units("mm")
+    if slope is not None:
+        image.header.set_slope_inter(*slope)
+    nib.save(image, path)
+    return path
+
+
+def itk(path, voxels=None, **settings):
+    image = sitk.GetImageFromArray(noise() if voxels is None else voxels)
+    image.SetSpacing([1.0, 2, 3][: image.GetDimension()])
+    sitk.WriteImage(image, str(path), **settings)
+    return path
+
+
+def by_nibabel(file):
+    return np.asarray(nib.load(file).dataobj).T[None], {}
+
+
+def refused(path, kind, read=read_image):
+    with pytest.raises(ImageError) as error:
+        read(path)
+    assert error.value.kind == kind, error.value
+    assert str(error.value).startswith(f"{path} ")
+    assert "\n" not in str(error.value)
+    return error.value
+
+
+class TestForms:
+    @pytest.mark.parametrize("ending", WHOLE_ENDINGS)
+    def test_voxels_and_place(self, tmp_path, ending):
+        path = itk(tmp_path / f"a{ending}")
+        image = read_image(path)
+        assert image.path == path
+        assert np.array_equal(image.voxels, noise()[None])
+        assert image.properties["spacing"] == pytest.approx((1, 2, 3))
+        assert len(image.properties["direction"]) == 9
+        assert np.array_equal(sitk.GetArrayFromImage(read_sitk(path)), noise())
+
+    @pytest.mark.parametrize("kind", ["i1", "u1", "i2", "u2", "i4", "u4", "i8", "u8", "f4", "f8"])
+    @pytest.mark.parametrize("order", "<>")
+    @pytest.mark.parametrize("ending", [".nii", ".nii.gz"])
+    def test_every_kind_of_nifti(self, tmp_path, kind, order, ending):
+        image = nib.Nifti1Image(noise(kind).T, np.eye(4), nib.Nifti1Header(endianness=order))
+        image.set_data_dtype(np.dtype(kind).newbyteorder(order))
+        nib.save(image, tmp_path / f"a{ending}")
+        assert np.array_equal(read_image(tmp_path / f"a{ending}").voxels[0], noise(kind))
+
+    @pytest.mark.parametrize("order", "<>")
+    @pytest.mark.parametrize("ending", [".nii", ".nii.gz"])
+    def test_nifti_2(self, tmp_path, order, ending):
+        """SimpleITK cannot read it; it is checked for the readers that can."""
+        path = tmp_path / f"a{ending}"
+        nib.save(nib.Nifti2Image(noise().T, np.eye(4), nib.Nifti2Header(endianness=order)), path)
+        refused(path, "unreadable")
+        assert np.array_equal(read_image(path, by_nibabel).voxels[0], noise())
+        data = path.read_bytes()
+        path.write_bytes(gzip.compress(gzip.decompress(data)[:-1]) if path.suffix == ".gz" else data[:-1])
+        refused(path, "unreadable", lambda file: read_image(file, by_nibabel))
+        nib.save(nib.Nifti2Image(np.full(SHAPE, np.nan).T, np.eye(4)), path)
+        refused(path, "NaN", lambda file: read_image(file, lambda _file: (np.zeros(SHAPE), {})))
+
+    def test_gzip_around_a_short_file(self, tmp_path):
+        data = nifti(tmp_path / "a.nii").read_bytes()
+        (tmp_path / "a.nii.gz").write_bytes(gzip.compress(data[:-1]))
+        assert "1 bytes of voxels are missing" in refused(tmp_path / "a.nii.gz", "unreadable").reason
+
+    def test_gzip_of_several_parts(self, tmp_path):
+        """As pigz and bgzip write it."""
+        data = nifti(tmp_path / "a.nii").read_bytes()
+        (tmp_path / "a.nii.gz").write_bytes(gzip.compress(data[:400]) + gzip.compress(data[400:]))
+        assert np.array_equal(read_image(tmp_path / "a.nii.gz").voxels[0], noise())
+
+    def test_a_plain_file_that_is_called_gzip(self, tmp_path):
+        data = nifti(tmp_path / "a.nii").read_bytes()
+        (tmp_path / "a.nii.gz").write_bytes(data)
+        assert np.array_equal(read_image(tmp_path / "a.nii.gz").voxels[0], noise())
+        (tmp_path / "a.nii.gz").write_bytes(data[:-1])
+        refused(tmp_path / "a.nii.gz", "unreadable")
+
+    def test_gzip_that_is_called_plain(self, tmp_path):
+        """ITK cannot read it; what it says is told, and a reader that can is given it."""
+        data = nifti(tmp_path / "a.nii.gz").read_bytes()
+        (tmp_path / "a.nii").write_bytes(data)
+        refused(tmp_path / "a.nii", "unreadable")
+
+        def unpacking(file):
+            return nib.Nifti1Image.from_bytes(gzip.decompress(Path(file).read_bytes())).get_fdata().T[None], {}
+
+        assert np.array_equal(read_image(tmp_path / "a.nii", unpacking).voxels[0], noise())
+        (tmp_path / "a.nii").write_bytes(data[:-9])
+        with pytest.raises(ImageError):
+            read_image(tmp_path / "a.nii", unpacking)
+
+    def test_another_format_than_the_name_says(self, tmp_path):
+        itk(tmp_path / "a.mha").rename(tmp_path / "a.nii.gz")
+        refused(tmp_path / "a.nii.gz", "unreadable", lambda path: read_sitk(path, only_nifti=True))
+
+    @pytest.mark.parametrize("ending", [".png", ".tif", ".nii.gz", ".mha"])
+    def test_two_axes(self, tmp_path, ending):
+        picture = noise(np.uint8, (7, 9))
+        assert np.array_equal(read_image(itk(tmp_path / f"a{ending}", picture)).voxels, picture[None])
+
+    @pytest.mark.parametrize("ending", [".png", ".nrrd", ".nii.gz"])
+    def test_colors_are_channels(self, tmp_path, ending):
+        picture = noise(np.uint8, (7, 9, 3))
+        image = sitk.GetImageFromArray(picture, isVector=True)
+        sitk.WriteImage(image, str(tmp_path / f"a{ending}"))
+        assert np.array_equal(read_image(tmp_path / f"a{ending}").voxels, np.moveaxis(picture, -1, 0))
+
+    def test_a_very_small_picture(self, tmp_path):
+        path = itk(tmp_path / "a.png", np.ones((1, 1), np.uint8))
+        assert path.stat().st_size < 348
+        assert read_image(path).voxels.tolist() == [[[1]]]
+
+    def test_four_axes(self, tmp_path):
+        voxels = noise(shape=(2, *SHAPE))
+        image = read_image(nifti(tmp_path / "a.nii.gz", voxels))
+        assert np.array_equal(image.voxels, voxels[None])
+
+    def test_whole_numbers_with_a_slope(self, tmp_path):
+        image = nib.Nifti1Image(noise().T, np.eye(4))
+        image.header.set_slope_inter(0.5, -3)
+        (tmp_path / "a.nii").write_bytes(image.to_bytes())
+        read = read_image(tmp_path / "a.nii").voxels[0]
+        assert read.dtype.kind == "f"
+
+    def test_a_pair_of_header_and_voxels(self, tmp_path):
+        nib.save(nib.Nifti1Pair(noise().T, np.eye(4)), tmp_path / "a.hdr")
+        for name in ("a.hdr", "a.img"):
+            assert np.array_equal(read_image(tmp_path / name).voxels[0], noise())
+        voxels = (tmp_path / "a.img").read_bytes()
+        (tmp_path / "a.img").write_bytes(voxels[:-1])
+        for name in ("a.hdr", "a.img"):
+            refused(tmp_path / name, "unreadable")
+        (tmp_path / "a.img").unlink()
+        refused(tmp_path / "a.hdr", "unreadable")
+
+    def test_names_are_taken_as_they_are(self, tmp_path):
+        for name in ("a b.nii", "ä%d[1]*?.nii", "a'\".nii.gz", ".hidden.nii", "~.nii"):
+            assert read_image(nifti(tmp_path / name)).voxels.shape == (1, *SHAPE)
+
+
+class TestDamage:
+    @pytest.mark.parametrize("ending", [*WHOLE_ENDINGS, ".png"])
+    @pytest.mark.parametrize("compressed", [False, True])
+    def test_cut_short_anywhere(self, tmp_path, ending, compressed):
+        voxels = noise(np.uint8, (30, 31)) if ending == ".png" else noise()
+        path = itk(tmp_path / f"a{ending}", voxels, useCompression=compressed)
+        data, whole = path.read_bytes(), read_image(path).voxels
+        for n in {*range(0, len(data), 7), *range(len(data) - 20, len(data))}:
+            path.write_bytes(data[:n])
+            try:
+                read = read_image(path).voxels
+            except ImageError as error:
+                assert error.kind == "unreadable"  # noqa: PT017
+            else:  # a checksum behind the voxels may be missing, but no voxel
+                assert np.array_equal(read, whole), n
+                assert ending not in (".nii", ".nii.gz", ".gipl"), n
+
+    def test_every_flipped_bit_of_a_gzip_file_is_seen(self, tmp_path):
+        path = tmp_path / "a.nii.gz"
+        data = gzip.compress(nifti(tmp_path / "a.nii").read_bytes())
+        for position in range(10, len(data)):  # the first ten bytes tell time and system
+            path.write_bytes(data[:position] + bytes([data[position] ^ 16]) + data[position + 1 :])
+            refused(path, "unreadable")
+
+    def test_a_reader_that_puts_zeros_does_not_get_the_file(self, tmp_path):
+        path = nifti(tmp_path / "a.nii")
+        path.write_bytes(path.read_bytes()[:-10])
+        with pytest.raises(ImageError):
+            read_image(path, lambda _file: pytest.fail("it was read"))
+
+    def test_more_bytes_than_the_header_says_are_fine(self, tmp_path):
+        path = nifti(tmp_path / "a.nii")
+        path.write_bytes(path.read_bytes() + b"more")
+        assert np.array_equal(read_image(path).voxels[0], noise())
+
+    @pytest.mark.parametrize(
+        ("place", "form", "value"),
+        [
+            (42, "<h", 32767),  # far more voxels than there are
+            (42, "<h", -5),
+            (40, "<h", 9),  # dimensions
+            (70, "<h", 9999),  # type of the voxels
+            (70, "<h", 0),
+            (108, "<f", float("nan")),  # where the voxels begin
+            (108, "<f", float("inf")),
+            (108, "<f", 1e30),
+            (108, "<f", -1e30),
+            (108, "<f", 400),
+        ],
+    )
+    def test_headers_that_make_no_sense(self, tmp_path, place, form, value):
+        path = nifti(tmp_path / "a.nii")
+        data = bytearray(path.read_bytes())
+        struct.pack_into(form, data, place, value)
+        for file, content in ((path, bytes(data)), (tmp_path / "a.nii.gz", gzip.compress(data))):
+            file.write_bytes(content)
+            try:
+                refused(file, "unreadable")
+            except pytest.fail.Exception:
+                assert value in (-5, -1e30), "it was read"
+
+    def test_what_is_no_image(self, tmp_path):
+        for name, data in (("a.nii", b""), ("b.nii.gz", b"text"), ("c.nii.gz", b"\x1f\x8b"), ("d", b"x" * 1000)):
+            (tmp_path / name).write_bytes(data)
+            refused(tmp_path / name, "unreadable")
+
+    def test_what_is_not_there(self, tmp_path):
+        (tmp_path / "folder.nii").mkdir()
+        (tmp_path / "link.nii").symlink_to("gone.nii")
+        for name in ("gone.nii", "folder.nii", "link.nii"):
+            assert refused(tmp_path / name, "missing").remedy == "name a file that exists, or leave it out"
+            refused(tmp_path / name, "missing", read_sitk)
+
+    @pytest.mark.parametrize("error", [PermissionError(13, "Permission denied"), OSError(36, "File name too long")])
+    def test_what_the_system_keeps_closed(self, tmp_path, monkeypatch, error):
+        def fail(*_args, **_kwargs):
+            raise error
+
+        path = nifti(tmp_path / "a.nii")
+        monkeypatch.setattr(Path, "is_file", fail)
+        assert error.strerror in refused(path, "unreadable").reason
+
+    def test_whatever_a_reader_raises_is_one_line(self, tmp_path):
+        def read(_file):
+            raise KeyError("first\nlast line")
+
+        with pytest.raises(ImageError, match=r"cannot be read \(.*last line.*\): it may be cut short, copy it again$"):
+            read_image(nifti(tmp_path / "a.nii"), read)
+
+    def test_an_interruption_passes(self, tmp_path):
+        def read(_file):
+            raise KeyboardInterrupt
+
+        with pytest.raises(KeyboardInterrupt):
+            read_image(nifti(tmp_path / "a.nii"), read)
+
+    def test_errors_cross_processes(self, tmp_path):
+        error = refused(tmp_path / "gone.nii", "missing")
+        copy = pickle.loads(pickle.dumps(error))
+        assert (str(copy), copy.path, copy.kind, copy.reason) == (str(error), error.path, "missing", "is not there")
+        assert isinstance(copy, UserError)
+
+
+class TestNotFinite:
+    @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+    @pytest.mark.parametrize("kind", ["f4", "f8", "c8", "c16", ">f4", ">f8"])
+    @pytest.mark.parametrize("ending", [".nii", ".nii.gz"])
+    def test_nifti(self, tmp_path, value, kind, ending):
+        voxels = noise().astype(kind)
+        voxels[-1, -1, -1] = value
+        image = nib.Nifti1Image(voxels.T, np.eye(4), nib.Nifti1Header(endianness=kind[0] if kind[0] == ">" else "<"))
+        image.set_data_dtype(np.dtype(kind))
+        nib.save(image, tmp_path / f"a{ending}")
+        for read in (read_image, read_sitk):
+            assert refused(tmp_path / f"a{ending}", "NaN", read).reason == "holds NaN or infinite voxels"
+
+    def test_the_imaginary_part_counts(self, tmp_path):
+        voxels = noise().astype(np.complex64)
+        voxels[0, 0, 0] = complex(1, np.nan)
+        refused(nifti(tmp_path / "a.nii", voxels), "NaN")
+
+    @pytest.mark.parametrize("value", [np.nan, np.inf])
+    @pytest.mark.parametrize("ending", [".nrrd", ".mha"])
+    def test_other_formats(self, tmp_path, value, ending):
+        voxels = noise(np.float32)
+        voxels[1, 2, 3] = value
+        refused(itk(tmp_path / f"a{ending}", voxels), "NaN")
+
+    def test_a_slope_that_leaves_the_numbers(self, tmp_path):
+        path = nifti(tmp_path / "a.nii", np.full(SHAPE, 1e38, np.float32))
+        data = bytearray(path.read_bytes())
+        struct.pack_into("<f", data, 112, 1e10)
+        path.write_bytes(data)
+        with np.errstate(over="ignore"):
+            refused(path, "NaN", lambda p: read_image(p, lambda file: (np.float32(nib.load(file).dataobj), {})))
+
+    def test_what_lies_behind_the_voxels_does_not_count(self, tmp_path):
+        path = nifti(tmp_path / "a.nii", noise(np.float32))
+        path.write_bytes(path.read_bytes() + np.full(9, np.nan, np.float32).tobytes())
+        assert read_image(path).voxels.shape == (1, *SHAPE)
+
+    def test_voxels_that_only_the_reader_makes_infinite(self, tmp_path):
+        path = nifti(tmp_path / "a.nii")
+        refused(path, "NaN", lambda file: read_image(file, lambda _file: (np.array([np.inf]), {})))
+
+
+class TestPlaces:
+    def image(self, **properties):
+        return Image(Path("a"), np.zeros((1, *SHAPE)), {"spacing": [1, 2, 3], "origin": (0, 0, 0)} | properties)
+
+    def test_the_same_place(self):
+        assert differences(self.image(), self.image()) == []
+        near = self.image(spacing=np.array([1, 2, 3 + 0.9 * TOLERANCE]), origin=[0, -0.9 * TOLERANCE, 0])
+        assert differences(self.image(), near) == []
+
+    @pytest.mark.parametrize(
+        ("properties", "words"),
+        [
+            ({"spacing": [1, 2, 3.5]}, "spacing (by 0.5)"),
+            ({"spacing": [1, 2, 3 - 1.1 * TOLERANCE]}, "spacing (by 0.0011)"),
+            ({"spacing": [1, 2]}, "spacing"),
+            ({"origin": (0, np.nan, 0)}, "origin (by nan)"),
+            ({"origin": (0, np.inf, 0)}, "origin (by inf)"),
+            ({"affine": np.eye(4)}, "affine matrix"),
+            ({"of the reader": {"direction": np.eye(3)}}, "direction"),
+        ],
+    )
+    def test_another_place(self, properties, words):
+        assert differences(self.image(), self.image(**properties)) == [words]
+        assert differences(self.image(**properties), self.image()) == [words]
+
+    @pytest.mark.filterwarnings("ignore:invalid value")
+    def test_nothing_is_like_nan(self):
+        other = self.image(origin=[np.nan] * 3)
+        assert differences(other, other) == ["origin (by nan)"]
+        assert differences(self.image(origin=[np.inf] * 3), self.image(origin=[np.inf] * 3)) == ["origin (by nan)"]
+
+    def test_another_shape_but_as_many_channels_as_one_likes(self):
+        other = self.image()._replace(voxels=np.zeros((3, *SHAPE)))
+        assert differences(self.image(), other) == []
+        other = self.image(spacing=[1, 2, 5])._replace(voxels=np.zeros((1, 4, 5, 7)))
+        assert differences(self.image(), other) == ["shape (4x5x6 and 4x5x7 voxels)", "spacing (by 2)"]
+
+    def test_what_is_no_place_does_not_count(self):
+        assert place_differences({"name": "a", "number": 1}, {"name": "b", "number": 2}) == []
+
+    @pytest.mark.parametrize("reader", ["SimpleITKIO", "NibabelIO", "NibabelIOWithReorient"])
+    def test_what_the_readers_of_nnunet_keep(self, tmp_path, reader):
+        from nnunetv2.imageio.reader_writer_registry import recursive_find_reader_writer_by_name
+
+        read = recursive_find_reader_writer_by_name(reader)()
+        one = nifti(tmp_path / "a.nii.gz")
+        moved = nib.Nifti1Image(noise().T, np.diag([1.0, 2, 3, 1]) + np.eye(4, k=3) * 5)
+        nib.save(moved, tmp_path / "b.nii.gz")
+        here, there = (read_image(p, lambda f: read.read_images((f,))) for p in (one, tmp_path / "b.nii.gz"))
+        assert differences(here, here) == []
+        assert [words.split(" (")[1] for words in differences(here, there)] == ["by 5)"]
+
+
+class TestVoxels:
+    def test_constant(self):
+        assert is_constant(np.zeros(SHAPE))
+        assert is_constant(np.full((1, 1), 7, np.uint8))
+        assert not is_constant(noise())
+        assert not is_constant(np.array([0, 1e-30]))
+        assert not is_constant(np.array([np.nan, np.nan]))
+
+    def test_a_digest_tells_voxels_and_not_how_they_are_kept(self):
+        voxels = noise()
+        same = [voxels.astype(kind) for kind in ("u1", "i2", ">i2", "u4", "i8", "f4", ">f4", "f8", ">f8")]
+        same += [np.asfortranarray(voxels), voxels[::-1][::-1], np.repeat(voxels, 2, axis=1)[:, ::2], voxels[None]]
+        assert {digest(array) for array in same} == {digest(voxels)}
+        expected = hashlib.blake2b(voxels.astype("<f4").tobytes(), digest_size=16).hexdigest()
+        assert digest(voxels) == expected
+        for other in (voxels[::-1], voxels + 1, voxels[:-1], voxels.T):
+            assert digest(other) != expected
+
+    @pytest.mark.parametrize("kind", ["b1", "u1", "i1", "u2", "i4", "i8", "u8", "f2", "f4", "f8", ">f4"])
+    def test_labels_of_every_type(self, kind):
+        voxels = np.array([[0, 1, 1], [0, 0, 1]]).astype(kind)
+        counts = label_counts("a", voxels)
+        assert counts == {0: 3, 1: 3}
+        assert list(map(type, counts)) == [int, int]
+        assert list(map(type, counts.values())) == [int, int]
+
+    def test_labels_that_are_whole_but_for_rounding(self):
+        assert label_counts("a", np.array([0.9995, 1, 1.0004, -0.0004, 3])) == {0: 1, 1: 3, 3: 1}
+        assert label_counts("a", np.array([-1, 5, -1], np.int8)) == {-1: 2, 5: 1}
+
+    @pytest.mark.parametrize(
+        ("value", "word"), [(0.998, "0.998"), (1.5, "1.5"), (np.nan, "nan"), (np.inf, "inf"), (-np.inf, "-inf")]
+    )
+    @pytest.mark.filterwarnings("error")
+    def test_labels_that_are_no_whole_numbers(self, value, word):
+        with pytest.raises(ImageError, match=f"^a holds label values .* such as {word}: export it again") as error:
+            label_counts("a", np.array([0, value, 1]))
+        assert error.value.kind == "labels"
+
+    @pytest.mark.parametrize("value", [2**64 - 1, 2**63, 2**53 + 1, 2**53 - 1])
+    @pytest.mark.filterwarnings("error")
+    def test_very_large_labels_stay_what_they_are(self, value):
+        assert label_counts("a", np.array([value, 0], np.uint64)) == {0: 1, value: 1}
+
+    @pytest.mark.filterwarnings("error")
+    def test_a_very_large_label_that_was_a_float(self):
+        assert label_counts("a", np.array([1e30, 0])) == {0: 1, int(1e30): 1}
+
+    def test_no_voxel(self):
+        assert label_counts("a", np.zeros((0, 3))) == {}
+
+
+class TestWriting:
+    @pytest.mark.parametrize("ending", WHOLE_ENDINGS)
+    def test_what_is_written_is_read(self, tmp_path, ending):
+        image = sitk.GetImageFromArray(noise())
+        write_sitk(image, tmp_path / "new" / f"a{ending}")
+        assert np.array_equal(read_image(tmp_path / "new" / f"a{ending}").voxels[0], noise())
+        assert [path.name for path in (tmp_path / "new").iterdir()] == [f"a{ending}"]
+
+    @pytest.mark.parametrize("ending", [*WHOLE_ENDINGS, ".png", ".tif"])
+    def test_a_full_disk(self, small_disk, ending):
+        (small_disk / f"a{ending}").write_text("old")
+        shape = (400, 500) if ending == ".png" else (50, 60, 70)
+        voxels = np.random.default_rng(0).integers(0, 255, shape).astype(np.uint8)
+        with pytest.raises(UserError, match="cannot be written") as error:
+            write_sitk(sitk.GetImageFromArray(voxels), small_disk / f"a{ending}")
+        assert "\n" not in str(error.value)
+        assert (small_disk / f"a{ending}").read_text() == "old"
+        assert [path.name for path in small_disk.iterdir()] == [f"a{ending}"]
+
+    @pytest.mark.parametrize("name", ["a.nii", "a.nii.gz"])
+    def test_what_was_written_is_checked(self, tmp_path, name):
+        path = nifti(tmp_path / name)
+        check_written(path)
+        data = path.read_bytes()
+        for n in range(0, len(data), 11):
+            path.write_bytes(data[:n])
+            with pytest.raises(OSError, match="the file was cut short, is the disk full"):
+                check_written(path)
+
+    def test_a_file_that_is_whole(self, tmp_path):
+        for path in (nifti(tmp_path / "a.nii.gz"), itk(tmp_path / "a.mha")):
+            assert check_whole(path)
