@@ -1,7 +1,6 @@
 """``d2net evaluate``."""
 
 import argparse
-import math
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -83,5 +82,3 @@ def _check(args: argparse.Namespace) -> None:
         raise UserError("missing -p or -r: d2net evaluate -p PREDICTIONS -r REFERENCES")
     if args.processes < 1:
         raise UserError(f"-np {args.processes}: choose at least 1 process")
-    if not (math.isfinite(args.tolerance) and args.tolerance >= 0):
-        raise UserError(f"--tolerance {args.tolerance}: choose a distance in mm, such as 1")

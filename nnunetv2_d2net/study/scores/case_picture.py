@@ -11,7 +11,7 @@ from matplotlib.patches import Patch
 from nnunetv2_d2net.base.files import written_whole
 from nnunetv2_d2net.base.images import read_image
 
-COLORS = ("#2ca02c", "#e6b800", "#d62728", "#1f77b4", "#9467bd", "#8c564b")
+_COLORS = ("#2ca02c", "#e6b800", "#d62728", "#1f77b4", "#9467bd", "#8c564b")
 
 
 def draw_case(
@@ -36,10 +36,10 @@ def draw_case(
     background = next(iter(volumes.values()))[z]
     for axis, (title, label) in zip(axes[len(volumes) :], labels.items(), strict=True):
         _show(axis, background, title)
-        for color, values in zip(COLORS, regions.values(), strict=False):
+        for color, values in zip(_COLORS, regions.values(), strict=False):
             mask = np.isin(label[z], values)
             axis.imshow(np.where(mask, 1.0, np.nan), cmap=ListedColormap([color]), alpha=0.65, origin="lower")
-    patches = [Patch(color=color, label=name) for color, name in zip(COLORS, regions, strict=False)]
+    patches = [Patch(color=color, label=name) for color, name in zip(_COLORS, regions, strict=False)]
     figure.legend(
         handles=patches, loc="lower center", ncols=len(patches), frameon=False, labelcolor="white", fontsize=9
     )

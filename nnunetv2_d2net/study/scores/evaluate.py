@@ -5,6 +5,7 @@ import dataclasses
 import functools
 import io
 import logging
+import math
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -102,8 +103,8 @@ def evaluate_folder(
         progress: Show a bar.
 
     Raises:
-        UserError: A folder or dataset.json is missing, there is nothing to score, the results cannot be written, or a
-            process was killed. What is wrong with a single case is among the failures.
+        UserError: A folder or dataset.json is missing, the tolerance is out of range, there is nothing to score, the
+            results cannot be written, or a process was killed. What is wrong with a single case is among the failures.
     """
     folders, references = _subset_folders(Path(predictions)), Path(references)
     if not references.is_dir():
@@ -158,6 +159,8 @@ def _read_dataset(folder: Path, references: Path) -> Dataset:
 
 def _jobs(folders: dict[str, Path], references: Path, dataset: Dataset, tolerance_mm: float) -> list[Job]:
     """One job per case and subset, the subsets of a case together."""
+    if not (math.isfinite(tolerance_mm) and tolerance_mm >= 0):
+        raise UserError(f"a tolerance of {tolerance_mm} is none: choose a distance in mm, such as 1")
     dataset = dataclasses.replace(dataset, content={})  # which can list thousands of files; a job goes to a process
     jobs = [
         Job(case, subset, path, references / path.name, dataset, tolerance_mm)

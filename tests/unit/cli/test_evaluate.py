@@ -88,8 +88,8 @@ def test_gaps_are_told(folders, capsys):
         (["-p", "nowhere", "-r", "labels"], "nowhere is no folder"),
         (["-p", "predictions", "-r", "nowhere"], "nowhere is no folder"),
         (["-p", "predictions", "-r", "labels", "-np", "0"], "at least 1 process"),
-        (["-p", "predictions", "-r", "labels", "--tolerance", "-1"], "--tolerance -1"),
-        (["-p", "predictions", "-r", "labels", "--tolerance", "nan"], "--tolerance nan"),
+        (["-p", "predictions", "-r", "labels", "--tolerance", "-1"], "tolerance of -1"),
+        (["-p", "predictions", "-r", "labels", "--tolerance", "nan"], "tolerance of nan"),
     ],
 )
 def test_bad_input(folders, words, part, capsys):

@@ -4,7 +4,9 @@ import numpy as np
 import pytest
 from scipy import stats
 
+from nnunetv2_d2net.base.errors import UserError
 from nnunetv2_d2net.study.scores.comparison import (
+    Comparison,
     compare_all,
     compare_arms,
     holm,
@@ -122,3 +124,10 @@ def test_file(tmp_path):
     again = read_comparison(tmp_path / "comparison.csv")
     assert [row[:5] for row in again] == [row[:5] for row in rows]
     assert math.isnan(again[0].ci_low)
+
+
+@pytest.mark.parametrize("text", ["", "x,y\n1,2\n", ",".join(Comparison._fields) + "\na,b,T1,whole,many,1,1,1,1,1\n"])
+def test_damaged_file(tmp_path, text):
+    (tmp_path / "comparison.csv").write_text(text)
+    with pytest.raises(UserError, match=r"comparison.csv cannot be read .*: run d2net benchmark again"):
+        read_comparison(tmp_path / "comparison.csv")

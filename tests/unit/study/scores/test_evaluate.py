@@ -240,6 +240,7 @@ def test_a_plain_folder(folders, tmp_path):
     [
         (lambda f: (f / "labels").rename(f / "elsewhere"), "labels is no folder"),
         (lambda f: (f / "predictions").rename(f / "elsewhere"), "predictions is no folder"),
+        (lambda f: (f / "out").write_text("a file"), "out cannot be written"),
         (lambda f: [p.unlink() for p in f.glob("predictions/*/*.nii.gz")], "no segmentation .nii.gz"),
         (lambda f: [p.unlink() for p in f.glob("predictions/*/dataset.json")], "no dataset.json"),
         (lambda f: [p.write_text("{") for p in f.glob("predictions/*/dataset.json")], "is no JSON"),

@@ -77,6 +77,10 @@ def test_summaries():
     assert math.isnan(found["whole"]["T1+T2"].sd)
 
 
+def test_no_scores():
+    assert summarize([], "dice", MODALITIES) == {}
+
+
 def test_table_of_the_paper():
     table = paper_table(summarize(SCORES, "dice", MODALITIES), "dice", MODALITIES)
     assert table.header() == [["T1", "●", "●", "mean of 2"], ["T2", "○", "●", ""]]
