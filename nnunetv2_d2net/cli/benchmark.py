@@ -3,11 +3,17 @@
 import argparse
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
+from nnunetv2_d2net.base.dataset import Dataset
 from nnunetv2_d2net.base.errors import UserError
-from nnunetv2_d2net.cli import checks
-from nnunetv2_d2net.cli.nnunet import device_words
-from nnunetv2_d2net.cli.words import refuse_extra
+from nnunetv2_d2net.cli._checks import check_folds, dataset_folder, folder_of
+from nnunetv2_d2net.cli._nnunet import device_words
+from nnunetv2_d2net.cli._words import refuse_extra
+from nnunetv2_d2net.plugin.planning.plans import check_modalities
+
+if TYPE_CHECKING:
+    from nnunetv2_d2net.study.benchmark.setup import Setup
 
 HELP = (
     "Train several trainers on the same plans, predict every subset of the modalities, and compare. What is there is "
@@ -51,73 +57,54 @@ def run(args: argparse.Namespace, extra: list[str]) -> int:
     refuse_extra(extra)
     if args.jobs < 1 or args.processes < 1:
         raise UserError("--jobs and -np take a number from 1")
-    raw = checks.dataset_folder(args.dataset, "nnUNet_raw", "put the raw data set there")
-    checks.enough_modalities(raw / "dataset.json", "there is nothing that could be missing")
-    cases = _cases(raw, args.cases)
-    folds = _folds(args.folds, cases)
-    preprocessed, results = (checks.folder_of(f"nnUNet_{kind}").resolve() for kind in ("preprocessed", "results"))
+    setup = _setup(args)
+
+    from nnunetv2_d2net.study.benchmark.jobs import job_list
+    from nnunetv2_d2net.study.benchmark.one_job import run_job
+    from nnunetv2_d2net.study.benchmark.run import run_benchmark
+
+    if args.print_jobs:
+        sys.stdout.write(job_list(setup))
+    elif args.job:
+        run_job(setup, args.job, args.parent)
+    else:
+        worked = run_benchmark(setup, n_jobs=args.jobs, cost=not args.no_cost, progress=True)
+        sys.stdout.write((setup.out / "report.md").read_text(encoding="utf-8"))
+        sys.stdout.write(f"\n{'written to' if worked else 'nothing to do, all of it is in'} {args.out or setup.out}\n")
+    return 0
+
+
+def _setup(args: argparse.Namespace) -> "Setup":
+    raw = dataset_folder(args.dataset, "nnUNet_raw", "put the raw data set there")
+    dataset = Dataset.read(raw / "dataset.json")
+    check_modalities(dataset.channels, raw / "dataset.json", "there is nothing that could be missing")
+    check_folds(args.folds or ())
 
     from nnunetv2_d2net.plugin.registration import announce_trainers
     from nnunetv2_d2net.study.benchmark.arms import check_arms
-    from nnunetv2_d2net.study.benchmark.setup import Setup
+    from nnunetv2_d2net.study.benchmark.setup import Setup, choose_cases, choose_folds
 
+    cases = choose_cases(raw, args.cases)
+    folds = choose_folds(args.folds, cases)
+    preprocessed, results = (folder_of(f"nnUNet_{kind}").resolve() for kind in ("preprocessed", "results"))
     announce_trainers()
     check_arms(args.arms)
     out = args.out or Path(f"d2net_benchmark_{raw.name.partition('_')[0]}_{args.configuration}")
-    setup = Setup(
-        raw.name,
+    return Setup(
+        dataset,
+        raw.resolve(),
+        preprocessed / raw.name,
+        results / raw.name,
+        out.resolve(),
         args.configuration,
         args.plans,
         tuple(args.arms),
         folds,
         cases,
-        raw.resolve(),
-        preprocessed / raw.name,
-        results / raw.name,
-        out.resolve(),
         _device(args.device),
         mirroring=not args.disable_tta,
         processes=args.processes,
     )
-    try:
-        return _run(args, setup)
-    except KeyboardInterrupt:
-        sys.stderr.write("d2net: stopped; what is done is kept: run the same command to go on\n")
-        return 130
-    except OSError as error:
-        raise UserError(f"{error.filename or out}: {error.strerror}: free space, or pass another -o") from error
-
-
-def _run(args: argparse.Namespace, setup: "Setup") -> int:  # noqa: F821  # pyright: ignore[reportUndefinedVariable]
-    from nnunetv2_d2net.study.benchmark import jobs, work
-    from nnunetv2_d2net.study.benchmark.run import run_benchmark
-
-    if args.print_jobs:
-        sys.stdout.write(jobs.job_list(setup))
-    elif args.job:
-        work.run_job(setup, args.job, args.parent)
-    else:
-        worked = run_benchmark(setup, n_jobs=args.jobs, cost=not args.no_cost)
-        sys.stdout.write((setup.out / "benchmark.md").read_text(encoding="utf-8"))
-        sys.stdout.write(f"\n{'written to' if worked else 'nothing to do, all of it is in'} {args.out or setup.out}\n")
-    return 0
-
-
-def _cases(raw: Path, wanted: str | None) -> str:
-    there = [any((raw / name).glob("*")) for name in ("imagesTs", "labelsTs")]
-    if wanted == "test" and not all(there):
-        raise UserError(f"{raw} lacks images in imagesTs or references in labelsTs: add them, or pass --cases folds")
-    return wanted or ("test" if all(there) else "folds")
-
-
-def _folds(wanted: list[str] | None, cases: str) -> tuple[str, ...]:
-    folds = tuple(dict.fromkeys(wanted or (["all"] if cases == "test" else ["0", "1", "2", "3", "4"])))
-    checks.known_folds(folds)
-    if "all" in folds and cases == "folds":
-        raise UserError("a model of fold all has seen every training case: pass -f 0 1 2 3 4, or --cases test")
-    if "all" in folds and len(folds) > 1:
-        raise UserError("fold all and numbered folds do not go together: pass -f all, or numbers")
-    return folds
 
 
 def _device(wanted: str | None) -> str:

@@ -4,6 +4,8 @@ import argparse
 import sys
 from pathlib import Path
 
+from nnunetv2_d2net.cli._words import refuse_extra
+
 HELP = "Simulate, plan, preprocess, train briefly and predict every subset, all below one folder."
 
 
@@ -14,11 +16,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace, extra: list[str]) -> int:
     """Run the demo; a second call goes on where the first one stopped."""
-    from nnunetv2_d2net.cli.words import refuse_extra
+    refuse_extra(extra)
+
     from nnunetv2_d2net.study.demo import run_demo
 
-    refuse_extra(extra)
-    table = run_demo(args.out)
+    table = run_demo(args.out, progress=True)
     sys.stdout.write(f"\nDice, mean of the test cases, by available modalities:\n\n{table}\n")
     sys.stdout.write(f"tables: {args.out}/dice.csv, dice.md, dice_per_case.csv; picture: {args.out}/demo.png\n")
     return 0

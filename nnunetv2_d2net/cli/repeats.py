@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from nnunetv2_d2net.base.errors import UserError
-from nnunetv2_d2net.cli.words import refuse_extra
+from nnunetv2_d2net.cli._words import refuse_extra
 
 HELP = (
     "Compare benchmarks whose arms were trained anew, each with an nnUNet_results of its own: how far trainings of one "
@@ -30,16 +30,14 @@ def run(args: argparse.Namespace, extra: Sequence[str]) -> int:
     """
     refuse_extra(extra)
 
-    from nnunetv2_d2net.study.report.benchmark_folder import read_benchmark
-    from nnunetv2_d2net.study.report.page import write_whole
-    from nnunetv2_d2net.study.report.repeats import check_repeats, repeats_page
+    from nnunetv2_d2net.base.files import write_text
+    from nnunetv2_d2net.study.report.repeats import repeats_page
+    from nnunetv2_d2net.study.report.results import read_benchmark
 
-    runs = [read_benchmark(folder) for folder in args.folders]
-    check_repeats(runs)
-    page = repeats_page(runs, args.against or runs[0].focus)
+    page = repeats_page([read_benchmark(folder) for folder in args.folders], args.against)
     if args.page:
         if not args.page.parent.is_dir():
             raise UserError(f"{args.page.parent} is no folder: create it, or pass another -o")
-        write_whole(args.page, page)
+        write_text(args.page, page)
     sys.stdout.write(page)
     return 0

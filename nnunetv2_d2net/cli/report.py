@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from nnunetv2_d2net.base.errors import UserError
-from nnunetv2_d2net.cli.words import refuse_extra
+from nnunetv2_d2net.cli._words import refuse_extra
 
 HELP = (
     "Make one HTML page of a benchmark, which opens with no network: verdict, heat maps, differences with "
@@ -45,17 +45,11 @@ def run(args: argparse.Namespace, extra: Sequence[str]) -> int:
     page = args.page or args.folder / "report.html"
     _check(args, page)
 
-    from nnunetv2_d2net.study.report.benchmark_folder import read_benchmark
-    from nnunetv2_d2net.study.report.cases import make_viewer
-    from nnunetv2_d2net.study.report.markdown import markdown_page
-    from nnunetv2_d2net.study.report.page import html_page, write_whole
+    from nnunetv2_d2net.study.report.page import write_report
+    from nnunetv2_d2net.study.report.results import read_benchmark
 
-    benchmark = read_benchmark(args.folder)
-    viewer = None if args.no_viewer else make_viewer(benchmark, args.cases)
-    for problem in viewer.problems if viewer else ():
-        sys.stderr.write(f"d2net: left out of the viewer: {problem}\n")
-    write_whole(page.with_suffix(".md"), markdown_page(benchmark, published=args.published))
-    write_whole(page, html_page(benchmark, viewer, published=args.published))
+    n_cases = 0 if args.no_viewer else args.cases
+    write_report(read_benchmark(args.folder), page, n_cases=n_cases, published=args.published, progress=True)
     sys.stdout.write(f"written: {page} ({page.stat().st_size / 1e6:.1f} MB) and {page.with_suffix('.md')}\n")
     return 0
 

@@ -28,7 +28,7 @@ TRAINERS = """
 import os, time
 from pathlib import Path
 from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
-from nnunetv2_d2net.plugin.training.modality_dropout import nnUNetTrainerModalityDropout
+from nnunetv2_d2net.plugin.training.dropping import nnUNetTrainerModalityDropout
 
 
 class Quick:
@@ -118,7 +118,7 @@ def test_killed_then_resumed_then_nothing_to_do(shell, tmp_path):
         rows = list(csv.DictReader(file))
     assert {(row["arm"], row["rival"]) for row in rows} == {("QuickDropout", "QuickStock")}
     assert {row["subset"] for row in rows} == {"T1", "T2", "T1+T2", "mean of 3"}
-    assert all(f"| {arm} " in (out / "benchmark.md").read_text() for arm in ARMS)
+    assert all(f"| {arm} " in (out / "report.md").read_text() for arm in ARMS)
     assert (out / "report.html").is_file()
 
     before = file_states(out)

@@ -1,6 +1,7 @@
 """Runs jobs as processes, several at a time, and tells how they get on."""
 
 import contextlib
+import logging
 import os
 import re
 import signal
@@ -14,9 +15,11 @@ from typing import NamedTuple
 
 from tqdm import tqdm
 
+from nnunetv2_d2net.base.files import explaining_disk_errors
 from nnunetv2_d2net.study.benchmark.jobs import job_command, log_file
 from nnunetv2_d2net.study.benchmark.setup import Setup
 
+_LOG = logging.getLogger("nnunetv2_d2net")
 _POLL_SECONDS = 0.5
 _PATIENCE_SECONDS = 15.0
 _TAIL = 4000
@@ -42,8 +45,10 @@ class Child:
 
     def __init__(self, setup: Setup, name: str, environment: Mapping[str, str]) -> None:
         self.name, self.log, self.begin = name, log_file(setup, name), time.monotonic()
-        self.log.parent.mkdir(parents=True, exist_ok=True)
-        with self.log.open("ab") as file:
+        with explaining_disk_errors(self.log):
+            self.log.parent.mkdir(parents=True, exist_ok=True)
+            file = self.log.open("ab")
+        with file:
             self.offset = file.tell()
             # a group of its own: its end ends all that it has started; it watches whether this process lives
             self.process = subprocess.Popen(
@@ -62,18 +67,34 @@ class Child:
 
     def progress(self) -> str:
         """Say in a few words how far it is."""
-        found = list(_PROGRESS.finditer(tail(self.log, self.offset)))
-        if not found:
+        *_, last = [None, *_PROGRESS.finditer(self._said())]
+        if last is None:
             return f"{self.name} starts"
-        share = found[-1]["share"]
-        return f"{self.name} predict {share} %" if share else f"{self.name} epoch {int(found[-1]['epoch']) + 1}"
+        return (
+            f"{self.name} predict {last['share']} %" if last["share"] else f"{self.name} epoch {int(last['epoch']) + 1}"
+        )
 
-    def failure(self) -> Failure:
-        """Say why it failed."""
-        return Failure(self.name, last_words(tail(self.log, self.offset), self.process.returncode), self.log)
+    def failure(self) -> Failure | None:
+        """Say why it failed, once it has ended; None if it has not."""
+        status, lines = self.process.returncode, [line.strip() for line in self._said().splitlines() if line.strip()]
+        if status == 0:
+            return None
+        reason = lines[-1].removeprefix("d2net: error: ") if lines else f"exit status {status}"
+        if status < 0:
+            reason = f"killed by signal {-status} ({signal.Signals(-status).name}), perhaps for lack of memory"
+        return Failure(self.name, reason, self.log)
+
+    def _said(self) -> str:
+        """Return the end of what it has printed."""
+        with contextlib.suppress(OSError), self.log.open("rb") as file:
+            file.seek(max(self.offset, file.seek(0, os.SEEK_END) - _TAIL))
+            return file.read().decode("utf-8", errors="replace").replace("\r", "\n")
+        return ""
 
 
-def run_children(setup: Setup, names: Sequence[str], n_jobs: int, title: str) -> list[Failure]:
+def run_children(
+    setup: Setup, names: Sequence[str], n_jobs: int, title: str, *, progress: bool = False
+) -> list[Failure]:
     """Run jobs, ``n_jobs`` at a time; a failure leaves the others alone.
 
     Raises:
@@ -81,7 +102,8 @@ def run_children(setup: Setup, names: Sequence[str], n_jobs: int, title: str) ->
     """
     waiting, running, failures = list(names), [], []
     environment = child_environment(setup.device, n_jobs)
-    with _termination_as_interrupt(), tqdm(total=len(names), desc=title, unit="job", disable=None) as bar:
+    disable = None if progress else True  # None: where nobody looks
+    with _termination_as_interrupt(), tqdm(total=len(names), desc=title, unit="job", disable=disable) as bar:
         try:
             while waiting or running:
                 while waiting and len(running) < n_jobs:
@@ -91,7 +113,7 @@ def run_children(setup: Setup, names: Sequence[str], n_jobs: int, title: str) ->
                 for child in [child for child in running if child.process.poll() is not None]:
                     running.remove(child)
                     child.signal(signal.SIGKILL)  # what a job that was killed has left behind
-                    failures += _report(child)
+                    failures += filter(None, [_report(child)])
                     bar.update()
                 bar.set_postfix_str(", ".join(child.progress() for child in running))
         finally:
@@ -129,39 +151,16 @@ def child_environment(device: str, n_jobs: int) -> dict[str, str]:
     return settings
 
 
-def tail(log: Path, offset: int = 0) -> str:
-    """Return the end of what was written to a log after the offset, in bytes."""
-    with contextlib.suppress(OSError), log.open("rb") as file:
-        file.seek(max(offset, file.seek(0, os.SEEK_END) - _TAIL))
-        return file.read().decode("utf-8", errors="replace").replace("\r", "\n")
-    return ""
-
-
-def last_words(text: str, status: int | None) -> str:
-    r"""Return the last line that says something, or the exit status.
-
-    Example:
-        >>> last_words("Traceback:\nOSError: [Errno 28] No space left on device\n\n", 1)
-        'OSError: [Errno 28] No space left on device'
-    """
-    if status is not None and status < 0:
-        return f"killed by signal {-status} ({signal.Signals(-status).name}), perhaps for lack of memory"
-    lines = [line.strip() for line in text.splitlines() if line.strip()]
-    return lines[-1].removeprefix("d2net: error: ") if lines else f"exit status {status}"
-
-
-def _report(child: Child) -> list[Failure]:
-    seconds = time.monotonic() - child.begin
-    if child.process.returncode == 0:
-        _say(f"{child.name} done in {seconds:.0f} s")
-        return []
-    failure = child.failure()
-    _say(f"{failure.name} failed: {failure.reason} (log: {failure.log})")
-    return [failure]
+def _report(child: Child) -> Failure | None:
+    failure, seconds = child.failure(), time.monotonic() - child.begin
+    how = f"failed: {failure.reason} (log: {failure.log})" if failure else f"done in {seconds:.0f} s"
+    _say(f"{child.name} {how}")
+    return failure
 
 
 def _say(line: str) -> None:
-    tqdm.write(f"d2net: {line}", file=sys.stderr)
+    with tqdm.external_write_mode(file=sys.stderr):  # above the bar
+        _LOG.info(line)
 
 
 @contextlib.contextmanager

@@ -2,17 +2,18 @@
 
 import shlex
 import sys
-import zipfile
-from collections.abc import Sequence
+from collections.abc import Collection
+from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from nnunetv2_d2net.base.case_files import find_cases
+from nnunetv2_d2net.base.dataset import FoundCases
 from nnunetv2_d2net.base.errors import UserError
-from nnunetv2_d2net.base.modality_names import modality_names
-from nnunetv2_d2net.plugin.prediction.used import describe_model
-from nnunetv2_d2net.study.benchmark.prepare import prepared, validation_cases
-from nnunetv2_d2net.study.benchmark.setup import FINAL, Setup, read_json_or
+from nnunetv2_d2net.base.files import read_json_or
+from nnunetv2_d2net.plugin.planning.plans import data_identifier
+from nnunetv2_d2net.plugin.prediction.note import describe_model
+from nnunetv2_d2net.study.benchmark.setup import Setup
+from nnunetv2_d2net.study.pipeline import FINAL, is_whole
 
 PREPARE = "prepare"
 ENSEMBLE = "ensemble"
@@ -21,7 +22,7 @@ STEPS = "steps"
 
 
 class Job(NamedTuple):
-    """One part of the work.
+    """One part of a benchmark.
 
     Attributes:
         arm: Name of the trainer; ``cost`` for measurements.
@@ -37,6 +38,19 @@ class Job(NamedTuple):
         """How ``--job`` calls it."""
         return f"{self.arm}/{self.part}"
 
+    @property
+    def label(self) -> str:
+        """How its files call it."""
+        return self.part if self.part == ENSEMBLE else f"fold_{self.part}"
+
+    def folds(self, setup: Setup) -> tuple[str, ...]:
+        """Return the folds whose models it uses."""
+        return setup.folds if self.part == ENSEMBLE else (self.part,)
+
+    def predicts(self, setup: Setup) -> bool:
+        """Tell whether it predicts: each fold by itself, or all of them together."""
+        return self.part == ENSEMBLE or not setup.ensemble
+
 
 def training_jobs(setup: Setup) -> list[Job]:
     """One job for every arm and fold."""
@@ -46,6 +60,11 @@ def training_jobs(setup: Setup) -> list[Job]:
 def ensemble_jobs(setup: Setup) -> list[Job]:
     """One job for every arm whose folds predict together, after their training."""
     return [Job(arm, ENSEMBLE) for arm in setup.arms] if setup.ensemble else []
+
+
+def predicting_jobs(setup: Setup) -> list[Job]:
+    """The jobs that predict: one for every arm and fold, or for every arm."""
+    return ensemble_jobs(setup) or training_jobs(setup)
 
 
 def cost_jobs(setup: Setup) -> list[Job]:
@@ -65,79 +84,124 @@ def find_job(setup: Setup, name: str) -> Job:
     return jobs[name]
 
 
-def is_done(setup: Setup, job: Job) -> bool:
-    """Tell whether a job has left everything it should."""
-    if job.arm == COST:
-        return measurement_done(setup, job)
-    if job.part == ENSEMBLE or not setup.ensemble:
-        return trained(setup, job) and predicted(setup, job)
-    return trained(setup, job)
+class Progress:
+    """What is there of a benchmark: plans, splits and cases are read once, when they are first asked for."""
+
+    def __init__(self, setup: Setup) -> None:
+        self.setup = setup
+
+    @property
+    def fold_numbers(self) -> list[int]:
+        """The folds to train that the splits must have."""
+        return [int(fold) for fold in self.setup.folds if fold != "all"]
+
+    @property
+    def splits_file(self) -> Path:
+        """nnU-Net's file of folds."""
+        return self.setup.preprocessed / "splits_final.json"
+
+    @cached_property
+    def preprocessed(self) -> bool:
+        """Whether every training case is preprocessed for these plans.
+
+        Raises:
+            UserError: The plans lack the configuration.
+        """
+        setup = self.setup
+        plans = read_json_or(setup.preprocessed / f"{setup.plans}.json", {})
+        if not plans:
+            return False
+        configurations = plans.get("configurations", {})
+        if setup.configuration not in configurations:
+            raise UserError(
+                f"{setup.plans} has no configuration {setup.configuration}: it has {', '.join(configurations)}"
+            )
+        folder = setup.preprocessed / data_identifier(configurations, setup.configuration)
+        # nnU-Net writes a case's properties last
+        return all((folder / f"{case}.pkl").is_file() for case in setup.dataset.training_cases(setup.raw))
+
+    @cached_property
+    def splits(self) -> list[dict[str, list[str]]]:
+        """Training and validation cases of each fold; empty where there is no such file.
+
+        Raises:
+            UserError: It cannot be read, or lacks a fold.
+        """
+        path = self.splits_file
+        if not path.is_file():
+            return []
+        splits = read_json_or(path, [])
+        if not splits:
+            raise UserError(f"{path} holds no folds, it may be cut short: repair it, or remove it to split anew")
+        if max(self.fold_numbers, default=0) >= len(splits):
+            raise UserError(f"{path} has the folds 0 to {len(splits) - 1}: pass some of them with -f")
+        return splits
+
+    @property
+    def prepared(self) -> bool:
+        """Whether every training can start."""
+        return self.preprocessed and (not self.fold_numbers or bool(self.splits))
+
+    @cached_property
+    def scored_cases(self) -> FoundCases:
+        """The cases with a reference, of which each job predicts all or some."""
+        setup = self.setup
+        with_reference = setup.dataset.segmentations(setup.references)
+        return _part_of(setup.dataset.find_cases(setup.images), with_reference)
+
+    def files_to_predict(self, job: Job) -> dict[str, list[str]]:
+        """Return the image files of each case that a job predicts.
+
+        Raises:
+            UserError: A case cannot be used, or there is none.
+        """
+        setup, (files, problems) = self.setup, self.scored_cases
+        if setup.cases == "folds":
+            files, problems = _part_of(self.scored_cases, self.splits[int(job.part)]["val"])
+        if problems:
+            first, *others = problems.values()
+            raise UserError(f"{first} ({len(others)} more like it)" if others else first)
+        if not files:
+            raise UserError(f"no case of {setup.images} has a reference in {setup.references}: names must agree")
+        return files
+
+    def trained(self, job: Job) -> bool:
+        """Tell whether the final checkpoint of every fold that a job needs is there as a whole."""
+        model = self.setup.model(job.arm)
+        return all(is_whole(model.checkpoint(fold)) for fold in job.folds(self.setup))
+
+    def predicted(self, job: Job) -> bool:
+        """Tell whether a job's cases are predicted by the models that are there now."""
+        note = read_json_or(prediction_note(self.setup, job), {})
+        if not note.get("complete") or note.get("cases") != sorted(self.files_to_predict(job)):
+            return False
+        folder = self.setup.out / job.arm / "predictions"
+        return all((folder / file).is_file() for file in note.get("files", ())) and is_made_by(
+            note, maker_of(self.setup, job)
+        )
+
+    def done(self, job: Job) -> bool:
+        """Tell whether a job has left everything it should."""
+        if job.arm == COST:
+            content = read_json_or(measurement_file(self.setup, job), {})
+            return set(self.setup.arms) <= set(content.get("seconds", ())) if job.part == STEPS else bool(content)
+        return self.trained(job) and (not job.predicts(self.setup) or self.predicted(job))
 
 
-def trained(setup: Setup, job: Job) -> bool:
-    """Tell whether the final checkpoint of every fold that the job needs is there as a whole."""
-    return all(is_whole(setup.checkpoint(job.arm, fold)) for fold in folds_of(setup, job))
-
-
-def is_whole(checkpoint: Path) -> bool:
-    """Tell whether a checkpoint was written to its end, where torch puts the archive's directory."""
-    return checkpoint.is_file() and zipfile.is_zipfile(checkpoint)
-
-
-def folds_of(setup: Setup, job: Job) -> tuple[str, ...]:
-    """Return the folds whose models the job uses."""
-    return setup.folds if job.part == ENSEMBLE else (job.part,)
-
-
-def predicted(setup: Setup, job: Job) -> bool:
-    """Tell whether the job's cases are predicted by the models that are there now."""
-    note = read_json_or(prediction_note(setup, job), {})
-    if not note.get("complete") or note.get("cases") != sorted(files_to_predict(setup, job)):
-        return False
-    if not all((setup.out / job.arm / "predictions" / file).is_file() for file in note.get("files", ())):
-        return False
-    return same_model(note, model_note(setup, job))
-
-
-def same_model(note: dict[str, Any], model: dict[str, Any]) -> bool:
-    """Tell whether predictions are those that a model would make."""
-    return {key: note.get(key) for key in model} == model
-
-
-def model_note(setup: Setup, job: Job) -> dict[str, Any]:
+def maker_of(setup: Setup, job: Job) -> dict[str, Any]:
     """Say what decides about a prediction: SHA-256 of the checkpoints, and mirroring."""
-    checkpoints = describe_model(setup.model(job.arm), folds_of(setup, job), FINAL).checkpoints
+    checkpoints = describe_model(setup.model(job.arm).folder, job.folds(setup), FINAL).checkpoints
     return {"checkpoints": checkpoints, "mirroring": setup.mirroring}
+
+
+def is_made_by(note: dict[str, Any], maker: dict[str, Any]) -> bool:
+    """Tell whether predictions are those that a model would make."""
+    return all(note.get(key) == value for key, value in maker.items())
 
 
 def prediction_note(setup: Setup, job: Job) -> Path:
     """Return the file that says which cases are predicted, and by which model."""
-    return setup.out / job.arm / f"predicted_{_label(job)}.json"
-
-
-def files_to_predict(setup: Setup, job: Job) -> dict[str, list[str]]:
-    """Return the image files of each case that the job predicts.
-
-    Raises:
-        UserError: A case cannot be used, or there is none.
-    """
-    description = setup.dataset_json
-    ending = description["file_ending"]
-    found = find_cases(setup.images, ending, len(modality_names(description)))
-    with_reference = {path.name.removesuffix(ending) for path in setup.references.glob(f"*{ending}")}
-    wanted = with_reference if setup.cases == "test" else with_reference & set(validation_cases(setup, job.part))
-    if problems := [line for case, line in found.problems.items() if case in wanted]:
-        raise UserError(problems[0] if len(problems) == 1 else f"{problems[0]} ({len(problems) - 1} more like it)")
-    files = {case: names for case, names in found.files.items() if case in wanted}
-    if not files:
-        raise UserError(f"no case of {setup.images} has a reference in {setup.references}: names must agree")
-    return files
-
-
-def measurement_done(setup: Setup, job: Job) -> bool:
-    """Tell whether a measurement is there, of the arms in question."""
-    content = read_json_or(measurement_file(setup, job), {})
-    return set(setup.arms) <= set(content.get("seconds", ())) if job.part == STEPS else bool(content)
+    return setup.out / job.arm / f"predicted_{job.label}.json"
 
 
 def measurement_file(setup: Setup, job: Job) -> Path:
@@ -150,7 +214,7 @@ def log_file(setup: Setup, name: str) -> Path:
     arm, _, part = name.partition("/")
     if arm in (PREPARE, COST):
         return setup.out / f"{'_'.join(filter(None, (arm, part)))}.txt"
-    return setup.out / arm / f"training_{_label(Job(arm, part))}.txt"
+    return setup.out / arm / f"training_{Job(arm, part).label}.txt"
 
 
 def job_command(setup: Setup, name: str) -> list[str]:
@@ -160,25 +224,14 @@ def job_command(setup: Setup, name: str) -> list[str]:
 
 def job_list(setup: Setup) -> str:
     """Return what a cluster has to run: preparation, then independent commands, then what gathers them."""
-    words = setup.command_here
-    todo = [job.name for job in training_jobs(setup) if not is_ready(setup) or not is_done(setup, job)]
-    lines = []
-    if not is_ready(setup):
-        lines += ["# first:", _line([*words, "--job", PREPARE])]
+    words, progress = setup.command_here, Progress(setup)
+    todo = [job.name for job in training_jobs(setup) if not progress.prepared or not progress.done(job)]
+    lines = [] if progress.prepared else ["# first:", shlex.join([*words, "--job", PREPARE])]
     lines += ["# in any order, or at the same time:"] if todo else ["# every training is done"]
-    lines += [_line([*words, "--job", name]) for name in todo]
-    lines += ["# at last:", _line(words)]
-    return "\n".join(lines) + "\n"
+    lines += [shlex.join([*words, "--job", name]) for name in todo]
+    return "\n".join([*lines, "# at last:", shlex.join(words)]) + "\n"
 
 
-def is_ready(setup: Setup) -> bool:
-    """Tell whether the data are prepared."""
-    return prepared(setup)
-
-
-def _label(job: Job) -> str:
-    return job.part if job.part == ENSEMBLE else f"fold_{job.part}"
-
-
-def _line(words: Sequence[str]) -> str:
-    return shlex.join(words)
+def _part_of(found: FoundCases, cases: Collection[str]) -> FoundCases:
+    files = {case: files for case, files in found.files.items() if case in cases}
+    return FoundCases(files, {case: problem for case, problem in found.problems.items() if case in cases})

@@ -1,38 +1,54 @@
-"""The whole benchmark: what is missing is done, what is there stays."""
+"""The whole benchmark: what is missing is done, what is there stays; then scores, tables, comparison and report."""
 
-import shlex
-import sys
+import hashlib
+import json
+import logging
 from collections.abc import Sequence
-from datetime import datetime
 from typing import Any
 
+from nnunetv2_d2net import __version__
 from nnunetv2_d2net.base.errors import UserError
-from nnunetv2_d2net.base.modality_names import modality_names
-from nnunetv2_d2net.study.benchmark import jobs
+from nnunetv2_d2net.base.files import file_state, make_folder, read_json_or, write_json
+from nnunetv2_d2net.plugin.prediction.note import describe_model, write_expected_dice
 from nnunetv2_d2net.study.benchmark.arms import describe_arms, differences
 from nnunetv2_d2net.study.benchmark.children import run_children
 from nnunetv2_d2net.study.benchmark.cost import cost_of
-from nnunetv2_d2net.study.benchmark.gather import gather
-from nnunetv2_d2net.study.benchmark.setup import (
-    Setup,
-    check_same_benchmark,
-    comparable,
-    machine,
-    read_json_or,
-    versions,
-    write_json,
+from nnunetv2_d2net.study.benchmark.jobs import (
+    PREPARE,
+    Progress,
+    cost_jobs,
+    ensemble_jobs,
+    log_file,
+    predicting_jobs,
+    prediction_note,
+    training_jobs,
 )
-from nnunetv2_d2net.study.scores.subset_table import regions_of
+from nnunetv2_d2net.study.benchmark.setup import Setup
+from nnunetv2_d2net.study.pipeline import FINAL
+from nnunetv2_d2net.study.report.page import write_report
+from nnunetv2_d2net.study.report.results import CASES, read_benchmark
+from nnunetv2_d2net.study.scores.comparison import compare_all, write_comparison
+from nnunetv2_d2net.study.scores.evaluate import evaluate_folder
+from nnunetv2_d2net.study.scores.metrics import CaseScore
+from nnunetv2_d2net.study.scores.tables import METRICS, dice_by_subset, write_tables
+
+_ARM_FILES = (
+    "metrics.csv",
+    "tables.json",
+    *(f"table_{metric}.{kind}" for metric in METRICS for kind in ("csv", "md", "tex")),
+)
+_FILES = ("comparison.csv", "report.html", "report.md")
+_LOG = logging.getLogger("nnunetv2_d2net")
 
 
-def run_benchmark(setup: Setup, *, n_jobs: int = 1, cost: bool = True, report: bool = True) -> bool:
+def run_benchmark(setup: Setup, *, n_jobs: int = 1, cost: bool = True, progress: bool = False) -> bool:
     """Prepare, train, predict, measure, score and report, as far as it is not done.
 
     Args:
         setup: The benchmark.
         n_jobs: How many trainings at a time.
         cost: Measure steps, memory and operations.
-        report: Write report.html.
+        progress: Show bars.
 
     Returns:
         Whether there was anything to do.
@@ -41,63 +57,98 @@ def run_benchmark(setup: Setup, *, n_jobs: int = 1, cost: bool = True, report: b
         UserError: Jobs have failed, after all others have ended; or the folder is of another benchmark.
         KeyboardInterrupt: It was stopped; calling it again goes on.
     """
-    check_same_benchmark(setup)
-    setup.out.mkdir(parents=True, exist_ok=True)
-    if not jobs.is_ready(setup):
-        _run(setup, [jobs.PREPARE], 1, "plan and preprocess")
-    if not jobs.is_ready(setup):
-        raise UserError(f"the data are not prepared: see {jobs.log_file(setup, jobs.PREPARE)}")
-    arms = _write_setup(setup)
-    for line in differences(arms):
-        sys.stderr.write(f"d2net: the arms are not trained alike: {line}\n")
-    worked = _run_jobs(setup, jobs.training_jobs(setup), n_jobs, "train and predict")
-    worked |= _run_jobs(setup, jobs.ensemble_jobs(setup), 1, "predict")
-    if cost:
-        worked |= _run_jobs(setup, jobs.cost_jobs(setup), 1, "measure costs")
+    setup.check_same()
+    make_folder(setup.out, "free space, or pass another -o")
+    if not Progress(setup).prepared:
+        _run(setup, [PREPARE], 1, "plan and preprocess", progress=progress)
+    if not Progress(setup).prepared:
+        raise UserError(f"the data are not prepared: see {log_file(setup, PREPARE)}")
+    for line in _write_setup(setup):
+        _LOG.info("the arms are not trained alike: %s", line)
+    worked, there = False, Progress(setup)
+    for jobs, at_a_time, title in (
+        (training_jobs(setup), n_jobs, "train and predict"),
+        (ensemble_jobs(setup), 1, "predict"),
+        (cost_jobs(setup) if cost else [], 1, "measure costs"),
+    ):
+        worked |= _run(setup, [job.name for job in jobs if not there.done(job)], at_a_time, title, progress=progress)
     _write_setup(setup)
-
     for arm in setup.arms:
         write_json(setup.out / arm / "cost.json", cost_of(setup, arm))
-    return gather(setup, report=report) or worked
+    return gather(setup, progress=progress) or worked
 
 
-def describe(setup: Setup, arms: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """Return the content of setup.json."""
-    description = setup.dataset_json
-    before = read_json_or(setup.out / "setup.json", {})
-    return {
-        **comparable(setup),
-        "arms": list(arms),
-        "modalities": modality_names(description),
-        "regions": {name: list(values) for name, values in regions_of(description).items()},
-        "images": str(setup.images),
-        "references": str(setup.references),
-        "file_ending": description["file_ending"],
-        "command": shlex.join(setup.command),
-        "versions": versions(),
-        "machine": before.get("machine") or machine(setup.device),
-        "started": before.get("started") or datetime.now().isoformat(timespec="seconds"),
-        "differences": differences(arms),
-    }
+def gather(setup: Setup, *, progress: bool = False) -> bool:
+    """Score, tabulate, compare and report, unless all of it was made from what is there now.
+
+    Args:
+        setup: The benchmark; every job is done, and setup.json and each cost.json are written.
+        progress: Show bars.
+
+    Returns:
+        Whether there was anything to do.
+
+    Raises:
+        UserError: A case could not be scored, or a file cannot be written.
+    """
+    made_from, note = _inputs(setup), setup.out / "gathered.json"
+    files = [setup.out / name for name in _FILES]
+    files += [setup.out / arm / name for arm in setup.arms for name in _ARM_FILES]
+    if read_json_or(note, None) == made_from and all(path.is_file() for path in files):
+        return False
+    note.unlink(missing_ok=True)
+    scores = {arm: _evaluate(setup, arm, progress=progress) for arm in setup.arms}
+    write_comparison(compare_all(scores, setup.dataset.channels), setup.out / "comparison.csv")
+    write_report(read_benchmark(setup.out), setup.out / "report.html", progress=progress)
+    write_json(note, made_from)
+    return True
 
 
-def _write_setup(setup: Setup) -> list[dict[str, Any]]:
+def _write_setup(setup: Setup) -> list[str]:
     arms = describe_arms(setup)
-    write_json(setup.out / "setup.json", describe(setup, arms))
-    return arms
+    write_json(setup.note, setup.describe(arms, differences(arms)))
+    return differences(arms)
 
 
-def _run_jobs(setup: Setup, listed: Sequence[jobs.Job], n_jobs: int, title: str) -> bool:
-    return _run(setup, [job.name for job in listed if not jobs.is_done(setup, job)], n_jobs, title)
-
-
-def _run(setup: Setup, names: Sequence[str], n_jobs: int, title: str) -> bool:
-    failures = run_children(setup, names, n_jobs, title) if names else []
+def _run(setup: Setup, names: Sequence[str], n_jobs: int, title: str, *, progress: bool) -> bool:
+    failures = run_children(setup, names, n_jobs, title, progress=progress) if names else []
     if failures:
-        first = failures[0]
-        others = f", and {', '.join(failure.name for failure in failures[1:])}" if len(failures) > 1 else ""
+        first, *others = failures
+        more = f", and {', '.join(failure.name for failure in others)}" if others else ""
         raise UserError(
-            f"{len(failures)} of {len(names)} jobs failed: {first.name} ({first.reason}; log: {first.log}){others}: "
+            f"{len(failures)} of {len(names)} jobs failed: {first.name} ({first.reason}; log: {first.log}){more}: "
             "mend it and run the same command to go on"
         )
     return bool(names)
+
+
+def _evaluate(setup: Setup, arm: str, *, progress: bool) -> list[CaseScore]:
+    folder, model = setup.out / arm, setup.model(arm).folder
+    found = evaluate_folder(
+        folder / "predictions", setup.references, folder, processes=setup.processes, progress=progress
+    )
+    if found.failures:
+        n = len(found.failures)
+        raise UserError(f"{n} of {arm}'s segmentations could not be scored: mend what is said above and repeat")
+    write_tables(found.scores, folder, setup.dataset.channels)
+    checkpoints = describe_model(model, setup.folds, FINAL).checkpoints
+    write_expected_dice(model, dice_by_subset(found.scores), f"{CASES[setup.cases]} of {setup.raw.name}", checkpoints)
+    return found.scores
+
+
+def _inputs(setup: Setup) -> dict[str, Any]:
+    """Fingerprint what the results depend on."""
+    references = setup.dataset.segmentations(setup.references).values()
+    description = read_json_or(setup.note, {})
+    content = {
+        "version": __version__,
+        "arms": {arm: _arm_inputs(setup, arm) for arm in setup.arms},
+        "references": [[path.name, file_state(path)] for path in references],
+        "setup": {key: value for key, value in description.items() if key not in ("started", "machine")},
+    }
+    return {"inputs": hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()}
+
+
+def _arm_inputs(setup: Setup, arm: str) -> list[Any]:
+    notes = [prediction_note(setup, job) for job in predicting_jobs(setup) if job.arm == arm]
+    return [read_json_or(path, None) for path in (setup.out / arm / "cost.json", *notes)]

@@ -1,12 +1,13 @@
 """Tables of subset x region whose cells are colored: the values of each arm, and its lead over the best rival."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
-from nnunetv2_d2net.study.report.benchmark_folder import Benchmark
-from nnunetv2_d2net.study.report.colors import difference_color, difference_stops, ink, value_color, value_stops
-from nnunetv2_d2net.study.report.contest import Contest, find_contest, signed
+import matplotlib as mpl
+
+from nnunetv2_d2net.study.report.leads import Lead, best_rivals, signed
+from nnunetv2_d2net.study.report.results import Benchmark
 from nnunetv2_d2net.study.scores.tables import METRICS, Summaries, Summary
 
 
@@ -16,14 +17,17 @@ class Cell(NamedTuple):
     Attributes:
         text: The figure, "-" where there is none.
         background: Color.
-        ink: Color of the text.
         tip: What it says on a closer look.
     """
 
     text: str
     background: str = ""
-    ink: str = ""
     tip: str = ""
+
+    @property
+    def ink(self) -> str:
+        """Color of the text."""
+        return ink(self.background)
 
 
 class Row(NamedTuple):
@@ -83,32 +87,7 @@ def value_groups(benchmark: Benchmark) -> list[Group]:
 
 def lead_groups(benchmark: Benchmark) -> list[Group]:
     """Make a table for each arm: Dice minus that of the rival with the best mean in the same cell."""
-    if len(benchmark.arms) < 2:
-        return []
-    return [_lead_group(benchmark, arm) for arm in benchmark.arms]
-
-
-def lead_contests(benchmark: Benchmark, arm: str) -> dict[tuple[str, str], Contest]:
-    """Compare an arm with its best rival, by subset and region."""
-    dice = benchmark.summaries["dice"]
-    found = {}
-    for region, by_subset in dice[arm].items():
-        for subset, part in by_subset.items():
-            means = {a: dice[a][region][subset].mean for a in benchmark.arms if subset in dice[a].get(region, {})}
-            rivals = {a: mean for a, mean in means.items() if a != arm}
-            if not rivals:
-                continue
-            best = max(rivals, key=lambda rival: rivals[rival])
-            pair = (part.mean, rivals[best])
-            contest = find_contest(benchmark.comparisons, (arm, best), subset, region, pair)
-            if contest:
-                found[subset, region] = contest
-    return found
-
-
-def row_names(summaries: Summaries) -> list[str]:
-    """Return the subsets, then their mean."""
-    return list(dict.fromkeys(subset for by_subset in summaries.values() for subset in by_subset))
+    return [_lead_group(benchmark, arm) for arm in benchmark.arms] if len(benchmark.arms) > 1 else []
 
 
 def availability(subset: str, modalities: Sequence[str]) -> list[bool]:
@@ -117,22 +96,74 @@ def availability(subset: str, modalities: Sequence[str]) -> list[bool]:
     return [name in parts for name in modalities] if parts <= set(modalities) else []
 
 
+def value_color(share: float) -> str:
+    """Return a color between dark blue, for 0, and yellow, for 1, which the color-blind can read.
+
+    Example:
+        >>> ink(value_color(0)), ink(value_color(1))
+        ('#fff', '#000')
+    """
+    return _color("cividis", share)
+
+
+def difference_color(share: float) -> str:
+    """Return a color between orange, for -1, near white, for 0, and purple, for 1."""
+    return _color("PuOr", (share + 1) / 2)
+
+
+def ink(background: str) -> str:
+    """Return black or white, whichever has more contrast.
+
+    Example:
+        >>> ink("#00224e"), ink("#fee838")
+        ('#fff', '#000')
+    """
+    light = luminance(background)
+    return "#fff" if 1.05 / (light + 0.05) > (light + 0.05) / 0.05 else "#000"
+
+
+def luminance(color: str) -> float:
+    """Return relative luminance, in [0, 1], as WCAG defines it."""
+    parts = [int(color[i : i + 2], 16) / 255 for i in (1, 3, 5)]
+    linear = [c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in parts]
+    return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
+
+
+def _color(scale: str, share: float) -> str:
+    # an integer would be a place in the scale's table
+    red, green, blue, _ = mpl.colormaps[scale](float(min(max(share, 0), 1)), bytes=True)
+    return f"#{red:02x}{green:02x}{blue:02x}"
+
+
+def _heat_map(
+    benchmark: Benchmark, arm: str, summaries: Summaries, cell: Callable[[str, str, Summary | None], Cell]
+) -> HeatMap:
+    """Lay out one table, of cells that are made from subset, region and what was measured there."""
+    names = dict.fromkeys(subset for by_subset in summaries.values() for subset in by_subset)
+    rows = [
+        Row(
+            subset,
+            availability(subset, benchmark.dataset.channels),
+            [cell(subset, region, by_subset.get(subset)) for region, by_subset in summaries.items()],
+        )
+        for subset in names
+    ]
+    return HeatMap(arm, list(summaries), rows)
+
+
 def _value_group(benchmark: Benchmark, metric: str) -> Group:
     by_arm, how = benchmark.summaries[metric], METRICS[metric]
     low, high = _scale([p.mean for s in by_arm.values() for by in s.values() for p in by.values()], metric)
-    stops = value_stops()
-    maps = []
-    for arm, summaries in by_arm.items():
-        rows = [
-            Row(
-                subset,
-                availability(subset, benchmark.modalities),
-                [_value_cell(region, subset, by.get(subset), metric, (low, high)) for region, by in summaries.items()],
-            )
-            for subset in row_names(summaries)
-        ]
-        maps.append(HeatMap(arm, list(summaries), rows))
-    better = "bright is better: higher" if how.higher_is_better else "bright is better: lower"
+
+    def cell(subset: str, region: str, part: Summary | None) -> Cell:
+        if part is None or math.isnan(part.mean):
+            return Cell("-")
+        share = (part.mean - low) / (high - low)
+        return _value_cell(f"{subset}, {region}", part, metric, share if how.higher_is_better else 1 - share)
+
+    stops = [value_color(step / 8) for step in range(9)]
+    better = f"bright is better: {'higher' if how.higher_is_better else 'lower'}"
+    maps = [_heat_map(benchmark, arm, summaries, cell) for arm, summaries in by_arm.items()]
     stops = stops if how.higher_is_better else stops[::-1]
     return Group(metric, how.title, f"{low:g}", f"{high:g}", stops, better, maps)
 
@@ -145,52 +176,36 @@ def _scale(values: Sequence[float], metric: str) -> tuple[float, float]:
     return low, high if high > low else low + 1 / unit
 
 
-def _value_cell(region: str, subset: str, part: Summary | None, metric: str, scale: tuple[float, float]) -> Cell:
-    if part is None or math.isnan(part.mean):
-        return Cell("-")
+def _value_cell(place: str, part: Summary, metric: str, share: float) -> Cell:
     how = METRICS[metric]
-    share = (part.mean - scale[0]) / (scale[1] - scale[0])
-    color = value_color(share if how.higher_is_better else 1 - share)
-    sd = "" if math.isnan(part.sd) else f" ± {part.sd:.{how.digits}f} (standard deviation)"
-    of = "subsets" if subset.startswith("mean of ") else "cases"
-    text = f"{part.mean:.{how.digits}f}"
+    text, sd = f"{part.mean:.{how.digits}f}", f"{part.sd:.{how.digits}f}"
+    spread = "" if math.isnan(part.sd) else f" ± {sd} (standard deviation)"
+    of = "subsets" if place.startswith("mean of ") else "cases"
     empty = [f"{n} with {what} empty" for n, what in ((part.both_empty, "both"), (part.one_empty, "one")) if n]
-    tip = f"{subset}, {region}: {how.title} {text}{sd}, {part.n} {of}"
-    return Cell(text, color, ink(color), ", ".join([tip, *empty]))
+    tip = ", ".join([f"{place}: {how.title} {text}{spread}, {part.n} {of}", *empty])
+    return Cell(text, value_color(share), tip)
 
 
 def _lead_group(benchmark: Benchmark, arm: str) -> Group:
-    found = lead_contests(benchmark, arm)
-    largest = max((abs(contest.difference) for contest in found.values()), default=0.0)
+    leads = best_rivals(benchmark, arm)
+    largest = max((abs(lead.difference) for lead in leads.values()), default=0.0)
     end = max(math.ceil(largest * 50) / 50, 0.02)
+
+    def cell(subset: str, region: str, _: Summary | None) -> Cell:
+        lead = leads.get((subset, region))
+        return _lead_cell(lead, lead.difference / end) if lead else Cell("-")
+
     return Group(
         arm,
         f"{arm} minus the best of the others",
         signed(-end),
         signed(end),
-        difference_stops(),
+        [difference_color(step / 4 - 1) for step in range(9)],
         f"purple: {arm} is better, orange: the other is",
-        [_lead_map(benchmark, arm, found, end)],
+        [_heat_map(benchmark, arm, benchmark.summaries["dice"][arm], cell)],
     )
 
 
-def _lead_map(benchmark: Benchmark, arm: str, found: Mapping[tuple[str, str], Contest], end: float) -> HeatMap:
-    summaries = benchmark.summaries["dice"][arm]
-    rows = [
-        Row(
-            subset,
-            availability(subset, benchmark.modalities),
-            [_lead_cell(found.get((subset, region)), end) for region in summaries],
-        )
-        for subset in row_names(summaries)
-    ]
-    return HeatMap(arm, list(summaries), rows)
-
-
-def _lead_cell(contest: Contest | None, end: float) -> Cell:
-    if contest is None:
-        return Cell("-")
-    color = difference_color(contest.difference / end)
-    means = f"{contest.arm} {contest.dice:.3f}, best rival {contest.rival} {contest.rival_dice:.3f}"
-    tip = f"{contest.subset}, {contest.region}: {means}; {contest.figures()}"
-    return Cell(f"{signed(contest.difference)}{contest.mark}", color, ink(color), tip)
+def _lead_cell(lead: Lead, share: float) -> Cell:
+    means = f"{lead.arm} {lead.dice:.3f}, best rival {lead.rival} {lead.rival_dice:.3f}"
+    return Cell(lead.marked, difference_color(share), f"{lead.subset}, {lead.region}: {means}; {lead.figures()}")

@@ -1,9 +1,10 @@
-"""Assembles the page: one file, whose text is escaped and whose scripts are the only ones that may run."""
+"""A benchmark as one HTML page that opens with no network, and the same tables as Markdown."""
 
 import base64
 import hashlib
 import json
-import os
+import logging
+from collections.abc import Callable, Sequence
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -11,24 +12,50 @@ from typing import Any
 from jinja2 import Environment, PackageLoader
 from markupsafe import Markup
 
-from nnunetv2_d2net.base.errors import UserError
-from nnunetv2_d2net.study.report.benchmark_folder import Benchmark
-from nnunetv2_d2net.study.report.cases import Viewer
-from nnunetv2_d2net.study.report.curves import HEIGHT, WIDTH, charts
-from nnunetv2_d2net.study.report.facts import arm_table, setup_rows
+from nnunetv2_d2net.base.files import write_text
+from nnunetv2_d2net.base.text import markdown_table
+from nnunetv2_d2net.study.report.curves import Chart, charts, line_style
 from nnunetv2_d2net.study.report.heat_maps import lead_groups, value_groups
+from nnunetv2_d2net.study.report.leads import best_rivals, interval, p_value
+from nnunetv2_d2net.study.report.results import CASES, Benchmark
 from nnunetv2_d2net.study.report.verdict import verdict
+from nnunetv2_d2net.study.report.viewer import MOST_CASES, Viewer, make_viewer
 from nnunetv2_d2net.study.scores.published import NOTE, published_dice, published_distances
-from nnunetv2_d2net.study.scores.tables import subset_order
+from nnunetv2_d2net.study.scores.tables import METRICS, arms_table, subset_order
 
 _PAPERS_MODALITIES = ("FLAIR", "T1", "T1ce", "T2")
+_LOG = logging.getLogger("nnunetv2_d2net")
 
 
-def html_page(benchmark: Benchmark, viewer: Viewer | None, *, published: bool = False) -> str:
-    """Return the whole page.
+def write_report(
+    benchmark: Benchmark, page: Path, *, n_cases: int = MOST_CASES, published: bool = False, progress: bool = False
+) -> None:
+    """Write the page, and Markdown beside it; what cannot be shown of a case is logged, and left out.
 
     Args:
         benchmark: What was scored.
+        page: The file, ``.html``; the Markdown's name ends in ``.md`` instead.
+        n_cases: Cases to look at, half of them the worst ones; 0 leaves the viewer out.
+        published: Add the figures that papers have printed.
+        progress: Show a bar.
+
+    Raises:
+        UserError: A file cannot be written.
+    """
+    viewer = make_viewer(benchmark, n_cases, progress=progress) if n_cases else None
+    for problem in viewer.problems if viewer else ():
+        _LOG.warning("left out of the viewer: %s", problem)
+    drawn = charts(benchmark)
+    write_text(page.with_suffix(".md"), markdown_page(benchmark, drawn, published=published))
+    write_text(page, html_page(benchmark, drawn, viewer, published=published))
+
+
+def html_page(benchmark: Benchmark, drawn: Sequence[Chart], viewer: Viewer | None, *, published: bool = False) -> str:
+    """Return the whole page, whose text is escaped and whose scripts are the only ones that may run.
+
+    Args:
+        benchmark: What was scored.
+        drawn: Its curves.
         viewer: Cases to look at; None leaves the viewer out.
         published: Add the figures that papers have printed.
     """
@@ -43,14 +70,16 @@ def html_page(benchmark: Benchmark, viewer: Viewer | None, *, published: bool = 
     )
     return environment.get_template("page.html").render(
         benchmark=benchmark,
+        modalities=benchmark.dataset.channels,
         setup=benchmark.setup,
         verdict=verdict(benchmark),
         values=value_groups(benchmark),
         leads=lead_groups(benchmark),
-        charts=charts(benchmark),
-        chart_size=(WIDTH, HEIGHT),
-        facts=setup_rows(benchmark),
-        arms=arm_table(benchmark),
+        charts=drawn,
+        curve_rows=curve_rows(drawn),
+        line_style=line_style,
+        setup_rows=setup_rows(benchmark),
+        arms=arm_rows(benchmark),
         viewer=viewer,
         content=script_json(viewer.content) if viewer else "",
         published=published_tables() if published else [],
@@ -59,6 +88,97 @@ def html_page(benchmark: Benchmark, viewer: Viewer | None, *, published: bool = 
         scripts=scripts,
         policy=_policy(scripts),
     )
+
+
+def markdown_page(benchmark: Benchmark, drawn: Sequence[Chart], *, published: bool = False) -> str:
+    """Return verdict, tables and setup, in the page's order."""
+    judged = verdict(benchmark)
+    standings = [[s.arm, _number(s.average), _number(s.complete)] for s in judged.standings]
+    parts = [
+        f"# {benchmark.setup.get('dataset')}: what is gained and lost with missing modalities",
+        *(f"**{line.claim}** {line.figures}".rstrip() for line in judged.headlines),
+        *judged.notes,
+        "Research use only, not a medical device.",
+        _table([["arm", judged.average, "complete input"], *standings]),
+        "\n".join(f"- {line}" for line in judged.others),
+        *(f"## {arms_table(benchmark.scores, metric, benchmark.dataset.channels).markdown()}" for metric in METRICS),
+        *_leads(benchmark),
+    ]
+    if drawn:
+        parts += ["## Dice by the number of missing modalities", _table(curve_rows(drawn))]
+    parts += ["## Setup and costs", _table([["", ""], *setup_rows(benchmark)]), _table(arm_rows(benchmark))]
+    if published:
+        parts += ["## Published figures: another data set", f"{NOTE}."]
+        parts += [f"{title}\n\n{_table(rows)}" for title, rows in published_tables()]
+    return "\n\n".join(part.rstrip("\n") for part in parts if part) + "\n"
+
+
+def setup_rows(benchmark: Benchmark) -> list[tuple[str, str]]:
+    """List what all arms share."""
+    setup = benchmark.setup
+    regions = (f"{name} (labels {_joined(values)})" for name, values in benchmark.dataset.regions.items())
+    rows = [
+        ("data set", setup.get("dataset")),
+        ("cases", f"{len(benchmark.cases)} {CASES['test' if setup.get('cases') == 'test' else 'folds']}"),
+        ("modalities", _joined(benchmark.dataset.channels)),
+        ("regions", ", ".join(regions)),
+        ("plans", setup.get("plans")),
+        ("configuration", setup.get("configuration")),
+        ("folds", _joined(setup.get("folds", ()))),
+        ("mirroring in prediction", "yes" if setup.get("mirroring") else "no"),
+        ("command", setup.get("command")),
+        ("started", setup.get("started")),
+        ("machine", _pairs(setup.get("machine"))),
+        ("versions", _pairs(setup.get("versions"))),
+    ]
+    return [(name, str(value)) for name, value in rows if value]
+
+
+def duration(seconds: float) -> str:
+    """Print a time of training.
+
+    Example:
+        >>> duration(50), duration(1230), duration(40000)
+        ('50 s', '20.5 min', '11.1 h')
+    """
+    if seconds < 120:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.1f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"
+
+
+_COLUMNS: dict[str, tuple[str, Callable[[Any], str]]] = {
+    "epochs": ("epochs", str),
+    "steps_per_epoch": ("steps per epoch", str),
+    "batch_size": ("batch", str),
+    "patch_size": ("patch", lambda sides: " x ".join(map(str, sides))),
+    "training_seconds": ("training", duration),
+    "step_seconds": ("step (s)", lambda seconds: f"{seconds:.3g}"),
+    "peak_memory_GiB": ("peak memory (GiB)", lambda gib: f"{gib:.2f}"),
+    "parameters": ("parameters", lambda n: f"{n:,}"),
+    "inference_parameters": ("parameters in prediction", lambda n: f"{n:,}"),
+    "inference_gflops": ("GFLOPs per patch in prediction", lambda n: f"{n:,.1f}"),
+    "device": ("measured on", str),
+}
+
+
+def arm_rows(benchmark: Benchmark) -> list[list[str]]:
+    """Lay out how each arm was trained and what it cost: a header, and a row for each arm."""
+    rows = [["arm", *(title for title, _ in _COLUMNS.values())]]
+    for arm in benchmark.setup["arms"]:
+        known = arm | benchmark.costs[arm["name"]]
+        cells = ((known.get(key), show) for key, (_, show) in _COLUMNS.items())
+        rows.append([arm["name"], *("-" if value is None else show(value) for value, show in cells)])
+    return rows
+
+
+def curve_rows(drawn: Sequence[Chart]) -> list[list[str]]:
+    """Lay out the figures of the curves: a header, and a row for each region and arm."""
+    curves = [curve for chart in drawn for curve in chart.curves.values()]
+    numbers = range(1 + max((number for curve in curves for number in curve), default=0))
+    rows = [["region", "arm", *(f"{number} missing" for number in numbers)]]
+    for chart in drawn:
+        rows += [[chart.region, arm, *(_number(c.get(n)) for n in numbers)] for arm, c in chart.curves.items()]
+    return rows
 
 
 def published_tables() -> list[tuple[str, list[list[str]]]]:
@@ -83,19 +203,41 @@ def script_json(content: Any) -> Markup:  # noqa: ANN401 - whatever JSON can hol
     return Markup(text)
 
 
-def write_whole(path: Path, text: str) -> None:
-    """Write a file whole or not at all.
+def _leads(benchmark: Benchmark) -> list[str]:
+    rows = [
+        [
+            c.subset,
+            c.region,
+            c.rival,
+            c.marked,
+            interval(c.ci_low, c.ci_high),
+            p_value(c.p),
+            p_value(c.p_holm),
+            str(c.n),
+        ]
+        for c in best_rivals(benchmark, benchmark.focus).values()
+    ]
+    if not rows:
+        return []
+    header = ["available", "region", "best rival", "difference", "95 % interval", "p", "p (Holm)", "n"]
+    marks = "\\* p < 0.05, \\*\\* p < 0.01, \\*\\*\\* p < 0.001 after Holm's correction over the subsets."
+    return [f"## Dice of {benchmark.focus} minus that of the best rival", marks, _table([header, *rows])]
 
-    Raises:
-        UserError: It cannot be written.
-    """
-    unfinished = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        unfinished.write_text(text, encoding="utf-8")
-        unfinished.replace(path)
-    except OSError as error:
-        unfinished.unlink(missing_ok=True)
-        raise UserError(f"{path} cannot be written ({error.strerror}): free space, or pass another -o") from error
+
+def _table(rows: Sequence[Sequence[str]]) -> str:
+    return markdown_table([[cell.replace("|", "\\|") for cell in row] for row in rows])
+
+
+def _number(value: float | None) -> str:
+    return "-" if value is None else f"{value:.3f}"
+
+
+def _joined(values: Any) -> str:  # noqa: ANN401 - whatever setup.json holds
+    return " ".join(map(str, values)) if isinstance(values, list | tuple) else str(values)
+
+
+def _pairs(values: Any) -> str:  # noqa: ANN401
+    return ", ".join(f"{name} {value}" for name, value in (values or {}).items() if value is not None)
 
 
 def _file(name: str) -> str:
@@ -105,5 +247,5 @@ def _file(name: str) -> str:
 def _policy(scripts: list[Markup]) -> str:
     """Forbid the page all network, and all scripts but its own."""
     hashes = [base64.b64encode(hashlib.sha256(script.encode()).digest()).decode() for script in scripts]
-    allowed = " ".join(f"'sha256-{found}'" for found in hashes)
+    allowed = " ".join(f"'sha256-{digest}'" for digest in hashes)
     return f"default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-src {allowed}"

@@ -1,19 +1,96 @@
-"""The pictures of one case, small enough to travel inside a page."""
+"""Volumes as radiologists look at them, small enough to travel inside a page.
+
+Slices are axial, the patient's right on the left of the picture.
+"""
 
 import base64
 import io
 import math
 from collections.abc import Sequence
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
+import SimpleITK as sitk
 from numpy.typing import NDArray
 from PIL import Image, features
 
+from nnunetv2_d2net.base.errors import UserError
+from nnunetv2_d2net.base.images import read_sitk
+
+_MEDICAL = (".nii.gz", ".nii", ".nrrd", ".mha", ".mhd")
+_AXIAL, _CORONAL, _SAGITTAL = 0, 1, 2
 _MARGIN = 3
 _QUALITY = 70
 _LARGEST_SIDE = 16000
 """In pixels; WebP ends at 16383."""
+
+_CONTINUES = 0x80
+
+
+class Sides(NamedTuple):
+    """What lies at the edges of a picture: R, L, A(nterior), P(osterior), S(uperior) or I(nferior)."""
+
+    left: str
+    right: str
+    top: str
+    bottom: str
+
+
+_SIDES = {
+    _AXIAL: Sides("R", "L", "A", "P"),
+    _CORONAL: Sides("R", "L", "S", "I"),
+    _SAGITTAL: Sides("A", "P", "S", "I"),
+}
+
+
+class Volume(NamedTuple):
+    """Slices, ready to be looked at.
+
+    Attributes:
+        channels: ``(C, slices, rows, columns)``.
+        spacing: Of rows and columns, in mm; 1 where the file has none.
+        thickness: Distance of slices in mm.
+        plane: ``axial``, ``coronal``, ``sagittal``, or "" for a picture that lies nowhere in a patient.
+        sides: None where the file does not tell.
+    """
+
+    channels: NDArray[np.generic]
+    spacing: tuple[float, float]
+    thickness: float
+    plane: str
+    sides: Sides | None
+
+
+def read_volume(path: Path) -> Volume:
+    """Read an image and turn its axes to the nearest ones of the patient; voxels are not resampled.
+
+    A single slice keeps its plane, whichever it is.
+
+    Raises:
+        UserError: It cannot be read, or has neither two nor three axes.
+    """
+    image = read_sitk(path)
+    if image.GetDimension() not in (2, 3):
+        raise UserError(f"{path} has {image.GetDimension()} axes, not 2 or 3")
+    if image.GetDimension() == 2:
+        across, down = image.GetSpacing()
+        return Volume(_channels(image)[:, None], (down, across), 1.0, "", None)
+    placed = _is_placed(path, image)
+    if placed:
+        image = sitk.DICOMOrient(image, "LPS")
+    array, spacing = _channels(image), image.GetSpacing()[::-1]
+    plane = _single_plane(array.shape[1:])
+    if plane != _AXIAL:
+        array = np.moveaxis(array, plane + 1, 1)[:, :, ::-1]  # superior up
+        spacing = (spacing[plane], *(mm for axis, mm in enumerate(spacing) if axis != plane))
+    return Volume(
+        array,
+        (spacing[1], spacing[2]),
+        spacing[0],
+        ("axial", "coronal", "sagittal")[plane] if placed else "",
+        _SIDES[plane] if placed else None,
+    )
 
 
 class Window(NamedTuple):
@@ -59,7 +136,7 @@ def encode_picture(part: NDArray[np.generic]) -> str:
     Args:
         part: ``(slices, rows, columns)``; black is the 0.5th percentile of what is not air, white the 99.5th.
     """
-    values = np.nan_to_num(part.astype(np.float32))
+    values = part.astype(np.float32)
     inside = values[values != values.flat[0]]
     low, high = np.percentile(inside, (0.5, 99.5)) if inside.size else (0.0, 1.0)
     gray = (np.clip((values - low) / max(float(high - low), 1e-12), 0, 1) * 255).round().astype(np.uint8)
@@ -84,6 +161,50 @@ def tile_columns(n: int, height: int, width: int) -> int:
         7
     """
     return max(1, min(n, math.ceil(math.sqrt(n * height / width))))
+
+
+def encode_runs(labels: NDArray[np.generic], n_labels: int) -> bytes:
+    """Write a label map as runs of equal labels, each ``length * n_labels + label``, 7 bits a byte, low ones first.
+
+    Args:
+        labels: In [0, n_labels), any shape; runs go through it in C order.
+        n_labels: How many labels there are.
+
+    Example:
+        >>> encode_runs(np.array([0, 0, 0, 1]), 2).hex()
+        '0603'
+    """
+    flat = labels.reshape(-1)
+    if not flat.size:
+        return b""
+    starts = np.concatenate([[0], np.flatnonzero(flat[1:] != flat[:-1]) + 1])
+    lengths = np.diff(np.concatenate([starts, [flat.size]]))
+    out = bytearray()
+    for number in (lengths * n_labels + flat[starts].astype(np.int64)).tolist():
+        while number >= _CONTINUES:
+            out.append(number % _CONTINUES | _CONTINUES)
+            number //= _CONTINUES  # noqa: PLW2901
+        out.append(number)
+    return bytes(out)
+
+
+def _channels(image: sitk.Image) -> NDArray[np.generic]:
+    array = sitk.GetArrayFromImage(image)
+    return array[None] if image.GetNumberOfComponentsPerPixel() == 1 else np.moveaxis(array, -1, 0)
+
+
+def _is_placed(path: Path, image: sitk.Image) -> bool:
+    """Tell whether the file says where the patient's sides are."""
+    if not path.name.endswith(_MEDICAL):
+        return False
+    codes = [image.GetMetaData(key) for key in ("qform_code", "sform_code") if image.HasMetaDataKey(key)]
+    return not codes or any(code != "0" for code in codes)
+
+
+def _single_plane(shape: tuple[int, ...]) -> int:
+    """Return the axis across a volume's slices: the one of length 1, if there is just one; else the axial one."""
+    single = [axis for axis, n in enumerate(shape) if n == 1]
+    return single[0] if len(single) == 1 else _AXIAL
 
 
 def _extent(mask: NDArray[np.bool_], axis: int) -> tuple[int, int]:

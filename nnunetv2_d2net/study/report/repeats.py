@@ -1,6 +1,5 @@
 """The same arms trained several times: how far trainings differ by chance, and which differences are larger."""
 
-import json
 import math
 import warnings
 from collections.abc import Mapping, Sequence
@@ -12,9 +11,9 @@ import numpy as np
 from scipy import stats
 
 from nnunetv2_d2net.base.errors import UserError
-from nnunetv2_d2net.study.report.benchmark_folder import Benchmark, mean_name
-from nnunetv2_d2net.study.report.contest import p_words, signed
-from nnunetv2_d2net.study.scores.subset_table import markdown_table
+from nnunetv2_d2net.base.text import markdown_table
+from nnunetv2_d2net.study.report.leads import interval, p_value, signed
+from nnunetv2_d2net.study.report.results import Benchmark, mean_name
 
 _SAME = ("dataset", "configuration", "plans", "folds", "cases", "mirroring", "modalities", "regions")
 TIE = 0.02
@@ -50,16 +49,15 @@ def check_repeats(runs: Sequence[Benchmark]) -> None:
     for run in runs[1:]:
         _check_alike(run, runs[0])
     for run, other in combinations(runs, 2):
-        for arm in run.arms:
-            if arm in other.arms:
-                _check_trainings(arm, run, other)
+        for arm in (arm for arm in run.arms if arm in other.arms):
+            _check_trainings(arm, run, other)
 
 
 def _check_alike(run: Benchmark, first: Benchmark) -> None:
     for key in _SAME:
         if run.setup.get(key) != first.setup.get(key):
             raise UserError(f"{run.folder} has other {key} than {first.folder}: only like benchmarks are repetitions")
-    if _cases(run) != _cases(first):
+    if run.cases != first.cases:
         raise UserError(f"{run.folder} was scored on other cases than {first.folder}: only like ones are repetitions")
 
 
@@ -67,7 +65,7 @@ def _check_trainings(arm: str, run: Benchmark, other: Benchmark) -> None:
     schedules = [next(entry for entry in b.setup["arms"] if entry["name"] == arm) for b in (run, other)]
     if schedules[0] != schedules[1]:
         raise UserError(f"{run.folder} has trained {arm} otherwise than {other.folder}: see both setup.json")
-    if run.scores[arm] == other.scores[arm] or _checkpoints(run, arm) & _checkpoints(other, arm):
+    if run.scores[arm] == other.scores[arm] or run.checkpoints[arm] & other.checkpoints[arm]:
         raise UserError(
             f"{arm} is one and the same training in {run.folder} and {other.folder}: give each benchmark an "
             "nnUNet_results of its own"
@@ -81,14 +79,14 @@ def dice_of_trainings(runs: Sequence[Benchmark], *, complete: bool) -> dict[str,
         runs: The benchmarks; each may have other arms.
         complete: With all modalities; else averaged over all subsets.
     """
-    found: dict[str, dict[str, list[float]]] = {}
+    values: dict[str, dict[str, list[float]]] = {}
     for run in runs:
         for arm in run.arms:
             for region, by_subset in run.summaries["dice"][arm].items():
-                part = by_subset.get(run.complete if complete else mean_name(by_subset))
+                part = by_subset.get(run.dataset.complete if complete else mean_name(by_subset))
                 if part:
-                    found.setdefault(arm, {}).setdefault(region, []).append(part.mean)
-    return found
+                    values.setdefault(arm, {}).setdefault(region, []).append(part.mean)
+    return values
 
 
 def differences(values: Mapping[str, Sequence[float]], control: str) -> list[Difference]:
@@ -112,17 +110,23 @@ def differences(values: Mapping[str, Sequence[float]], control: str) -> list[Dif
         tested = stats.dunnett(
             *(np.array(values[arm]) for arm in rivals), control=np.array(values[control]), **generator
         )
-        interval = tested.confidence_interval(0.95)
-    rows = zip(rivals, means, interval.low, interval.high, tested.pvalue, strict=True)
+        ends = tested.confidence_interval(0.95)
+    rows = zip(rivals, means, ends.low, ends.high, tested.pvalue, strict=True)
     return [Difference(arm, mean, float(low), float(high), float(p)) for arm, mean, low, high, p in rows]
 
 
-def repeats_page(runs: Sequence[Benchmark], control: str) -> str:
+def repeats_page(runs: Sequence[Benchmark], control: str | None = None) -> str:
     """Lay out means and spreads of trainings, and differences to the control, as Markdown.
 
+    Args:
+        runs: The benchmarks.
+        control: The arm that all others are compared with; None for the first benchmark's arm in focus.
+
     Raises:
-        UserError: No benchmark has the control.
+        UserError: They are no repetitions of each other, or none has the control.
     """
+    check_repeats(runs)
+    control = control or runs[0].focus
     arms = list(dict.fromkeys(arm for run in runs for arm in run.arms))
     if control not in arms:
         raise UserError(f"no benchmark has {control}: choose --against among {', '.join(arms)}")
@@ -161,13 +165,12 @@ def _spread(values: Sequence[float]) -> str:
     return f"{fmean(values):.3f}" + (f" ± {stdev(values):.3f}" if len(values) > 1 else "")
 
 
-def _compared(found: Sequence[Difference]) -> str:
-    rows = [["arm", "difference", "95 % interval", "p", ""]]
-    for part in found:
-        known = math.isfinite(part.p)
-        interval = f"{signed(part.ci_low)} to {signed(part.ci_high)}" if known else "-"
-        rows.append([part.arm, signed(part.difference), interval, p_words(part.p) if known else "-", _word(part)])
-    return markdown_table(rows)
+def _compared(rows: Sequence[Difference]) -> str:
+    cells = [["arm", "difference", "95 % interval", "p", ""]]
+    for row in rows:
+        p = p_value(row.p) if math.isfinite(row.p) else "-"
+        cells.append([row.arm, signed(row.difference), interval(row.ci_low, row.ci_high), p, _word(row)])
+    return markdown_table(cells)
 
 
 def _word(part: Difference) -> str:
@@ -176,13 +179,3 @@ def _word(part: Difference) -> str:
     if not part.p < 0.05:  # NaN included
         return "may be chance"
     return "better" if part.difference > 0 else "worse"
-
-
-def _checkpoints(run: Benchmark, arm: str) -> set[str]:
-    """Digests of the checkpoints that predicted, as the benchmark has noted them."""
-    notes = [json.loads(path.read_text(encoding="utf-8")) for path in (run.folder / arm).glob("predicted_*.json")]
-    return {digest for note in notes for digest in note.get("checkpoints", {}).values()}
-
-
-def _cases(run: Benchmark) -> set[str]:
-    return {score.case for scores in run.scores.values() for score in scores}

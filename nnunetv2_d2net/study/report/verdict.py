@@ -2,8 +2,8 @@
 
 from typing import NamedTuple
 
-from nnunetv2_d2net.study.report.benchmark_folder import Benchmark, mean_name, trainer_of
-from nnunetv2_d2net.study.report.contest import LEVEL, Contest, find_contest
+from nnunetv2_d2net.study.report.leads import LEVEL, Lead, find_lead
+from nnunetv2_d2net.study.report.results import Benchmark, mean_name, trainer_of
 
 _DROPOUT = "nnUNetTrainerModalityDropout"
 _STOCK = "nnUNetTrainer"
@@ -66,13 +66,13 @@ class Verdict(NamedTuple):
 
 
 class _Finding(NamedTuple):
-    contest: Contest
+    lead: Lead
     on_complete: bool
 
     @property
     def bad(self) -> bool:
         """The arm must beat its rival on average, and must not fall behind on complete input."""
-        outcome = self.contest.outcome
+        outcome = self.lead.outcome
         return outcome in ("worse", "behind") or (not self.on_complete and outcome != "better")
 
 
@@ -82,9 +82,10 @@ def verdict(benchmark: Benchmark) -> Verdict:
     Two comparisons decide: with plain modality dropout on average over the subsets, and with stock nnU-Net on complete
     input. Where an arm is missing, its place takes the rival that is best there.
     """
-    average = mean_name(next(iter(benchmark.summaries["dice"].values()))[benchmark.overall_region])
+    overall = benchmark.overall_region
+    average = mean_name(next(iter(benchmark.summaries["dice"].values()))[overall])
     standings = [
-        Standing(arm, _mean(benchmark, arm, average), _mean(benchmark, arm, benchmark.complete))
+        Standing(arm, *(benchmark.dice(arm, subset, overall) for subset in (average, benchmark.dataset.complete)))
         for arm in benchmark.arms
     ]
     findings = _findings(benchmark, average)
@@ -100,56 +101,48 @@ def verdict(benchmark: Benchmark) -> Verdict:
         others=[_sentence(f) for f in sorted(others, key=_bad_first)],
         standings=standings,
         average=average,
-        notes=_notes(benchmark, [finding.contest for finding in findings]),
+        notes=_notes(benchmark, [finding.lead for finding in findings]),
     )
-
-
-def _mean(benchmark: Benchmark, arm: str, subset: str) -> float | None:
-    part = benchmark.summaries["dice"][arm].get(benchmark.overall_region, {}).get(subset)
-    return part.mean if part else None
 
 
 def _findings(benchmark: Benchmark, average: str) -> list[_Finding]:
     """Both comparisons of the arm in focus with every rival; one where all there is is complete input."""
-    findings = []
-    for rival in (arm for arm in benchmark.arms if arm != benchmark.focus):
-        for subset in dict.fromkeys((average, benchmark.complete)):
-            pair = (benchmark.focus, rival)
-            ours, theirs = (_mean(benchmark, arm, subset) for arm in pair)
-            if ours is None or theirs is None:
-                continue
-            found = find_contest(benchmark.comparisons, pair, subset, benchmark.overall_region, (ours, theirs))
-            if found:
-                findings.append(_Finding(found, subset == benchmark.complete))
-    return findings
+    complete = benchmark.dataset.complete
+    pairs = [(benchmark.focus, rival) for rival in benchmark.arms if rival != benchmark.focus]
+    return [
+        _Finding(lead, subset == complete)
+        for pair in pairs
+        for subset in dict.fromkeys((average, complete))
+        if (lead := find_lead(benchmark, pair, subset, benchmark.overall_region))
+    ]
 
 
 def _deciding(findings: list[_Finding], rival: str) -> list[_Finding]:
-    named = [finding for finding in findings if trainer_of(finding.contest.rival) == rival]
-    return named or sorted(findings, key=lambda finding: -finding.contest.rival_dice)[:1]
+    named = [finding for finding in findings if trainer_of(finding.lead.rival) == rival]
+    return named or sorted(findings, key=lambda finding: -finding.lead.rival_dice)[:1]
 
 
 def _bad_first(finding: _Finding) -> tuple[bool, int]:
-    return not finding.bad, _SEVERITY.index(finding.contest.outcome)
+    return not finding.bad, _SEVERITY.index(finding.lead.outcome)
 
 
 def _sentence(finding: _Finding) -> Sentence:
-    contest = finding.contest
-    n_subsets = contest.subset.removeprefix("mean of ")
+    lead = finding.lead
+    n_subsets = lead.subset.removeprefix("mean of ")
     where = "on complete input" if finding.on_complete else f"on average over the {n_subsets} subsets"
-    said = (_ON_COMPLETE if finding.on_complete else _ON_AVERAGE)[contest.outcome]
+    claim = (_ON_COMPLETE if finding.on_complete else _ON_AVERAGE)[lead.outcome]
     return Sentence(
-        said.format(arm=contest.arm, rival=contest.rival, where=where),
-        f"Mean Dice {contest.dice:.3f} against {contest.rival_dice:.3f}: {contest.figures()}.",
+        claim.format(arm=lead.arm, rival=lead.rival, where=where),
+        f"Mean Dice {lead.dice:.3f} against {lead.rival_dice:.3f}: {lead.figures()}.",
     )
 
 
-def _notes(benchmark: Benchmark, contests: list[Contest]) -> list[str]:
+def _notes(benchmark: Benchmark, leads: list[Lead]) -> list[str]:
     notes = [f"Arms are not trained alike: {line}." for line in benchmark.setup.get("differences", ())]
-    fewest = min((contest.n for contest in contests), default=_FEWEST)
+    fewest = min((lead.n for lead in leads), default=_FEWEST)
     if fewest < _FEWEST:
         notes.append(f"With {fewest} cases no difference can reach p < {LEVEL}, whatever it is.")
-    if contests:
+    if leads:
         notes.append(
             "p tells whether other cases would give the same order. Training anew may change it, too, and that is not "
             "in p: d2net repeats compares benchmarks that were trained anew."

@@ -5,6 +5,7 @@ import zipfile
 
 import pytest
 
+from nnunetv2_d2net.base.dataset import Dataset
 from nnunetv2_d2net.study.benchmark.setup import Setup
 
 
@@ -27,16 +28,16 @@ def setup(tmp_path):
     for case in range(5):
         (preprocessed / "data" / f"case_Tr{case}.pkl").touch()
     return Setup(
-        raw.name,
+        Dataset.of(description),
+        raw,
+        preprocessed,
+        tmp_path / "results" / raw.name,
+        tmp_path / "out",
         "2d",
         "D2NetPlans",
         ("nnUNetTrainer", "D2NetTrainer"),
         ("all",),
         "test",
-        raw,
-        preprocessed,
-        tmp_path / "results" / raw.name,
-        tmp_path / "out",
     )
 
 

@@ -1,3 +1,4 @@
+import logging
 import os
 import signal
 import sys
@@ -7,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from nnunetv2_d2net.study.benchmark import children
-from nnunetv2_d2net.study.benchmark.children import child_environment, last_words, run_children
+from nnunetv2_d2net.study.benchmark.children import child_environment, run_children
 
 # Starts a process of its own, as trainings do, and tells both numbers.
 FAMILY = """
@@ -53,20 +54,24 @@ def wait_for(condition):
         time.sleep(0.02)
 
 
-def test_a_failure_leaves_the_others_alone_and_says_why(setup, scripts, capsys):
+def test_a_failure_leaves_the_others_alone_and_says_why(setup, scripts, caplog):
+    caplog.set_level(logging.INFO)
     scripts["A/0"] = "print('Epoch 0'); raise SystemExit('OSError: [Errno 28] No space left on device')"
     scripts["B/0"] = "print('fine')"
     scripts["B/1"] = "import os, signal; os.kill(os.getpid(), signal.SIGKILL)"
+    scripts["C/0"] = "import sys; sys.stderr.write('d2net: error: mend it\\n\\n'); sys.exit(1)"
+    scripts["C/1"] = "raise SystemExit(3)"
     failures = run_children(setup, list(scripts), 2, "test")
     assert {f.name: f.reason for f in failures} == {
         "A/0": "OSError: [Errno 28] No space left on device",
         "B/1": "killed by signal 9 (SIGKILL), perhaps for lack of memory",
+        "C/0": "mend it",
+        "C/1": "exit status 3",
     }
     assert all(failure.log.is_file() for failure in failures)
     assert (setup.out / "B" / "training_fold_0.txt").read_text() == "fine\n"
-    said = capsys.readouterr().err
-    assert "B/0 done" in said
-    assert f"log: {setup.out / 'A' / 'training_fold_0.txt'}" in said
+    assert "B/0 done" in caplog.text
+    assert f"log: {setup.out / 'A' / 'training_fold_0.txt'}" in caplog.text
 
 
 @pytest.mark.usefixtures("interruptible")
@@ -109,8 +114,3 @@ def test_jobs_share_the_cores(monkeypatch):
     shared = child_environment("cpu", 3)
     assert (shared["OMP_NUM_THREADS"], shared["nnUNet_n_proc_DA"], shared["OMP_WAIT_POLICY"]) == ("2", "2", "PASSIVE")
     assert "OMP_NUM_THREADS" not in child_environment("cpu", 1)
-
-
-def test_last_words():
-    assert last_words("d2net: error: mend it\n\n", 1) == "mend it"
-    assert last_words("", 3) == "exit status 3"

@@ -4,10 +4,11 @@ from dataclasses import replace
 
 import pytest
 
+from nnunetv2_d2net.base.dataset import Dataset
 from nnunetv2_d2net.base.errors import UserError
-from nnunetv2_d2net.study.benchmark import jobs, prepare
-from nnunetv2_d2net.study.benchmark.jobs import Job
-from nnunetv2_d2net.study.benchmark.setup import write_json
+from nnunetv2_d2net.base.files import write_json
+from nnunetv2_d2net.study.benchmark import jobs, one_job
+from nnunetv2_d2net.study.benchmark.jobs import Job, Progress
 
 JOB = Job("D2NetTrainer", "all")
 SPLITS = [{"train": [f"case_Tr{i}" for i in range(5) if i != fold], "val": [f"case_Tr{fold}"]} for fold in range(5)]
@@ -15,15 +16,15 @@ SPLITS = [{"train": [f"case_Tr{i}" for i in range(5) if i != fold], "val": [f"ca
 
 def finish(setup, job, write_checkpoint):
     """Leave what a finished job leaves."""
-    for fold in jobs.folds_of(setup, job):
-        write_checkpoint(setup.checkpoint(job.arm, fold))
-    cases = sorted(jobs.files_to_predict(setup, job))
+    for fold in job.folds(setup):
+        write_checkpoint(setup.model(job.arm).checkpoint(fold))
+    cases = sorted(Progress(setup).files_to_predict(job))
     files = [f"{subset}/{case}.nii.gz" for subset in ("T1", "T2", "T1+T2") for case in cases]
     for file in files:
         path = setup.out / job.arm / "predictions" / file
         path.parent.mkdir(parents=True, exist_ok=True)
         path.touch()
-    note = {**jobs.model_note(setup, job), "cases": cases, "complete": True, "files": files}
+    note = {**jobs.maker_of(setup, job), "cases": cases, "complete": True, "files": files}
     write_json(jobs.prediction_note(setup, job), note)
 
 
@@ -40,18 +41,18 @@ def test_one_job_per_arm_and_fold(setup):
 
 
 def test_finished_job_is_done_until_something_of_it_is_missing(setup, write_checkpoint):
-    assert not jobs.is_done(setup, JOB)
+    assert not Progress(setup).done(JOB)
     finish(setup, JOB, write_checkpoint)
-    assert jobs.is_done(setup, JOB)
+    assert Progress(setup).done(JOB)
     (setup.out / "D2NetTrainer/predictions/T2/case_Ts1.nii.gz").unlink()
-    assert not jobs.is_done(setup, JOB)
+    assert not Progress(setup).done(JOB)
 
 
 def test_checkpoint_that_was_cut_short_is_not_done(setup, write_checkpoint):
     finish(setup, JOB, write_checkpoint)
-    checkpoint = setup.checkpoint("D2NetTrainer", "all")
+    checkpoint = setup.model("D2NetTrainer").checkpoint("all")
     checkpoint.write_bytes(checkpoint.read_bytes()[:-8])
-    assert not jobs.trained(setup, JOB)
+    assert not Progress(setup).trained(JOB)
 
 
 @pytest.mark.parametrize("what", ["model", "mirroring", "cases", "interrupted"])
@@ -59,8 +60,10 @@ def test_predictions_of_something_else_are_not_done(setup, write_checkpoint, wha
     finish(setup, JOB, write_checkpoint)
     note = jobs.prediction_note(setup, JOB)
     if what == "model":
-        write_checkpoint(setup.checkpoint("D2NetTrainer", "all").with_name("other.pth"))
-        setup.checkpoint("D2NetTrainer", "all").with_name("other.pth").replace(setup.checkpoint("D2NetTrainer", "all"))
+        write_checkpoint(setup.model("D2NetTrainer").checkpoint("all").with_name("other.pth"))
+        setup.model("D2NetTrainer").checkpoint("all").with_name("other.pth").replace(
+            setup.model("D2NetTrainer").checkpoint("all")
+        )
     elif what == "mirroring":
         setup = replace(setup, mirroring=False)
     elif what == "cases":
@@ -69,23 +72,23 @@ def test_predictions_of_something_else_are_not_done(setup, write_checkpoint, wha
         (setup.references / "new.nii.gz").touch()
     else:
         note.write_text(json.dumps({**json.loads(note.read_text()), "complete": False}))
-    assert jobs.trained(setup, JOB)
-    assert not jobs.predicted(setup, JOB)
+    assert Progress(setup).trained(JOB)
+    assert not Progress(setup).predicted(JOB)
 
 
 def test_ensemble_waits_for_all_folds(setup, write_checkpoint):
     several = replace(setup, folds=("0", "1"))
-    write_checkpoint(several.checkpoint("D2NetTrainer", "0"))
-    assert jobs.is_done(several, Job("D2NetTrainer", "0"))
-    assert not jobs.is_done(several, Job("D2NetTrainer", "ensemble"))
+    write_checkpoint(several.model("D2NetTrainer").checkpoint("0"))
+    assert Progress(several).done(Job("D2NetTrainer", "0"))
+    assert not Progress(several).done(Job("D2NetTrainer", "ensemble"))
     finish(several, Job("D2NetTrainer", "ensemble"), write_checkpoint)
-    assert jobs.is_done(several, Job("D2NetTrainer", "ensemble"))
+    assert Progress(several).done(Job("D2NetTrainer", "ensemble"))
 
 
 def test_folds_predict_their_own_cases(setup):
     (setup.preprocessed / "splits_final.json").write_text(json.dumps(SPLITS))
     folds = replace(setup, folds=("0", "1"), cases="folds")
-    assert [list(jobs.files_to_predict(folds, Job("D2NetTrainer", fold))) for fold in folds.folds] == [
+    assert [list(Progress(folds).files_to_predict(Job("D2NetTrainer", fold))) for fold in folds.folds] == [
         ["case_Tr0"],
         ["case_Tr1"],
     ]
@@ -93,10 +96,10 @@ def test_folds_predict_their_own_cases(setup):
 
 def test_test_cases_without_reference_are_left_out_and_none_is_an_error(setup):
     (setup.references / "case_Ts0.nii.gz").unlink()
-    assert list(jobs.files_to_predict(setup, JOB)) == ["case_Ts1"]
+    assert list(Progress(setup).files_to_predict(JOB)) == ["case_Ts1"]
     (setup.references / "case_Ts1.nii.gz").unlink()
     with pytest.raises(UserError, match="names must agree"):
-        jobs.files_to_predict(setup, JOB)
+        Progress(setup).files_to_predict(JOB)
 
 
 def test_job_list_holds_what_is_missing(setup, write_checkpoint):
@@ -123,26 +126,51 @@ def test_unknown_job_names_the_others(setup):
 def test_measurement_is_done_for_the_arms_it_holds(setup):
     job = Job("cost", "steps")
     write_json(setup.out / "step_seconds.json", {"seconds": {"nnUNetTrainer": [1.0]}})
-    assert not jobs.is_done(setup, job)
-    assert jobs.is_done(replace(setup, arms=("nnUNetTrainer",)), job)
+    assert not Progress(setup).done(job)
+    assert Progress(replace(setup, arms=("nnUNetTrainer",))).done(job)
 
 
 def test_prepared_needs_plans_every_case_and_the_folds(setup):
-    assert prepare.prepared(setup)
-    assert prepare.prepared(replace(setup, configuration="2d_child"))
-    assert not prepare.prepared(replace(setup, plans="OtherPlans"))
-    assert not prepare.prepared(replace(setup, folds=("0",)))
+    assert Progress(setup).prepared
+    assert Progress(replace(setup, configuration="2d_child")).prepared
+    assert not Progress(replace(setup, plans="OtherPlans")).prepared
+    assert not Progress(replace(setup, folds=("0",))).prepared
     (setup.preprocessed / "splits_final.json").write_text(json.dumps(SPLITS))
-    assert prepare.prepared(replace(setup, folds=("4",)))
+    assert Progress(replace(setup, folds=("4",))).prepared
     with pytest.raises(UserError, match="folds 0 to 4"):
-        prepare.prepared(replace(setup, folds=("5",)))
+        _ = Progress(replace(setup, folds=("5",))).prepared
     with pytest.raises(UserError, match="has no configuration 3d_fullres: it has 2d"):
-        prepare.prepared(replace(setup, configuration="3d_fullres"))
+        _ = Progress(replace(setup, configuration="3d_fullres")).prepared
+
+
+def test_splits_that_cannot_be_read_are_named_and_stay(setup):
+    splits = setup.preprocessed / "splits_final.json"
+    splits.write_text('[{"train": ')
+    with pytest.raises(UserError, match=r"splits_final\.json holds no folds.*remove it to split anew"):
+        one_job.prepare(replace(setup, folds=("0",)))
+    assert splits.read_text() == '[{"train": '
+    assert Progress(setup).prepared  # fold all needs none
+
+
+def test_too_few_cases_make_no_folds(setup):
+    (setup.raw / "labelsTr" / "case_Tr4.nii.gz").unlink()
+    with pytest.raises(UserError, match="4 training cases do not make 5 folds"):
+        one_job.prepare(replace(setup, folds=("0",)))
 
 
 def test_plans_that_somebody_else_made_are_not_made_again(setup):
     next((setup.preprocessed / "data").glob("*.pkl")).unlink()
     with pytest.raises(UserError, match="nnUNetv2_preprocess -d 7 -plans_name D2NetPlans -c 2d"):
-        prepare.prepare(setup)
+        one_job.prepare(setup)
     with pytest.raises(UserError, match="no planner is known"):
-        prepare.prepare(replace(setup, plans="OtherPlans"))
+        one_job.prepare(replace(setup, plans="OtherPlans"))
+
+
+def test_what_is_there_is_read_once_for_all_jobs(setup, write_checkpoint, monkeypatch):
+    for arm in setup.arms:
+        finish(setup, Job(arm, "all"), write_checkpoint)
+    progress, listed = Progress(setup), []
+    find = Dataset.find_cases
+    monkeypatch.setattr(Dataset, "find_cases", lambda *args: listed.append(args[1]) or find(*args))
+    assert all(progress.done(job) for job in jobs.training_jobs(setup))
+    assert listed == [setup.images]

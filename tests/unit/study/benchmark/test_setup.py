@@ -3,9 +3,9 @@ from dataclasses import replace
 import pytest
 
 from nnunetv2_d2net.base.errors import UserError
+from nnunetv2_d2net.base.files import read_json_or, write_json
 from nnunetv2_d2net.study.benchmark.arms import check_arms, differences
-from nnunetv2_d2net.study.benchmark.run import describe
-from nnunetv2_d2net.study.benchmark.setup import check_same_benchmark, read_json_or, write_json
+from nnunetv2_d2net.study.benchmark.setup import choose_cases, choose_folds
 
 ARM = {"plans": "D2NetPlans", "folds": ["all"], "epochs": 10, "steps_per_epoch": 250, "batch_size": 2}
 
@@ -24,14 +24,28 @@ def test_unknown_arm_lists_near_names_and_an_arm_comes_once():
     check_arms(["nnUNetTrainer_5epochs", "nnUNetTrainerModalityDropout_10epochs", "D2NetTrainer"])
 
 
+def test_cases_and_folds_that_do_not_go_together_are_refused(setup):
+    assert choose_cases(setup.raw, None) == "test"
+    assert (choose_folds(None, "test"), choose_folds(None, "folds")) == (("all",), ("0", "1", "2", "3", "4"))
+    assert choose_folds(["1", "0", "1"], "test") == ("1", "0")
+    with pytest.raises(UserError, match="has seen every training case"):
+        choose_folds(["all"], "folds")
+    with pytest.raises(UserError, match="do not go together"):
+        choose_folds(["all", "0"], "test")
+    for path in setup.references.iterdir():
+        path.unlink()
+    assert choose_cases(setup.raw, None) == "folds"
+    with pytest.raises(UserError, match="labelsTs: add them, or pass --cases folds"):
+        choose_cases(setup.raw, "test")
+
+
 def test_setup_json_stays_as_it_was_when_nothing_changes(setup):
-    path = setup.out / "setup.json"
-    content = describe(setup, [{"name": "D2NetTrainer", **ARM}])
-    write_json(path, content)
-    before = path.stat().st_mtime_ns
-    write_json(path, describe(setup, [{"name": "D2NetTrainer", **ARM}]))
-    assert path.stat().st_mtime_ns == before
-    assert read_json_or(path, None) == content
+    content = setup.describe([{"name": "D2NetTrainer", **ARM}], [])
+    write_json(setup.note, content)
+    before = setup.note.stat().st_mtime_ns
+    write_json(setup.note, setup.describe([{"name": "D2NetTrainer", **ARM}], []))
+    assert setup.note.stat().st_mtime_ns == before
+    assert read_json_or(setup.note, None) == content
     assert content["modalities"] == ["T1", "T2"]
     assert content["regions"] == {"lesion": [1]}
     assert content["command"] == (
@@ -40,20 +54,9 @@ def test_setup_json_stays_as_it_was_when_nothing_changes(setup):
 
 
 def test_folder_of_another_benchmark_is_refused_but_arms_may_come(setup):
-    check_same_benchmark(setup)
-    write_json(setup.out / "setup.json", describe(setup, []))
-    check_same_benchmark(replace(setup, arms=("D2NetTrainerPaper",), device="cuda", processes=7))
+    assert setup.check_same() == {}
+    write_json(setup.note, setup.describe([], []))
+    replace(setup, arms=("D2NetTrainerPaper",), device="cuda", processes=7).check_same()
     for change in ({"configuration": "3d_fullres"}, {"mirroring": False}, {"folds": ("0",)}, {"plans": "X"}):
         with pytest.raises(UserError, match="pass another -o"):
-            check_same_benchmark(replace(setup, **change))
-
-
-def test_json_is_written_whole_or_not_at_all(tmp_path):
-    write_json(tmp_path / "a.json", {"a": 1})
-    with pytest.raises(TypeError):
-        write_json(tmp_path / "a.json", {"a": object()})
-    assert read_json_or(tmp_path / "a.json", None) == {"a": 1}
-    (tmp_path / "a.json").write_text('{"a": ')
-    assert read_json_or(tmp_path / "a.json", "damaged") == "damaged"
-    with pytest.raises(UserError, match="cannot be written"):
-        write_json(tmp_path / "a.json" / "b.json", {})
+            replace(setup, **change).check_same()

@@ -10,11 +10,11 @@ from typing import Any
 import numpy as np
 import SimpleITK as sitk
 
-from nnunetv2_d2net.study.report.benchmark_folder import Benchmark
+from nnunetv2_d2net.study.report.results import Benchmark
 from nnunetv2_d2net.study.scores.comparison import compare_arms, write_comparison
 from nnunetv2_d2net.study.scores.evaluate import evaluate_folder
 from nnunetv2_d2net.study.scores.metrics import CaseScore
-from nnunetv2_d2net.study.scores.tables import METRICS, subset_order, summarize
+from nnunetv2_d2net.study.scores.tables import subset_order
 
 ARMS = ("nnUNetTrainer", "nnUNetTrainerModalityDropout", "D2NetTrainer")
 MODALITIES = ("FLAIR", "T1", "T1ce", "T2")
@@ -80,9 +80,8 @@ def made_up(
         "references": "references",
         "file_ending": ".nii.gz",
     }
-    summaries = {m: {arm: summarize(rows, m, modalities) for arm, rows in scores.items()} for m in METRICS}
-    rows = _compare(scores, modalities)
-    return Benchmark(Path("bench"), content | setup, list(dice), scores, summaries, rows, {arm: {} for arm in dice})
+    costs, checkpoints = {arm: {} for arm in dice}, {arm: set() for arm in dice}
+    return Benchmark(Path("bench"), content | setup, scores, _compare(scores, modalities), costs, checkpoints)
 
 
 _REST = (1.0, 1.0, 0.9, 10, 10)
@@ -107,7 +106,7 @@ def _score(root: Path, out: Path, spec: Synthetic) -> None:
     for arm in spec.arms:
         for folder in (out / arm / "predictions").iterdir():
             (folder / "dataset.json").write_text(json.dumps(description))
-        found = evaluate_folder(out / arm / "predictions", root / "references", out / arm, progress=False)
+        found = evaluate_folder(out / arm / "predictions", root / "references", out / arm)
         assert not found.failures
         scores[arm] = found.scores
         cost = {"training_seconds": 1234.0, "step_seconds": 0.5, "parameters": 1000, "inference_gflops": None}

@@ -3,9 +3,14 @@ from statistics import stdev
 
 import pytest
 
-from nnunetv2_d2net.study.report.colors import difference_color, ink, value_color
-from nnunetv2_d2net.study.report.curves import by_number_missing, charts
-from nnunetv2_d2net.study.report.heat_maps import lead_groups, value_groups
+from nnunetv2_d2net.study.report.heat_maps import (
+    difference_color,
+    ink,
+    lead_groups,
+    luminance,
+    value_color,
+    value_groups,
+)
 from tests.unit.study.report.synthetic import made_up
 
 A = [0.5, 0.6, 0.7, 0.5, 0.6, 0.7, 0.5, 0.66]  # mean 0.595
@@ -41,20 +46,9 @@ def test_a_lead_has_marks_and_its_interval():
     assert lead_groups(made_up({"A": A})) == []
 
 
-def test_curves_average_the_subsets_of_a_size():
-    benchmark = made_up({"A": A, "B": BETTER}, complete={"A": [0.9] * 8, "B": [1.0] * 8})
-    by = by_number_missing(benchmark.summaries["dice"]["A"]["tumor"], ["A", "B"])
-    assert by == pytest.approx({0: 0.9, 1: 0.595})
-    (chart,) = charts(benchmark)
-    (left_x, left_y, text), (right_x, right_y, _) = chart.curves[0].points
-    assert (left_x < right_x, left_y < right_y, text) == (True, True, "0.900")  # SVG's y goes down
-
-
 @pytest.mark.parametrize("color", [value_color, difference_color])
 def test_ink_has_contrast_on_every_color(color):
-    from nnunetv2_d2net.study.report.colors import _luminance
-
     for step in range(-20, 21):
         background = color(step / 20)
-        light, dark = sorted((_luminance(background), 1.0 if ink(background) == "#fff" else 0.0), reverse=True)
+        light, dark = sorted((luminance(background), 1.0 if ink(background) == "#fff" else 0.0), reverse=True)
         assert (light + 0.05) / (dark + 0.05) >= 4.5

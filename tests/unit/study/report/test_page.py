@@ -6,10 +6,10 @@ import shutil
 import pytest
 
 from nnunetv2_d2net.base.errors import UserError
-from nnunetv2_d2net.study.report.benchmark_folder import read_benchmark
-from nnunetv2_d2net.study.report.cases import make_viewer, rank_cases
-from nnunetv2_d2net.study.report.markdown import markdown_page
-from nnunetv2_d2net.study.report.page import html_page
+from nnunetv2_d2net.study.report.curves import charts
+from nnunetv2_d2net.study.report.page import html_page, markdown_page
+from nnunetv2_d2net.study.report.results import read_benchmark
+from nnunetv2_d2net.study.report.viewer import make_viewer, rank_cases
 from tests.unit.study.report.conftest import HOSTILE
 from tests.unit.study.report.synthetic import made_up
 
@@ -23,7 +23,7 @@ def folder(small, tmp_path):
 @pytest.fixture(scope="module")
 def page(small):
     benchmark = read_benchmark(small)
-    return html_page(benchmark, make_viewer(benchmark), published=True)
+    return html_page(benchmark, charts(benchmark), make_viewer(benchmark), published=True)
 
 
 def test_names_cannot_become_markup(page):
@@ -46,14 +46,14 @@ def test_published_figures_are_closed_and_called_another_data_set(page, small):
     assert "<details>" in published
     assert "0.352" in published
     benchmark = read_benchmark(small)
-    assert 'id="published"' not in html_page(benchmark, None)
-    assert "another data set" not in markdown_page(benchmark)
-    assert "| HeMIS " in markdown_page(benchmark, published=True)
+    assert 'id="published"' not in html_page(benchmark, [], None)
+    assert "another data set" not in markdown_page(benchmark, charts(benchmark))
+    assert "| HeMIS " in markdown_page(benchmark, [], published=True)
 
 
 def test_markdown_begins_with_the_verdict(small):
     benchmark = read_benchmark(small)
-    text = markdown_page(benchmark)
+    text = markdown_page(benchmark, charts(benchmark))
     lines = [line for line in text.splitlines() if line]
     assert lines[1].startswith("**D2NetTrainer ")
     assert "Research use only" in text
@@ -78,7 +78,7 @@ def test_the_worst_and_the_best_cases_are_chosen(monkeypatch):
         def regions(self):
             return []
 
-    monkeypatch.setattr("nnunetv2_d2net.study.report.cases._Maker", Maker)
+    monkeypatch.setattr("nnunetv2_d2net.study.report.viewer._Maker", Maker)
     assert make_viewer(benchmark, 3).n_left_out == 3
     assert seen == ["c2", "c0", "c1"]
     seen.clear()
@@ -91,7 +91,7 @@ def test_what_cannot_be_read_is_left_out_and_told(folder):
     (folder / "nnUNetTrainer" / "predictions" / "T2" / "case_0.nii.gz").write_bytes(b"")
     viewer = make_viewer(read_benchmark(folder))
     assert len(viewer.problems) == 2
-    assert any("T1/case_0.nii.gz does not exist" in problem for problem in viewer.problems)
+    assert any("T1/case_0.nii.gz is not there" in problem for problem in viewer.problems)
     case = next(case for case in viewer.content["cases"] if case["name"] == "case_0")
     subsets = [subset["name"] for subset in viewer.content["subsets"]]
     sizes = dict(zip(subsets, case["predictions"][1]["sizes"], strict=True))
@@ -112,7 +112,7 @@ def test_a_page_of_moved_images_has_no_viewer_but_all_else(folder):
     setup = json.loads((folder / "setup.json").read_text())
     (folder / "setup.json").write_text(json.dumps(setup | {"images": str(folder / "nowhere")}))
     benchmark = read_benchmark(folder)
-    page = html_page(benchmark, make_viewer(benchmark))
+    page = html_page(benchmark, charts(benchmark), make_viewer(benchmark))
     assert "No case can be shown." in page
     assert "nowhere cannot be read" in page
     assert "Every subset and region" in page
@@ -122,7 +122,7 @@ def test_large_pictures_lose_slices_evenly(small, monkeypatch):
     benchmark = read_benchmark(small)
     every = make_viewer(benchmark).content["cases"][0]
     assert every["slices"] == list(range(1, 7))
-    monkeypatch.setattr("nnunetv2_d2net.study.report.cases._ALL_CHARACTERS", 1800)
+    monkeypatch.setattr("nnunetv2_d2net.study.report.viewer._ALL_CHARACTERS", 1800)
     thinned = make_viewer(benchmark)
     case = next(case for case in thinned.content["cases"] if case["name"] == every["name"])
     assert len(case["slices"]) < 6
@@ -134,9 +134,9 @@ def test_large_pictures_lose_slices_evenly(small, monkeypatch):
     ("name", "text", "message"),
     [
         ("setup.json", None, "is no benchmark"),
-        ("setup.json", "{", "setup.json cannot be read"),
-        ("setup.json", "[]", "setup.json cannot be read"),
-        ("setup.json", '{"arms": []}', "lacks arms, modalities"),
+        ("setup.json", "{", "setup.json is no JSON"),
+        ("setup.json", "[]", "setup.json holds a list"),
+        ("setup.json", '{"arms": []}', 'lacks "modalities"'),
         ("D2NetTrainer/metrics.csv", None, "metrics.csv does not exist"),
         ("D2NetTrainer/metrics.csv", "", "holds no score"),
         ("comparison.csv", None, "comparison.csv cannot be read"),

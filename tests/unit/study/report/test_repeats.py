@@ -1,5 +1,5 @@
-import json
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -80,12 +80,11 @@ def test_what_is_no_repetition_is_refused(other, message):
     assert "\n" not in str(error.value)
 
 
-def test_one_checkpoint_predicted_twice_is_refused_though_a_voxel_differs(tmp_path):
-    runs = [made_up({OURS: [0.4, dice]})._replace(folder=tmp_path / str(dice)) for dice in (0.6, 0.60001, 0.7)]
-    for run, digest in zip(runs, ("abc", "abc", "def"), strict=True):
-        note = run.folder / OURS / "predicted_fold_all.json"
-        note.parent.mkdir(parents=True)
-        note.write_text(json.dumps({"checkpoints": {"fold_all/checkpoint_final.pth": digest}}))
+def test_one_checkpoint_predicted_twice_is_refused_though_a_voxel_differs():
+    runs = [
+        replace(made_up({OURS: [0.4, dice]}), checkpoints={OURS: {digest}})
+        for dice, digest in ((0.6, "abc"), (0.60001, "abc"), (0.7, "def"))
+    ]
     check_repeats([runs[0], runs[2]])
     with pytest.raises(UserError, match="one and the same training"):
         check_repeats(runs)

@@ -2,7 +2,7 @@
 
 import base64
 import math
-import sys
+import zlib
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from statistics import fmean
@@ -10,14 +10,20 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from tqdm import tqdm
 
-from nnunetv2_d2net.base.case_files import assign_channels, find_cases
 from nnunetv2_d2net.base.errors import UserError
-from nnunetv2_d2net.study.report.benchmark_folder import Benchmark
-from nnunetv2_d2net.study.report.orientation import Volume, read_volume
-from nnunetv2_d2net.study.report.pictures import Window, choose_window, encode_picture, tile_columns
-from nnunetv2_d2net.study.report.run_lengths import encode_runs, pack
+from nnunetv2_d2net.base.processes import run_all
+from nnunetv2_d2net.study.report.heat_maps import availability
+from nnunetv2_d2net.study.report.pictures import (
+    Volume,
+    Window,
+    choose_window,
+    encode_picture,
+    encode_runs,
+    read_volume,
+    tile_columns,
+)
+from nnunetv2_d2net.study.report.results import Benchmark
 
 MOST_CASES = 24
 _ALL_CHARACTERS = 11_500_000
@@ -40,12 +46,13 @@ class Viewer(NamedTuple):
     n_left_out: int
 
 
-def make_viewer(benchmark: Benchmark, n_cases: int = MOST_CASES) -> Viewer:
+def make_viewer(benchmark: Benchmark, n_cases: int = MOST_CASES, *, progress: bool = False) -> Viewer:
     """Gather the pictures of the worst and best cases of the arm in focus.
 
     Args:
         benchmark: What was scored.
         n_cases: How many cases at most; half of them the worst ones.
+        progress: Show a bar.
 
     Returns:
         What could be read; what could not is among the problems.
@@ -57,15 +64,10 @@ def make_viewer(benchmark: Benchmark, n_cases: int = MOST_CASES) -> Viewer:
         maker = _Maker(benchmark, _ALL_CHARACTERS // max(len(chosen), 1))
     except UserError as error:  # the images were moved since; all else can still be told
         return Viewer({"cases": []}, [], [str(error)], 0)
-    cases = []
-    for case in tqdm(chosen, desc="report", unit="case", disable=None, file=sys.stderr):
-        try:
-            cases.append(maker.case(case))
-        except UserError as error:
-            maker.problems.append(f"case {case} is left out: {error}")
+    cases = [content for _, content in run_all(maker.case, chosen, title="report", progress=progress) if content]
     content = {
-        "modalities": benchmark.modalities,
-        "subsets": [_subset(name, benchmark.modalities) for name in benchmark.subsets],
+        "modalities": list(benchmark.dataset.channels),
+        "subsets": [_subset(name, benchmark.dataset.channels) for name in benchmark.subsets],
         "arms": benchmark.arms,
         "focus": benchmark.arms.index(benchmark.focus),
         "regions": maker.regions(),
@@ -77,29 +79,25 @@ def make_viewer(benchmark: Benchmark, n_cases: int = MOST_CASES) -> Viewer:
 
 def rank_cases(benchmark: Benchmark) -> list[str]:
     """Order the cases by the mean Dice of the arm in focus, worst first."""
-    found: dict[str, list[float]] = {}
+    dice: dict[str, list[float]] = {}
     for score in benchmark.scores[benchmark.focus]:
-        found.setdefault(score.case, []).append(score.dice)
-    return sorted(found, key=lambda case: (fmean(found[case]), case))
+        dice.setdefault(score.case, []).append(score.dice)
+    return sorted(dice, key=lambda case: (fmean(dice[case]), case))
 
 
 def _subset(name: str, modalities: Sequence[str]) -> dict[str, Any]:
-    parts = name.split("+")
-    known = set(parts) <= set(modalities)
-    return {"name": name, "available": [not known or modality in parts for modality in modalities]}
+    return {"name": name, "available": availability(name, modalities) or [True] * len(modalities)}
 
 
 class _Maker:
     """Reads cases one after another and collects their pictures."""
 
     def __init__(self, benchmark: Benchmark, max_characters: int) -> None:
-        setup = benchmark.setup
-        self.benchmark, self.max_characters = benchmark, max_characters
-        self.ending, self.references = str(setup["file_ending"]), Path(setup["references"])
-        self.labels = [0, *sorted({value for values in benchmark.regions.values() for value in values} - {0})]
+        self.benchmark, self.dataset, self.max_characters = benchmark, benchmark.dataset, max_characters
+        self.labels = self.dataset.known_values
         self.blobs: list[str] = []
         self.problems: list[str] = []
-        self.files = find_cases(Path(setup["images"]), self.ending, len(benchmark.modalities)).files
+        self.files = self.dataset.find_cases(Path(benchmark.setup["images"])).files
         self.scores = {
             arm: {(s.case, s.subset, s.region): round(s.dice, 3) for s in scores}
             for arm, scores in benchmark.scores.items()
@@ -107,16 +105,19 @@ class _Maker:
 
     def regions(self) -> list[dict[str, Any]]:
         """Name the regions and the positions of their labels, the widest first, so that others lie on top of it."""
-        order = sorted(self.benchmark.regions.items(), key=lambda item: -len(item[1]))
+        order = sorted(self.dataset.regions.items(), key=lambda item: -len(item[1]))
         return [{"name": name, "labels": [self.labels.index(v) for v in values if v]} for name, values in order]
 
-    def case(self, case: str) -> dict[str, Any]:
-        """Read all that there is of a case.
+    def case(self, case: str) -> dict[str, Any] | None:
+        """Read all that there is of a case; None, and a problem, if its reference or its images cannot be read."""
+        try:
+            return self._read(case)
+        except UserError as error:
+            self.problems.append(f"case {case} is left out: {error}")
+            return None
 
-        Raises:
-            UserError: Its reference or its images cannot be read.
-        """
-        reference = read_volume(self.references / f"{case}{self.ending}")
+    def _read(self, case: str) -> dict[str, Any]:
+        reference = read_volume(Path(self.benchmark.setup["references"]) / f"{case}{self.dataset.file_ending}")
         labels = self._positions(reference.channels[0])
         images = self._images(case, labels.shape)
         window, pictures = self._pictures(images, labels > 0)
@@ -138,19 +139,18 @@ class _Maker:
         }
 
     def _images(self, case: str, shape: tuple[int, ...]) -> list[NDArray[np.generic] | None]:
-        modalities = self.benchmark.modalities
-        files = self.files.get(case, [])
+        n_modalities, files = len(self.dataset.channels), self.files.get(case, [])
         if not files:
             raise UserError(f"{self.benchmark.setup['images']} holds no image of it")
-        found: list[NDArray[np.generic] | None] = [None] * len(modalities)
-        for file, channel in zip(files, assign_channels(files, len(modalities)), strict=True):
+        images: list[NDArray[np.generic] | None] = [None] * n_modalities
+        for file, channel in zip(files, self.dataset.assign_channels(files), strict=True):
             volume = read_volume(Path(file)).channels
             if volume.shape[1:] != shape:
                 raise UserError(f"{file} has another shape than its reference")
-            if len(volume) == len(modalities) and len(files) == 1:
+            if len(volume) == n_modalities and len(files) == 1:
                 return list(volume)
-            found[channel] = volume[0]
-        return found
+            images[channel] = volume[0]
+        return images
 
     def _pictures(
         self, images: Sequence[NDArray[np.generic] | None], reference: NDArray[np.bool_]
@@ -169,18 +169,16 @@ class _Maker:
         """Label maps of all subsets, packed together; a size of 0 says that there is none."""
         maps = []
         for subset in self.benchmark.subsets:
-            path = self.benchmark.folder / arm / "predictions" / subset / f"{case}{self.ending}"
+            path = self.benchmark.folder / arm / "predictions" / subset / f"{case}{self.dataset.file_ending}"
             try:
                 maps.append(self._prediction(path, shape, window))
             except UserError as error:
                 maps.append(b"")
-                if (case, subset, next(iter(self.benchmark.regions))) in self.scores[arm]:
+                if (case, subset, next(iter(self.dataset.regions))) in self.scores[arm]:
                     self.problems.append(f"{arm}, {subset}, case {case}: {error}")
         return {"blob": self._keep_labels(maps), "sizes": [len(encoded) for encoded in maps]}
 
     def _prediction(self, path: Path, shape: tuple[int, ...], window: Window) -> bytes:
-        if not path.is_file():
-            raise UserError(f"{path} does not exist")
         labels = read_volume(path).channels[0]
         if labels.shape != shape:
             raise UserError(f"{path} has another shape than its reference")
@@ -189,9 +187,8 @@ class _Maker:
     def _positions(self, labels: NDArray[np.generic]) -> NDArray[np.uint8]:
         """Replace labels by their position in the list; one that is in no region becomes background."""
         positions = np.zeros(labels.shape, np.uint8)
-        for position, value in enumerate(self.labels):
-            if position:
-                positions[labels == value] = position
+        for position, value in enumerate(self.labels[1:], 1):
+            positions[labels == value] = position
         return positions
 
     def _dice(self, case: str, arm: str) -> list[list[float | None]]:
@@ -199,7 +196,7 @@ class _Maker:
         return [[scores.get((case, subset, name)) for name in names] for subset in self.benchmark.subsets]
 
     def _keep_labels(self, maps: Iterable[bytes]) -> int:
-        return self._keep(base64.b64encode(pack(list(maps))).decode())
+        return self._keep(base64.b64encode(zlib.compress(b"".join(maps), 9)).decode())
 
     def _keep(self, blob: str) -> int:
         self.blobs.append(blob)

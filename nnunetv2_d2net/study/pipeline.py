@@ -1,0 +1,236 @@
+"""Plan and preprocess, train a fold, predict every subset: the one way of the demo and of a benchmark's jobs."""
+
+# pyright: reportOptionalMemberAccess=false, reportArgumentType=false
+# nnU-Net declares attributes as None until they are initialized, and narrower types than it uses.
+
+import contextlib
+import io
+import logging
+import os
+import tempfile
+import zipfile
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from nnunetv2.experiment_planning.dataset_fingerprint.fingerprint_extractor import DatasetFingerprintExtractor
+from nnunetv2.experiment_planning.plan_and_preprocess_api import (
+    extract_fingerprint_dataset,
+    plan_experiments,
+    preprocess_dataset,
+)
+from nnunetv2.run.run_training import get_trainer_from_args, maybe_load_checkpoint
+from nnunetv2.utilities.dataset_name_id_conversion import convert_id_to_dataset_name
+from torch import nn
+from torch._dynamo import OptimizedModule
+from tqdm import tqdm
+
+from nnunetv2_d2net.base.files import read_json_or, written_whole
+from nnunetv2_d2net.plugin.planning.fingerprint import D2NetFingerprintExtractor
+from nnunetv2_d2net.plugin.planning.incomplete import incomplete_cases, is_our_planner
+from nnunetv2_d2net.plugin.prediction.all_subsets import AllSubsetsPredictor
+
+FINAL = "checkpoint_final.pth"
+_CHECKPOINTS = (FINAL, "checkpoint_latest.pth", "checkpoint_best.pth")
+_LOG = logging.getLogger("nnunetv2_d2net")
+
+Trainer = Any
+"""nnU-Net's trainer, whose attributes are declared as None."""
+
+
+class Model(NamedTuple):
+    """What nnU-Net knows a model by.
+
+    Attributes:
+        results: The data set's folder below nnUNet_results, ``DatasetXXX_NAME``; may not exist yet.
+        trainer: Name of the class.
+        plans: Name.
+        configuration: Of the plans.
+    """
+
+    results: Path
+    trainer: str
+    plans: str
+    configuration: str
+
+    @property
+    def folder(self) -> Path:
+        """Where its folds are."""
+        return self.results / f"{self.trainer}__{self.plans}__{self.configuration}"
+
+    def checkpoint(self, fold: str) -> Path:
+        """Return the file that a finished training leaves."""
+        return self.folder / f"fold_{fold}" / FINAL
+
+
+def plan_and_preprocess(
+    dataset_id: int,
+    planner: str,
+    configuration: str,
+    *,
+    processes: int,
+    extractor: type[DatasetFingerprintExtractor] | None = None,
+    progress: bool = False,
+) -> None:
+    """Extract the fingerprint unless it is there, plan, and preprocess one configuration.
+
+    Args:
+        dataset_id: Number of the data set.
+        planner: Name of the class; cases may lack modalities where it is one of this package.
+        configuration: Of its plans.
+        processes: Cases at a time.
+        extractor: Makes the fingerprint; None for the one that goes with the planner.
+        progress: Show a bar.
+
+    Raises:
+        UserError: There is no such planner, or a case cannot be used.
+    """
+    ours = is_our_planner(planner)
+    extractor = extractor or (D2NetFingerprintExtractor if ours else DatasetFingerprintExtractor)
+    _drop_broken_fingerprint(dataset_id)
+    bar = tqdm(total=3, desc="plan and preprocess", unit="step", disable=not progress)
+    with incomplete_cases(planner) if ours else contextlib.nullcontext(), bar:
+        extract_fingerprint_dataset(
+            dataset_id, extractor, processes, clean=False, verbose=False, show_progress_bar=False
+        )
+        bar.update()
+        plans = plan_experiments([dataset_id], planner)
+        bar.update()
+        preprocess_dataset(dataset_id, plans, (configuration,), (processes,), show_progress_bar=False)
+        bar.update()
+
+
+def make_trainer(model: Model, fold: str, device: torch.device, *, resume: bool = False) -> Trainer:
+    """Construct the trainer of a fold: a number or ``all``."""
+    number = fold if fold == "all" else int(fold)
+    return get_trainer_from_args(
+        model.results.name, model.configuration, number, model.trainer, model.plans, resume, device=device
+    )
+
+
+@contextlib.contextmanager
+def passing_trainer(model: Model, fold: str, device: torch.device) -> Iterator[Trainer]:
+    """Construct a trainer whose files go to a folder that nobody keeps."""
+    before = {name: os.environ.get(name) for name in ("nnUNet_results", "nnUNet_wandb_enabled")}
+    with tempfile.TemporaryDirectory() as folder, contextlib.redirect_stdout(io.StringIO()):
+        os.environ.update(nnUNet_results=folder, nnUNet_wandb_enabled="0")
+        try:
+            yield make_trainer(model, fold, device)
+        finally:
+            for name, value in before.items():
+                os.environ.pop(name) if value is None else os.environ.update({name: value})
+
+
+def make_ready(trainer: Trainer) -> Trainer:
+    """Let a trainer be ready to step."""
+    trainer.initialize()
+    trainer.set_deep_supervision_enabled(trainer.enable_deep_supervision)
+    trainer.network.train()
+    return trainer
+
+
+def load_batch(trainer: Trainer) -> dict[str, Any]:
+    """Load one batch, and end what loaded it."""
+    loaders = trainer.get_dataloaders()
+    batch = next(loaders[0])
+    for loader in loaders:
+        getattr(loader, "_finish", lambda: None)()
+    return batch
+
+
+def bare_network(trainer: Trainer) -> nn.Module:
+    """Return a trainer's network without what compiles it."""
+    network = trainer.network
+    return network._orig_mod if isinstance(network, OptimizedModule) else network  # pyright: ignore
+
+
+def use_device(device: torch.device) -> None:
+    """Set torch up as nnU-Net's command does for a training on this device."""
+    if device.type == "cuda":
+        torch.set_num_threads(1)
+        torch.backends.cudnn.benchmark = True
+
+
+def train_fold(
+    model: Model, fold: str, device: torch.device, before_saving: Callable[[Trainer], None] = lambda _: None
+) -> None:
+    """Train one fold without nnU-Net's validation on whole cases, from the latest checkpoint if there is one.
+
+    Args:
+        model: What to train.
+        fold: A number or ``all``.
+        device: Where.
+        before_saving: Is called with the trainer before it saves a checkpoint.
+
+    Raises:
+        UserError: A checkpoint cannot be written.
+    """
+    resume = _drop_broken_checkpoints(model.folder / f"fold_{fold}")
+    use_device(device)
+    trainer = make_trainer(model, fold, device, resume=resume)
+    maybe_load_checkpoint(trainer, resume, validation_only=False)
+    trainer.save_every = min(trainer.save_every, max(1, trainer.num_epochs // 20))
+    save = trainer.save_checkpoint
+
+    def save_whole(filename: str) -> None:  # nnU-Net's own trainers write over the checkpoint before
+        before_saving(trainer)
+        with written_whole(Path(filename), "free space; the same command goes on from the checkpoint before") as file:
+            save(str(file))
+
+    trainer.save_checkpoint = save_whole
+    trainer.run_training()
+
+
+def is_whole(checkpoint: Path) -> bool:
+    """Tell whether a checkpoint was written to its end, where torch puts the archive's directory."""
+    return checkpoint.is_file() and zipfile.is_zipfile(checkpoint)
+
+
+def predict_subsets(  # noqa: PLR0913 - mirroring and the bar have defaults
+    model: Model,
+    folds: Sequence[str],
+    images: str | list[list[str]],
+    folder: Path,
+    device: torch.device,
+    *,
+    mirroring: bool = True,
+    progress: bool = False,
+) -> None:
+    """Predict every case with every subset of its modalities, except what is there already.
+
+    Args:
+        model: What predicts.
+        folds: Those that predict together.
+        images: A folder, or the files of each case.
+        folder: For one folder per subset.
+        device: Where.
+        mirroring: Average over mirrored images.
+        progress: Show a bar.
+
+    Raises:
+        UserError: A case could not be predicted; after all others are.
+    """
+    use_device(device)
+    predictor = AllSubsetsPredictor(use_mirroring=mirroring, device=device, allow_tqdm=progress)
+    predictor.initialize_from_trained_model_folder(str(model.folder), tuple(folds))
+    predictor.predict_from_files(images, str(folder), overwrite=False)
+
+
+def _drop_broken_fingerprint(dataset_id: int) -> None:
+    """Remove a fingerprint that was cut short, which nnU-Net would take as it is."""
+    folder = Path(os.environ["nnUNet_preprocessed"]) / convert_id_to_dataset_name(dataset_id)
+    path = folder / "dataset_fingerprint.json"
+    if path.is_file() and not read_json_or(path, {}):
+        path.unlink()
+
+
+def _drop_broken_checkpoints(folder: Path) -> bool:
+    """Remove checkpoints that were cut short, which nnU-Net would try to go on from; tell whether any is left."""
+    there = [path for name in _CHECKPOINTS if (path := folder / name).is_file()]
+    whole = [path for path in there if is_whole(path)]
+    for path in there:
+        if path not in whole:
+            _LOG.warning("%s was cut short and is removed", path)
+            path.unlink()
+    return bool(whole)

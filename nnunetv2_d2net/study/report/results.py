@@ -1,0 +1,144 @@
+"""What a benchmark has left in its folder, read once."""
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from nnunetv2_d2net.base.dataset import Dataset
+from nnunetv2_d2net.base.errors import UserError
+from nnunetv2_d2net.base.files import read_json, read_json_or
+from nnunetv2_d2net.study.scores.comparison import Comparison, read_comparison
+from nnunetv2_d2net.study.scores.evaluate import read_scores
+from nnunetv2_d2net.study.scores.metrics import CaseScore
+from nnunetv2_d2net.study.scores.tables import MEAN_REGION, METRICS, Summaries, in_order, summarize
+
+CASES = {"test": "test cases", "folds": "validation cases of the folds"}
+"""What the two kinds of cases are called."""
+
+_OURS = "D2NetTrainer"
+_EPOCHS = re.compile(r"_\d+epochs?$")
+_AGAIN = "run d2net benchmark again"
+_NEEDED = {"arms": list, "modalities": list, "regions": dict, "images": str, "references": str, "file_ending": str}
+
+
+@dataclass(frozen=True)
+class Benchmark:
+    """All that a report tells, but for the pictures.
+
+    Attributes:
+        folder: Of the benchmark.
+        setup: Content of setup.json.
+        scores: Of each arm, in the order of the tables.
+        comparisons: Rows of comparison.csv.
+        costs: Content of each arm's cost.json, empty where there is none.
+        checkpoints: SHA-256 of those that predicted, by arm.
+    """
+
+    folder: Path
+    setup: Mapping[str, Any]
+    scores: dict[str, list[CaseScore]]
+    comparisons: list[Comparison]
+    costs: dict[str, dict[str, Any]]
+    checkpoints: dict[str, set[str]]
+
+    @cached_property
+    def dataset(self) -> Dataset:
+        """The data set, as far as setup.json knows it."""
+        regions = {name: tuple(values) for name, values in self.setup["regions"].items()}
+        return Dataset(tuple(self.setup["modalities"]), regions, None, self.setup["file_ending"], {}, "setup.json")
+
+    @cached_property
+    def summaries(self) -> dict[str, dict[str, Summaries]]:
+        """Of each metric and arm: means by region and subset."""
+        channels = self.dataset.channels
+        return {m: {arm: summarize(rows, m, channels) for arm, rows in self.scores.items()} for m in METRICS}
+
+    @property
+    def arms(self) -> list[str]:
+        """Names, in the order of the tables."""
+        return list(self.scores)
+
+    @cached_property
+    def subsets(self) -> list[str]:
+        """Subsets that any arm was scored with, in the order of the tables; those not made of modalities come last."""
+        return in_order((score.subset for scores in self.scores.values() for score in scores), self.dataset.channels)
+
+    @cached_property
+    def cases(self) -> set[str]:
+        """Names of the cases that were scored."""
+        return {score.case for scores in self.scores.values() for score in scores}
+
+    @property
+    def overall_region(self) -> str:
+        """The mean over regions, or the only region."""
+        names = list(next(iter(self.summaries["dice"].values())))
+        return MEAN_REGION if MEAN_REGION in names else names[0]
+
+    @property
+    def focus(self) -> str:
+        """The arm that the others are rivals of: D2NetTrainer, a variant of it, or the last one."""
+        ours = [arm for arm in self.arms if arm.startswith(_OURS)]
+        return next((arm for arm in ours if trainer_of(arm) == _OURS), [*self.arms, *ours][-1])
+
+    def dice(self, arm: str, subset: str, region: str) -> float | None:
+        """Return an arm's mean Dice; None where it was not scored."""
+        part = self.summaries["dice"][arm].get(region, {}).get(subset)
+        return part.mean if part else None
+
+
+def read_benchmark(folder: Path) -> Benchmark:
+    """Read a benchmark that is complete.
+
+    Args:
+        folder: Holds setup.json, comparison.csv, and metrics.csv for each arm.
+
+    Raises:
+        UserError: It is no such folder, or a file is missing or damaged.
+    """
+    path = folder / "setup.json"
+    if not path.is_file():
+        raise UserError(f"{folder} is no benchmark, it lacks setup.json: name the folder that d2net benchmark wrote")
+    setup = read_json(path, _AGAIN, _NEEDED)
+    if empty := [key for key in _NEEDED if not setup[key]]:
+        raise UserError(f"{path} lacks {', '.join(empty)}: {_AGAIN}")
+    arms = [str(arm["name"]) for arm in setup["arms"]]
+    return Benchmark(
+        folder,
+        setup,
+        {arm: _read_scores(folder / arm / "metrics.csv") for arm in arms},
+        read_comparison(folder / "comparison.csv"),
+        {arm: read_json_or(folder / arm / "cost.json", {}) for arm in arms},
+        {arm: _read_checkpoints(folder / arm) for arm in arms},
+    )
+
+
+def trainer_of(arm: str) -> str:
+    """Return an arm's name without the number of epochs that nnU-Net's trainers can carry in theirs.
+
+    Example:
+        >>> trainer_of("D2NetTrainer_10epochs"), trainer_of("D2NetTrainerNoKD")
+        ('D2NetTrainer', 'D2NetTrainerNoKD')
+    """
+    return _EPOCHS.sub("", arm)
+
+
+def mean_name(by_subset: Mapping[str, Any]) -> str:
+    """Return what the mean over all subsets is called; with one subset it is that one."""
+    return [*by_subset][-1]
+
+
+def _read_scores(path: Path) -> list[CaseScore]:
+    if not path.is_file():
+        raise UserError(f"{path} does not exist, the benchmark is not finished: {_AGAIN}")
+    scores = read_scores(path)
+    if not scores:
+        raise UserError(f"{path} holds no score: {_AGAIN}")
+    return scores
+
+
+def _read_checkpoints(folder: Path) -> set[str]:
+    notes = [read_json_or(path, {}) for path in folder.glob("predicted_*.json")]
+    return {digest for note in notes for digest in note.get("checkpoints", {}).values()}
