@@ -78,7 +78,7 @@ def make_scheme(
     members = {region: _numbers_of(region, labels, numbers) for region, labels in regions.items()}
     _check_covered(members, {name: numbers[name] for name in foreground})
     labels: dict[str, int | list[int]] = {BACKGROUND: 0}
-    labels |= {region: found[0] if len(found) == 1 else found for region, found in members.items()}
+    labels |= {region: group[0] if len(group) == 1 else group for region, group in members.items()}
     order = _class_order(members, {number: name for name, number in numbers.items()})
     return LabelScheme(names, values, labels | ignored, order, frozenset(optional))
 
@@ -107,7 +107,7 @@ def _numbers_of(region: str, labels: Sequence[str], numbers: Mapping[str, int]) 
 
 
 def _check_covered(members: Mapping[str, Sequence[int]], foreground: Mapping[str, int]) -> None:
-    covered = {number for found in members.values() for number in found}
+    covered = {number for group in members.values() for number in group}
     outside = [name for name, number in foreground.items() if number not in covered]
     if outside:
         raise UserError(f"label {outside[0]!r} is in no region: add it to one, or call its value {BACKGROUND}")
@@ -116,9 +116,9 @@ def _check_covered(members: Mapping[str, Sequence[int]], foreground: Mapping[str
 def _class_order(members: Mapping[str, Sequence[int]], names: Mapping[int, str]) -> list[int]:
     """Say which label a voxel gets from each region; nnU-Net lets later regions overwrite earlier ones."""
     order, regions = [], list(members.items())
-    for position, (region, found) in enumerate(regions):
+    for position, (region, group) in enumerate(regions):
         later = {number for _, other in regions[position + 1 :] for number in other}
-        own = [number for number in found if number not in later]
+        own = [number for number in group if number not in later]
         if len(own) != 1:
             what = " and ".join(repr(names[n]) for n in own) or "nothing"
             raise UserError(
