@@ -98,7 +98,7 @@ class Dataset:
         check_key(content, "file_ending", str, source, remedy)
         labels = content["labels"]
         for name, value in labels.items():
-            if not _is_label(value):
+            if not _is_label(value) or (name == "ignore" and not isinstance(value, int)):
                 raise UserError(
                     f"{source}: label {name!r} is {value!r}, not a whole number or a list of them: {remedy}"
                 )
@@ -169,7 +169,7 @@ class Dataset:
 
     def assign_channels(self, files: Sequence[str]) -> list[int]:
         """Tell which modality each file of one case holds; see :func:`assign_channels`."""
-        return assign_channels(files, len(self.channels))
+        return assign_channels(files, len(self.channels), self.file_ending)
 
     def available(self, keep: Sequence[str] | None = None, drop: Sequence[str] | None = None) -> tuple[bool, ...]:
         """Say which modalities may be seen; see :func:`available_from_names`."""
@@ -212,9 +212,12 @@ def channels_of(content: Mapping[str, Any], source: str = "dataset.json") -> tup
     """
     channels = content.get("channel_names", content.get("modality"))
     try:
-        return tuple(str(channels[number]) for number in sorted(channels, key=int))  # pyright: ignore
-    except (KeyError, ValueError, TypeError, AttributeError) as error:
-        raise UserError(f'{source} lacks "channel_names" such as {_CHANNELS_EXAMPLE}: add it') from error
+        names = tuple(str(channels[number]) for number in sorted(channels, key=int))  # pyright: ignore
+    except (KeyError, ValueError, TypeError, AttributeError):
+        names = ()
+    if not names:
+        raise UserError(f'{source} lacks "channel_names" such as {_CHANNELS_EXAMPLE}: add it')
+    return names
 
 
 def available_from_names(
@@ -272,17 +275,18 @@ def can_name_folder(modality: str) -> bool:
     return bool(modality) and not {"/", "\\", "+"} & set(modality) and not modality.startswith(".")
 
 
-def assign_channels(files: Sequence[str], n_modalities: int) -> list[int]:
+def assign_channels(files: Sequence[str], n_modalities: int, file_ending: str = "") -> list[int]:
     """Tell which modality each file of one case holds.
 
     Args:
         files: Either named with ``_XXXX``, any number; or one per modality, in their order, called otherwise.
         n_modalities: M.
+        file_ending: Of the data set, where it is an unusual one.
 
     Raises:
         UserError: Fewer files of which one does not say its modality, an unknown modality, or one twice.
     """
-    parsed = [_match(file) for file in files]
+    parsed = [_match(file, file_ending) for file in files]
     alike = len({match["case"] for match in parsed if match}) == 1 and all(parsed)
     if len(files) == n_modalities and not alike:
         return list(range(n_modalities))
@@ -312,7 +316,7 @@ def refuse_taken_number(roots: Iterable[Path], folder_name: str) -> None:
     number = dataset_number(folder_name)
     for root in roots:
         for other in sorted(root.glob(f"Dataset{number:03d}_*")):
-            if other.name != folder_name:
+            if other.name != folder_name and other.is_dir():
                 raise UserError(f"{other} has the number {number} already: choose another -d, or remove it")
 
 
@@ -339,7 +343,8 @@ def _values(value: int | list[int] | tuple[int, ...]) -> tuple[int, ...]:
 
 
 def _resolved(folder: Path, file: str) -> str:
-    return os.path.abspath(folder / os.path.expandvars(file))  # noqa: PTH100 - links stay links
+    expanded = os.path.expandvars(file)
+    return expanded if Path(expanded).is_absolute() else os.path.abspath(folder / expanded)  # noqa: PTH100 - as nnU-Net
 
 
 def _position(names: Sequence[str], wanted: str) -> int:
@@ -370,9 +375,9 @@ def _find_cases(folder: Path, file_ending: str, n_modalities: int) -> FoundCases
     return FoundCases(files, {case: f"case {case!r}: {problem}" for case, problem in problems.items()})
 
 
-def _match(file: str) -> re.Match[str] | None:
-    name = Path(file).name
-    return next((m for ending in _OTHER_ENDINGS if (m := _CHANNEL.fullmatch(name.removesuffix(ending)))), None)
+def _match(file: str, file_ending: str) -> re.Match[str] | None:
+    name, endings = Path(file).name, (file_ending, *_OTHER_ENDINGS)
+    return next((m for ending in endings if (m := _CHANNEL.fullmatch(name.removesuffix(ending)))), None)
 
 
 def _parse(name: str, file_ending: str) -> tuple[str, str]:
