@@ -104,6 +104,6 @@ def test_bad_input(folders, words, part, capsys):
 def test_torch_is_not_imported():
     code = (
         "import sys, nnunetv2_d2net.cli.evaluate, nnunetv2_d2net.study.scores.evaluate, "
-        "nnunetv2_d2net.study.scores.tables"
+        "nnunetv2_d2net.study.scores.tables, nnunetv2_d2net.study.scores.comparison, nnunetv2_d2net.study.scores.published"
     )
     subprocess.run([sys.executable, "-c", f"{code}; sys.exit('torch' in sys.modules)"], check=True, timeout=120)
