@@ -9,7 +9,6 @@ from itertools import pairwise
 
 import pytest
 import torch
-from nnunetv2.training.nnUNetTrainer import nnUNetTrainer
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
@@ -35,8 +34,7 @@ def trainer(request, half, root, regions_data, tmp_path, monkeypatch):
     monkeypatch.setenv("nnUNet_results", str(tmp_path))
     device = request.param
     trainer = ready_to_step(make_tiny_trainer(root, device=device))
-    monkeypatch.setattr(nnUNetTrainer, "autocast", lambda kind, enabled: torch.autocast(kind, half, enabled))
-    monkeypatch.setattr(nnUNetTrainer, "dummy_context", lambda: torch.autocast("cpu", half))
+    monkeypatch.setattr(trainer, "autocast", lambda: torch.autocast(device, half))
     trainer.grad_scaler = torch.amp.GradScaler(device) if half == torch.float16 else None
     return trainer
 

@@ -16,6 +16,7 @@ from nnunetv2.training.logging.nnunet_logger import MetaLogger
 from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 
 from nnunetv2_d2net.base.errors import UserError
+from nnunetv2_d2net.base.files import UNFINISHED
 from nnunetv2_d2net.plugin.checkpoints import read_checkpoint
 from nnunetv2_d2net.plugin.training.dropping import nnUNetTrainerModalityDropout
 from nnunetv2_d2net.plugin.training.trainer import D2NetTrainer
@@ -143,13 +144,12 @@ def test_a_process_killed_while_it_saves_leaves_the_checkpoint_before(saved, mon
     assert pipe.read(4) == "half"
     os.kill(child, signal.SIGKILL)
     assert os.waitpid(child, 0)[1] == signal.SIGKILL
-    assert sorted(path.stat().st_size for path in checkpoint.parent.glob("checkpoint*")) == [
-        len(whole) // 2,
-        len(whole),
-    ]
+    (half,) = (checkpoint.parent / UNFINISHED).rglob(LATEST)
+    assert half.stat().st_size == len(whole) // 2
     assert_kept(saved)
     trainer.save_checkpoint(str(checkpoint))
-    assert [path.name for path in checkpoint.parent.glob("checkpoint*")] == [LATEST]
+    assert [path.name for path in checkpoint.parent.rglob("checkpoint*")] == [LATEST]
+    assert not (checkpoint.parent / UNFINISHED).exists()
 
 
 def test_a_full_disk_leaves_the_checkpoint_before(saved, monkeypatch):

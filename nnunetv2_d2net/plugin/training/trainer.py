@@ -132,9 +132,9 @@ class D2NetTrainer(ModalityDroppingTrainer):
             raise self.silenced("_build_loss")
 
     def step_on(self, batch: dict, present: Tensor, available: Tensor) -> Step:
-        """Move a batch and its masks to the device; where precision is half, see whether there is air in it."""
+        """Move a batch and its masks to the device; where gradients are scaled, see whether there is air in it."""
         step = super().step_on(batch, present, available)
-        if self.device.type != "cuda" or not torch.is_grad_enabled():
+        if self.grad_scaler is None or not torch.is_grad_enabled():
             return step
         return step._replace(holds_air=holds_air(batch["data"], available))  # here, so that the device need not wait
 
