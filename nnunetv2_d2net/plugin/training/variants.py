@@ -1,8 +1,11 @@
-"""Every trainer that nnU-Net can find by name: lengths, the paper's settings, and the ablations of its Table II."""
+"""Every trainer that nnU-Net can find by name: the paper's settings, the ablations of its Table II, and all lengths.
+
+Those that only differ in a setting or in length are made when they are looked up.
+"""
 
 import math
 from collections.abc import Mapping
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 from nnunetv2.training.lr_scheduler.polylr import PolyLRScheduler
@@ -46,128 +49,84 @@ class D2NetTrainerPaper(D2NetTrainer):
         super()._set_batch_size_and_oversample()
 
 
-def _keep(*terms: str) -> Mapping[str, float]:
+def _weights(*kept: str) -> dict[str, Any]:
     """D2NetTrainer's weights, where of the four losses that Table II ablates only these are left."""
-    dropped = {"sc", "fc", "kd_feature", "kd_logit"} - set(terms)
-    return {**D2NetTrainer.loss_weights, **dict.fromkeys(dropped, 0.0)}
+    dropped = {"sc", "fc", "kd_feature", "kd_logit"} - set(kept)
+    return {"loss_weights": {**D2NetTrainer.loss_weights, **dict.fromkeys(dropped, 0.0)}}
 
 
-class D2NetTrainerNoSFMCNoKD(D2NetTrainer):
-    """Table II, row 1: neither contrastive nor distillation losses."""
-
-    loss_weights: ClassVar[Mapping[str, float]] = _keep()
+def _network(**options: object) -> dict[str, Any]:
+    return {"network_options": D2NetTrainer.network_options._replace(**options)}  # pyright: ignore[reportArgumentType]
 
 
-class D2NetTrainerOnlySC(D2NetTrainer):
-    """Table II, row 2: only the spatial contrastive loss."""
+_VARIANTS: Mapping[str, tuple[str, dict[str, Any]]] = {
+    "D2NetTrainerNoSFMCNoKD": ("Table II, row 1: neither contrastive nor distillation losses.", _weights()),
+    "D2NetTrainerOnlySC": ("Table II, row 2: only the spatial contrastive loss.", _weights("sc")),
+    "D2NetTrainerOnlyFC": ("Table II, row 3: only the frequency contrastive loss.", _weights("fc")),
+    "D2NetTrainerNoKD": ("Table II, row 4: both contrastive losses, no distillation.", _weights("sc", "fc")),
+    "D2NetTrainerOnlyKDFeature": ("Table II, row 5: only feature distillation.", _weights("kd_feature")),
+    "D2NetTrainerOnlyKDLogit": ("Table II, row 6: only logit distillation.", _weights("kd_logit")),
+    "D2NetTrainerNoSFMC": (
+        "Table II, row 7: both distillation losses, no contrastive ones.",
+        _weights("kd_feature", "kd_logit"),
+    ),
+    "D2NetTrainerSegOnly": (
+        "D2-Net's network with nnU-Net's segmentation loss alone.",
+        {"loss_weights": dict.fromkeys(D2NetTrainer.loss_weights, 0.0)},
+    ),
+    "D2NetTrainerPaperWeights": (
+        "D2NetTrainer with the paper's weights, all 1 and not ramped, on nnU-Net's schedule.",
+        {"loss_weights": PAPER_WEIGHTS, "loss_ramps": {}},
+    ),
+    "D2NetTrainerModulatedSkips": (
+        "D2NetTrainer whose tumor-specific codes also modulate the student's skips.",
+        _network(modulate_skips=True),
+    ),
+    "D2NetTrainerModulatedEncoder": (
+        "D2NetTrainer whose tumor encoder is told at every stage which modalities there are.",
+        _network(modulate_encoder=True),
+    ),
+    "D2NetTrainerFullTeacher": (
+        "D2NetTrainer whose teacher decodes up to full resolution, as the paper says.",
+        _network(teacher_level=0),
+    ),
+    "D2NetTrainerIndependentEncoders": (
+        "D2NetTrainer with one modality encoder per modality, as the paper says.",
+        _network(independent_encoders=True),
+    ),
+}
 
-    loss_weights: ClassVar[Mapping[str, float]] = _keep("sc")
-
-
-class D2NetTrainerOnlyFC(D2NetTrainer):
-    """Table II, row 3: only the frequency contrastive loss."""
-
-    loss_weights: ClassVar[Mapping[str, float]] = _keep("fc")
-
-
-class D2NetTrainerNoKD(D2NetTrainer):
-    """Table II, row 4: both contrastive losses, no distillation."""
-
-    loss_weights: ClassVar[Mapping[str, float]] = _keep("sc", "fc")
-
-
-class D2NetTrainerOnlyKDFeature(D2NetTrainer):
-    """Table II, row 5: only feature distillation."""
-
-    loss_weights: ClassVar[Mapping[str, float]] = _keep("kd_feature")
-
-
-class D2NetTrainerOnlyKDLogit(D2NetTrainer):
-    """Table II, row 6: only logit distillation."""
-
-    loss_weights: ClassVar[Mapping[str, float]] = _keep("kd_logit")
-
-
-class D2NetTrainerNoSFMC(D2NetTrainer):
-    """Table II, row 7: both distillation losses, no contrastive ones."""
-
-    loss_weights: ClassVar[Mapping[str, float]] = _keep("kd_feature", "kd_logit")
-
-
-class D2NetTrainerSegOnly(D2NetTrainer):
-    """D2-Net's network with nnU-Net's segmentation loss alone."""
-
-    loss_weights: ClassVar[Mapping[str, float]] = dict.fromkeys(D2NetTrainer.loss_weights, 0.0)
-
-
-class D2NetTrainerPaperWeights(D2NetTrainer):
-    """D2NetTrainer with the paper's weights, all 1 and not ramped, on nnU-Net's schedule."""
-
-    loss_weights: ClassVar[Mapping[str, float]] = PAPER_WEIGHTS
-    loss_ramps: ClassVar[Mapping[str, float]] = {}
-
-
-class D2NetTrainerModulatedSkips(D2NetTrainer):
-    """D2NetTrainer whose tumor-specific codes also modulate the student's skips."""
-
-    network_options: ClassVar[D2NetOptions] = D2NetTrainer.network_options._replace(modulate_skips=True)
-
-
-class D2NetTrainerModulatedEncoder(D2NetTrainer):
-    """D2NetTrainer whose tumor encoder is told at every stage which modalities there are."""
-
-    network_options: ClassVar[D2NetOptions] = D2NetTrainer.network_options._replace(modulate_encoder=True)
-
-
-class D2NetTrainerFullTeacher(D2NetTrainer):
-    """D2NetTrainer whose teacher decodes up to full resolution, as the paper says."""
-
-    network_options: ClassVar[D2NetOptions] = D2NetTrainer.network_options._replace(teacher_level=0)
-
-
-class D2NetTrainerIndependentEncoders(D2NetTrainer):
-    """D2NetTrainer with one modality encoder per modality, as the paper says."""
-
-    network_options: ClassVar[D2NetOptions] = D2NetTrainer.network_options._replace(independent_encoders=True)
-
-
-__all__ = [
-    "D2NetTrainer",
-    "D2NetTrainerDemo",
-    "D2NetTrainerFullTeacher",
-    "D2NetTrainerIndependentEncoders",
-    "D2NetTrainerModulatedEncoder",
-    "D2NetTrainerModulatedSkips",
-    "D2NetTrainerNoKD",
-    "D2NetTrainerNoSFMC",
-    "D2NetTrainerNoSFMCNoKD",
-    "D2NetTrainerOnlyFC",
-    "D2NetTrainerOnlyKDFeature",
-    "D2NetTrainerOnlyKDLogit",
-    "D2NetTrainerOnlySC",
-    "D2NetTrainerPaper",
-    "D2NetTrainerPaperWeights",
-    "D2NetTrainerSegOnly",
-    "nnUNetTrainerModalityDropout",
-]
+_CLASSES = (nnUNetTrainerModalityDropout, D2NetTrainer, D2NetTrainerPaper, D2NetTrainerDemo)
+__all__ = [*(trainer.__name__ for trainer in _CLASSES), *_VARIANTS]  # noqa: PLE0604  # pyright: ignore[reportUnsupportedDunderAll]
 
 
 def find_trainer(name: str) -> type[ModalityDroppingTrainer]:
-    """Return a trainer of this module; those of nnU-Net's lengths are made when they are looked up.
+    """Return a trainer of this module.
 
     Args:
-        name: Such as ``D2NetTrainer`` or ``D2NetTrainer_20epochs``.
+        name: Such as ``D2NetTrainer``, ``D2NetTrainerNoKD`` or ``D2NetTrainer_20epochs``.
 
     Raises:
         AttributeError: There is none of that name.
     """
     base, _, length = name.rpartition("_")
-    if name not in __all__ and (base not in __all__ or length not in _EPOCHS):
+    if name in _VARIANTS:
+        made = (D2NetTrainer, *_VARIANTS[name])
+    elif base in __all__ and length in _EPOCHS:
+        made = (find_trainer(base), f"{base} for {length}.", {"n_epochs": _EPOCHS[length]})
+    elif name in __all__:
+        return globals()[name]
+    else:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     if name not in globals():  # the same class at every lookup
-        words = {"n_epochs": _EPOCHS[length], "__module__": __name__, "__doc__": f"{base} for {length}."}
-        globals()[name] = type(name, (globals()[base],), words)
+        globals()[name] = _make(name, *made)
     return globals()[name]
+
+
+def _make(
+    name: str, base: type[ModalityDroppingTrainer], doc: str, settings: dict[str, Any]
+) -> type[ModalityDroppingTrainer]:
+    return type(name, (base,), {**settings, "__module__": __name__, "__doc__": doc})
 
 
 __getattr__ = find_trainer
