@@ -3,7 +3,6 @@
 import json
 import os
 import pickle
-import runpy
 import shutil
 import subprocess
 import sys
@@ -12,16 +11,23 @@ import pytest
 from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 from nnunetv2.utilities.find_objects import recursive_find_trainer_class_by_name
 
-from nnunetv2_d2net.plugin.registration import nnunet_folder, register, trainers_folder, unregister
-from nnunetv2_d2net.plugin.training.variants import ALL_TRAINERS, LENGTHS
+from nnunetv2_d2net.plugin.registration import nnunet_folder, register, unregister
+from nnunetv2_d2net.plugin.training import variants
 
-LOOKED_UP = [name for name in ALL_TRAINERS if "_" not in name] + ["D2NetTrainer_5epochs", "D2NetTrainerPaper_1epoch"]
+BASES = {name: getattr(variants, name) for name in variants.__all__ if "_" not in name}
+LENGTHS = (1, 5, 10, 20, 50, 100, 250, 500, 750, 2000, 4000, 8000)  # those that nnU-Net offers
 
 
-@pytest.mark.parametrize("name", LOOKED_UP)
+@pytest.mark.parametrize("name", [*BASES, "D2NetTrainer_5epochs", "D2NetTrainerPaper_1epoch"])
 def test_the_class_found_is_the_packages_own_at_every_lookup(name):
     for _ in range(2):
-        assert recursive_find_trainer_class_by_name(name) is ALL_TRAINERS[name]
+        assert recursive_find_trainer_class_by_name(name) is getattr(variants, name)
+
+
+@pytest.mark.parametrize("name", ["D2NetTrainer_3epochs", "D2NetTrainer_1epochs", "nnUNetTrainerModalityDropout_epoch"])
+def test_other_lengths_do_not_exist(name):
+    with pytest.raises(RuntimeError, match=f"Could not find requested nnunet trainer {name}"):
+        recursive_find_trainer_class_by_name(name)
 
 
 def test_without_the_folder_they_are_not_found(monkeypatch):
@@ -31,23 +37,17 @@ def test_without_the_folder_they_are_not_found(monkeypatch):
     assert recursive_find_trainer_class_by_name("nnUNetTrainer") is nnUNetTrainer
 
 
-def test_the_folder_offers_all_trainers_and_they_survive_pickling():
-    offered = runpy.run_path(str(trainers_folder() / "D2NetTrainer.py"))
-    for name, trainer in ALL_TRAINERS.items():
-        assert offered[name] is trainer
-        assert trainer.__name__ == name
-        assert issubclass(trainer, nnUNetTrainer)
-        assert pickle.loads(pickle.dumps(trainer)) is trainer
-
-
-def test_every_trainer_comes_in_all_lengths():
-    bases = [name for name in ALL_TRAINERS if "_" not in name and name != "D2NetTrainerDemo"]
-    assert {"D2NetTrainer", "D2NetTrainerPaper", "nnUNetTrainerModalityDropout"} <= set(bases)
-    for base in bases:
+def test_every_trainer_comes_in_all_lengths_and_survives_pickling():
+    assert {"D2NetTrainer", "D2NetTrainerPaper", "nnUNetTrainerModalityDropout"} <= set(BASES)
+    for name, base in BASES.items():
+        assert base.__name__ == name
+        assert issubclass(base, nnUNetTrainer)
+        assert pickle.loads(pickle.dumps(base)) is base
         for n_epochs in LENGTHS:
-            trainer = ALL_TRAINERS[f"{base}_{n_epochs}epoch{'s' if n_epochs > 1 else ''}"]
+            trainer = getattr(variants, f"{name}_{n_epochs}epoch{'s' if n_epochs > 1 else ''}")
             assert trainer.n_epochs == n_epochs
-            assert issubclass(trainer, ALL_TRAINERS[base])
+            assert issubclass(trainer, base)
+            assert pickle.loads(pickle.dumps(trainer)) is trainer
 
 
 LOOKUPS = """

@@ -13,7 +13,7 @@ from nnunetv2.training.dataloading.nnunet_dataset import nnUNetDatasetBlosc2
 from nnunetv2_d2net.base.errors import UserError
 from nnunetv2_d2net.cli.main import main
 from nnunetv2_d2net.plugin.preprocessing.cohort import availability_file
-from nnunetv2_d2net.plugin.training.modality_dropout import nnUNetTrainerModalityDropout
+from nnunetv2_d2net.plugin.training.dropping import nnUNetTrainerModalityDropout
 from nnunetv2_d2net.plugin.training.trainer import D2NetTrainer
 from tests.conftest import RawDataset, write_raw_dataset
 from tests.integration.conftest import d2net, make_trainer, plan_d2net, plan_stock, tiny_nnunet
@@ -115,13 +115,13 @@ def seeded_training(root, trainer_class, monkeypatch):
     for seed in (random.seed, np.random.seed, torch.manual_seed):
         seed(0)
     trainer = make_trainer(root, SPEC, "D2NetPlans", trainer=trainer_class, fold="all")
-    seen, condition = [], trainer.conditioned_on
+    seen, step_on = [], trainer.step_on
 
-    def spy(images, present, available):
+    def spy(batch, present, available):
         seen.append((present.clone(), available.clone()))
-        return condition(images, present, available)
+        return step_on(batch, present, available)
 
-    trainer.conditioned_on = spy
+    trainer.step_on = spy
     trainer.run_training()
     return {name: weight.clone() for name, weight in trainer.network.state_dict().items()}, seen
 
@@ -174,7 +174,7 @@ def test_a_damaged_note(data, root, text):
     before = path.read_text()
     try:
         path.write_text(text)
-        with pytest.raises(UserError, match="is damaged: preprocess again"):
+        with pytest.raises(UserError, match="available_modalities.json.*: preprocess again"):
             _ = make_trainer(root, SPEC, "D2NetPlans").cohort
     finally:
         path.write_text(before)
@@ -199,7 +199,7 @@ def test_bad_cases_are_told_one_by_one(tmp_path, capsys):
         label = raw / "labelsTr" / "case_Tr2.nii.gz"
         sitk.WriteImage(sitk.ReadImage(str(label))[1:], str(label))
         lines = plan_fails(tmp_path, capsys).splitlines()
-        for case, words in ((0, "every image is constant"), (1, "cut short"), (2, "differ in shape or spacing")):
+        for case, words in ((0, "every image is constant"), (1, "cut short"), (2, "differ in shape")):
             assert any(f"training case 'case_Tr{case}'" in line and words in line for line in lines)
         assert "3 of 5 training cases cannot be used" in lines[-1]
         assert not (tmp_path / "preprocessed" / spec.folder_name / "dataset_fingerprint.json").exists()

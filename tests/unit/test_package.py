@@ -1,5 +1,7 @@
 import configparser
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -18,6 +20,32 @@ def settings():
     parser = configparser.ConfigParser(delimiters=("=",))
     parser.read(path, encoding="utf-8")
     return parser
+
+
+HEAVY = {"torch", "nnunetv2", "numpy", "pandas", "SimpleITK"}
+
+
+def run_python(script):
+    return subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
+
+
+def test_importing_the_package_imports_nothing_else():
+    done = run_python(f"import sys, nnunetv2_d2net\nprint({HEAVY} & set(sys.modules), 'D2Net' in dir(nnunetv2_d2net))")
+    assert done.stdout == "set() True\n", done.stderr
+
+
+@pytest.mark.parametrize("name", ["convert_folder", "inspect_dataset", "evaluate_folder", "UserError"])
+def test_working_with_files_needs_no_torch(name):
+    done = run_python(f"import sys\nfrom nnunetv2_d2net import {name}\nprint('torch' in sys.modules)")
+    assert done.stdout == "False\n", done.stderr
+
+
+def test_every_name_of_the_package_is_there():
+    for name in nnunetv2_d2net.__all__:
+        value = getattr(nnunetv2_d2net, name)
+        assert name == "__version__" or value.__name__ == name
+    with pytest.raises(AttributeError, match="no attribute 'D3Net'"):
+        _ = nnunetv2_d2net.D3Net
 
 
 def test_every_folder_with_code_is_shipped(settings):
