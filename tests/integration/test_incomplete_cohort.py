@@ -174,7 +174,7 @@ def test_a_damaged_note(data, root, text):
     before = path.read_text()
     try:
         path.write_text(text)
-        with pytest.raises(UserError, match="available_modalities.json.*: preprocess again"):
+        with pytest.raises(UserError, match=r"available_modalities.json.*: preprocess again"):
             _ = make_trainer(root, SPEC, "D2NetPlans").cohort
     finally:
         path.write_text(before)

@@ -15,8 +15,8 @@ import torch.distributed as dist
 from nnunetv2.run.run_training import get_trainer_from_args, maybe_load_checkpoint
 
 from nnunetv2_d2net.base.errors import UserError
-from nnunetv2_d2net.cli.main import main
 from nnunetv2_d2net.cli._process_group import errors_of_processes, process_group
+from nnunetv2_d2net.cli.main import main
 from nnunetv2_d2net.plugin.checkpoints import read_checkpoint
 from tests.conftest import REGIONS_3D
 from tests.integration.conftest import d2net, interrupted_after_first_epoch, read_plans
