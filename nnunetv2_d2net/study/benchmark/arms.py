@@ -1,6 +1,5 @@
 """The trainers of a benchmark: whether they exist, and whether they train alike."""
 
-import ast
 import contextlib
 import difflib
 import io
@@ -35,23 +34,14 @@ def check_arms(arms: Sequence[str]) -> None:
     Raises:
         UserError: There is no such trainer; near names are listed.
     """
-    known = known_trainers()
     for arm in arms:
-        if arm not in known and not hasattr(variants, arm) and not _is_found_by_nnunet(arm):
-            near = difflib.get_close_matches(arm, sorted(known), n=4, cutoff=0.5)
+        if not hasattr(variants, arm) and not _is_found_by_nnunet(arm):
+            near = difflib.get_close_matches(arm, sorted(_trainer_files()), n=4, cutoff=0.5)
             hint = f"did you mean {', '.join(near)}?" if near else f"for instance {', '.join(ARMS)}"
             raise UserError(f"no trainer is called {arm}: {hint} (folders of your own go into {TRAINERS_VARIABLE})")
     twice = [arm for arm in arms if list(arms).count(arm) > 1]
     if twice:
         raise UserError(f"{twice[0]} is named twice: name each arm once")
-
-
-def known_trainers() -> set[str]:
-    """List the trainers of nnU-Net, of this package, and of the folders that ``nnUNet_extTrainer`` names."""
-    folders = [nnunet_folder() / "training" / "nnUNetTrainer"]
-    folders += [Path(folder) for folder in os.environ.get(TRAINERS_VARIABLE, "").split(os.pathsep) if folder]
-    files = [path for folder in folders for path in folder.rglob("*.py")]
-    return set(variants.__all__) | {name for path in files for name in _classes(path)}
 
 
 def describe_arms(setup: Setup) -> list[dict[str, Any]]:
@@ -98,8 +88,15 @@ def _schedule(setup: Setup, arm: str) -> dict[str, Any]:
         return schedule_of(trainer)
 
 
+def _trainer_files() -> set[str]:
+    """Name this package's trainers, and files of nnU-Net's and of the user's, most of which are called like theirs."""
+    folders = [nnunet_folder() / "training" / "nnUNetTrainer"]
+    folders += [Path(folder) for folder in os.environ.get(TRAINERS_VARIABLE, "").split(os.pathsep) if folder]
+    return set(variants.__all__) | {path.stem for folder in folders for path in folder.rglob("*.py")}
+
+
 def _is_found_by_nnunet(arm: str) -> bool:
-    """Look for a trainer that no class statement names; this imports the files of nnU-Net and of the user."""
+    """Let nnU-Net look for a trainer, which imports its files and those of the user."""
     try:
         with contextlib.redirect_stdout(io.StringIO()):
             recursive_find_trainer_class_by_name(arm)
@@ -108,11 +105,3 @@ def _is_found_by_nnunet(arm: str) -> bool:
             raise
         return False
     return True
-
-
-def _classes(path: Path) -> list[str]:
-    try:
-        tree = ast.parse(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, SyntaxError):
-        return []
-    return [node.name for node in tree.body if isinstance(node, ast.ClassDef)]

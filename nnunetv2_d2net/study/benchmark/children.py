@@ -10,8 +10,6 @@ import sys
 import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from pathlib import Path
-from typing import NamedTuple
 
 from tqdm import tqdm
 
@@ -23,25 +21,17 @@ _LOG = logging.getLogger("nnunetv2_d2net")
 _POLL_SECONDS = 0.5
 _PATIENCE_SECONDS = 15.0
 _TAIL = 4000
-_PROGRESS = re.compile(r"(?:(?P<what>Epoch) (?P<epoch>\d+) *$)|(?:predict: +(?P<share>\d+)%)", re.MULTILINE)
-
-
-class Failure(NamedTuple):
-    """A job that failed.
-
-    Attributes:
-        name: Of the job.
-        reason: The last line it printed.
-        log: Where the others are.
-    """
-
-    name: str
-    reason: str
-    log: Path
+_PROGRESS = re.compile(r"Epoch (?P<epoch>\d+) *$|predict: +(?P<share>\d+)%", re.MULTILINE)
 
 
 class Child:
-    """A running job."""
+    """A job that runs or has run.
+
+    Attributes:
+        name: Of the job.
+        log: What it prints.
+        process: Its process, which leads a group of its own.
+    """
 
     def __init__(self, setup: Setup, name: str, environment: Mapping[str, str]) -> None:
         self.name, self.log, self.begin = name, log_file(setup, name), time.monotonic()
@@ -70,19 +60,16 @@ class Child:
         *_, last = [None, *_PROGRESS.finditer(self._said())]
         if last is None:
             return f"{self.name} starts"
-        return (
-            f"{self.name} predict {last['share']} %" if last["share"] else f"{self.name} epoch {int(last['epoch']) + 1}"
-        )
+        return f"{self.name} " + (f"predict {last['share']} %" if last["share"] else f"epoch {int(last['epoch']) + 1}")
 
-    def failure(self) -> Failure | None:
-        """Say why it failed, once it has ended; None if it has not."""
+    @property
+    def problem(self) -> str:
+        """Why it has failed, by its last line; empty if it has not."""
         status, lines = self.process.returncode, [line.strip() for line in self._said().splitlines() if line.strip()]
-        if status == 0:
-            return None
-        reason = lines[-1].removeprefix("d2net: error: ") if lines else f"exit status {status}"
         if status < 0:
-            reason = f"killed by signal {-status} ({signal.Signals(-status).name}), perhaps for lack of memory"
-        return Failure(self.name, reason, self.log)
+            return f"killed by signal {-status} ({signal.Signals(-status).name}), perhaps for lack of memory"
+        said = lines[-1].removeprefix("d2net: error: ") if lines else f"exit status {status}"
+        return said if status else ""
 
     def _said(self) -> str:
         """Return the end of what it has printed."""
@@ -92,15 +79,16 @@ class Child:
         return ""
 
 
-def run_children(
-    setup: Setup, names: Sequence[str], n_jobs: int, title: str, *, progress: bool = False
-) -> list[Failure]:
+def run_children(setup: Setup, names: Sequence[str], n_jobs: int, title: str, *, progress: bool = False) -> list[Child]:
     """Run jobs, ``n_jobs`` at a time; a failure leaves the others alone.
+
+    Returns:
+        Those that have failed.
 
     Raises:
         KeyboardInterrupt: This process was interrupted or terminated; the jobs were ended first.
     """
-    waiting, running, failures = list(names), [], []
+    waiting, running, failed = list(names), [], []
     environment = child_environment(setup.device, n_jobs)
     disable = None if progress else True  # None: where nobody looks
     with _termination_as_interrupt(), tqdm(total=len(names), desc=title, unit="job", disable=disable) as bar:
@@ -113,12 +101,14 @@ def run_children(
                 for child in [child for child in running if child.process.poll() is not None]:
                     running.remove(child)
                     child.signal(signal.SIGKILL)  # what a job that was killed has left behind
-                    failures += filter(None, [_report(child)])
+                    failed += [child] if child.problem else []
+                    how = f"failed: {child.problem} (log: {child.log})" if child.problem else "done"
+                    _say(f"{child.name} {how} in {time.monotonic() - child.begin:.0f} s")
                     bar.update()
                 bar.set_postfix_str(", ".join(child.progress() for child in running))
         finally:
             stop(running)
-    return failures
+    return failed
 
 
 def stop(children: Sequence[Child]) -> None:
@@ -149,13 +139,6 @@ def child_environment(device: str, n_jobs: int) -> dict[str, str]:
             settings["OMP_NUM_THREADS"] = str(share)
         settings["nnUNet_n_proc_DA"] = os.environ.get("nnUNet_n_proc_DA", str(share))
     return settings
-
-
-def _report(child: Child) -> Failure | None:
-    failure, seconds = child.failure(), time.monotonic() - child.begin
-    how = f"failed: {failure.reason} (log: {failure.log})" if failure else f"done in {seconds:.0f} s"
-    _say(f"{child.name} {how}")
-    return failure
 
 
 def _say(line: str) -> None:

@@ -10,11 +10,12 @@ from typing import Any, NamedTuple
 from nnunetv2_d2net.base.dataset import FoundCases
 from nnunetv2_d2net.base.errors import UserError
 from nnunetv2_d2net.base.files import read_json_or
-from nnunetv2_d2net.plugin.planning.plans import data_identifier
+from nnunetv2_d2net.plugin.planning.plans import preprocessed_folder
 from nnunetv2_d2net.plugin.prediction.note import describe_model
 from nnunetv2_d2net.study.benchmark.setup import Setup
 from nnunetv2_d2net.study.pipeline import FINAL, is_whole
 
+TRAIN, PREDICT, MEASURE = "train and predict", "predict", "measure costs"
 PREPARE = "prepare"
 ENSEMBLE = "ensemble"
 COST = "cost"
@@ -52,24 +53,14 @@ class Job(NamedTuple):
         return self.part == ENSEMBLE or not setup.ensemble
 
 
-def training_jobs(setup: Setup) -> list[Job]:
-    """One job for every arm and fold."""
-    return [Job(arm, fold) for arm in setup.arms for fold in setup.folds]
-
-
-def ensemble_jobs(setup: Setup) -> list[Job]:
-    """One job for every arm whose folds predict together, after their training."""
-    return [Job(arm, ENSEMBLE) for arm in setup.arms] if setup.ensemble else []
-
-
-def predicting_jobs(setup: Setup) -> list[Job]:
-    """The jobs that predict: one for every arm and fold, or for every arm."""
-    return ensemble_jobs(setup) or training_jobs(setup)
-
-
-def cost_jobs(setup: Setup) -> list[Job]:
-    """One job for every arm, and one that times the steps of all, each in a process with nothing else in it."""
-    return [*(Job(COST, arm) for arm in setup.arms), Job(COST, STEPS)]
+def jobs_by_phase(setup: Setup) -> dict[str, list[Job]]:
+    """List all jobs, by what they do, in the order in which that is done."""
+    return {
+        TRAIN: [Job(arm, fold) for arm in setup.arms for fold in setup.folds],
+        PREDICT: [Job(arm, ENSEMBLE) for arm in setup.arms] if setup.ensemble else [],
+        # each in a process with nothing else in it
+        MEASURE: [*(Job(COST, arm) for arm in setup.arms), Job(COST, STEPS)],
+    }
 
 
 def find_job(setup: Setup, name: str) -> Job:
@@ -78,7 +69,7 @@ def find_job(setup: Setup, name: str) -> Job:
     Raises:
         UserError: There is none.
     """
-    jobs = {job.name: job for job in (*training_jobs(setup), *ensemble_jobs(setup), *cost_jobs(setup))}
+    jobs = {job.name: job for listed in jobs_by_phase(setup).values() for job in listed}
     if name not in jobs:
         raise UserError(f"no job is called {name}: there are {PREPARE}, {', '.join(jobs)}")
     return jobs[name]
@@ -95,11 +86,6 @@ class Progress:
         """The folds to train that the splits must have."""
         return [int(fold) for fold in self.setup.folds if fold != "all"]
 
-    @property
-    def splits_file(self) -> Path:
-        """nnU-Net's file of folds."""
-        return self.setup.preprocessed / "splits_final.json"
-
     @cached_property
     def preprocessed(self) -> bool:
         """Whether every training case is preprocessed for these plans.
@@ -107,16 +93,10 @@ class Progress:
         Raises:
             UserError: The plans lack the configuration.
         """
-        setup = self.setup
-        plans = read_json_or(setup.preprocessed / f"{setup.plans}.json", {})
-        if not plans:
+        setup, plans = self.setup, self.setup.preprocessed / f"{self.setup.plans}.json"
+        if not read_json_or(plans, {}):
             return False
-        configurations = plans.get("configurations", {})
-        if setup.configuration not in configurations:
-            raise UserError(
-                f"{setup.plans} has no configuration {setup.configuration}: it has {', '.join(configurations)}"
-            )
-        folder = setup.preprocessed / data_identifier(configurations, setup.configuration)
+        folder = preprocessed_folder(plans, setup.configuration, "plan again")
         # nnU-Net writes a case's properties last
         return all((folder / f"{case}.pkl").is_file() for case in setup.dataset.training_cases(setup.raw))
 
@@ -127,7 +107,7 @@ class Progress:
         Raises:
             UserError: It cannot be read, or lacks a fold.
         """
-        path = self.splits_file
+        path = self.setup.preprocessed / "splits_final.json"
         if not path.is_file():
             return []
         splits = read_json_or(path, [])
@@ -225,7 +205,7 @@ def job_command(setup: Setup, name: str) -> list[str]:
 def job_list(setup: Setup) -> str:
     """Return what a cluster has to run: preparation, then independent commands, then what gathers them."""
     words, progress = setup.command_here, Progress(setup)
-    todo = [job.name for job in training_jobs(setup) if not progress.prepared or not progress.done(job)]
+    todo = [job.name for job in jobs_by_phase(setup)[TRAIN] if not progress.prepared or not progress.done(job)]
     lines = [] if progress.prepared else ["# first:", shlex.join([*words, "--job", PREPARE])]
     lines += ["# in any order, or at the same time:"] if todo else ["# every training is done"]
     lines += [shlex.join([*words, "--job", name]) for name in todo]

@@ -12,19 +12,10 @@ from nnunetv2_d2net.base.dataset import dataset_number
 from nnunetv2_d2net.base.errors import UserError
 from nnunetv2_d2net.base.files import locked, read_json_or, write_json
 from nnunetv2_d2net.base.processes import end_with
+from nnunetv2_d2net.study.benchmark import jobs
 from nnunetv2_d2net.study.benchmark.arms import schedule_of, training_note
 from nnunetv2_d2net.study.benchmark.cost import measure
-from nnunetv2_d2net.study.benchmark.jobs import (
-    COST,
-    ENSEMBLE,
-    PREPARE,
-    Job,
-    Progress,
-    find_job,
-    is_made_by,
-    maker_of,
-    prediction_note,
-)
+from nnunetv2_d2net.study.benchmark.jobs import Job, Progress
 from nnunetv2_d2net.study.benchmark.setup import Setup
 from nnunetv2_d2net.study.pipeline import Trainer, passing_trainer, plan_and_preprocess, predict_subsets, train_fold
 
@@ -56,18 +47,18 @@ def run_job(setup: Setup, name: str, parent: int | None = None) -> None:
     setup.check_same()
     if not setup.note.is_file():
         write_json(setup.note, setup.identity)
-    if name == PREPARE:
+    if name == jobs.PREPARE:
         with locked(setup.out / ".prepare.lock"):
             prepare(setup)
         return
-    job, progress = find_job(setup, name), Progress(setup)
+    job, progress = jobs.find_job(setup, name), Progress(setup)
     if not progress.prepared:
-        raise UserError(f"the data are not prepared: run the same command with --job {PREPARE} first")
+        raise UserError(f"the data are not prepared: run the same command with --job {jobs.PREPARE} first")
     with locked(setup.out / job.arm / f".{job.part}.lock"):
-        if job.arm == COST:
+        if job.arm == jobs.COST:
             measure(setup, job)
             return
-        if job.part != ENSEMBLE and not progress.trained(job):
+        if job.part != jobs.ENSEMBLE and not progress.trained(job):
             train(setup, job)
         if job.predicts(setup) and not progress.predicted(job):
             predict(setup, job, progress.files_to_predict(job))
@@ -99,9 +90,9 @@ def train(setup: Setup, job: Job) -> None:
 
 def predict(setup: Setup, job: Job, files: dict[str, list[str]]) -> None:
     """Predict the job's cases with every subset, from where it stopped."""
-    path, folder = prediction_note(setup, job), setup.out / job.arm / "predictions"
-    before, maker = read_json_or(path, {}), maker_of(setup, job)
-    if before and not is_made_by(before, maker):
+    path, folder = jobs.prediction_note(setup, job), setup.out / job.arm / "predictions"
+    before, maker = read_json_or(path, {}), jobs.maker_of(setup, job)
+    if before and not jobs.is_made_by(before, maker):
         _LOG.info("the model of %s has changed: predicting its cases again", job.name)
         for prediction in _predictions(setup, folder, before.get("cases", ())):
             prediction.unlink()

@@ -10,19 +10,11 @@ from nnunetv2_d2net import __version__
 from nnunetv2_d2net.base.errors import UserError
 from nnunetv2_d2net.base.files import file_state, make_folder, read_json_or, write_json
 from nnunetv2_d2net.plugin.prediction.note import describe_model, write_expected_dice
+from nnunetv2_d2net.study.benchmark import jobs
 from nnunetv2_d2net.study.benchmark.arms import describe_arms, differences
 from nnunetv2_d2net.study.benchmark.children import run_children
 from nnunetv2_d2net.study.benchmark.cost import cost_of
-from nnunetv2_d2net.study.benchmark.jobs import (
-    PREPARE,
-    Progress,
-    cost_jobs,
-    ensemble_jobs,
-    log_file,
-    predicting_jobs,
-    prediction_note,
-    training_jobs,
-)
+from nnunetv2_d2net.study.benchmark.jobs import Progress
 from nnunetv2_d2net.study.benchmark.setup import Setup
 from nnunetv2_d2net.study.pipeline import FINAL
 from nnunetv2_d2net.study.report.page import write_report
@@ -60,18 +52,15 @@ def run_benchmark(setup: Setup, *, n_jobs: int = 1, cost: bool = True, progress:
     setup.check_same()
     make_folder(setup.out, "free space, or pass another -o")
     if not Progress(setup).prepared:
-        _run(setup, [PREPARE], 1, "plan and preprocess", progress=progress)
+        _run(setup, [jobs.PREPARE], 1, "plan and preprocess", progress=progress)
     if not Progress(setup).prepared:
-        raise UserError(f"the data are not prepared: see {log_file(setup, PREPARE)}")
+        raise UserError(f"the data are not prepared: see {jobs.log_file(setup, jobs.PREPARE)}")
     for line in _write_setup(setup):
         _LOG.info("the arms are not trained alike: %s", line)
     worked, there = False, Progress(setup)
-    for jobs, at_a_time, title in (
-        (training_jobs(setup), n_jobs, "train and predict"),
-        (ensemble_jobs(setup), 1, "predict"),
-        (cost_jobs(setup) if cost else [], 1, "measure costs"),
-    ):
-        worked |= _run(setup, [job.name for job in jobs if not there.done(job)], at_a_time, title, progress=progress)
+    for phase, listed in jobs.jobs_by_phase(setup).items():
+        todo = [job.name for job in listed if (cost or phase != jobs.MEASURE) and not there.done(job)]
+        worked |= _run(setup, todo, n_jobs if phase == jobs.TRAIN else 1, phase, progress=progress)
     _write_setup(setup)
     for arm in setup.arms:
         write_json(setup.out / arm / "cost.json", cost_of(setup, arm))
@@ -111,12 +100,12 @@ def _write_setup(setup: Setup) -> list[str]:
 
 
 def _run(setup: Setup, names: Sequence[str], n_jobs: int, title: str, *, progress: bool) -> bool:
-    failures = run_children(setup, names, n_jobs, title, progress=progress) if names else []
-    if failures:
-        first, *others = failures
-        more = f", and {', '.join(failure.name for failure in others)}" if others else ""
+    failed = run_children(setup, names, n_jobs, title, progress=progress) if names else []
+    if failed:
+        first, *others = failed
+        more = f", and {', '.join(child.name for child in others)}" if others else ""
         raise UserError(
-            f"{len(failures)} of {len(names)} jobs failed: {first.name} ({first.reason}; log: {first.log}){more}: "
+            f"{len(failed)} of {len(names)} jobs failed: {first.name} ({first.problem}; log: {first.log}){more}: "
             "mend it and run the same command to go on"
         )
     return bool(names)
@@ -150,5 +139,6 @@ def _inputs(setup: Setup) -> dict[str, Any]:
 
 
 def _arm_inputs(setup: Setup, arm: str) -> list[Any]:
-    notes = [prediction_note(setup, job) for job in predicting_jobs(setup) if job.arm == arm]
+    parts = [jobs.ENSEMBLE] if setup.ensemble else setup.folds
+    notes = [jobs.prediction_note(setup, jobs.Job(arm, part)) for part in parts]
     return [read_json_or(path, None) for path in (setup.out / arm / "cost.json", *notes)]

@@ -30,32 +30,18 @@ class Cell(NamedTuple):
         return ink(self.background)
 
 
-class Row(NamedTuple):
-    """One subset.
-
-    Attributes:
-        name: Of the subset.
-        available: Which modalities it has; empty for a mean over subsets, or a name not made of modalities.
-        cells: One per region.
-    """
-
-    name: str
-    available: list[bool]
-    cells: list[Cell]
-
-
 class HeatMap(NamedTuple):
     """One table.
 
     Attributes:
         arm: Name.
         regions: Names of the columns.
-        rows: Subsets, their mean last.
+        rows: Cells by subset, their mean last.
     """
 
     arm: str
     regions: list[str]
-    rows: list[Row]
+    rows: dict[str, list[Cell]]
 
 
 class Group(NamedTuple):
@@ -135,19 +121,10 @@ def _color(scale: str, share: float) -> str:
     return f"#{red:02x}{green:02x}{blue:02x}"
 
 
-def _heat_map(
-    benchmark: Benchmark, arm: str, summaries: Summaries, cell: Callable[[str, str, Summary | None], Cell]
-) -> HeatMap:
+def _heat_map(arm: str, summaries: Summaries, cell: Callable[[str, str, Summary | None], Cell]) -> HeatMap:
     """Lay out one table, of cells that are made from subset, region and what was measured there."""
-    names = dict.fromkeys(subset for by_subset in summaries.values() for subset in by_subset)
-    rows = [
-        Row(
-            subset,
-            availability(subset, benchmark.dataset.channels),
-            [cell(subset, region, by_subset.get(subset)) for region, by_subset in summaries.items()],
-        )
-        for subset in names
-    ]
+    subsets = dict.fromkeys(subset for by_subset in summaries.values() for subset in by_subset)
+    rows = {s: [cell(s, region, by_subset.get(s)) for region, by_subset in summaries.items()] for s in subsets}
     return HeatMap(arm, list(summaries), rows)
 
 
@@ -163,7 +140,7 @@ def _value_group(benchmark: Benchmark, metric: str) -> Group:
 
     stops = [value_color(step / 8) for step in range(9)]
     better = f"bright is better: {'higher' if how.higher_is_better else 'lower'}"
-    maps = [_heat_map(benchmark, arm, summaries, cell) for arm, summaries in by_arm.items()]
+    maps = [_heat_map(arm, summaries, cell) for arm, summaries in by_arm.items()]
     stops = stops if how.higher_is_better else stops[::-1]
     return Group(metric, how.title, f"{low:g}", f"{high:g}", stops, better, maps)
 
@@ -188,12 +165,12 @@ def _value_cell(place: str, part: Summary, metric: str, share: float) -> Cell:
 
 def _lead_group(benchmark: Benchmark, arm: str) -> Group:
     leads = best_rivals(benchmark, arm)
-    largest = max((abs(lead.difference) for lead in leads.values()), default=0.0)
+    largest = max((abs(lead.test.mean_difference) for lead in leads.values()), default=0.0)
     end = max(math.ceil(largest * 50) / 50, 0.02)
 
     def cell(subset: str, region: str, _: Summary | None) -> Cell:
         lead = leads.get((subset, region))
-        return _lead_cell(lead, lead.difference / end) if lead else Cell("-")
+        return _lead_cell(lead, lead.test.mean_difference / end) if lead else Cell("-")
 
     return Group(
         arm,
@@ -202,10 +179,11 @@ def _lead_group(benchmark: Benchmark, arm: str) -> Group:
         signed(end),
         [difference_color(step / 4 - 1) for step in range(9)],
         f"purple: {arm} is better, orange: the other is",
-        [_heat_map(benchmark, arm, benchmark.summaries["dice"][arm], cell)],
+        [_heat_map(arm, benchmark.summaries["dice"][arm], cell)],
     )
 
 
 def _lead_cell(lead: Lead, share: float) -> Cell:
-    means = f"{lead.arm} {lead.dice:.3f}, best rival {lead.rival} {lead.rival_dice:.3f}"
-    return Cell(lead.marked, difference_color(share), f"{lead.subset}, {lead.region}: {means}; {lead.figures()}")
+    arm, rival, subset, region, *_ = lead.test
+    means = f"{arm} {lead.dice:.3f}, best rival {rival} {lead.rival_dice:.3f}"
+    return Cell(lead.marked, difference_color(share), f"{subset}, {region}: {means}; {lead.figures}")

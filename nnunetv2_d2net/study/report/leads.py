@@ -5,6 +5,7 @@ from typing import NamedTuple
 
 from nnunetv2_d2net.base.text import counted
 from nnunetv2_d2net.study.report.results import Benchmark
+from nnunetv2_d2net.study.scores.comparison import Comparison
 
 LEVEL = 0.05
 _MINUS = "\N{MINUS SIGN}"
@@ -12,80 +13,53 @@ _MARKS = ((0.001, "***"), (0.01, "**"), (LEVEL, "*"))
 
 
 class Lead(NamedTuple):
-    """Dice of one arm minus that of its rival.
+    """What one arm is ahead of its rival.
 
     Attributes:
-        arm: Name.
-        rival: Name.
-        subset: Name, or ``mean of N``.
-        region: Name.
+        test: Dice of the arm minus that of its rival.
         dice: The arm's mean.
         rival_dice: The rival's mean.
-        difference: Mean of the differences by case; positive where the arm is better.
-        ci_low: Of its 95 % interval; NaN for a single case.
-        ci_high: Likewise.
-        p: Of Wilcoxon's signed-rank test.
-        p_holm: Corrected over the subsets.
-        n: Cases.
     """
 
-    arm: str
-    rival: str
-    subset: str
-    region: str
+    test: Comparison
     dice: float
     rival_dice: float
-    difference: float
-    ci_low: float
-    ci_high: float
-    p: float
-    p_holm: float
-    n: int
 
     @property
     def outcome(self) -> str:
         """``better``, ``ahead``, ``equal``, ``behind`` or ``worse``; only the first and the last are beyond chance."""
-        if round(self.difference, 3) == 0:
+        if round(self.test.mean_difference, 3) == 0:
             return "equal"
-        if self.p_holm < LEVEL:
-            return "better" if self.difference > 0 else "worse"
-        return "ahead" if self.difference > 0 else "behind"
+        if self.test.p_holm < LEVEL:
+            return "better" if self.test.mean_difference > 0 else "worse"
+        return "ahead" if self.test.mean_difference > 0 else "behind"
 
     @property
     def marked(self) -> str:
         """The difference, with stars for p after Holm's correction below 0.05, 0.01 and 0.001."""
-        return signed(self.difference) + next((mark for level, mark in _MARKS if self.p_holm < level), "")
+        mark = next((mark for level, mark in _MARKS if self.test.p_holm < level), "")
+        return signed(self.test.mean_difference) + mark
 
+    @property
     def figures(self) -> str:
-        """State the difference, its interval, p and the number of cases."""
-        interval = "" if math.isnan(self.ci_low) else f"95 % CI {signed(self.ci_low)} to {signed(self.ci_high)}, "
-        corrected = "" if self.p_holm == self.p else f", {p_value(self.p_holm)} after Holm's correction"
-        return (
-            f"difference {signed(self.difference)}, {interval}{p_value(self.p)}{corrected}, {counted(self.n, 'case')}"
-        )
+        """The difference, its interval, p and the number of cases, in words."""
+        *_, n, difference, low, high, p, p_holm = self.test
+        ends = "" if math.isnan(low) else f"95 % CI {interval(low, high)}, "
+        corrected = "" if p_holm == p else f", {p_value(p_holm)} after Holm's correction"
+        return f"difference {signed(difference)}, {ends}{p_value(p)}{corrected}, {counted(n, 'case')}"
 
 
-def find_lead(benchmark: Benchmark, arms: tuple[str, str], subset: str, region: str) -> Lead | None:
-    """Look up the comparison of two arms, whichever of them it names first.
-
-    Args:
-        benchmark: Holds it.
-        arms: The arm and its rival.
-        subset: Name, or ``mean of N``.
-        region: Name.
-
-    Returns:
-        None if they were not compared there.
-    """
-    dice, rival_dice = (benchmark.dice(arm, subset, region) for arm in arms)
+def find_lead(benchmark: Benchmark, arm: str, rival: str, subset: str, region: str) -> Lead | None:
+    """Look up the comparison of two arms, whichever of them it names first; None if they were not compared there."""
+    dice, rival_dice = (benchmark.dice(name, subset, region) for name in (arm, rival))
     if dice is None or rival_dice is None:
         return None
     for row in benchmark.comparisons:
-        if (row.subset, row.region) == (subset, region) and {row.arm, row.rival} == set(arms):
-            sign = 1 if row.arm == arms[0] else -1
+        if (row.subset, row.region) == (subset, region) and {row.arm, row.rival} == {arm, rival}:
+            sign = 1 if row.arm == arm else -1
             low, high = sorted((sign * row.ci_low, sign * row.ci_high))
-            figures = sign * row.mean_difference, low, high, row.p, row.p_holm, row.n
-            return Lead(*arms, subset, region, dice, rival_dice, *figures)
+            test = Comparison(arm, rival, subset, region, row.n, sign * row.mean_difference, low, high, *row[-2:])
+            return Lead(test, dice, rival_dice)
     return None
 
 
@@ -94,10 +68,10 @@ def best_rivals(benchmark: Benchmark, arm: str) -> dict[tuple[str, str], Lead]:
     leads = {}
     for region, by_subset in benchmark.summaries["dice"][arm].items():
         for subset in by_subset:
-            means = {a: mean for a in benchmark.arms if (mean := benchmark.dice(a, subset, region)) is not None}
-            rivals = [rival for rival in means if rival != arm]
-            best = max(rivals, key=lambda rival: means[rival], default=None)
-            if best and (lead := find_lead(benchmark, (arm, best), subset, region)):
+            means = {name: benchmark.dice(name, subset, region) for name in benchmark.arms if name != arm}
+            rivals = {name: mean for name, mean in means.items() if mean is not None}
+            best = max(rivals, key=lambda name: rivals[name], default=None)
+            if best and (lead := find_lead(benchmark, arm, best, subset, region)):
                 leads[subset, region] = lead
     return leads
 
@@ -113,6 +87,11 @@ def signed(value: float) -> str:
     return text if float(text) == 0 else f"{'+' if value > 0 else _MINUS}{text}"
 
 
+def interval(low: float, high: float) -> str:
+    """Print both ends of an interval; a dash where there is none."""
+    return f"{signed(low)} to {signed(high)}" if math.isfinite(low) else "-"
+
+
 def p_value(p: float) -> str:
     """Print p.
 
@@ -121,8 +100,3 @@ def p_value(p: float) -> str:
         ('p = 0.030', 'p < 0.001')
     """
     return "p < 0.001" if p < 0.001 else f"p = {p:.3f}"
-
-
-def interval(low: float, high: float) -> str:
-    """Print both ends of an interval; a dash where there is none."""
-    return f"{signed(low)} to {signed(high)}" if math.isfinite(low) else "-"

@@ -15,7 +15,7 @@ from markupsafe import Markup
 from nnunetv2_d2net.base.files import write_text
 from nnunetv2_d2net.base.text import markdown_table
 from nnunetv2_d2net.study.report.curves import Chart, charts, line_style
-from nnunetv2_d2net.study.report.heat_maps import lead_groups, value_groups
+from nnunetv2_d2net.study.report.heat_maps import availability, lead_groups, value_groups
 from nnunetv2_d2net.study.report.leads import best_rivals, interval, p_value
 from nnunetv2_d2net.study.report.results import CASES, Benchmark
 from nnunetv2_d2net.study.report.verdict import verdict
@@ -23,6 +23,7 @@ from nnunetv2_d2net.study.report.viewer import MOST_CASES, Viewer, make_viewer
 from nnunetv2_d2net.study.scores.published import NOTE, published_dice, published_distances
 from nnunetv2_d2net.study.scores.tables import METRICS, arms_table, subset_order
 
+_NOTHING = "There is nothing to compare with."
 _PAPERS_MODALITIES = ("FLAIR", "T1", "T1ce", "T2")
 _LOG = logging.getLogger("nnunetv2_d2net")
 
@@ -68,11 +69,13 @@ def html_page(benchmark: Benchmark, drawn: Sequence[Chart], viewer: Viewer | Non
         lstrip_blocks=True,
         keep_trailing_newline=True,
     )
+    environment.globals["availability"] = availability
     return environment.get_template("page.html").render(
         benchmark=benchmark,
         modalities=benchmark.dataset.channels,
         setup=benchmark.setup,
         verdict=verdict(benchmark),
+        nothing=_NOTHING,
         values=value_groups(benchmark),
         leads=lead_groups(benchmark),
         charts=drawn,
@@ -93,14 +96,14 @@ def html_page(benchmark: Benchmark, drawn: Sequence[Chart], viewer: Viewer | Non
 def markdown_page(benchmark: Benchmark, drawn: Sequence[Chart], *, published: bool = False) -> str:
     """Return verdict, tables and setup, in the page's order."""
     judged = verdict(benchmark)
-    standings = [[s.arm, _number(s.average), _number(s.complete)] for s in judged.standings]
+    standings = [[arm, *map(_number, means)] for arm, means in judged.standings.items()]
     parts = [
         f"# {benchmark.setup.get('dataset')}: what is gained and lost with missing modalities",
-        *(f"**{line.claim}** {line.figures}".rstrip() for line in judged.headlines),
+        *([f"**{line.claim}** {line.figures}" for line in judged.headlines] or [f"**{_NOTHING}**"]),
         *judged.notes,
         "Research use only, not a medical device.",
         _table([["arm", judged.average, "complete input"], *standings]),
-        "\n".join(f"- {line}" for line in judged.others),
+        "\n".join(f"- {line.claim} {line.figures}" for line in judged.others),
         *(f"## {arms_table(benchmark.scores, metric, benchmark.dataset.channels).markdown()}" for metric in METRICS),
         *_leads(benchmark),
     ]
@@ -204,19 +207,10 @@ def script_json(content: Any) -> Markup:  # noqa: ANN401 - whatever JSON can hol
 
 
 def _leads(benchmark: Benchmark) -> list[str]:
-    rows = [
-        [
-            c.subset,
-            c.region,
-            c.rival,
-            c.marked,
-            interval(c.ci_low, c.ci_high),
-            p_value(c.p),
-            p_value(c.p_holm),
-            str(c.n),
-        ]
-        for c in best_rivals(benchmark, benchmark.focus).values()
-    ]
+    rows = []
+    for lead in best_rivals(benchmark, benchmark.focus).values():
+        _, rival, subset, region, n, _, low, high, p, p_holm = lead.test
+        rows.append([subset, region, rival, lead.marked, interval(low, high), p_value(p), p_value(p_holm), str(n)])
     if not rows:
         return []
     header = ["available", "region", "best rival", "difference", "95 % interval", "p", "p (Holm)", "n"]

@@ -8,7 +8,7 @@ import io
 import math
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import SimpleITK as sitk
@@ -19,7 +19,11 @@ from nnunetv2_d2net.base.errors import UserError
 from nnunetv2_d2net.base.images import read_sitk
 
 _MEDICAL = (".nii.gz", ".nii", ".nrrd", ".mha", ".mhd")
-_AXIAL, _CORONAL, _SAGITTAL = 0, 1, 2
+_AXIAL = 0
+_PLANES = (("axial", "RLAP"), ("coronal", "RLSI"), ("sagittal", "APSI"))
+"""Across each axis of a volume, and what lies left, right, on top and at the bottom: R(ight), L(eft), A(nterior),
+P(osterior), S(uperior) or I(nferior)."""
+
 _MARGIN = 3
 _QUALITY = 70
 _LARGEST_SIDE = 16000
@@ -28,44 +32,15 @@ _LARGEST_SIDE = 16000
 _CONTINUES = 0x80
 
 
-class Sides(NamedTuple):
-    """What lies at the edges of a picture: R, L, A(nterior), P(osterior), S(uperior) or I(nferior)."""
-
-    left: str
-    right: str
-    top: str
-    bottom: str
-
-
-_SIDES = {
-    _AXIAL: Sides("R", "L", "A", "P"),
-    _CORONAL: Sides("R", "L", "S", "I"),
-    _SAGITTAL: Sides("A", "P", "S", "I"),
-}
-
-
-class Volume(NamedTuple):
-    """Slices, ready to be looked at.
-
-    Attributes:
-        channels: ``(C, slices, rows, columns)``.
-        spacing: Of rows and columns, in mm; 1 where the file has none.
-        thickness: Distance of slices in mm.
-        plane: ``axial``, ``coronal``, ``sagittal``, or "" for a picture that lies nowhere in a patient.
-        sides: None where the file does not tell.
-    """
-
-    channels: NDArray[np.generic]
-    spacing: tuple[float, float]
-    thickness: float
-    plane: str
-    sides: Sides | None
-
-
-def read_volume(path: Path) -> Volume:
+def read_volume(path: Path) -> tuple[NDArray[np.generic], dict[str, Any]]:
     """Read an image and turn its axes to the nearest ones of the patient; voxels are not resampled.
 
     A single slice keeps its plane, whichever it is.
+
+    Returns:
+        Voxels ``(C, slices, rows, columns)``, and for the page's script the ``spacing`` of rows and columns in mm (1
+        where the file has none), the slices' ``thickness`` in mm, their ``plane``, "" for a picture that lies nowhere
+        in a patient, and what lies at the left, right, top and bottom ``sides``, None where the file does not tell.
 
     Raises:
         UserError: It cannot be read, or has neither two nor three axes.
@@ -74,8 +49,7 @@ def read_volume(path: Path) -> Volume:
     if image.GetDimension() not in (2, 3):
         raise UserError(f"{path} has {image.GetDimension()} axes, not 2 or 3")
     if image.GetDimension() == 2:
-        across, down = image.GetSpacing()
-        return Volume(_channels(image)[:, None], (down, across), 1.0, "", None)
+        return _channels(image)[:, None], _placing((1.0, *image.GetSpacing()[::-1]))
     placed = _is_placed(path, image)
     if placed:
         image = sitk.DICOMOrient(image, "LPS")
@@ -84,13 +58,7 @@ def read_volume(path: Path) -> Volume:
     if plane != _AXIAL:
         array = np.moveaxis(array, plane + 1, 1)[:, :, ::-1]  # superior up
         spacing = (spacing[plane], *(mm for axis, mm in enumerate(spacing) if axis != plane))
-    return Volume(
-        array,
-        (spacing[1], spacing[2]),
-        spacing[0],
-        ("axial", "coronal", "sagittal")[plane] if placed else "",
-        _SIDES[plane] if placed else None,
-    )
+    return array, _placing(spacing, *(_PLANES[plane] if placed else ()))
 
 
 class Window(NamedTuple):
@@ -191,6 +159,12 @@ def encode_runs(labels: NDArray[np.generic], n_labels: int) -> bytes:
 def _channels(image: sitk.Image) -> NDArray[np.generic]:
     array = sitk.GetArrayFromImage(image)
     return array[None] if image.GetNumberOfComponentsPerPixel() == 1 else np.moveaxis(array, -1, 0)
+
+
+def _placing(spacing: Sequence[float], plane: str = "", sides: str = "") -> dict[str, Any]:
+    thickness, *in_plane = spacing
+    pixel = [round(mm, 4) for mm in in_plane]
+    return {"spacing": pixel, "thickness": round(thickness, 3), "plane": plane, "sides": list(sides) or None}
 
 
 def _is_placed(path: Path, image: sitk.Image) -> bool:

@@ -5,9 +5,10 @@ import warnings
 from collections.abc import Mapping, Sequence
 from itertools import combinations
 from statistics import fmean, stdev
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
+import pandas as pd
 from scipy import stats
 
 from nnunetv2_d2net.base.errors import UserError
@@ -18,24 +19,6 @@ from nnunetv2_d2net.study.report.results import Benchmark, mean_name
 _SAME = ("dataset", "configuration", "plans", "folds", "cases", "mirroring", "modalities", "regions")
 TIE = 0.02
 """A difference in mean Dice that is no more than this is called a tie, whatever its p."""
-
-
-class Difference(NamedTuple):
-    """An arm against the control: means of trainings, not of cases.
-
-    Attributes:
-        arm: Name.
-        difference: Mean Dice of the arm's trainings minus that of the control's.
-        ci_low: Of the simultaneous 95 % interval; NaN if no arm was trained twice.
-        ci_high: Likewise.
-        p: Of Dunnett's test, two-sided, corrected for the number of arms; NaN likewise.
-    """
-
-    arm: str
-    difference: float
-    ci_low: float
-    ci_high: float
-    p: float
 
 
 def check_repeats(runs: Sequence[Benchmark]) -> None:
@@ -89,7 +72,7 @@ def dice_of_trainings(runs: Sequence[Benchmark], *, complete: bool) -> dict[str,
     return values
 
 
-def differences(values: Mapping[str, Sequence[float]], control: str) -> list[Difference]:
+def differences(values: Mapping[str, Sequence[float]], control: str) -> pd.DataFrame:
     """Compare every arm with the control by Dunnett's test, which takes the spread of trainings as equal for all arms.
 
     Source: Dunnett, J Am Stat Assoc 50(272):1096-1121, 1955.
@@ -97,22 +80,24 @@ def differences(values: Mapping[str, Sequence[float]], control: str) -> list[Dif
     Args:
         values: Mean Dice of each training, by arm.
         control: Name of the arm that the others are compared with.
+
+    Returns:
+        A row per arm: ``difference``, mean of the arm's trainings minus that of the control's; ``ci_low`` and
+        ``ci_high`` of the simultaneous 95 % interval, and ``p``, two-sided, corrected for the number of arms. NaN if
+        no arm was trained twice.
     """
-    rivals = [arm for arm in values if arm != control]
-    means = [fmean(values[arm]) - fmean(values[control]) for arm in rivals]
-    unknown = [Difference(arm, mean, math.nan, math.nan, math.nan) for arm, mean in zip(rivals, means, strict=True)]
-    if not rivals or not any(len(found) > 1 and np.ptp(found) > 0 for found in values.values()):
-        return unknown
+    rivals = {arm: np.array(dice) for arm, dice in values.items() if arm != control}
+    means = {arm: fmean(dice) - fmean(values[control]) for arm, dice in rivals.items()}
+    table = pd.DataFrame({"difference": means, "ci_low": math.nan, "ci_high": math.nan, "p": math.nan})
+    if not rivals or not any(len(dice) > 1 and np.ptp(dice) > 0 for dice in values.values()):
+        return table
     # newer SciPy calls it rng, and still takes the name that older ones know
     generator: dict[str, Any] = {"random_state": np.random.default_rng(0)}
     with warnings.catch_warnings():  # of arms with a single training, which add nothing to the spread
         warnings.simplefilter("ignore", RuntimeWarning)
-        tested = stats.dunnett(
-            *(np.array(values[arm]) for arm in rivals), control=np.array(values[control]), **generator
-        )
+        tested = stats.dunnett(*rivals.values(), control=np.array(values[control]), **generator)
         ends = tested.confidence_interval(0.95)
-    rows = zip(rivals, means, ends.low, ends.high, tested.pvalue, strict=True)
-    return [Difference(arm, mean, float(low), float(high), float(p)) for arm, mean, low, high, p in rows]
+    return table.assign(ci_low=ends.low, ci_high=ends.high, p=tested.pvalue)
 
 
 def repeats_page(runs: Sequence[Benchmark], control: str | None = None) -> str:
@@ -141,7 +126,7 @@ def repeats_page(runs: Sequence[Benchmark], control: str | None = None) -> str:
         parts += [f"## {title}", _means(found)]
         overall = runs[0].overall_region
         compared = differences({arm: regions[overall] for arm, regions in found.items()}, control)
-        if compared:
+        if len(compared):
             parts += [f"Against {control}, {overall}:", _compared(compared)]
     parts.append(
         "95 % intervals and p of Dunnett's test: simultaneous for all rows, with one spread of trainings for all arms. "
@@ -165,17 +150,17 @@ def _spread(values: Sequence[float]) -> str:
     return f"{fmean(values):.3f}" + (f" ± {stdev(values):.3f}" if len(values) > 1 else "")
 
 
-def _compared(rows: Sequence[Difference]) -> str:
-    cells = [["arm", "difference", "95 % interval", "p", ""]]
-    for row in rows:
-        p = p_value(row.p) if math.isfinite(row.p) else "-"
-        cells.append([row.arm, signed(row.difference), interval(row.ci_low, row.ci_high), p, _word(row)])
-    return markdown_table(cells)
+def _compared(table: pd.DataFrame) -> str:
+    rows = [["arm", "difference", "95 % interval", "p", ""]]
+    for arm, difference, low, high, p in table.itertuples():
+        known = p_value(p) if math.isfinite(p) else "-"
+        rows.append([arm, signed(difference), interval(low, high), known, _judgment(difference, p)])
+    return markdown_table(rows)
 
 
-def _word(part: Difference) -> str:
-    if abs(part.difference) <= TIE:
+def _judgment(difference: float, p: float) -> str:
+    if abs(difference) <= TIE:
         return "tie"
-    if not part.p < 0.05:  # NaN included
+    if not p < 0.05:  # NaN included
         return "may be chance"
-    return "better" if part.difference > 0 else "worse"
+    return "better" if difference > 0 else "worse"

@@ -26,46 +26,14 @@ _ON_AVERAGE = _ON_COMPLETE | {
 }
 
 
-class Standing(NamedTuple):
-    """Mean Dice of an arm over the subsets, and with all modalities; None where it was not scored."""
-
-    arm: str
-    average: float | None
-    complete: float | None
-
-
-class Sentence(NamedTuple):
-    """What is claimed, and the figures behind it."""
-
-    claim: str
-    figures: str = ""
-
-    def __str__(self) -> str:
-        """Say both in one line."""
-        return f"{self.claim} {self.figures}".rstrip()
-
-
-class Verdict(NamedTuple):
-    """What came out.
+class Finding(NamedTuple):
+    """One comparison of the arm in focus.
 
     Attributes:
-        good: Nothing in the first lines speaks against the arm in focus.
-        headlines: The comparisons that decide, bad news first.
-        others: The further ones, bad news first.
-        standings: Of every arm.
-        average: What the mean over subsets is called.
-        notes: What to know before believing it.
+        lead: Over its rival.
+        on_complete: With all modalities; else on average over the subsets.
     """
 
-    good: bool
-    headlines: list[Sentence]
-    others: list[Sentence]
-    standings: list[Standing]
-    average: str
-    notes: list[str]
-
-
-class _Finding(NamedTuple):
     lead: Lead
     on_complete: bool
 
@@ -75,6 +43,45 @@ class _Finding(NamedTuple):
         outcome = self.lead.outcome
         return outcome in ("worse", "behind") or (not self.on_complete and outcome != "better")
 
+    @property
+    def rank(self) -> tuple[bool, int]:
+        """Place among the findings, bad news first."""
+        return not self.bad, _SEVERITY.index(self.lead.outcome)
+
+    @property
+    def claim(self) -> str:
+        """What came out."""
+        test = self.lead.test
+        n_subsets = test.subset.removeprefix("mean of ")
+        where = "on complete input" if self.on_complete else f"on average over the {n_subsets} subsets"
+        claims = _ON_COMPLETE if self.on_complete else _ON_AVERAGE
+        return claims[self.lead.outcome].format(arm=test.arm, rival=test.rival, where=where)
+
+    @property
+    def figures(self) -> str:
+        """The figures behind the claim."""
+        return f"Mean Dice {self.lead.dice:.3f} against {self.lead.rival_dice:.3f}: {self.lead.figures}."
+
+
+class Verdict(NamedTuple):
+    """What came out.
+
+    Attributes:
+        good: Nothing in the first lines speaks against the arm in focus.
+        headlines: The comparisons that decide, bad news first; none if there is nothing to compare with.
+        others: The further ones, bad news first.
+        average: What the mean over subsets is called.
+        standings: Mean Dice of every arm over the subsets, and with all modalities; None where it was not scored.
+        notes: What to know before believing it.
+    """
+
+    good: bool
+    headlines: list[Finding]
+    others: list[Finding]
+    average: str
+    standings: dict[str, tuple[float | None, float | None]]
+    notes: list[str]
+
 
 def verdict(benchmark: Benchmark) -> Verdict:
     """Judge the arm in focus by its means over the regions.
@@ -82,67 +89,42 @@ def verdict(benchmark: Benchmark) -> Verdict:
     Two comparisons decide: with plain modality dropout on average over the subsets, and with stock nnU-Net on complete
     input. Where an arm is missing, its place takes the rival that is best there.
     """
-    overall = benchmark.overall_region
+    overall, complete, focus = benchmark.overall_region, benchmark.dataset.complete, benchmark.focus
     average = mean_name(next(iter(benchmark.summaries["dice"].values()))[overall])
-    standings = [
-        Standing(arm, *(benchmark.dice(arm, subset, overall) for subset in (average, benchmark.dataset.complete)))
-        for arm in benchmark.arms
+    findings = [
+        Finding(lead, subset == complete)
+        for rival in benchmark.arms
+        for subset in dict.fromkeys((average, complete))  # one where all there is is complete input
+        if rival != focus and (lead := find_lead(benchmark, focus, rival, subset, overall))
     ]
-    findings = _findings(benchmark, average)
     deciding = [
-        *_deciding([f for f in findings if not f.on_complete], _DROPOUT),
-        *_deciding([f for f in findings if f.on_complete], _STOCK),
+        *_deciding([finding for finding in findings if not finding.on_complete], _DROPOUT),
+        *_deciding([finding for finding in findings if finding.on_complete], _STOCK),
     ]
-    others = [finding for finding in findings if finding not in deciding]
     return Verdict(
         good=bool(deciding) and not any(finding.bad for finding in deciding),
-        headlines=[_sentence(f) for f in sorted(deciding, key=_bad_first)]
-        or [Sentence("There is nothing to compare with.")],
-        others=[_sentence(f) for f in sorted(others, key=_bad_first)],
-        standings=standings,
+        headlines=sorted(deciding, key=lambda finding: finding.rank),
+        others=sorted((f for f in findings if f not in deciding), key=lambda finding: finding.rank),
         average=average,
-        notes=_notes(benchmark, [finding.lead for finding in findings]),
+        standings={
+            arm: (benchmark.dice(arm, average, overall), benchmark.dice(arm, complete, overall))
+            for arm in benchmark.arms
+        },
+        notes=_notes(benchmark, [finding.lead.test.n for finding in findings]),
     )
 
 
-def _findings(benchmark: Benchmark, average: str) -> list[_Finding]:
-    """Both comparisons of the arm in focus with every rival; one where all there is is complete input."""
-    complete = benchmark.dataset.complete
-    pairs = [(benchmark.focus, rival) for rival in benchmark.arms if rival != benchmark.focus]
-    return [
-        _Finding(lead, subset == complete)
-        for pair in pairs
-        for subset in dict.fromkeys((average, complete))
-        if (lead := find_lead(benchmark, pair, subset, benchmark.overall_region))
-    ]
-
-
-def _deciding(findings: list[_Finding], rival: str) -> list[_Finding]:
-    named = [finding for finding in findings if trainer_of(finding.lead.rival) == rival]
+def _deciding(findings: list[Finding], rival: str) -> list[Finding]:
+    named = [finding for finding in findings if trainer_of(finding.lead.test.rival) == rival]
     return named or sorted(findings, key=lambda finding: -finding.lead.rival_dice)[:1]
 
 
-def _bad_first(finding: _Finding) -> tuple[bool, int]:
-    return not finding.bad, _SEVERITY.index(finding.lead.outcome)
-
-
-def _sentence(finding: _Finding) -> Sentence:
-    lead = finding.lead
-    n_subsets = lead.subset.removeprefix("mean of ")
-    where = "on complete input" if finding.on_complete else f"on average over the {n_subsets} subsets"
-    claim = (_ON_COMPLETE if finding.on_complete else _ON_AVERAGE)[lead.outcome]
-    return Sentence(
-        claim.format(arm=lead.arm, rival=lead.rival, where=where),
-        f"Mean Dice {lead.dice:.3f} against {lead.rival_dice:.3f}: {lead.figures()}.",
-    )
-
-
-def _notes(benchmark: Benchmark, leads: list[Lead]) -> list[str]:
+def _notes(benchmark: Benchmark, numbers_of_cases: list[int]) -> list[str]:
     notes = [f"Arms are not trained alike: {line}." for line in benchmark.setup.get("differences", ())]
-    fewest = min((lead.n for lead in leads), default=_FEWEST)
+    fewest = min(numbers_of_cases, default=_FEWEST)
     if fewest < _FEWEST:
         notes.append(f"With {fewest} cases no difference can reach p < {LEVEL}, whatever it is.")
-    if leads:
+    if numbers_of_cases:
         notes.append(
             "p tells whether other cases would give the same order. Training anew may change it, too, and that is not "
             "in p: d2net repeats compares benchmarks that were trained anew."

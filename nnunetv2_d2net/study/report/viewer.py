@@ -15,7 +15,6 @@ from nnunetv2_d2net.base.errors import UserError
 from nnunetv2_d2net.base.processes import run_all
 from nnunetv2_d2net.study.report.heat_maps import availability
 from nnunetv2_d2net.study.report.pictures import (
-    Volume,
     Window,
     choose_window,
     encode_picture,
@@ -65,9 +64,11 @@ def make_viewer(benchmark: Benchmark, n_cases: int = MOST_CASES, *, progress: bo
     except UserError as error:  # the images were moved since; all else can still be told
         return Viewer({"cases": []}, [], [str(error)], 0)
     cases = [content for _, content in run_all(maker.case, chosen, title="report", progress=progress) if content]
+    modalities = list(benchmark.dataset.channels)
+    available = {name: availability(name, modalities) or [True] * len(modalities) for name in benchmark.subsets}
     content = {
-        "modalities": list(benchmark.dataset.channels),
-        "subsets": [_subset(name, benchmark.dataset.channels) for name in benchmark.subsets],
+        "modalities": modalities,
+        "subsets": [{"name": name, "available": flags} for name, flags in available.items()],
         "arms": benchmark.arms,
         "focus": benchmark.arms.index(benchmark.focus),
         "regions": maker.regions(),
@@ -83,10 +84,6 @@ def rank_cases(benchmark: Benchmark) -> list[str]:
     for score in benchmark.scores[benchmark.focus]:
         dice.setdefault(score.case, []).append(score.dice)
     return sorted(dice, key=lambda case: (fmean(dice[case]), case))
-
-
-def _subset(name: str, modalities: Sequence[str]) -> dict[str, Any]:
-    return {"name": name, "available": availability(name, modalities) or [True] * len(modalities)}
 
 
 class _Maker:
@@ -117,8 +114,9 @@ class _Maker:
             return None
 
     def _read(self, case: str) -> dict[str, Any]:
-        reference = read_volume(Path(self.benchmark.setup["references"]) / f"{case}{self.dataset.file_ending}")
-        labels = self._positions(reference.channels[0])
+        file = Path(self.benchmark.setup["references"]) / f"{case}{self.dataset.file_ending}"
+        (reference, *_), placing = read_volume(file)
+        labels = self._positions(reference)
         images = self._images(case, labels.shape)
         window, pictures = self._pictures(images, labels > 0)
         shown = window.cut(labels)
@@ -131,7 +129,7 @@ class _Maker:
             "slices": [index + 1 for index in window.slices],
             "ofSlices": len(labels),
             "start": window.start,
-            **_placing(reference),
+            **placing,
             "images": [None if picture is None else self._keep(picture) for picture in pictures],
             "reference": self._keep_labels([encode_runs(shown, len(self.labels))]),
             "predictions": [self._predictions(case, arm, labels.shape, window) for arm in self.benchmark.arms],
@@ -144,7 +142,7 @@ class _Maker:
             raise UserError(f"{self.benchmark.setup['images']} holds no image of it")
         images: list[NDArray[np.generic] | None] = [None] * n_modalities
         for file, channel in zip(files, self.dataset.assign_channels(files), strict=True):
-            volume = read_volume(Path(file)).channels
+            volume, _ = read_volume(Path(file))
             if volume.shape[1:] != shape:
                 raise UserError(f"{file} has another shape than its reference")
             if len(volume) == n_modalities and len(files) == 1:
@@ -179,7 +177,7 @@ class _Maker:
         return {"blob": self._keep_labels(maps), "sizes": [len(encoded) for encoded in maps]}
 
     def _prediction(self, path: Path, shape: tuple[int, ...], window: Window) -> bytes:
-        labels = read_volume(path).channels[0]
+        (labels, *_), _ = read_volume(path)
         if labels.shape != shape:
             raise UserError(f"{path} has another shape than its reference")
         return encode_runs(window.cut(self._positions(labels)), len(self.labels))
@@ -201,12 +199,3 @@ class _Maker:
     def _keep(self, blob: str) -> int:
         self.blobs.append(blob)
         return len(self.blobs) - 1
-
-
-def _placing(volume: Volume) -> dict[str, Any]:
-    return {
-        "spacing": [round(mm, 4) for mm in volume.spacing],
-        "thickness": round(volume.thickness, 3),
-        "plane": volume.plane,
-        "sides": list(volume.sides) if volume.sides else None,
-    }

@@ -61,14 +61,14 @@ def test_a_failure_leaves_the_others_alone_and_says_why(setup, scripts, caplog):
     scripts["B/1"] = "import os, signal; os.kill(os.getpid(), signal.SIGKILL)"
     scripts["C/0"] = "import sys; sys.stderr.write('d2net: error: mend it\\n\\n'); sys.exit(1)"
     scripts["C/1"] = "raise SystemExit(3)"
-    failures = run_children(setup, list(scripts), 2, "test")
-    assert {f.name: f.reason for f in failures} == {
+    failed = run_children(setup, list(scripts), 2, "test")
+    assert {child.name: child.problem for child in failed} == {
         "A/0": "OSError: [Errno 28] No space left on device",
         "B/1": "killed by signal 9 (SIGKILL), perhaps for lack of memory",
         "C/0": "mend it",
         "C/1": "exit status 3",
     }
-    assert all(failure.log.is_file() for failure in failures)
+    assert all(child.log.is_file() for child in failed)
     assert (setup.out / "B" / "training_fold_0.txt").read_text() == "fine\n"
     assert "B/0 done" in caplog.text
     assert f"log: {setup.out / 'A' / 'training_fold_0.txt'}" in caplog.text

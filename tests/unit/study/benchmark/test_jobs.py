@@ -30,14 +30,12 @@ def finish(setup, job, write_checkpoint):
 
 def test_one_job_per_arm_and_fold(setup):
     several = replace(setup, folds=("0", "1"))
-    assert [job.name for job in jobs.training_jobs(several)] == [
-        "nnUNetTrainer/0",
-        "nnUNetTrainer/1",
-        "D2NetTrainer/0",
-        "D2NetTrainer/1",
-    ]
-    assert [job.name for job in jobs.ensemble_jobs(several)] == ["nnUNetTrainer/ensemble", "D2NetTrainer/ensemble"]
-    assert jobs.ensemble_jobs(setup) == [] == jobs.ensemble_jobs(replace(several, cases="folds"))
+    assert {phase: [job.name for job in listed] for phase, listed in jobs.jobs_by_phase(several).items()} == {
+        "train and predict": ["nnUNetTrainer/0", "nnUNetTrainer/1", "D2NetTrainer/0", "D2NetTrainer/1"],
+        "predict": ["nnUNetTrainer/ensemble", "D2NetTrainer/ensemble"],
+        "measure costs": ["cost/nnUNetTrainer", "cost/D2NetTrainer", "cost/steps"],
+    }
+    assert jobs.jobs_by_phase(setup)["predict"] == [] == jobs.jobs_by_phase(replace(several, cases="folds"))["predict"]
 
 
 def test_finished_job_is_done_until_something_of_it_is_missing(setup, write_checkpoint):
@@ -172,5 +170,5 @@ def test_what_is_there_is_read_once_for_all_jobs(setup, write_checkpoint, monkey
     progress, listed = Progress(setup), []
     find = Dataset.find_cases
     monkeypatch.setattr(Dataset, "find_cases", lambda *args: listed.append(args[1]) or find(*args))
-    assert all(progress.done(job) for job in jobs.training_jobs(setup))
+    assert all(progress.done(job) for job in jobs.jobs_by_phase(setup)[jobs.TRAIN])
     assert listed == [setup.images]

@@ -4,6 +4,7 @@ from statistics import stdev
 import pytest
 
 from nnunetv2_d2net.study.report.heat_maps import (
+    availability,
     difference_color,
     ink,
     lead_groups,
@@ -21,28 +22,28 @@ def test_cells_hold_the_means_and_share_a_scale():
     dice, hd95, *_ = value_groups(made_up({"A": A, "B": BETTER}))
     assert (dice.low, dice.high) == ("0.5", "0.8")
     first, second = dice.maps
-    assert [row.name for row in first.rows] == ["A", "B", "A+B", "mean of 3"]
-    assert [row.available for row in first.rows] == [[True, False], [False, True], [True, True], []]
-    assert first.rows[0].cells[0].text == "0.595"
-    assert first.rows[0].cells[0].background == value_color((0.595 - 0.5) / 0.3)
-    assert f"0.595 ± {stdev(A):.3f} (standard deviation), 8 cases" in first.rows[0].cells[0].tip
-    assert second.rows[0].cells[0].text == "0.702"
+    assert list(first.rows) == ["A", "B", "A+B", "mean of 3"]
+    assert [availability(name, ["A", "B"]) for name in first.rows] == [[True, False], [False, True], [True, True], []]
+    assert first.rows["A"][0].text == "0.595"
+    assert first.rows["A"][0].background == value_color((0.595 - 0.5) / 0.3)
+    assert f"0.595 ± {stdev(A):.3f} (standard deviation), 8 cases" in first.rows["A"][0].tip
+    assert second.rows["A"][0].text == "0.702"
     assert hd95.stops == dice.stops[::-1]  # bright is better in both
-    assert hd95.maps[0].rows[0].cells[0].background == value_color(1.0)  # all alike, and the best
+    assert hd95.maps[0].rows["A"][0].background == value_color(1.0)  # all alike, and the best
 
 
 def test_a_lead_has_marks_and_its_interval():
     benchmark = made_up({"A": [v - 0.2 for v in A], "B": A, "C": BETTER})
     groups = {group.name: group.maps[0] for group in lead_groups(benchmark)}
-    cell = groups["C"].rows[0].cells[0]
+    cell = groups["C"].rows["A"][0]
     assert cell.text == "+0.107*"
     assert "best rival B 0.595" in cell.tip
     assert re.search(
         r"95 % CI \+0\.10\d to \+0\.11\d, p = 0\.008, p = 0\.023 after Holm's correction, 8 cases", cell.tip
     )
-    assert groups["C"].rows[-1].cells[0].text == "+0.107**"  # the mean over subsets is one test of its own
-    assert groups["B"].rows[0].cells[0].text == "\N{MINUS SIGN}0.107*"
-    assert "best rival C" in groups["A"].rows[0].cells[0].tip
+    assert groups["C"].rows["mean of 3"][0].text == "+0.107**"  # the mean over subsets is one test of its own
+    assert groups["B"].rows["A"][0].text == "\N{MINUS SIGN}0.107*"
+    assert "best rival C" in groups["A"].rows["A"][0].tip
     assert lead_groups(made_up({"A": A})) == []
 
 

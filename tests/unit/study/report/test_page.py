@@ -61,6 +61,12 @@ def test_markdown_begins_with_the_verdict(small):
     assert "\n\n\n" not in text
 
 
+def test_a_single_arm_has_nothing_to_compare_with():
+    benchmark = made_up({"D2NetTrainer": [0.3, 0.9]})
+    assert "**There is nothing to compare with.**" in markdown_page(benchmark, [])
+    assert "<strong>There is nothing to compare with.</strong>" in html_page(benchmark, [], None)
+
+
 def test_the_worst_and_the_best_cases_are_chosen(monkeypatch):
     benchmark = made_up({"A": [0.5] * 6, "D2NetTrainer": [0.3, 0.9, 0.1, 0.5, 0.8, 0.6]})
     assert rank_cases(benchmark) == ["c2", "c0", "c3", "c5", "c4", "c1"]

@@ -26,11 +26,11 @@ def test_wins_both():
     assert found.headlines[0].figures.startswith("Mean Dice 0.835 against 0.735: difference +0.100, 95 % CI +0.100")
     assert found.headlines[0].figures.endswith("p = 0.008, 8 cases.")
     assert "after Holm's correction" in found.headlines[1].figures  # p of a subset, not of their mean
-    assert [(s.arm, round(s.average, 3), round(s.complete, 3)) for s in found.standings] == [
-        (STOCK, 0.635, 0.635),
-        (DROPOUT, 0.735, 0.735),
-        (OURS, 0.835, 0.835),
-    ]
+    assert found.standings == {
+        STOCK: pytest.approx((0.635, 0.635)),
+        DROPOUT: pytest.approx((0.735, 0.735)),
+        OURS: pytest.approx((0.835, 0.835)),
+    }
     assert len(found.others) == 2
 
 
@@ -116,7 +116,7 @@ def test_other_arms_are_held_against_the_best_of_them():
 def test_one_arm_has_nothing_to_compare_with():
     found = verdict(made_up({OURS: values(0.8)}))
     assert not found.good
-    assert [str(line) for line in found.headlines] == ["There is nothing to compare with."]
+    assert found.headlines == []
     assert found.notes == []
 
 
