@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from nnunetv2_d2net.method.network.d2net import D2NetOptions
 from nnunetv2_d2net.plugin.training.trainer import D2NetTrainer
 from nnunetv2_d2net.plugin.training.variants import nnUNetTrainerModalityDropout
+from nnunetv2_d2net.study.pipeline import make_ready
 
 NAME, PLANS = "Dataset001_Synthetic", "SyntheticPlans"
 
@@ -129,11 +130,7 @@ def make_trainer(trainer_class: type[nnUNetTrainer], setting: Setting, device: s
         "file_ending": ".nii.gz",
     }
     with contextlib.redirect_stdout(io.StringIO()):
-        trainer = trainer_class(make_plans(setting), "synthetic", "all", dataset_json, torch.device(device))
-        trainer.initialize()
-    trainer.set_deep_supervision_enabled(True)
-    trainer.network.train()
-    return trainer
+        return make_ready(trainer_class(make_plans(setting), "synthetic", "all", dataset_json, torch.device(device)))
 
 
 def make_batch(setting: Setting, trainer: nnUNetTrainer) -> dict[str, Any]:

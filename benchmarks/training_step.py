@@ -10,8 +10,8 @@ one they are modality dropout and D2NetTrainer with and without activation check
 
 import argparse
 import functools
+import os
 import statistics
-import tempfile
 from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
@@ -19,12 +19,13 @@ from typing import Any
 
 import torch
 from measuring import interleave, make_parser, parse, ratio, report
-from nnunetv2.run.run_training import get_trainer_from_args
 from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
+from nnunetv2.utilities.dataset_name_id_conversion import convert_id_to_dataset_name
 from synthetic import ARMS, PHANTOM, TOY, Setting, do_step, make_batch, make_trainer, nnunet_folders
 
 from nnunetv2_d2net.method.network.d2net import count_parameters
 from nnunetv2_d2net.plugin.registration import announce_trainers
+from nnunetv2_d2net.study.pipeline import Model, load_batch, make_ready, passing_trainer
 
 REAL_ARMS = ("nnUNetTrainer", "nnUNetTrainerModalityDropout", "D2NetTrainer")
 SETTINGS = (PHANTOM, Setting((64, 64, 64)), Setting((128, 128), n_cases=12))
@@ -44,7 +45,7 @@ def main() -> None:
     for setting in settings if args.dataset_id is None else [None]:
         with ExitStack() as stack:
             if setting is None:
-                trainers, batch = real(args)
+                trainers, batch = real(args, stack)
             else:
                 stack.enter_context(nnunet_folders())
                 trainers = {arm: make_trainer(trainer, setting, args.device) for arm, trainer in ARMS.items()}
@@ -80,26 +81,16 @@ def row(arm: str, size: str, trainer: nnUNetTrainer, seconds: dict[str, list[flo
     }
 
 
-def real(args: argparse.Namespace) -> tuple[dict[str, nnUNetTrainer], dict[str, Any]]:
-    """Return the trainers on a preprocessed data set's plans, and one of its batches."""
+def real(args: argparse.Namespace, stack: ExitStack) -> tuple[dict[str, nnUNetTrainer], dict[str, Any]]:
+    """Return the trainers on a preprocessed data set's plans, ready to step, and one of its batches."""
     announce_trainers()
-    trainers = {arm: build(arm, args) for arm in args.arms}
-    loader, validation_loader = next(iter(trainers.values())).get_dataloaders()
-    batch = next(loader)
-    for generator in (loader, validation_loader):
-        getattr(generator, "_finish", lambda: None)()
-    return trainers, batch
-
-
-def build(arm: str, args: argparse.Namespace) -> nnUNetTrainer:
-    """Return the trainer, ready to step; its log goes to a folder that nobody keeps."""
+    results = Path(os.environ["nnUNet_results"]) / convert_id_to_dataset_name(args.dataset_id)
+    models = {arm: Model(results, arm, args.plans, args.configuration) for arm in args.arms}
     device = torch.device(args.device)
-    trainer = get_trainer_from_args(str(args.dataset_id), args.configuration, "all", arm, args.plans, device=device)
-    trainer.log_file = str(Path(tempfile.mkdtemp()) / "log.txt")
-    trainer.initialize()
-    trainer.set_deep_supervision_enabled(True)
-    trainer.network.train()
-    return trainer
+    trainers = {
+        arm: make_ready(stack.enter_context(passing_trainer(model, "all", device))) for arm, model in models.items()
+    }
+    return trainers, load_batch(next(iter(trainers.values())))
 
 
 if __name__ == "__main__":

@@ -14,16 +14,10 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
+from nnunetv2.experiment_planning import plan_and_preprocess_api as planning
 from nnunetv2.experiment_planning.dataset_fingerprint.fingerprint_extractor import DatasetFingerprintExtractor
-from nnunetv2.experiment_planning.plan_and_preprocess_api import (
-    extract_fingerprint_dataset,
-    plan_experiments,
-    preprocess_dataset,
-)
 from nnunetv2.run.run_training import get_trainer_from_args, maybe_load_checkpoint
 from nnunetv2.utilities.dataset_name_id_conversion import convert_id_to_dataset_name
-from torch import nn
-from torch._dynamo import OptimizedModule
 from tqdm import tqdm
 
 from nnunetv2_d2net.base.files import read_json_or, written_whole
@@ -91,13 +85,13 @@ def plan_and_preprocess(
     _drop_broken_fingerprint(dataset_id)
     bar = tqdm(total=3, desc="plan and preprocess", unit="step", disable=not progress)
     with incomplete_cases(planner) if ours else contextlib.nullcontext(), bar:
-        extract_fingerprint_dataset(
+        planning.extract_fingerprint_dataset(
             dataset_id, extractor, processes, clean=False, verbose=False, show_progress_bar=False
         )
         bar.update()
-        plans = plan_experiments([dataset_id], planner)
+        plans = planning.plan_experiments([dataset_id], planner)
         bar.update()
-        preprocess_dataset(dataset_id, plans, (configuration,), (processes,), show_progress_bar=False)
+        planning.preprocess_dataset(dataset_id, plans, (configuration,), (processes,), show_progress_bar=False)
         bar.update()
 
 
@@ -137,12 +131,6 @@ def load_batch(trainer: Trainer) -> dict[str, Any]:
     for loader in loaders:
         getattr(loader, "_finish", lambda: None)()
     return batch
-
-
-def bare_network(trainer: Trainer) -> nn.Module:
-    """Return a trainer's network without what compiles it."""
-    network = trainer.network
-    return network._orig_mod if isinstance(network, OptimizedModule) else network  # pyright: ignore
 
 
 def use_device(device: torch.device) -> None:

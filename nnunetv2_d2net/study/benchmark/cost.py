@@ -16,7 +16,7 @@ from nnunetv2_d2net.method.network.d2net import inference_weights
 from nnunetv2_d2net.plugin.checkpoints import read_checkpoint
 from nnunetv2_d2net.study.benchmark.jobs import COST, STEPS, Job, measurement_file
 from nnunetv2_d2net.study.benchmark.setup import Setup
-from nnunetv2_d2net.study.pipeline import Trainer, bare_network, load_batch, make_ready, passing_trainer, use_device
+from nnunetv2_d2net.study.pipeline import Trainer, load_batch, make_ready, passing_trainer, use_device
 
 N_STEPS = 5
 N_WARM_UP = 2
@@ -64,7 +64,7 @@ def measure_arm(setup: Setup, arm: str) -> dict[str, Any]:
         # an epoch's first step also makes the diagnostics of D2NetTrainer, whose memory a training needs, too
         stepped = all(_step_seconds(arm, trainer, batch, step_of_epoch=i) is not None for i in range(2))
         peak = round(_peak_memory(trainer.device), 3) if stepped else None
-        weights = {name: p for name, p in bare_network(trainer).named_parameters() if p.requires_grad}
+        weights = {name: p for name, p in trainer.network.named_parameters() if p.requires_grad}
         return {
             "peak_memory_GiB": peak,
             "parameters": sum(p.numel() for p in weights.values()),
@@ -78,10 +78,9 @@ def measure_arm(setup: Setup, arm: str) -> dict[str, Any]:
 def inference_gflops(trainer: Trainer) -> float:
     """Count the operations of one patch's way through the network, as prediction takes it."""
     trainer.set_deep_supervision_enabled(False)
-    network = bare_network(trainer).eval()
     patch = torch.randn(1, trainer.num_input_channels, *trainer.configuration_manager.patch_size, device=trainer.device)
     with torch.no_grad(), FlopCounterMode(display=False) as counter:
-        network(patch)
+        trainer.network.eval()(patch)
     return round(counter.get_total_flops() / 1e9, 4)
 
 

@@ -17,7 +17,7 @@ from nnunetv2_d2net.study.benchmark.arms import schedule_of, training_note
 from nnunetv2_d2net.study.benchmark.cost import measure
 from nnunetv2_d2net.study.benchmark.jobs import Job, Progress
 from nnunetv2_d2net.study.benchmark.setup import Setup
-from nnunetv2_d2net.study.pipeline import Trainer, passing_trainer, plan_and_preprocess, predict_subsets, train_fold
+from nnunetv2_d2net.study.pipeline import passing_trainer, plan_and_preprocess, predict_subsets, train_fold
 
 N_SPLITS = 5
 _PLANNERS = {
@@ -59,7 +59,9 @@ def run_job(setup: Setup, name: str, parent: int | None = None) -> None:
             measure(setup, job)
             return
         if job.part != jobs.ENSEMBLE and not progress.trained(job):
-            train(setup, job)
+            note = training_note(setup, job.arm, job.part)
+            device = torch.device(setup.device)
+            train_fold(setup.model(job.arm), job.part, device, lambda trainer: write_json(note, schedule_of(trainer)))
         if job.predicts(setup) and not progress.predicted(job):
             predict(setup, job, progress.files_to_predict(job))
 
@@ -77,15 +79,6 @@ def prepare(setup: Setup) -> None:
         _split(setup)
     if not Progress(setup).prepared:
         raise UserError(f"{setup.preprocessed} still lacks some of the training cases: see what is said above")
-
-
-def train(setup: Setup, job: Job) -> None:
-    """Train one fold, from the latest checkpoint if there is one."""
-
-    def note_schedule(trainer: Trainer) -> None:
-        write_json(training_note(setup, job.arm, job.part), schedule_of(trainer))
-
-    train_fold(setup.model(job.arm), job.part, torch.device(setup.device), note_schedule)
 
 
 def predict(setup: Setup, job: Job, files: dict[str, list[str]]) -> None:

@@ -2,6 +2,7 @@
 
 import os
 import platform
+import re
 import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -177,18 +178,12 @@ def choose_folds(wanted: Sequence[str] | None, cases: str) -> tuple[str, ...]:
 
 def describe_machine(device: str) -> dict[str, Any]:
     """Describe this machine: processor, cores, GPU, memory in GiB."""
+    known = Path("/proc/cpuinfo")
+    processors = re.findall(r"^model name\s*: *(.*)$", known.read_text() if known.is_file() else "", re.MULTILINE)
     gpu = torch.cuda.get_device_name() if device == "cuda" else None
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
-    return {"cpu": _processor(), "cores": os.cpu_count(), "gpu": gpu, "memory_GiB": round(memory, 1)}
-
-
-def _processor() -> str:
-    try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
-    except OSError:
-        lines = []
-    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else platform.processor() or platform.machine()
+    cpu = next(iter(processors), platform.processor() or platform.machine())
+    return {"cpu": cpu, "cores": os.cpu_count(), "gpu": gpu, "memory_GiB": round(memory, 1)}
 
 
 def _short(value: Any) -> str:  # noqa: ANN401 - whatever setup.json holds

@@ -107,10 +107,8 @@ def _draw(
                 gid = f"point-{arms.index(arm)}-{missing}"
                 titles[gid] = f"{arm}: {value:.3f}"
                 axes.plot(missing, value, "o", gid=gid, markersize=7, markeredgecolor=_color("--paper"), **how)
-        file = io.StringIO()
-        figure.savefig(
-            file, format="svg", transparent=True, metadata=dict.fromkeys(("Date", "Creator", "Format", "Type"))
-        )
+        file, nothing = io.StringIO(), dict.fromkeys(("Date", "Creator", "Format", "Type"))
+        figure.savefig(file, format="svg", transparent=True, metadata=nothing)
     return _inline(file.getvalue(), region, titles)
 
 

@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 import matplotlib as mpl
 
-from nnunetv2_d2net.study.report.leads import Lead, best_rivals, signed
+from nnunetv2_d2net.study.report.leads import best_rivals, signed
 from nnunetv2_d2net.study.report.results import Benchmark
 from nnunetv2_d2net.study.scores.tables import METRICS, Summaries, Summary
 
@@ -170,7 +170,11 @@ def _lead_group(benchmark: Benchmark, arm: str) -> Group:
 
     def cell(subset: str, region: str, _: Summary | None) -> Cell:
         lead = leads.get((subset, region))
-        return _lead_cell(lead, lead.test.mean_difference / end) if lead else Cell("-")
+        if lead is None:
+            return Cell("-")
+        means = f"{arm} {lead.dice:.3f}, best rival {lead.test.rival} {lead.rival_dice:.3f}"
+        tip = f"{subset}, {region}: {means}; {lead.figures}"
+        return Cell(lead.marked, difference_color(lead.test.mean_difference / end), tip)
 
     return Group(
         arm,
@@ -181,9 +185,3 @@ def _lead_group(benchmark: Benchmark, arm: str) -> Group:
         f"purple: {arm} is better, orange: the other is",
         [_heat_map(arm, benchmark.summaries["dice"][arm], cell)],
     )
-
-
-def _lead_cell(lead: Lead, share: float) -> Cell:
-    arm, rival, subset, region, *_ = lead.test
-    means = f"{arm} {lead.dice:.3f}, best rival {rival} {lead.rival_dice:.3f}"
-    return Cell(lead.marked, difference_color(share), f"{subset}, {region}: {means}; {lead.figures}")

@@ -131,11 +131,9 @@ def mean_name(by_subset: Mapping[str, Any]) -> str:
 
 
 def _read_scores(path: Path) -> list[CaseScore]:
-    if not path.is_file():
-        raise UserError(f"{path} does not exist, the benchmark is not finished: {_AGAIN}")
-    scores = read_scores(path)
+    scores = read_scores(path) if path.is_file() else []
     if not scores:
-        raise UserError(f"{path} holds no score: {_AGAIN}")
+        raise UserError(f"{path} holds no score, the benchmark is not finished: {_AGAIN}")
     return scores
 
 

@@ -13,15 +13,9 @@ from numpy.typing import NDArray
 
 from nnunetv2_d2net.base.errors import UserError
 from nnunetv2_d2net.base.processes import run_all
+from nnunetv2_d2net.study.report import pictures
 from nnunetv2_d2net.study.report.heat_maps import availability
-from nnunetv2_d2net.study.report.pictures import (
-    Window,
-    choose_window,
-    encode_picture,
-    encode_runs,
-    read_volume,
-    tile_columns,
-)
+from nnunetv2_d2net.study.report.pictures import Window
 from nnunetv2_d2net.study.report.results import Benchmark
 
 MOST_CASES = 24
@@ -114,24 +108,22 @@ class _Maker:
             return None
 
     def _read(self, case: str) -> dict[str, Any]:
-        file = Path(self.benchmark.setup["references"]) / f"{case}{self.dataset.file_ending}"
-        (reference, *_), placing = read_volume(file)
-        labels = self._positions(reference)
+        labels, placing = self._labels(Path(self.benchmark.setup["references"]), case)
         images = self._images(case, labels.shape)
-        window, pictures = self._pictures(images, labels > 0)
+        window, encoded = self._encode(images, labels > 0)
         shown = window.cut(labels)
         n, height, width = shown.shape
         return {
             "name": case,
             "width": width,
             "height": height,
-            "columns": tile_columns(n, height, width),
+            "columns": pictures.tile_columns(n, height, width),
             "slices": [index + 1 for index in window.slices],
             "ofSlices": len(labels),
             "start": window.start,
             **placing,
-            "images": [None if picture is None else self._keep(picture) for picture in pictures],
-            "reference": self._keep_labels([encode_runs(shown, len(self.labels))]),
+            "images": [None if picture is None else self._keep(picture) for picture in encoded],
+            "reference": self._keep_labels([pictures.encode_runs(shown, len(self.labels))]),
             "predictions": [self._predictions(case, arm, labels.shape, window) for arm in self.benchmark.arms],
             "dice": [self._dice(case, arm) for arm in self.benchmark.arms],
         }
@@ -142,7 +134,7 @@ class _Maker:
             raise UserError(f"{self.benchmark.setup['images']} holds no image of it")
         images: list[NDArray[np.generic] | None] = [None] * n_modalities
         for file, channel in zip(files, self.dataset.assign_channels(files), strict=True):
-            volume, _ = read_volume(Path(file))
+            volume, _ = pictures.read_volume(Path(file))
             if volume.shape[1:] != shape:
                 raise UserError(f"{file} has another shape than its reference")
             if len(volume) == n_modalities and len(files) == 1:
@@ -150,44 +142,41 @@ class _Maker:
             images[channel] = volume[0]
         return images
 
-    def _pictures(
+    def _encode(
         self, images: Sequence[NDArray[np.generic] | None], reference: NDArray[np.bool_]
     ) -> tuple[Window, list[str | None]]:
         """Encode the modalities, with fewer slices if all would take too much room."""
         step, there = 1, [image for image in images if image is not None]
         while True:
-            window = choose_window(there, reference, step)
-            pictures = [None if image is None else encode_picture(window.cut(image)) for image in images]
-            excess = sum(len(picture) for picture in pictures if picture) / self.max_characters
+            window = pictures.choose_window(there, reference, step)
+            encoded = [None if image is None else pictures.encode_picture(window.cut(image)) for image in images]
+            excess = sum(len(picture) for picture in encoded if picture) / self.max_characters
             if excess <= 1 or len(window.slices) == 1:
-                return window, pictures
+                return window, encoded
             step = max(step + 1, math.ceil(step * excess))
 
     def _predictions(self, case: str, arm: str, shape: tuple[int, ...], window: Window) -> dict[str, Any]:
         """Label maps of all subsets, packed together; a size of 0 says that there is none."""
         maps = []
         for subset in self.benchmark.subsets:
-            path = self.benchmark.folder / arm / "predictions" / subset / f"{case}{self.dataset.file_ending}"
             try:
-                maps.append(self._prediction(path, shape, window))
+                labels, _ = self._labels(self.benchmark.folder / arm / "predictions" / subset, case)
+                if labels.shape != shape:
+                    raise UserError("it has another shape than its reference")
+                maps.append(pictures.encode_runs(window.cut(labels), len(self.labels)))
             except UserError as error:
                 maps.append(b"")
                 if (case, subset, next(iter(self.dataset.regions))) in self.scores[arm]:
                     self.problems.append(f"{arm}, {subset}, case {case}: {error}")
         return {"blob": self._keep_labels(maps), "sizes": [len(encoded) for encoded in maps]}
 
-    def _prediction(self, path: Path, shape: tuple[int, ...], window: Window) -> bytes:
-        (labels, *_), _ = read_volume(path)
-        if labels.shape != shape:
-            raise UserError(f"{path} has another shape than its reference")
-        return encode_runs(window.cut(self._positions(labels)), len(self.labels))
-
-    def _positions(self, labels: NDArray[np.generic]) -> NDArray[np.uint8]:
-        """Replace labels by their position in the list; one that is in no region becomes background."""
+    def _labels(self, folder: Path, case: str) -> tuple[NDArray[np.uint8], dict[str, Any]]:
+        """Read labels as their positions in the list; one that is in no region becomes background."""
+        (labels, *_), placing = pictures.read_volume(folder / f"{case}{self.dataset.file_ending}")
         positions = np.zeros(labels.shape, np.uint8)
         for position, value in enumerate(self.labels[1:], 1):
             positions[labels == value] = position
-        return positions
+        return positions, placing
 
     def _dice(self, case: str, arm: str) -> list[list[float | None]]:
         scores, names = self.scores[arm], [region["name"] for region in self.regions()]

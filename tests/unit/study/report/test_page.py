@@ -143,7 +143,7 @@ def test_large_pictures_lose_slices_evenly(small, monkeypatch):
         ("setup.json", "{", "setup.json is no JSON"),
         ("setup.json", "[]", "setup.json holds a list"),
         ("setup.json", '{"arms": []}', 'lacks "modalities"'),
-        ("D2NetTrainer/metrics.csv", None, "metrics.csv does not exist"),
+        ("D2NetTrainer/metrics.csv", None, "the benchmark is not finished"),
         ("D2NetTrainer/metrics.csv", "", "holds no score"),
         ("comparison.csv", None, "comparison.csv cannot be read"),
         ("comparison.csv", "a,b\n1,2\n", "comparison.csv cannot be read"),
