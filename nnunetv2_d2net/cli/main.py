@@ -8,8 +8,7 @@ import argparse
 import logging
 import os
 import sys
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from importlib import import_module
 
 from nnunetv2_d2net import __version__
@@ -55,9 +54,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     # Read when torch is imported. Threads that spin while they wait slow a training on a shared CPU several times over.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     args, extra = _parse(words)
+    logger, handler = logging.getLogger("nnunetv2_d2net"), _OnStderr()
+    logger.setLevel(logging.INFO)
+    logger.addHandler(handler)
     try:
-        with _log_on_stderr():
-            return args.run(args, extra)
+        return args.run(args, extra)
     except (UserError, KeyboardInterrupt) as error:
         if os.environ.get("D2NET_DEBUG") == "1":
             raise
@@ -67,6 +68,16 @@ def main(argv: Sequence[str] | None = None) -> int:
         go_on = _GO_ON.get(words[0], "run the same command to go on")
         sys.stderr.write(f"d2net: stopped; what is done is kept: {go_on}\n")
         return 130
+    finally:
+        logger.removeHandler(handler)
+
+
+class _OnStderr(logging.Handler):
+    """Shows what the package logs, in lines that begin with ``d2net:``."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        level = "error: " if record.levelno >= logging.ERROR else ""
+        sys.stderr.write(f"d2net: {level}{record.getMessage()}\n")
 
 
 def _parse(words: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
@@ -88,25 +99,6 @@ def _parse(words: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
     if not hasattr(args, "run"):
         parser.error(f"unknown argument {words[0]}: the command comes first")
     return args, extra
-
-
-@contextmanager
-def _log_on_stderr() -> Iterator[None]:
-    """Show what the package logs, in lines that begin with ``d2net:``."""
-    logger, handler = logging.getLogger("nnunetv2_d2net"), logging.StreamHandler()
-    handler.setFormatter(_Formatter())
-    logger.addHandler(handler)
-    logger.setLevel(logging.INFO)
-    try:
-        yield
-    finally:
-        logger.removeHandler(handler)
-
-
-class _Formatter(logging.Formatter):
-    def format(self, record: logging.LogRecord) -> str:
-        prefix = "d2net: error: " if record.levelno >= logging.ERROR else "d2net: "
-        return prefix + super().format(record)
 
 
 if __name__ == "__main__":

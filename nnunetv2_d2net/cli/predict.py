@@ -11,7 +11,6 @@ from nnunetv2_d2net.cli._checks import check_folds, dataset_folder
 from nnunetv2_d2net.cli._nnunet import call_entry_point, device_words
 from nnunetv2_d2net.cli._words import describe_passing, value_of, values_of
 from nnunetv2_d2net.plugin.planning.plans import MISSING_IN_MODEL, check_networks
-from nnunetv2_d2net.plugin.registration import announce_trainers
 from nnunetv2_d2net.plugin.seams import predictor_seam
 
 HELP = (
@@ -61,10 +60,8 @@ def run(args: argparse.Namespace, extra: Sequence[str]) -> int:
     model = _model_folder(words)
     available = Dataset.read(model / "dataset.json", MISSING_IN_MODEL).available(args.modalities, args.drop)
     check_networks(model / "plans.json")
-    checkpoints = _checkpoints(model, words)
     part = _part(words)
-    announce_trainers()
-    for checkpoint in checkpoints:
+    for checkpoint in _checkpoints(model, words):
         _check_trainer_of(checkpoint, value_of(words, "-tr"))
 
     from nnunetv2.inference.predict_from_raw_data import predict_entry_point

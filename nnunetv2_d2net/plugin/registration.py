@@ -10,7 +10,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from nnunetv2_d2net.base.errors import UserError
-from nnunetv2_d2net.base.files import explaining_disk_errors, write_text
+from nnunetv2_d2net.base.files import explaining_disk_errors, make_folder, write_text
 
 TRAINERS_VARIABLE = "nnUNet_extTrainer"
 MARKER = '# Written by "d2net register", removed by "d2net unregister": changes are lost.'
@@ -71,7 +71,7 @@ def nnunet_folder() -> Path:
 
 
 def register(nnunet: Path) -> list[Path]:
-    """Write the shims, all or none; calling it again changes nothing.
+    """Write the shims; calling it again changes nothing.
 
     Args:
         nnunet: Folder of the package nnunetv2.
@@ -84,13 +84,10 @@ def register(nnunet: Path) -> list[Path]:
     """
     shims = {nnunet / path: _SHIM.format(module=module) for path, module in SHIMS.items()}
     _refuse_foreign(shims)
-    before = {path: path.read_text(encoding="utf-8") if path.exists() else None for path in shims}
-    try:
-        for path, text in shims.items():
-            write_text(path, text, _READ_ONLY)
-    except UserError:
-        _restore(before)
-        raise
+    for path in shims:  # so that a folder that is read-only leaves nothing half done
+        make_folder(path.parent, _READ_ONLY)
+    for path, text in shims.items():
+        write_text(path, text, _READ_ONLY)
     return list(shims)
 
 
@@ -119,11 +116,3 @@ def _refuse_foreign(paths: Iterable[Path]) -> None:
     for path in paths:
         if path.exists() and not path.read_text(encoding="utf-8", errors="replace").startswith(MARKER):
             raise UserError(f"{path} was not written by 'd2net register': move it away first")
-
-
-def _restore(before: dict[Path, str | None]) -> None:
-    for path, text in before.items():
-        if text is None:
-            path.unlink(missing_ok=True)
-        else:
-            write_text(path, text)

@@ -14,7 +14,7 @@ from nnunetv2.imageio.reader_writer_registry import determine_reader_writer_from
 from nnunetv2.preprocessing.cropping.cropping import crop_to_nonzero
 from numpy.typing import NDArray
 
-from nnunetv2_d2net.base.dataset import channels_of
+from nnunetv2_d2net.base.dataset import CaseFiles, channels_of
 from nnunetv2_d2net.base.errors import UserError
 from nnunetv2_d2net.base.files import read_json, write_json
 from nnunetv2_d2net.base.images import Image, differences, read_image
@@ -24,20 +24,6 @@ from nnunetv2_d2net.plugin.preprocessing.cohort import check_every_modality
 from nnunetv2_d2net.plugin.preprocessing.reading import read_case
 
 PERCENTILES = {"percentile_00_5": 0.5, "median": 50.0, "percentile_99_5": 99.5}
-
-
-class TrainingCase(NamedTuple):
-    """Files of one training case.
-
-    Attributes:
-        name: Of the case.
-        images: Those it has.
-        label: Its segmentation.
-    """
-
-    name: str
-    images: tuple[str, ...]
-    label: str
 
 
 class CaseFingerprint(NamedTuple):
@@ -87,49 +73,46 @@ class D2NetFingerprintExtractor(DatasetFingerprintExtractor):
         return fingerprint
 
     def _analyze_cases(self, n_modalities: int) -> dict[str, CaseFingerprint]:
-        cases = [TrainingCase(str(name), tuple(f["images"]), f["label"]) for name, f in self.dataset.items()]
-        analyze = functools.partial(
-            analyze_case,
-            reader=determine_reader_writer_from_dataset_json(self.dataset_json, cases[0].images[0]),
-            n_modalities=n_modalities,
-            n_samples=int(self.num_foreground_voxels_for_intensitystats // len(cases)),
-        )
-        results = run_all(
-            analyze, cases, self.num_processes, title="fingerprint", progress=bool(self.show_progress_bar)
-        )
-        by_name = {case.name: result for case, result in results}
-        problems = {name: result for name, result in by_name.items() if isinstance(result, str)}
+        cases = {str(name): CaseFiles(tuple(files["images"]), files["label"]) for name, files in self.dataset.items()}
+        example = next(iter(cases.values())).images[0]
+        reader = determine_reader_writer_from_dataset_json(self.dataset_json, example)
+        n_samples = int(self.num_foreground_voxels_for_intensitystats // len(cases))
+        analyze = functools.partial(analyze_case, reader=reader, n_modalities=n_modalities, n_samples=n_samples)
+        shown = bool(self.show_progress_bar)
+        by_files = dict(run_all(analyze, list(cases.values()), self.num_processes, title="fingerprint", progress=shown))
+        results = {name: by_files[files] for name, files in cases.items()}
+        problems = {name: result for name, result in results.items() if isinstance(result, str)}
         for name, problem in problems.items():
             logging.getLogger("nnunetv2_d2net").error("training case %r: %s", name, problem)
         if problems:
             raise UserError(
-                f"{len(problems)} of {len(cases)} training cases cannot be used ({listed(sorted(problems))}): "
+                f"{len(problems)} of {len(cases)} training cases cannot be used ({listed(list(problems))}): "
                 "mend what is said above, or take their files out of imagesTr and labelsTr"
             )
-        return {case.name: found for case in cases if isinstance(found := by_name[case.name], CaseFingerprint)}
+        return {name: result for name, result in results.items() if isinstance(result, CaseFingerprint)}
 
 
 def analyze_case(
-    case: TrainingCase, reader: type[BaseReaderWriter], n_modalities: int, n_samples: int
+    files: CaseFiles, reader: type[BaseReaderWriter], n_modalities: int, n_samples: int
 ) -> CaseFingerprint | str:
     """Read one training case; what is wrong with it comes back as a line of text, to be told with all others.
 
     Args:
-        case: Its files.
+        files: Of the case.
         reader: nnU-Net's.
         n_modalities: M.
         n_samples: Intensities to sample for each modality.
     """
     try:
-        read = read_case(case.images, reader(), n_modalities)
-        label = read_image(case.label, reader().read_seg)
+        read = read_case(files.images, reader(), n_modalities)
+        label = read_image(files.label or "", reader().read_seg)
     except UserError as error:
         return str(error)
-    reference = Image(Path(case.images[0]), read.images, {"spacing": read.properties["spacing"]})
+    reference = Image(Path(files.images[0]), read.images, {"spacing": read.properties["spacing"]})
     # origin and direction of labels are not compared: nnU-Net, too, does without them
     wrong = differences(label._replace(properties={"spacing": label.properties["spacing"]}), reference)
     if wrong:
-        return f"{case.label} and {case.images[0]} differ in {' and '.join(wrong)}: resample them onto each other"
+        return f"{files.label} and {files.images[0]} differ in {' and '.join(wrong)}: resample them onto each other"
     cropped, labels, _ = crop_to_nonzero(read.images, label.voxels)
     available = np.array(read.available)
     sampled, _ = DatasetFingerprintExtractor.collect_foreground_intensities(

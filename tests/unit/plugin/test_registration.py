@@ -1,6 +1,7 @@
 import os
 import subprocess
 import sys
+import tempfile
 from importlib.machinery import PathFinder
 from pathlib import Path
 
@@ -113,14 +114,14 @@ def test_a_read_only_install_is_one_line_and_nothing_half_written(nnunet, failin
         for path in register(nnunet):
             path.write_text(path.read_text() + "# an older version\n")
     before = files(nnunet)
-    replace = Path.replace
+    temporary_file = tempfile.TemporaryFile
 
-    def replace_or_fail(path, target):
-        if target == nnunet / failing:
-            raise PermissionError(13, "Permission denied", str(target))
-        return replace(path, target)
+    def file_or_fail(*, dir):
+        if dir == (nnunet / failing).parent:
+            raise PermissionError(13, "Permission denied", str(dir))
+        return temporary_file(dir=dir)
 
-    monkeypatch.setattr(Path, "replace", replace_or_fail)
+    monkeypatch.setattr(tempfile, "TemporaryFile", file_or_fail)
     with pytest.raises(UserError, match="Permission denied") as error:
         register(nnunet)
     assert "\n" not in str(error.value)
