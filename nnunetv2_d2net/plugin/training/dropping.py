@@ -60,6 +60,7 @@ class ModalityDroppingTrainer(ResumingTrainer):
     p_complete: ClassVar[float] = 0.5
     n_epochs: ClassVar[int | None] = None
     absent_voxel: ClassVar[float] = 0.0
+    validation_step_index: int = 0
 
     def __init__(
         self,
@@ -74,7 +75,6 @@ class ModalityDroppingTrainer(ResumingTrainer):
             self.num_epochs = self.n_epochs
         # torch seeds every process alike, so ranks and runs would all draw the same subsets
         self.subset_generator = torch.Generator().manual_seed(int(np.random.randint(2**31)) + self.local_rank)
-        self.validation_step_index = 0
         _respect_thread_limit(self.device)
 
     @classmethod

@@ -55,20 +55,8 @@ class D2NetTrainer(ModalityDroppingTrainer):
     absent_voxel: ClassVar[float] = math.nan
 
     loss: D2NetLoss
-
-    def __init__(
-        self,
-        plans: dict,
-        configuration: str,
-        fold: int,
-        dataset_json: dict,
-        device: torch.device = torch.device("cuda"),  # noqa: B008 - nnU-Net's signature
-    ) -> None:
-        super().__init__(plans, configuration, fold, dataset_json, device)
-        self.logger.local_logger = D2NetLogger(LOSS_TERMS)
-        self.bfloat16_on_cpu = os.environ.get("D2NET_CPU_BFLOAT16", "0").lower() in ("1", "true", "t")
-        self.train_step_index = 0
-        self.term_sums = torch.zeros(len(LOSS_TERMS), device=self.device)
+    term_sums: Tensor
+    train_step_index: int = 0
 
     @classmethod
     def build_network_architecture(
@@ -127,6 +115,8 @@ class D2NetTrainer(ModalityDroppingTrainer):
         Raises:
             UserError: One has: it comes before ours and does not ask the next one.
         """
+        self.logger.local_logger = D2NetLogger(LOSS_TERMS)
+        self.term_sums = torch.zeros(len(LOSS_TERMS), device=self.device)
         super().initialize()
         if not isinstance(self.loss, D2NetLoss):
             raise self.silenced("_build_loss")
@@ -144,7 +134,8 @@ class D2NetTrainer(ModalityDroppingTrainer):
         In bfloat16 where that is asked for on a CPU, and where a case holds only air: instance normalization of
         constant maps multiplies gradients by 1 / sqrt(1e-5) each time, which leaves the range of float16.
         """
-        wide = step.holds_air or (self.bfloat16_on_cpu and self.device.type == "cpu")
+        on_cpu = os.environ.get("D2NET_CPU_BFLOAT16", "0").lower() in ("1", "true", "t")
+        wide = step.holds_air or (on_cpu and self.device.type == "cpu")
         with torch.autocast(self.device.type, torch.bfloat16) if wide else nullcontext():
             return self.network(step.images, step.available)
 
