@@ -19,7 +19,7 @@ from nnunetv2_d2net.cli._process_group import errors_of_processes, process_group
 from nnunetv2_d2net.cli.main import main
 from nnunetv2_d2net.plugin.checkpoints import read_checkpoint
 from tests.conftest import REGIONS_3D
-from tests.integration.conftest import d2net, interrupted_after_first_epoch, read_plans
+from tests.integration.conftest import interrupted_after_first_epoch, read_plans, train_d2net
 from tests.integration.tiny_training import make_tiny_trainer, tiny_settings
 
 pytestmark = pytest.mark.slow
@@ -124,7 +124,7 @@ def run_on_two_nodes(words) -> list[str]:
 
 
 def test_two_nodes_go_on_from_one_process_and_one_process_from_two_nodes(words, fold):
-    interrupted_after_first_epoch(lambda: d2net("train", *words))
+    interrupted_after_first_epoch(lambda: train_d2net(*words))
     assert len(read_checkpoint(fold / "checkpoint_latest.pth")["optimizer_state"]["random_states"]) == 1
     run_on_two_nodes([*words, "--c"])
     first, second = (json.loads((fold / f"rank_{rank}.json").read_text()) for rank in range(2))
