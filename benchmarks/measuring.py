@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch.profiler import ProfilerActivity, profile
 
-from nnunetv2_d2net.study.scores.subset_table import markdown_table
+from nnunetv2_d2net.base.text import markdown_table
 
 Seconds = Mapping[str, Sequence[float]]
 CLOCKS = {"wall": time.perf_counter, "processor": time.process_time}
