@@ -18,14 +18,14 @@ from nnunetv2_d2net.base.processes import run_all
 from nnunetv2_d2net.base.text import last_line
 from nnunetv2_d2net.data.inspect.one_case import CaseJob, inspect_case
 from nnunetv2_d2net.data.inspect.pictures import draw_pictures
-from nnunetv2_d2net.data.inspect.record import CaseRecord, Inspection
+from nnunetv2_d2net.data.inspect.record import CaseRecord, Finding, Inspection
 from nnunetv2_d2net.data.inspect.suspicions import find_duplicates, find_outliers
 from nnunetv2_d2net.data.inspect.swaps import find_swaps
 from nnunetv2_d2net.data.inspect.tables import write_tables
 
 _LOG = logging.getLogger("nnunetv2_d2net")
 _OTHER = {"Tr": "Ts", "Ts": "Tr"}
-_REVISION = 2  # raised when the same files start to give another record
+_REVISION = 3  # raised when the same files start to give another record
 
 
 def inspect_dataset(
@@ -124,8 +124,9 @@ def _read_cache(path: Path, keys: Mapping[str, str]) -> dict[str, CaseRecord]:
     known = {}
     for line in read_json_lines(path):
         with contextlib.suppress(KeyError, TypeError):  # written by another version
-            if keys.get(line["record"]["case"]) == line["key"]:
-                record = CaseRecord.of(line["record"])
+            record = CaseRecord(**line["record"])
+            record.findings = [Finding(*finding) for finding in record.findings]
+            if keys.get(record.case) == line["key"]:
                 known[record.case] = record
     return known
 

@@ -1,7 +1,6 @@
 """Numbers that tell modalities apart whatever the scanner's scale and offset: what swapped files are found by."""
 
 from collections.abc import Mapping, Sequence
-from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -9,9 +8,6 @@ from scipy.ndimage import distance_transform_edt
 from scipy.stats import rankdata
 
 Array = NDArray[np.floating]
-
-N_PAIR = 2
-"""Features of a pair of images."""
 
 _QUANTILES = (1, 5, 25, 50, 75, 95, 99)
 _N_SHAPE = 5
@@ -23,22 +19,9 @@ _MIN_VOXELS = 30
 """For a contrast to mean anything."""
 
 
-class CaseFeatures(NamedTuple):
-    """Features of one case; NaN where there is no such image or label.
-
-    Attributes:
-        single: ``(M, S)``: the histogram's shape, the head's rim against its center, each label against the rest.
-        pairs: ``(M, M, 2)``: rank correlation of two images; and whether the first one has the longer bright tail over
-            the second (to 1) or the other way round (to -1).
-    """
-
-    single: Array
-    pairs: Array
-
-
 def measure_features(
     images: Mapping[int, Array], head: NDArray[np.bool_], labels: NDArray | None, values: Sequence[int], n: int
-) -> CaseFeatures:
+) -> Array:
     """Measure the images of one case, which lie on one grid.
 
     Args:
@@ -47,24 +30,29 @@ def measure_features(
         labels: ``(z, y, x)``, or None.
         values: The foreground label values of the data set.
         n: Number of modalities M.
+
+    Returns:
+        ``(M, M, F)``, NaN where there is no such image or label. On the diagonal, of each image: the histogram's shape,
+        the head's rim against its center, each label against the rest; the last two are NaN. Elsewhere only the last
+        two are known, of a pair of images: their rank correlation, and whether the first one has the longer bright tail
+        over the second (to 1) or the other way round (to -1).
     """
-    single = np.full((n, _N_SHAPE + 1 + len(values)), np.nan)
-    pairs = np.full((n, n, N_PAIR), np.nan)
+    features = np.full((n, n, _N_SHAPE + 1 + len(values) + 2), np.nan)
     if np.count_nonzero(head) < _MIN_VOXELS:
-        return CaseFeatures(single, pairs)
+        return features
     masks = [_rim(head)[head]]
     masks += [np.zeros_like(masks[0]) if labels is None else labels[head] == value for value in values]
     relative = {}
     for m, image in images.items():
         relative[m], shape = _relative(image[head])
-        single[m] = [*shape, *(_contrast(relative[m], mask) for mask in masks)]
+        features[m, m, :-2] = [*shape, *(_contrast(relative[m], mask) for mask in masks)]
     step = max(1, int(head.sum()) // _MAX_RANKED)
     ranks = {m: rankdata(intensities[::step]) for m, intensities in relative.items()}
     for m, k in ((m, k) for m in images for k in images if m < k):
         correlation = float(np.corrcoef(ranks[m], ranks[k])[0, 1])
         asymmetry = _asymmetry(relative[m] - relative[k])
-        pairs[m, k], pairs[k, m] = (correlation, asymmetry), (correlation, -asymmetry)
-    return CaseFeatures(single, pairs)
+        features[m, k, -2:], features[k, m, -2:] = (correlation, asymmetry), (correlation, -asymmetry)
+    return features
 
 
 def _relative(intensities: Array) -> tuple[Array, Array]:

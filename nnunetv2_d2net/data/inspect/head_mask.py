@@ -10,10 +10,9 @@ from scipy.ndimage import binary_dilation, binary_fill_holes
 
 
 class HeadMask(NamedTuple):
-    """The patient in one image, or in several.
+    """The patient in one image, or in several, ``(z, y, x)``.
 
     Attributes:
-        voxels: ``(z, y, x)``, True where the patient is.
         exact: The background has one value, as in skull-stripped images; else its noise was told from tissue by Otsu's
             threshold, and the mask's border is rough.
     """
@@ -23,11 +22,7 @@ class HeadMask(NamedTuple):
 
 
 def find_head(image: NDArray[np.floating]) -> HeadMask:
-    """Tell the patient from the background: the value that most of the image's border has, or what is dark.
-
-    Args:
-        image: ``(z, y, x)``; z may be 1.
-    """
+    """Tell the patient from the background: the value that most of the border of (z, y, x) has, or what is dark."""
     value, share = _border_value(image)
     if share > 0.5:
         return HeadMask(image != value, exact=True)

@@ -38,15 +38,7 @@ _REGISTER = "register and resample them onto each other; if only the header is w
 
 
 class CaseJob(NamedTuple):
-    """One case to look at.
-
-    Attributes:
-        case: Its name.
-        files: What it has.
-        dataset: The data set that it belongs to.
-        reader: nnU-Net's.
-        labeled: A segmentation is expected.
-    """
+    """One case to look at, with nnU-Net's reader; whether a segmentation is expected."""
 
     case: str
     files: CaseFiles
@@ -200,8 +192,7 @@ def _describe_head(
             _check_outside(labels, head, dataset.ignore, record)
     values = [value for value in dataset.known_values if value not in (0, dataset.ignore)]
     voxels = {m: image.voxels[0] for m, image in aligned.items()}
-    features = measure_features(voxels, head.voxels, labels, values, len(dataset.channels))
-    record.single, record.pairs = features.single.tolist(), features.pairs.tolist()
+    record.features = measure_features(voxels, head.voxels, labels, values, len(dataset.channels)).tolist()
 
 
 def _check_outside(labels: NDArray, head: HeadMask, ignore: int | None, record: CaseRecord) -> None:

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from nnunetv2_d2net.base.files import written_whole
 from nnunetv2_d2net.data.inspect.record import AVAILABLE, STATES, Inspection, measurements, pattern_name
-from nnunetv2_d2net.data.inspect.suspicions import FACTORS, far_from_others
+from nnunetv2_d2net.data.inspect.suspicions import far_from_others
 
 COLORS: dict[str, str] = dict(zip(STATES, ("#2c6e9b", "#e9e9e9", "#f2b134", "#8e4fa8", "#c8102e"), strict=True))
 SUSPICIOUS = "#e4572e"
@@ -32,10 +32,6 @@ _MAX_OUTLIERS_NAMED = 4
 def draw_pictures(inspection: Inspection, folder: Path) -> None:
     """Draw ``cohort.png``, ``intensities.png`` and ``volumes.png``.
 
-    Args:
-        inspection: Of the cohort.
-        folder: Where to.
-
     Raises:
         UserError: They cannot be written.
     """
@@ -43,7 +39,7 @@ def draw_pictures(inspection: Inspection, folder: Path) -> None:
     for name, draw in pictures.items():
         figure = draw(inspection)
         with written_whole(folder / f"{name}.png") as path:
-            figure.savefig(path)
+            figure.savefig(path, bbox_inches="tight")
 
 
 def _draw_matrix(inspection: Inspection) -> Figure:
@@ -51,12 +47,9 @@ def _draw_matrix(inspection: Inspection) -> Figure:
     records, names, suspicious = inspection.records, inspection.dataset.channels, inspection.suspicious
     n, m = len(records), len(names)
     height = float(np.clip(0.2 * n, 2.4, 12))
-    wide = max(len(record.case) for record in records) * 0.085 if n <= _MAX_ROWS_NAMED else 0.6
-    named = max(len(pattern_name(record.pattern, names)) for record in records) + len(": 1000 (100%)")
-    left, right, below, above = wide + 0.3, 0.7 + 0.095 * named, 0.9, 1.0
-    width, full = left + 0.85 * (m + 1) + right, height + below + above
-    figure = Figure(figsize=(width, full), dpi=max(120, int(np.ceil(n / height))))  # no row may fall between two pixels
-    axis = figure.add_axes((left / width, below / full, 0.85 * (m + 1) / width, height / full))
+    dpi = max(120, int(np.ceil(n / height)))  # no row may fall between two pixels
+    figure = Figure(figsize=(0.85 * (m + 1), height), dpi=dpi)
+    axis = figure.add_axes((0, 0, 1, 1))  # names are written around it
     cells = np.array([[STATES.index(state) for state in record.states] for record in records])
     marks = np.array([[len(STATES) + (record.case in suspicious)] for record in records])
     colors = ListedColormap([*COLORS.values(), "white", SUSPICIOUS])
@@ -69,8 +62,8 @@ def _draw_matrix(inspection: Inspection) -> Figure:
     patches = [Patch(color=COLORS[state], label=state) for state in used]
     if suspicious:
         patches.append(Patch(color=SUSPICIOUS, label="something looks wrong"))
-    figure.legend(handles=patches, loc="lower center", ncols=3, frameon=False, fontsize=9)
-    figure.suptitle(inspection.title, fontsize=11, y=1 - 0.12 / full, va="top")
+    axis.legend(handles=patches, loc="upper center", bbox_to_anchor=(0.5, 0), ncols=3, frameon=False, fontsize=9)
+    axis.set_title(inspection.title, fontsize=11, pad=12)
     return figure
 
 
@@ -129,13 +122,16 @@ def _name_patterns(axis: Axes, inspection: Inspection, rows_per_line: float) -> 
 def _draw_volumes(inspection: Inspection) -> Figure:
     """Draw the volume of each class or region and of the head, a dot per case."""
     sizes = measurements(inspection.records, inspection.dataset.regions)
-    rows = [(part, values.dropna(), FACTORS[what]) for what, part, values in sizes if what in ("head", "volume")]
-    rows = [*rows[1:], rows[0]]  # the head comes last
+    rows = [*(name for name in sizes if name[0] == "volume"), ("head", "head")]
     figure = Figure(figsize=(8.5, 1.5 + 0.75 * len(rows)), dpi=120, layout="constrained")
     axis = figure.subplots()
-    for y, (_, volumes, factor) in enumerate(rows):
-        _draw_row(axis, y, volumes.loc[volumes > 0], factor)
-    axis.set_yticks(range(len(rows)), [f"{name}\n{_count(volumes)}" for name, volumes, _ in rows], fontsize=9)
+    labels = []
+    for y, (what, part) in enumerate(rows):
+        volumes = sizes[what, part].dropna()
+        empty = (volumes == 0).sum()
+        labels.append(f"{part}\n{len(volumes)} cases" + (f", {empty} with none" if empty else ""))
+        _draw_row(axis, y, volumes.loc[volumes > 0], what)
+    axis.set_yticks(range(len(rows)), labels, fontsize=9)
     axis.set_ylim(len(rows) - 0.4, -0.6)
     axis.set_xscale("log")
     axis.margins(x=0.12)
@@ -146,10 +142,10 @@ def _draw_volumes(inspection: Inspection) -> Figure:
     return figure
 
 
-def _draw_row(axis: Axes, y: int, volumes: pd.Series, factor: float) -> None:
+def _draw_row(axis: Axes, y: int, volumes: pd.Series, quantity: str) -> None:
     if volumes.empty:
         return
-    far, _ = far_from_others(volumes, factor)
+    far, _ = far_from_others(volumes, quantity)
     noise = np.random.default_rng(0).uniform(-0.22, 0.22, len(volumes))  # so that dots do not hide each other
     heights = pd.Series(y + noise, volumes.index)
     colors = [SUSPICIOUS if case in far.index else _BLUE for case in volumes.index]
@@ -158,11 +154,6 @@ def _draw_row(axis: Axes, y: int, volumes: pd.Series, factor: float) -> None:
     for case, volume in far.head(_MAX_OUTLIERS_NAMED).items():
         place = (volume, heights[case])
         axis.annotate(str(case), place, (3, 3), textcoords="offset points", fontsize=7, color=SUSPICIOUS)
-
-
-def _count(volumes: pd.Series) -> str:
-    empty = (volumes == 0).sum()
-    return f"{len(volumes)} cases" + (f", {empty} with none" if empty else "")
 
 
 def _draw_intensities(inspection: Inspection) -> Figure:

@@ -1,9 +1,9 @@
 """What is known about one case and about the cohort, and what looks wrong."""
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -21,15 +21,7 @@ PERCENTILES = (1, 25, 50, 75, 99)
 
 
 class Finding(NamedTuple):
-    """One suspicion.
-
-    Attributes:
-        case: Its name.
-        kind: A few words, the same for all such findings.
-        file: The file or files to look at.
-        reason: What is wrong with it.
-        remedy: What to do.
-    """
+    """One suspicion: its kind in a few words, the file or files to look at, what is wrong, and what to do."""
 
     case: str
     kind: str
@@ -43,19 +35,17 @@ class CaseRecord:
     """One case; what it lacks or what could not be measured is None.
 
     Attributes:
-        case: Its name.
         files: The image file of each modality, M; one file may hold several.
         label: The file of its segmentation.
         states: One of ``STATES`` for each modality, M.
         shape: Voxels (z, y, x), as nnU-Net counts them.
         spacing: mm, (z, y, x).
-        head_ml: Volume of the head, ml: what is not background.
-        volumes_ml: Volume of each class or region, ml; empty without a label.
+        head_ml: Volume of what is not background.
+        volumes_ml: Of each class or region; empty without a label.
         percentiles: ``PERCENTILES`` of the intensities inside the head for each modality, M.
         hashes: Digest of the voxels for each modality, M.
         label_hash: Digest of the segmentation.
-        single: Features of each image, ``(M, S)``, NaN where there is none; see :mod:`.features`.
-        pairs: Features of each pair of images, ``(M, M, 2)``, likewise.
+        features: ``(M, M, F)``, as :func:`.measure_features` gives them; empty without an image.
         findings: What looks wrong with it on its own.
     """
 
@@ -70,16 +60,8 @@ class CaseRecord:
     percentiles: list[list[float] | None] = field(default_factory=list)
     hashes: list[str | None] = field(default_factory=list)
     label_hash: str | None = None
-    single: list[list[float]] = field(default_factory=list)
-    pairs: list[list[list[float]]] = field(default_factory=list)
+    features: list[list[list[float]]] = field(default_factory=list)
     findings: list[Finding] = field(default_factory=list)
-
-    @classmethod
-    def of(cls, content: Mapping[str, Any]) -> "CaseRecord":
-        """Take what was kept of a record as JSON."""
-        record = cls(**content)
-        record.findings = [Finding(*finding) for finding in record.findings]
-        return record
 
     @property
     def pattern(self) -> tuple[bool, ...]:
@@ -98,7 +80,6 @@ class Inspection:
     Attributes:
         folder: Of the raw data set.
         split: ``Tr`` or ``Ts``.
-        dataset: What its dataset.json says.
         records: All cases, by pattern: the most frequent first.
         findings: All suspicions, by kind and case.
     """
@@ -125,22 +106,13 @@ class Inspection:
         return [finding for finding in self.findings if finding.kind in (UNREADABLE, FILE_NAMES)]
 
 
-class Measurement(NamedTuple):
-    """One size of all cases.
+def measurements(records: Sequence[CaseRecord], regions: Collection[str]) -> dict[tuple[str, str], pd.Series]:
+    """Take the sizes out of the records.
 
-    Attributes:
-        quantity: ``shape``, ``spacing`` (mm), ``head`` or ``volume`` (ml).
-        part: An axis, the head, or a class or region.
-        values: By case, NaN where nothing was measured.
+    Returns:
+        By quantity and part, values by case, NaN where nothing was measured: ``shape`` and ``spacing`` (mm) along z, y
+        and x, ``head`` (ml) of the ``head``, ``volume`` (ml) of each class or region.
     """
-
-    quantity: str
-    part: str
-    values: pd.Series
-
-
-def measurements(records: Sequence[CaseRecord], regions: Collection[str]) -> list[Measurement]:
-    """Take the sizes out of the records: shape and spacing along z, y and x, the head, every class or region."""
     names = [(quantity, axis) for quantity in ("shape", "spacing") for axis in "zyx"]
     names += [("head", "head"), *(("volume", region) for region in regions)]
     unknown = [np.nan] * 3
@@ -148,7 +120,7 @@ def measurements(records: Sequence[CaseRecord], regions: Collection[str]) -> lis
         [*(r.shape or unknown), *(r.spacing or unknown), r.head_ml, *map(r.volumes_ml.get, regions)] for r in records
     ]
     table = pd.DataFrame(rows, [record.case for record in records], dtype=float)
-    return [Measurement(quantity, part, table.loc[:, k]) for k, (quantity, part) in enumerate(names)]
+    return {name: table.loc[:, k] for k, name in enumerate(names)}
 
 
 def pattern_name(pattern: Sequence[bool], names: Sequence[str]) -> str:

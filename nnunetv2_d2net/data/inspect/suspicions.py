@@ -8,14 +8,14 @@ import pandas as pd
 
 from nnunetv2_d2net.data.inspect.record import CaseRecord, Finding, measurements
 
-MIN_CASES = 8
+_MIN_CASES = 8
 """That must have a quantity before anyone can be far from the others."""
-
-FACTORS = {"spacing": 1.5, "head": 1.5, "volume": 4.0}
-"""How many times larger or smaller than the median a value must be, too."""
 
 _FAR = 5.0
 """Robust standard deviations of the logarithm."""
+
+_FACTORS = {"spacing": 1.5, "head": 1.5, "volume": 4.0}
+"""How many times larger or smaller than the median a value must be, too."""
 
 _OUTLIERS = {
     "spacing": ("spacing outlier", "the spacing along {} is", "mm"),
@@ -26,8 +26,9 @@ _MAX_NAMED = 3
 
 
 class _Item(NamedTuple):
-    """An image or a segmentation: whose it is (None: of the other split), its file, and what to call it."""
+    """An image or a segmentation: its digest, whose it is (None: of the other split), its file, what to call it."""
 
+    digest: str
     case: str | None
     file: str
     what: str
@@ -38,26 +39,23 @@ def find_duplicates(
 ) -> list[Finding]:
     """Look for equal images, of two modalities or of two cases, and for equal segmentations.
 
-    Args:
-        records: All cases of the cohort.
-        names: M names of the modalities.
-        other_split: Cases that must not be among them, such as the test cases of these training cases.
+    Those of the other split must not be among them, such as test cases that are training cases, too.
     """
+    items = [item for record in records for item in _items(record, names)]
+    others = [item for record in other_split for item in _items(record, names)]
     groups: dict[str, list[_Item]] = {}
-    for digest, item in (pair for record in records for pair in _items(record, names)):
-        groups.setdefault(digest, []).append(item)
-    for digest, item in (pair for record in other_split for pair in _items(record, names)):
-        groups.setdefault(digest, []).append(_Item(None, item.file, f"{item.what} in the other split"))
+    for item in [*items, *(other._replace(case=None, what=f"{other.what} in the other split") for other in others)]:
+        groups.setdefault(item.digest, []).append(item)
     return [finding for group in groups.values() if len(group) > 1 for finding in _duplicates(group)]
 
 
-def _items(record: CaseRecord, names: Sequence[str]) -> Iterator[tuple[str, _Item]]:
-    """What a case has, each with its digest; those of images and of segmentations are told apart."""
+def _items(record: CaseRecord, names: Sequence[str]) -> Iterator[_Item]:
+    """What a case has; digests of images and of segmentations are told apart."""
     for name, digest, file in zip(names, record.hashes, record.files, strict=True):
         if digest is not None:
-            yield f"image {digest}", _Item(record.case, file or "", f"{name} of {record.case}")
+            yield _Item(f"image {digest}", record.case, file or "", f"{name} of {record.case}")
     if record.label_hash is not None:
-        yield f"label {record.label_hash}", _Item(record.case, record.label or "", f"the label of {record.case}")
+        yield _Item(f"label {record.label_hash}", record.case, record.label or "", f"the label of {record.case}")
 
 
 def _duplicates(group: Sequence[_Item]) -> Iterator[Finding]:
@@ -73,43 +71,36 @@ def _duplicates(group: Sequence[_Item]) -> Iterator[Finding]:
 
 
 def find_outliers(records: Sequence[CaseRecord], regions: Collection[str]) -> list[Finding]:
-    """Look for spacings, head volumes and volumes of classes far from the median of the cohort.
-
-    Args:
-        records: All cases of the cohort.
-        regions: Names of the classes or regions.
-    """
+    """Look for spacings, head volumes and volumes of classes or regions far from the median of the cohort."""
     files = {record.case: (next(filter(None, record.files), ""), record.label or "") for record in records}
+    remedy = "check it by eye; nothing is to be done if it is right"
     findings = []
-    for quantity, part, values in measurements(records, regions):
+    for (quantity, part), values in measurements(records, regions).items():
         if quantity not in _OUTLIERS:
             continue
         kind, sentence, unit = _OUTLIERS[quantity]
-        far, median = far_from_others(values, FACTORS[quantity])
+        far, median = far_from_others(values, quantity)
         for case, value in far.items():
             reason = f"{sentence.format(part)} {value:.4g} {unit}, the median of the cohort is {median:.4g} {unit}"
-            file = files[str(case)][quantity == "volume"]
-            findings.append(
-                Finding(str(case), kind, file, reason, "check it by eye; nothing is to be done if it is right")
-            )
+            findings.append(Finding(str(case), kind, files[str(case)][quantity == "volume"], reason, remedy))
     return findings
 
 
-def far_from_others(values: pd.Series, min_factor: float) -> tuple[pd.Series, float]:
+def far_from_others(values: pd.Series, quantity: str) -> tuple[pd.Series, float]:
     """Pick the values far from the others.
 
     Args:
         values: By case; those that are unknown or not positive do not count.
-        min_factor: To the median, upward or downward.
+        quantity: What they are: ``spacing``, ``head`` or ``volume``.
 
     Returns:
         The far values, by case, and the median of all; NaN where too few are known.
     """
     values = values.loc[values > 0]
-    if len(values) < MIN_CASES:
+    if len(values) < _MIN_CASES:
         return values.head(0), np.nan
     logs = np.log(values.to_numpy())
     median = np.median(logs)
     spread = 1.4826 * np.median(np.abs(logs - median))
-    far = np.abs(logs - median) > max(_FAR * spread, np.log(min_factor))
+    far = np.abs(logs - median) > max(_FAR * spread, np.log(_FACTORS[quantity]))
     return values.loc[far], float(np.exp(median))

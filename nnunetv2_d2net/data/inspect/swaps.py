@@ -17,7 +17,6 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from nnunetv2_d2net.data.inspect.features import N_PAIR
 from nnunetv2_d2net.data.inspect.record import CaseRecord, Finding
 
 Array = NDArray[np.floating]
@@ -48,25 +47,20 @@ class Exchange(NamedTuple):
     gain: float
 
 
-class _Reference(NamedTuple):
-    """Places and spreads in the cohort: ``(M, S)`` of images and ``(M, M, 2)`` of pairs."""
+class Reference(NamedTuple):
+    """What a case is compared with: where its features are expected, ``(M, M, F)`` each."""
 
-    single: tuple[Array, Array]
-    pairs: tuple[Array, Array]
+    place: Array
+    spread: Array
 
 
 def find_swaps(records: Sequence[CaseRecord], names: Sequence[str]) -> list[Finding]:
-    """Look for swapped or misnamed modalities.
-
-    Args:
-        records: All cases of the cohort.
-        names: M names of the modalities.
-    """
-    measured = [record for record in records if record.single]
+    """Look for swapped or misnamed modalities, by all cases of a cohort and the names of its M modalities."""
+    measured = [record for record in records if record.features]
     if len(measured) <= MIN_CASES:
         return []
     findings = []
-    for record, exchange in zip(measured, find_exchanges(*_stack(measured)), strict=True):
+    for record, exchange in zip(measured, find_exchanges(_stack(measured)), strict=True):
         if exchange is not None:
             files = ", ".join(record.files[m] or "" for m in exchange.names_of)
             likeness = " and ".join(f"{names[m]} looks like {names[k]}" for m, k in exchange.names_of.items())
@@ -76,15 +70,13 @@ def find_swaps(records: Sequence[CaseRecord], names: Sequence[str]) -> list[Find
     return findings
 
 
-def find_exchanges(single: Array, pairs: Array) -> list[Exchange | None]:
+def find_exchanges(features: Array) -> list[Exchange | None]:
     """Say for each case which other names would fit its files clearly better; None where the present ones do.
 
     Args:
-        single: ``(N, M, S)``, NaN where there is no such image.
-        pairs: ``(N, M, M, 2)``, likewise.
+        features: ``(N, M, M, F)``, as :func:`.measure_features` gives them for each case.
     """
-    references = _references(single, pairs)
-    return [_best_exchange(*case) for case in zip(single, pairs, references, strict=True)]
+    return [_best_exchange(*case) for case in zip(features, _references(features), strict=True)]
 
 
 def count_noticed(records: Sequence[CaseRecord]) -> dict[tuple[int, int], tuple[int, int]]:
@@ -96,63 +88,57 @@ def count_noticed(records: Sequence[CaseRecord]) -> dict[tuple[int, int], tuple[
     Returns:
         How many exchanges are noticed, and how many were tried, by pair; empty if the cohort is too small to tell.
     """
-    single, pairs = _stack([record for record in records if record.single])
-    if len(single) <= MIN_CASES:
+    features = _stack([record for record in records if record.features])
+    if len(features) <= MIN_CASES:
         return {}
-    cases = list(islice(zip(single, pairs, _references(single, pairs), strict=True), _MAX_TRIED))
+    cases = list(islice(zip(features, _references(features), strict=True), _MAX_TRIED))
     counts = {}
-    for m, k in combinations(range(single.shape[1]), 2):
-        found = [_notices(*case, m, k) for case in cases if np.isfinite(case[0][[m, k]]).any(1).all()]
-        counts[m, k] = (sum(found), len(found))
+    for m, k in combinations(range(features.shape[1]), 2):
+        noticed = [_notices(*case, m, k) for case in cases if _present(case[0])[[m, k]].all()]
+        counts[m, k] = (sum(noticed), len(noticed))
     return counts
 
 
-def _notices(single: Array, pairs: Array, reference: "_Reference", m: int, k: int) -> bool:
-    order = np.arange(len(single))
+def _notices(features: Array, reference: Reference, m: int, k: int) -> bool:
+    order = np.arange(len(features))
     order[[m, k]] = k, m
-    exchange = _best_exchange(single[order], pairs[order][:, order], reference)
+    exchange = _best_exchange(features[order][:, order], reference)
     return exchange is not None and exchange.names_of == {m: k, k: m}
 
 
-def _stack(records: Sequence[CaseRecord]) -> tuple[Array, Array]:
-    return np.array([r.single for r in records], float), np.array([r.pairs for r in records], float)
+def _stack(records: Sequence[CaseRecord]) -> Array:
+    return np.array([record.features for record in records], float)
 
 
-def _references(single: Array, pairs: Array) -> Iterator["_Reference"]:
+def _present(features: Array) -> NDArray[np.bool_]:
+    """Which modalities a case has."""
+    return np.asarray(np.isfinite(features.diagonal()).any(0))
+
+
+def _references(features: Array) -> Iterator[Reference]:
     """What each case is compared with."""
-    whole = _fit(single, pairs)
-    for n in range(len(single)):
-        others = np.arange(len(single)) != n
-        yield whole if len(single) > _LEFT_OUT else _fit(single[others], pairs[others])
+    whole = _fit(features)
+    for n in range(len(features)):
+        yield whole if len(features) > _LEFT_OUT else _fit(np.delete(features, n, 0))
 
 
-def _fit(single: Array, pairs: Array) -> _Reference:
-    n_modalities = single.shape[1]
-    flat = pairs.reshape(len(pairs), n_modalities**2, N_PAIR)
-    place, spread = _place_and_spread(flat)
-    by_pair = (n_modalities, n_modalities, N_PAIR)
-    return _Reference(_place_and_spread(single), (place.reshape(by_pair), spread.reshape(by_pair)))
-
-
-def _place_and_spread(values: Array) -> tuple[Array, Array]:
-    """Median and spread over the cases, ``(rows, features)``; no row may be much narrower than the typical one."""
-    table = pd.DataFrame(values.reshape(len(values), -1))
+def _fit(features: Array) -> Reference:
+    """Median and spread over the cases; no modality or pair may be much narrower than the typical one."""
+    table = pd.DataFrame(features.reshape(len(features), -1))
     median = table.median()
     deviation = 1.4826 * (table - median).abs().median()
     enough = table.count() >= MIN_CASES
-    place, spread = (x.where(enough).to_numpy().reshape(values.shape[1:]) for x in (median, deviation))
-    typical = pd.DataFrame(spread).median().to_numpy()
-    return place, np.maximum(np.maximum(spread, typical / 2), _MIN_SPREAD)
+    place, spread = (x.where(enough).to_numpy().reshape(features.shape[1:]) for x in (median, deviation))
+    typical = pd.DataFrame(spread.reshape(-1, features.shape[-1])).median().to_numpy()
+    return Reference(place, np.maximum(np.maximum(spread, typical / 2), _MIN_SPREAD))
 
 
-def _best_exchange(single: Array, pairs: Array, reference: _Reference) -> Exchange | None:
+def _best_exchange(features: Array, reference: Reference) -> Exchange | None:
     """Exchange names two at a time as long as that helps."""
-    present = np.flatnonzero(np.isfinite(single).any(1)).tolist()
+    present = np.flatnonzero(_present(features)).tolist()
     called, total = {m: m for m in present}, 0.0
     for _ in present:
-        tried = [
-            (_gain(single, pairs, reference, called, names), names) for names in _alternatives(called, len(single))
-        ]
+        tried = [(_gain(features, reference, called, names), names) for names in _alternatives(called, len(features))]
         gain, names = max(tried, key=lambda pair: pair[0], default=(0.0, called))
         if gain < MIN_GAIN:
             break
@@ -170,19 +156,15 @@ def _alternatives(called: dict[int, int], n_modalities: int) -> Iterator[dict[in
             yield called | {m: free}
 
 
-def _gain(single: Array, pairs: Array, reference: _Reference, old: dict[int, int], new: dict[int, int]) -> float:
+def _gain(features: Array, reference: Reference, old: dict[int, int], new: dict[int, int]) -> float:
     """Log likelihood under the new names minus that under the old ones; features unknown under either do not count."""
-    files = list(old)
-    before, after = ([names[m] for m in files] for names in (old, new))
-    gain = _log_likelihood(single[files], *(part[after] for part in reference.single))
-    gain = np.nansum(gain - _log_likelihood(single[files], *(part[before] for part in reference.single)))
-    rows, columns = np.triu_indices(len(files), 1)
-    measured = pairs[np.array(files)[rows], np.array(files)[columns]]
-    likelihoods = [
-        _log_likelihood(measured, *(part[np.array(names)[rows], np.array(names)[columns]] for part in reference.pairs))
-        for names in (after, before)
-    ]
-    return float(gain + np.nansum(likelihoods[0] - likelihoods[1]))
+    measured = features[np.ix_([*old], [*old])]
+    before, after = (
+        _log_likelihood(measured, *(part[np.ix_([*names.values()], [*names.values()])] for part in reference))
+        for names in (old, new)
+    )
+    weights = (1 + np.eye(len(old))) / 2  # each pair is there twice
+    return float(np.nansum(weights[..., None] * (after - before)))
 
 
 def _log_likelihood(values: Array, place: Array, spread: Array) -> Array:

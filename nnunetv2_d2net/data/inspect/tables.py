@@ -22,17 +22,12 @@ _SIZES = {"shape": "shape {}", "spacing": "spacing {}, mm", "head": "{}, ml", "v
 def write_tables(inspection: Inspection, folder: Path) -> None:
     """Write ``summary.md``, ``cases.csv``, a row per case, and ``suspicions.csv``, a row per suspicion.
 
-    Args:
-        inspection: Of the cohort.
-        folder: Where to.
-
     Raises:
         UserError: They cannot be written.
     """
     suspicions = pd.DataFrame(inspection.findings, columns=Finding._fields)
     for name, table in (("cases", _case_table(inspection, suspicions)), ("suspicions", suspicions)):
-        text = table.to_csv(index=False, float_format="%.6g", lineterminator="\r\n")
-        write_text(folder / f"{name}.csv", text)
+        write_text(folder / f"{name}.csv", table.to_csv(index=False, float_format="%.6g", lineterminator="\r\n"))
     write_text(folder / "summary.md", _summary(inspection))
 
 
@@ -60,6 +55,7 @@ def _case_table(inspection: Inspection, suspicions: pd.DataFrame) -> pd.DataFram
 
 
 def _summary(inspection: Inspection) -> str:
+    suspicions = "\n".join(_suspicion_lines(inspection)) or "None.\n"
     parts = [
         f"# {inspection.title}\n",
         f"{len(inspection.records)} cases, {len(inspection.suspicious)} of them suspicious. Pictures: cohort.png, "
@@ -69,18 +65,17 @@ def _summary(inspection: Inspection) -> str:
         f"## Shapes, spacings and volumes\n\n{markdown_table(_size_rows(inspection))}",
         f"## Intensities inside the head, median of the cases\n\n{markdown_table(_intensity_rows(inspection))}",
         f"## Swaps that would be noticed\n\n{_noticed_swaps(inspection)}",
-        f"## Suspicions\n\n{_suspicions(inspection)}",
+        f"## Suspicions\n\n{suspicions}",
     ]
     return "\n".join(parts)
 
 
 def _state_rows(inspection: Inspection) -> list[list[str]]:
-    columns = zip(*(record.states for record in inspection.records), strict=True)
-    rows = [
-        [name, *(str(column.count(state)) for state in STATES)]
-        for name, column in zip(inspection.dataset.channels, columns, strict=True)
-    ]
-    return [["modality", *STATES], *rows]
+    rows = [["modality", *STATES]]
+    for m, name in enumerate(inspection.dataset.channels):
+        counts = Counter(record.states[m] for record in inspection.records)
+        rows.append([name, *(str(counts[state]) for state in STATES)])
+    return rows
 
 
 def _pattern_rows(inspection: Inspection) -> list[list[str]]:
@@ -92,7 +87,7 @@ def _pattern_rows(inspection: Inspection) -> list[list[str]]:
 
 def _size_rows(inspection: Inspection) -> list[list[str]]:
     rows = [["", "cases", "smallest", "median", "largest"]]
-    for what, part, values in measurements(inspection.records, inspection.dataset.regions):
+    for (what, part), values in measurements(inspection.records, inspection.dataset.regions).items():
         known, name = values.dropna(), _SIZES[what].format(part)
         if what == "volume" and (empty := (known == 0).sum()):
             name += f" (none in {empty} cases)"
@@ -120,10 +115,6 @@ def _noticed_swaps(inspection: Inspection) -> str:
         return "The cohort is too small to tell modalities apart by their intensities.\n"
     table = markdown_table([["exchanged", "noticed"], *rows])
     return f"Two images of one case exchanged in thought, tried with every case that has both:\n\n{table}"
-
-
-def _suspicions(inspection: Inspection) -> str:
-    return "\n".join(_suspicion_lines(inspection)) or "None.\n"
 
 
 def _suspicion_lines(inspection: Inspection) -> Iterator[str]:
