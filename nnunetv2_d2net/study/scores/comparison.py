@@ -27,14 +27,11 @@ class Comparison(NamedTuple):
     """One row of comparison.csv: Dice of an arm minus that of its rival, paired by case.
 
     Attributes:
-        arm: Name.
-        rival: Name.
-        subset: Name; ``mean of N`` for the mean of each case over all N subsets.
-        region: Name; ``mean`` for the mean of each case over regions.
+        subset: ``mean of N`` for the mean of each case over all N subsets.
+        region: ``mean`` for the mean of each case over regions.
         n: Cases that both arms have.
         mean_difference: Positive where the arm is better.
-        ci_low: Of the 95 % bootstrap interval of the mean difference; NaN for a single case.
-        ci_high: Likewise.
+        ci_low: Of the 95 % bootstrap interval of the mean difference, as ``ci_high``; NaN for a single case.
         p: Of the two-sided Wilcoxon signed-rank test; 1 if no case differs.
         p_holm: Corrected by Holm's method over the subsets of this region and pair; ``mean of N``
             is one test of its own.
@@ -66,8 +63,8 @@ def compare_arms(
     Args:
         scores: Of the arm.
         rival_scores: Of its rival.
-        arm: Name.
-        rival: Name.
+        arm: What the rows call it.
+        rival: Likewise.
         modalities: For the order of subsets.
         resamples: Of the bootstrap.
 
@@ -82,8 +79,7 @@ def compare_arms(
         single = [subset for subset in p if subset in ours[region]]
         corrected = p | dict(zip(single, holm([p[subset] for subset in single]).tolist(), strict=True))
         for subset, values in differences.items():
-            interval = mean_interval(values, resamples=resamples)
-            figures = float(values.mean()), *interval, p[subset], corrected[subset]
+            figures = float(values.mean()), *mean_interval(values, resamples=resamples), p[subset], corrected[subset]
             rows.append(Comparison(arm, rival, subset, region, len(values), *figures))
     return rows
 
@@ -145,16 +141,10 @@ def holm(p: ArrayLike) -> NDArray[np.floating]:
     return corrected
 
 
-def mean_interval(values: ArrayLike, *, resamples: int = 4999, seed: int = 0) -> tuple[float, float]:
-    """Return a 95 % bootstrap interval of a mean, BCa; percentile where BCa is not defined.
+def mean_interval(values: ArrayLike, *, resamples: int = 4999) -> tuple[float, float]:
+    """Return both ends of a 95 % bootstrap interval of a mean, BCa; percentile where BCa is not defined.
 
-    Args:
-        values: One per case.
-        resamples: How many.
-        seed: Same seed, same interval.
-
-    Returns:
-        Both ends; NaN for fewer than two values.
+    They are NaN for fewer than two values.
     """
     values = np.asarray(values, dtype=float)
     if len(values) < 2:
@@ -163,7 +153,7 @@ def mean_interval(values: ArrayLike, *, resamples: int = 4999, seed: int = 0) ->
         return float(values[0]), float(values[0])
     for method in ("BCa", "percentile"):
         # newer SciPy calls it rng, and still takes the name that older ones know
-        generator: dict[str, Any] = {"random_state": np.random.default_rng(seed)}
+        generator: dict[str, Any] = {"random_state": np.random.default_rng(0)}
         with warnings.catch_warnings():  # of degenerate samples, which the percentiles are there for
             warnings.simplefilter("ignore")
             found = stats.bootstrap((values,), np.mean, n_resamples=resamples, method=method, **generator)

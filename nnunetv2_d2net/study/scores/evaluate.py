@@ -40,7 +40,7 @@ class Evaluation(NamedTuple):
     """What was scored and what was not.
 
     Attributes:
-        scores: All rows of metrics.csv: by case, then subset, then region.
+        scores: By case, then subset, then region.
         failures: One line for each case and subset that could not be scored.
         absent: How many of the cases each subset lacks, where it lacks any: cases without one of its modalities.
         unpredicted: References for which no subset has a prediction.
@@ -55,16 +55,7 @@ class Evaluation(NamedTuple):
 
 
 class Job(NamedTuple):
-    """One case and subset to score.
-
-    Attributes:
-        case: Name of the case.
-        subset: Name of the subset.
-        prediction: Segmentation.
-        reference: Segmentation.
-        dataset: Names regions and labels.
-        tolerance_mm: Of the surface Dice.
-    """
+    """One case and subset to score: its segmentations, the data set that names their labels, and the tolerance."""
 
     case: str
     subset: str
@@ -173,30 +164,18 @@ def _jobs(folders: dict[str, Path], references: Path, dataset: Dataset, toleranc
 def _take_up(out: Path, jobs: Sequence[Job]) -> dict[str, list[CaseScore]]:
     """Return the rows of an earlier run that still hold, and leave only those in metrics.csv."""
     make_folder(out)
-    made_from = _made_from(jobs)
-    rows = _valid_rows(out, jobs, made_from)
-    replace_scores(out / _TABLE, [row for part in rows.values() for row in part])
-    write_json(out / _NOTE, made_from, indent=1)  # only now: all rows left agree with it
-    return rows
-
-
-def _made_from(jobs: Sequence[Job]) -> dict[str, Any]:
-    """Return settings, and size and time of both files of each row."""
     regions = {name: list(values) for name, values in jobs[0].dataset.regions.items()}
+    settings = {"tolerance_mm": jobs[0].tolerance_mm, "regions": regions}
     files = {job.key: [file_state(job.prediction), file_state(job.reference)] for job in jobs}
-    return {"settings": {"tolerance_mm": jobs[0].tolerance_mm, "regions": regions}, "files": files}
-
-
-def _valid_rows(out: Path, jobs: Sequence[Job], made_from: dict[str, Any]) -> dict[str, list[CaseScore]]:
     before = read_json_or(out / _NOTE, {})
-    if not (out / _TABLE).is_file() or before.get("settings") != made_from["settings"]:
-        return {}
-    rows: dict[str, list[CaseScore]] = {}
-    for row in read_scores(out / _TABLE):
-        rows.setdefault(f"{row.case}/{row.subset}", []).append(row)
-    files, regions = before.get("files", {}), list(made_from["settings"]["regions"])
-    same = [job.key for job in jobs if files.get(job.key) == made_from["files"][job.key]]
-    return {key: rows[key] for key in same if [row.region for row in rows.get(key, ())] == regions}
+    rows: dict[str, list[CaseScore]] = {key: [] for key in files if before.get("files", {}).get(key) == files[key]}
+    if (out / _TABLE).is_file() and before.get("settings") == settings:
+        for row in read_scores(out / _TABLE):
+            rows.get(f"{row.case}/{row.subset}", []).append(row)
+    rows = {key: part for key, part in rows.items() if [row.region for row in part] == list(regions)}
+    replace_scores(out / _TABLE, [row for part in rows.values() for row in part])
+    write_json(out / _NOTE, {"settings": settings, "files": files}, indent=1)  # only now: all rows left agree with it
+    return rows
 
 
 def read_scores(path: Path) -> list[CaseScore]:
@@ -238,7 +217,7 @@ def score_case(job: Job) -> list[CaseScore] | str:
         prediction, reference = _read_pair(job)
     except UserError as error:
         return f"case {job.case!r}, {job.subset}: {error}"
-    found = score_labels(
+    scores = score_labels(
         prediction.voxels[0],
         reference.voxels[0],
         prediction.properties["spacing"][::-1],
@@ -247,8 +226,8 @@ def score_case(job: Job) -> list[CaseScore] | str:
         tolerance_mm=job.tolerance_mm,
     )
     return [
-        CaseScore._make([job.case, job.subset, region, *(round(v, 6) for v in (dice, *surfaces)), *voxels])
-        for region, (dice, surfaces, *voxels) in found.items()
+        CaseScore._make([job.case, job.subset, region, *(round(figure, 6) for figure in figures)])
+        for region, figures in scores.items()
     ]
 
 
@@ -260,10 +239,9 @@ def _read_pair(job: Job) -> tuple[Image, Image]:
     predictable = tuple(value for value in dataset.known_values if value != dataset.ignore)
     prediction = _read_labels(job.prediction, predictable)
     reference = _read_reference(job.reference, tuple(state), dataset.known_values)
-    found = differences(prediction, reference)
-    if found:
+    if ways := differences(prediction, reference):
         pair = f"{job.prediction} and {job.reference}"
-        raise UserError(f"{pair} differ in {listed(found)}: resample one of them onto the other")
+        raise UserError(f"{pair} differ in {listed(ways)}: resample one of them onto the other")
     return prediction, reference
 
 
@@ -279,8 +257,7 @@ def _read_labels(path: Path, known: tuple[int, ...]) -> Image:
     image = read_image(path)
     if len(image.voxels) != 1:
         raise UserError(f"{path} holds {len(image.voxels)} channels: one of labels is needed")
-    unknown = [value for value in label_counts(path, image.voxels) if value not in known]
-    if unknown:
+    if unknown := [value for value in label_counts(path, image.voxels) if value not in known]:
         raise UserError(f"{path} holds {listed(unknown)}, no label of dataset.json: use the labels it names")
     whole = image.voxels.dtype.kind in "iu"
     return image if whole else image._replace(voxels=np.rint(image.voxels).astype(np.int32))

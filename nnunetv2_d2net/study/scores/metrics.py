@@ -22,15 +22,12 @@ class CaseScore(NamedTuple):
     """One row of metrics.csv.
 
     Attributes:
-        case: Name of the case.
         subset: Modalities that the prediction was made from, ``FLAIR+T1ce``.
-        region: Name of the region.
         dice: In [0, 1].
         hd95: 95th percentile of the Hausdorff distance in mm.
         assd: Average symmetric surface distance in mm.
         surface_dice: Share of both surfaces that lies within the tolerance of the other one, in [0, 1].
-        reference_voxels: Size of the region in the reference.
-        prediction_voxels: Size of the region in the prediction.
+        reference_voxels: Size of the region in the reference; ``prediction_voxels`` likewise.
     """
 
     case: str
@@ -63,12 +60,7 @@ class SurfaceScores(NamedTuple):
 
 
 def dice(prediction: NDArray[np.bool_], reference: NDArray[np.bool_]) -> float:
-    """Compute the Dice coefficient of two masks as BraTS does: 1 if both are empty, 0 if one of them is.
-
-    Args:
-        prediction: Bool, any shape.
-        reference: Bool, the same shape.
-    """
+    """Compute the Dice coefficient of two masks as BraTS does: 1 if both are empty, 0 if one of them is."""
     total = int(prediction.sum()) + int(reference.sum())
     return 2 * int((prediction & reference).sum()) / total if total else 1.0
 
@@ -125,7 +117,7 @@ def score_labels(
     *,
     ignore: int | None = None,
     tolerance_mm: float = TOLERANCE_MM,
-) -> dict[str, tuple[float, SurfaceScores, int, int]]:
+) -> dict[str, tuple[float, float, float, float, int, int]]:
     """Score every region of a segmentation.
 
     Args:
@@ -137,9 +129,12 @@ def score_labels(
         tolerance_mm: Of the surface Dice.
 
     Returns:
-        By region: Dice, surface scores, voxels of the reference and of the prediction.
+        By region: Dice, HD95, ASSD, surface Dice, voxels of the reference and of the prediction.
     """
-    prediction, reference, spacing = _in_plane(prediction, reference, spacing)
+    if reference.ndim == 3 and reference.shape.count(1) == 1:  # as a volume, its surface would be the whole mask
+        axis = reference.shape.index(1)
+        prediction, reference = prediction.squeeze(axis), reference.squeeze(axis)
+        spacing = np.delete(spacing, axis).tolist()
     worst = diagonal(reference.shape, spacing)
     box = ndimage.find_objects(((prediction != 0) | (reference != 0)).view(np.uint8))
     prediction, reference = (labels[box[0]] if box else labels for labels in (prediction, reference))
@@ -148,7 +143,7 @@ def score_labels(
     for region, values in regions.items():
         p, r = (np.isin(labels, values) & counted for labels in (prediction, reference))
         surfaces = surface_scores(p, r, spacing, tolerance_mm=tolerance_mm, empty_distance=worst)
-        scores[region] = (dice(p, r), surfaces, int(r.sum()), int(p.sum()))
+        scores[region] = (dice(p, r), *surfaces, int(r.sum()), int(p.sum()))
     return scores
 
 
@@ -160,14 +155,3 @@ def diagonal(shape: Sequence[int], spacing: Sequence[float]) -> float:
         373.13
     """
     return math.hypot(*(n * mm for n, mm in zip(shape, spacing, strict=True)))
-
-
-def _in_plane(
-    prediction: NDArray[np.generic], reference: NDArray[np.generic], spacing: Sequence[float]
-) -> tuple[NDArray[np.generic], NDArray[np.generic], list[float]]:
-    """Turn a single slice into a plane; as a volume, its surface would be the whole mask."""
-    single = [axis for axis, n in enumerate(reference.shape) if n == 1]
-    if reference.ndim != 3 or len(single) != 1:
-        return prediction, reference, list(spacing)
-    kept = [mm for axis, mm in enumerate(spacing) if axis != single[0]]
-    return prediction.squeeze(single[0]), reference.squeeze(single[0]), kept

@@ -1,5 +1,6 @@
 """Figures that papers have printed, to hold against: from another data set, so no comparison in earnest."""
 
+import math
 from collections.abc import Sequence
 from importlib import resources
 
@@ -26,28 +27,21 @@ def published_figures() -> pd.DataFrame:
 
 
 def published_dice(subsets: Sequence[str]) -> list[list[str]]:
-    """Lay out the Dice of every method: a header, and a row for each region and method.
-
-    Args:
-        subsets: The columns; what is not printed is a dash.
-    """
-    figures = published_figures()
+    """Lay out the Dice of every method: a header, and a row for each region and method; a dash for what is unknown."""
     rows = [["region", "method", *subsets, "data", "source"]]
-    names = ["region", "method", "dataset", "source"]
-    for _, line in figures[figures["metric"] == "dice"].groupby(names, sort=False):
-        region, method, dataset, source = line.iloc[0][names]
-        values = dict(zip(line["subset"], line["value"], strict=True))
-        cells = (f"{values[subset]:.3f}" if subset in values else "-" for subset in subsets)
-        rows.append([region, method, *cells, dataset, source])
+    figures = published_figures().query("metric == 'dice'")
+    for names, line in figures.groupby(["region", "method", "dataset", "source"], sort=False):
+        region, method, *origin = names  # pyright: ignore - a tuple, as several columns are grouped by
+        values = line.set_index("subset")["value"].reindex(subsets)
+        rows.append([region, method, *("-" if math.isnan(value) else f"{value:.3f}" for value in values), *origin])
     return rows
 
 
 def published_distances() -> list[list[str]]:
     """Lay out HD95 and ASSD, means over the 15 subsets and their standard deviations: a header, a row per method."""
     figures = published_figures()
-    distances = figures[figures["metric"].str.contains("hd95|assd")]
     rows = []
-    for method, lines in distances.groupby("method", sort=False):
+    for method, lines in figures[figures["metric"].str.contains("hd95|assd")].groupby("method", sort=False):
         values = lines.set_index(["metric", "region"])["value"].to_dict()
         columns = [(metric, region) for metric, region in values if not metric.endswith("_sd")]
         rows = rows or [["method", *(f"{metric.upper()} {region}" for metric, region in columns)]]

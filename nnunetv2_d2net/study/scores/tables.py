@@ -24,13 +24,7 @@ _LATEX |= {"~": r"\textasciitilde{}", "^": r"\textasciicircum{}"}
 
 
 class Metric(NamedTuple):
-    """How a metric is shown.
-
-    Attributes:
-        title: With its unit.
-        digits: After the decimal point.
-        higher_is_better: Else lower is.
-    """
+    """How a metric is shown: its title with the unit, and how many digits after the decimal point."""
 
     title: str
     digits: int
@@ -63,17 +57,12 @@ class Summary(NamedTuple):
     one_empty: int
 
 
-_NOTHING = Summary(math.nan, math.nan, 0, 0, 0)
-
 Summaries = dict[str, dict[str, Summary]]
 """By region, then by subset; the last column is the mean over subsets."""
 
 
 def subset_order(modalities: Sequence[str]) -> list[str]:
     """Name all subsets of the modalities in the order of the tables.
-
-    Args:
-        modalities: M names in the order of the channels.
 
     Returns:
         The paper's order for FLAIR, T1, T1ce and T2, in any case and order; else by size, then by channel.
@@ -103,11 +92,7 @@ def in_order(subsets: Iterable[str], modalities: Sequence[str]) -> list[str]:
 
 
 def values_of(scores: Sequence[CaseScore], metric: str) -> pd.DataFrame:
-    """List one metric of every case, subset and region.
-
-    Args:
-        scores: Of one arm.
-        metric: A column of metrics.csv.
+    """List one metric, a column of metrics.csv, of every case, subset and region.
 
     Returns:
         Columns ``case``, ``subset``, ``region``, ``value``, ``both_empty`` and ``one_empty``; if there are several
@@ -135,16 +120,16 @@ def summarize(scores: Sequence[CaseScore], metric: str, modalities: Sequence[str
         several, the mean over subsets.
     """
     values = values_of(scores, metric)
-    found: Summaries = {region: {} for region in values["region"].unique()}
+    summaries: Summaries = {region: {} for region in values["region"].unique()}
     parts = dict(iter(values.groupby(["subset", "region"], sort=False)))
     for subset in in_order(values["subset"], modalities):
-        for region, by_subset in found.items():
+        for region, by_subset in summaries.items():
             if (subset, region) in parts:
                 by_subset[subset] = _summary(parts[subset, region])
-    for by_subset in found.values():
+    for by_subset in summaries.values():
         if len(by_subset) > 1:
             by_subset[f"mean of {len(by_subset)}"] = _mean_over_subsets([*by_subset.values()])
-    return found
+    return summaries
 
 
 def _summary(cases: pd.DataFrame) -> Summary:
@@ -153,121 +138,68 @@ def _summary(cases: pd.DataFrame) -> Summary:
 
 
 def _mean_over_subsets(parts: Sequence[Summary]) -> Summary:
-    means = [part.mean for part in parts]
-    both, one = sum(part.both_empty for part in parts), sum(part.one_empty for part in parts)
-    return Summary(fmean(means), pstdev(means), len(parts), both, one)
+    means, _, _, both_empty, one_empty = zip(*parts, strict=True)
+    return Summary(fmean(means), pstdev(means), len(parts), sum(both_empty), sum(one_empty))
 
 
 class Table(NamedTuple):
-    """Cells with a column per subset, whose header has a filled circle for what is available, as in the literature.
-
-    Attributes:
-        title: Metric and unit.
-        stubs: Headers of the columns that name the row.
-        subsets: Of the other columns; a name not made of modalities stands for itself.
-        rows: As many cells as stubs and subsets.
-        modalities: M names.
-    """
+    """Cells with a column per subset, whose header has a filled circle for what is available, as in the literature."""
 
     title: str
-    stubs: list[str]
-    subsets: list[str]
+    header: list[list[str]]
     rows: list[list[str]]
-    modalities: list[str]
-
-    def header(self) -> list[list[str]]:
-        """Return a row of circles per modality; or one of names, if no column is a subset of the modalities."""
-        if not any(map(self._is_subset, self.subsets)):
-            return [[*self.stubs, *self.subsets]]
-        return [
-            [modality, *self.stubs[1:], *(self._head(modality, subset) for subset in self.subsets)]
-            for modality in self.modalities
-        ]
-
-    def _is_subset(self, name: str) -> bool:
-        return set(name.split("+")) <= set(self.modalities)
-
-    def _head(self, modality: str, subset: str) -> str:
-        if self._is_subset(subset):
-            return "●" if modality in subset.split("+") else "○"
-        return subset if modality == self.modalities[0] else ""
 
     def markdown(self) -> str:
         """Render as Markdown."""
-        return f"{self.title}\n\n{markdown_table([*self.header(), *self.rows])}"
+        return f"{self.title}\n\n{markdown_table([*self.header, *self.rows])}"
 
     def latex(self) -> str:
-        """Render as a LaTeX ``tabular`` for the package booktabs."""
-        columns = "l" * len(self.stubs) + "r" * len(self.subsets)
-        lines = [f"% {self.title}", rf"\begin{{tabular}}{{{columns}}}", r"\toprule", *map(_latex_row, self.header())]
-        lines += [r"\midrule", *map(_latex_row, self.rows), r"\bottomrule", r"\end{tabular}"]
-        return "\n".join(lines) + "\n"
+        """Render as a LaTeX ``tabular`` for the package booktabs, the first column to the left."""
+        lines = [f"% {self.title}", rf"\begin{{tabular}}{{l{'r' * (len(self.header[0]) - 1)}}}", r"\toprule"]
+        lines += [*map(_latex_row, self.header), r"\midrule", *map(_latex_row, self.rows)]
+        return "\n".join([*lines, r"\bottomrule", r"\end{tabular}"]) + "\n"
 
 
 def _latex_row(cells: Sequence[str]) -> str:
     return " & ".join("".join(_LATEX.get(c, c) for c in cell) for cell in cells) + r" \\"
 
 
+def _header(stubs: int, subsets: Sequence[str], modalities: Sequence[str]) -> list[list[str]]:
+    """A row of circles per modality; or one of names, if no column is a subset of the modalities."""
+    parts = {subset: set(subset.split("+")) for subset in subsets}
+    circled = [subset for subset in subsets if parts[subset] <= set(modalities)]
+    if not circled:
+        return [[""] * stubs + [*subsets]]
+    rows = []
+    for modality in modalities:
+        circles = {subset: "●" if modality in parts[subset] else "○" for subset in circled}
+        names = circles if rows else dict(zip(subsets, subsets, strict=True)) | circles  # other columns' names once
+        rows.append([modality, *[""] * (stubs - 1), *(names.get(subset, "") for subset in subsets)])
+    return rows
+
+
 def paper_table(summaries: Summaries, metric: str, modalities: Sequence[str]) -> Table:
     """Lay one metric out as the paper's Table I, with standard deviation and count below each mean."""
-    subsets = _subsets(summaries)
     rows = []
     for region, by_subset in summaries.items():
-        parts = [by_subset.get(subset, _NOTHING) for subset in subsets]
         rows += [
-            [region, *(_number(part.mean, metric) for part in parts)],
-            ["± sd", *(_number(part.sd, metric) for part in parts)],
-            ["n", *(str(part.n or "-") for part in parts)],
+            [region, *(_number(part.mean, metric) for part in by_subset.values())],
+            ["± sd", *(_number(part.sd, metric) for part in by_subset.values())],
+            ["n", *(str(part.n) for part in by_subset.values())],
         ]
-    return Table(METRICS[metric].title, [""], subsets, rows, list(modalities))
+    return Table(METRICS[metric].title, _header(1, _subsets(summaries), modalities), rows)
 
 
 def arms_table(arms: Mapping[str, Sequence[CaseScore]], metric: str, modalities: Sequence[str]) -> Table:
-    """Lay several arms side by side: a row for each region and arm, the best of each column marked with a star.
-
-    Args:
-        arms: Scores by the arm's name.
-        metric: A column of metrics.csv.
-        modalities: M names in the order of the channels.
-    """
+    """Lay several arms side by side: a row for each region and arm, the best of each column marked with a star."""
     by_arm = {arm: summarize(scores, metric, modalities) for arm, scores in arms.items() if scores}
-    names = [subset for summaries in by_arm.values() for subset in _subsets(summaries)]
-    subsets = in_order(names, modalities)
+    subsets = in_order((subset for summaries in by_arm.values() for subset in _subsets(summaries)), modalities)
     rows = []
     for region in dict.fromkeys(region for summaries in by_arm.values() for region in summaries):
         parts = [summaries.get(region, {}) for summaries in by_arm.values()]
-        columns = [_mark_best([part.get(subset, _NOTHING).mean for part in parts], metric) for subset in subsets]
+        columns = [_mark_best([part[s].mean if s in part else math.nan for part in parts], metric) for s in subsets]
         rows += [[region, arm, *cells] for arm, *cells in zip(by_arm, *columns, strict=True)]
-    return Table(METRICS[metric].title, ["", ""], subsets, rows, list(modalities))
-
-
-def long_table(summaries: Summaries, metric: str) -> str:
-    """Lay one metric out for a terminal: a row per subset, a column per region, mean ± standard deviation."""
-    rows = [["available", "n", *summaries]]
-    for subset in _subsets(summaries):
-        parts = [by_subset.get(subset, _NOTHING) for by_subset in summaries.values()]
-        cells = [f"{_number(p.mean, metric)} ± {_number(p.sd, metric)}" if p.n else "-" for p in parts]
-        rows.append([subset, str(max(part.n for part in parts)), *cells])
-    return f"{METRICS[metric].title}\n\n{markdown_table(rows)}"
-
-
-def empty_table(summaries: Summaries) -> str:
-    """Count, by subset and region, cases with both masks empty and with one; "" if there is none."""
-    regions = {region: by_subset for region, by_subset in summaries.items() if region != MEAN_REGION}
-    rows = [["available", *regions]]
-    for subset in _subsets(regions):
-        parts = [by_subset.get(subset, _NOTHING) for by_subset in regions.values()]
-        if any(part.both_empty or part.one_empty for part in parts):
-            rows.append([subset, *(f"{part.both_empty} / {part.one_empty}" if part.n else "-" for part in parts)])
-    return f"Cases with both masks empty / with one empty\n\n{markdown_table(rows)}" if len(rows) > 1 else ""
-
-
-def _subsets(summaries: Summaries) -> list[str]:
-    return list(next(iter(summaries.values())))
-
-
-def _number(value: float, metric: str) -> str:
-    return "-" if math.isnan(value) else f"{value:.{METRICS[metric].digits}f}"
+    return Table(METRICS[metric].title, _header(2, subsets, modalities), rows)
 
 
 def _mark_best(means: Sequence[float], metric: str) -> list[str]:
@@ -279,13 +211,42 @@ def _mark_best(means: Sequence[float], metric: str) -> list[str]:
     return [f"{cell}*" if cell != "-" and float(cell) == best else cell for cell in cells]
 
 
+def long_table(summaries: Summaries, metric: str) -> str:
+    """Lay one metric out for a terminal: a row per subset, a column per region, mean ± standard deviation."""
+    rows = [["available", "n", *summaries]]
+    for subset in _subsets(summaries):
+        parts = [by_subset[subset] for by_subset in summaries.values()]
+        cells = [f"{_number(part.mean, metric)} ± {_number(part.sd, metric)}" for part in parts]
+        rows.append([subset, str(parts[0].n), *cells])
+    return f"{METRICS[metric].title}\n\n{markdown_table(rows)}"
+
+
+def empty_table(summaries: Summaries) -> str:
+    """Count, by subset and region, cases with both masks empty and with one; "" if there is none."""
+    regions = {region: by_subset for region, by_subset in summaries.items() if region != MEAN_REGION}
+    rows = [["available", *regions]]
+    for subset in _subsets(regions):
+        parts = [by_subset[subset] for by_subset in regions.values()]
+        if any(part.both_empty or part.one_empty for part in parts):
+            rows.append([subset, *(f"{part.both_empty} / {part.one_empty}" for part in parts)])
+    return f"Cases with both masks empty / with one empty\n\n{markdown_table(rows)}" if len(rows) > 1 else ""
+
+
+def _subsets(summaries: Summaries) -> list[str]:
+    return list(next(iter(summaries.values())))
+
+
+def _number(value: float, metric: str) -> str:
+    return "-" if math.isnan(value) else f"{value:.{METRICS[metric].digits}f}"
+
+
 def write_tables(scores: Sequence[CaseScore], folder: Path, modalities: Sequence[str] = ()) -> str:
     """Write ``table_METRIC.csv``, ``.md`` and ``.tex`` of each metric, and ``tables.json``; return the long tables.
 
     Args:
-        scores: Of one arm, at least one.
+        scores: At least one, all regions of each case and subset, as :func:`.evaluate_folder` returns them.
         folder: Where to.
-        modalities: M names in the order of the channels; for the order of subsets.
+        modalities: For the order of subsets.
 
     Raises:
         UserError: They cannot be written.
@@ -298,7 +259,7 @@ def write_tables(scores: Sequence[CaseScore], folder: Path, modalities: Sequence
         write_text(folder / f"table_{metric}.md", table.markdown())
         write_text(folder / f"table_{metric}.tex", table.latex())
         regions = {region: _statistics(by_subset) for region, by_subset in summaries.items()}
-        statistics = pd.concat(regions, names=["region", "statistic"])[_subsets(summaries)]
+        statistics = pd.concat(regions, names=["region", "statistic"])
         write_text(folder / f"table_{metric}.csv", statistics.to_csv(lineterminator="\n"))
         content[metric] = {region: part.to_dict() for region, part in regions.items()}
         texts.append(long_table(summaries, metric))
@@ -317,19 +278,12 @@ def _statistics(by_subset: Mapping[str, Summary]) -> pd.DataFrame:
 
 def dice_by_subset(scores: Sequence[CaseScore]) -> dict[str, dict[str, float]]:
     """Average the Dice of the cases: by subset, the smallest first, and region."""
-    found: dict[str, dict[str, float]] = {}
-    means = _smallest_first(scores).groupby(["subset", "region"], sort=False)["dice"].agg(fmean)
-    for subset, region, dice in means.reset_index().itertuples(index=False):
-        found.setdefault(subset, {})[region] = dice
-    return found
+    means = _dice_table(scores).pivot_table("dice", "subset", "region", fmean, sort=False)
+    return means.to_dict("index")  # pyright: ignore
 
 
 def write_dice_tables(scores: Sequence[CaseScore], folder: Path) -> str:
     """Write ``dice_per_case.csv``, and the means as ``dice.csv`` and ``dice.md``; return the latter.
-
-    Args:
-        scores: Of one arm, at least one.
-        folder: Where to.
 
     Raises:
         UserError: They cannot be written.
@@ -338,13 +292,14 @@ def write_dice_tables(scores: Sequence[CaseScore], folder: Path) -> str:
     means.loc[f"mean of {len(means)}"] = means.apply(fmean)
     means[MEAN_REGION] = means.apply(fmean, axis=1)
     table = means.apply(lambda column: column.map("{:.3f}".format)).rename_axis("available").reset_index()
-    for name, content in (("dice_per_case.csv", _smallest_first(scores)), ("dice.csv", table)):
+    for name, content in (("dice_per_case.csv", _dice_table(scores)), ("dice.csv", table)):
         write_text(folder / name, content.to_csv(index=False, lineterminator="\r\n"))
     text = markdown_table([list(table), *table.to_numpy().tolist()])
     write_text(folder / "dice.md", text)
     return text
 
 
-def _smallest_first(scores: Sequence[CaseScore]) -> pd.DataFrame:
+def _dice_table(scores: Sequence[CaseScore]) -> pd.DataFrame:
+    """Dice of every case, the smallest subsets first."""
     rows = [row[:4] for row in sorted(scores, key=lambda row: (row.subset.count("+"), row.subset))]
     return pd.DataFrame(rows, columns=["case", "subset", "region", "dice"])

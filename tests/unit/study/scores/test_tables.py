@@ -83,7 +83,7 @@ def test_no_scores():
 
 def test_table_of_the_paper():
     table = paper_table(summarize(SCORES, "dice", MODALITIES), "dice", MODALITIES)
-    assert table.header() == [["T1", "●", "●", "mean of 2"], ["T2", "○", "●", ""]]
+    assert table.header == [["T1", "●", "●", "mean of 2"], ["T2", "○", "●", ""]]
     assert table.rows[:3] == [
         ["whole", "0.600", "0.900", "0.750"],
         ["± sd", "0.283", "-", "0.150"],
@@ -106,7 +106,7 @@ def test_names_are_escaped_in_latex():
 def test_a_plain_folder_has_a_column_of_its_name():
     summaries = summarize([score("a", "all given", "whole", 0.5)], "hd95", MODALITIES)
     table = paper_table(summaries, "hd95", MODALITIES)
-    assert table.header() == [["", "all given"]]
+    assert table.header == [["", "all given"]]
     assert table.rows[0] == ["whole", "5.00"]
 
 
@@ -124,7 +124,7 @@ def test_terminal_tables():
 def test_arms_side_by_side():
     better = [row._replace(dice=min(1.0, row.dice + 0.05), hd95=row.hd95 + 1) for row in SCORES]
     dice = arms_table({"one": SCORES, "two": better}, "dice", MODALITIES)
-    assert dice.header()[0] == ["T1", "", "●", "●", "mean of 2"]
+    assert dice.header[0] == ["T1", "", "●", "●", "mean of 2"]
     assert dice.rows[:2] == [
         ["whole", "one", "0.600", "0.900", "0.750"],
         ["whole", "two", "0.650*", "0.950*", "0.800*"],
