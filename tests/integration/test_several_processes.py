@@ -29,7 +29,6 @@ N_STEPS = 6
 TRAINER = f'''
 import json
 import multiprocessing
-from contextlib import contextmanager
 from multiprocessing.pool import ThreadPool
 from pathlib import Path
 
@@ -51,11 +50,9 @@ class {NAME}(D2NetTrainer):
         super().on_train_start()
         self.num_iterations_per_epoch, self.num_val_iterations_per_epoch, self.save_every = {N_STEPS}, 1, 1
 
-    @contextmanager
-    def conditioned_on(self, images, present, available):
+    def step_on(self, batch, present, available):
         self.drawn += (available.tolist(),)
-        with super().conditioned_on(images, present, available):
-            yield
+        return super().step_on(batch, present, available)
 
     def on_train_end(self):
         super().on_train_end()
