@@ -130,7 +130,8 @@ def test_two_nodes_go_on_from_one_process_and_one_process_from_two_nodes(words, 
     assert first["drawn"] != second["drawn"]
     assert first["batch"] == second["batch"] == 1
     assert first["dice over all"] is second["dice over all"] is True
-    assert len(first["drawn"]) == len(second["drawn"]) == N_STEPS + 1  # of the second epoch, and one of validation
+    # of the second epoch, one for the shares of the gradient before it, and one of validation
+    assert len(first["drawn"]) == len(second["drawn"]) == 1 + N_STEPS + 1
     assert (fold / "validation" / "summary.json").is_file()
 
     assert len(read_checkpoint(fold / "checkpoint_final.pth")["optimizer_state"]["random_states"]) == 2
