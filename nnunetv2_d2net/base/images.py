@@ -26,7 +26,7 @@ TOLERANCE = 1e-3
 COPY_AGAIN = "it may be cut short, copy it again"
 GO_WITHOUT = "repair it, or remove it to go without"
 
-_MOST_VALUES = 2**16  # of labels that are counted without sorting
+_MOST_VALUES = 2**15  # of labels that are counted without sorting
 
 _GZIP = b"\x1f\x8b"
 """How every gzip file begins."""

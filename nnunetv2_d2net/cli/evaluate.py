@@ -59,21 +59,18 @@ def run(args: argparse.Namespace, extra: Sequence[str]) -> int:
     _check(args)
     out = args.output or args.predictions / "evaluation"
     settings = {"tolerance_mm": args.tolerance, "processes": args.processes, "progress": True}
-    scores, failures, absent, unpredicted, modalities = evaluate_folder(
-        args.predictions, args.references, out, **settings
-    )
+    scores, failures, absent, missing, modalities = evaluate_folder(args.predictions, args.references, out, **settings)
+    lines = []
     if scores:
-        sys.stdout.write(f"{write_tables(scores, out, modalities)}\n")
-        sys.stdout.write(f"surface Dice at {args.tolerance:g} mm\n")
-        sys.stdout.write(f"written: {out}: metrics.csv, tables.json, table_*.csv, .md and .tex\n")
-    for subset, n in absent.items():
-        sys.stdout.write(f"{subset}: {n} cases have no prediction, its means are over the others\n")
-    if unpredicted:
-        sys.stdout.write(f"{len(unpredicted)} references have no prediction, such as {unpredicted[0]}\n")
-    sys.stdout.write(published)
+        lines = [write_tables(scores, out, modalities), f"surface Dice at {args.tolerance:g} mm"]
+        lines.append(f"written: {out}: metrics.csv, tables.json, table_*.csv, .md and .tex")
+    lines += [f"{subset}: {n} cases have no prediction, its means are over the others" for subset, n in absent.items()]
+    if missing:
+        lines.append(f"{len(missing)} references have no prediction, such as {missing[0]}")
+    sys.stdout.write("".join(f"{line}\n" for line in lines) + published)
     if failures:
-        told = f"{len(failures)} could not be scored, told above"
-        raise UserError(f"{told}: mend them and run again; the first: {failures[0]}")
+        n = len(failures)
+        raise UserError(f"{n} could not be scored, told above: mend them and run again; the first: {failures[0]}")
     return 0
 
 

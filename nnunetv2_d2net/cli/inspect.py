@@ -5,14 +5,10 @@ import sys
 from collections.abc import Sequence
 from itertools import groupby
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from nnunetv2_d2net.base.errors import UserError
 from nnunetv2_d2net.cli import _checks
 from nnunetv2_d2net.cli._words import add_processes, refuse_extra
-
-if TYPE_CHECKING:
-    from nnunetv2_d2net.data.inspect.record import Inspection
 
 HELP = (
     "Look at a raw data set, complete or not: which case has which modality, volumes, intensities, and cases that look "
@@ -49,17 +45,6 @@ def run(args: argparse.Namespace, extra: Sequence[str]) -> int:
     from nnunetv2_d2net.data.inspect.cohort import inspect_dataset
 
     inspection = inspect_dataset(folder, output, split=args.split, processes=args.processes, progress=True)
-    _print_summary(inspection, output)
-    if unusable := inspection.unusable:
-        first = unusable[0]
-        raise UserError(
-            f"{len(unusable)} cases or files cannot be read, all are in {output / 'suspicions.csv'}; the first: "
-            f"{first.file or first.case}: {first.reason}: {first.remedy}"
-        )
-    return 0
-
-
-def _print_summary(inspection: "Inspection", output: Path) -> None:
     n = len(inspection.records)
     lines = [f"{n} cases, of which {len(inspection.suspicious)} look suspicious"]
     for m, name in enumerate(inspection.dataset.channels):
@@ -69,3 +54,10 @@ def _print_summary(inspection: "Inspection", output: Path) -> None:
         lines.append(f"  {kind}: {1 + len(others)}, such as {first.case}: {first.reason}")
     lines.append(f"written: {output}: summary.md, cases.csv, suspicions.csv, cohort.png, intensities.png, volumes.png")
     sys.stdout.write("\n".join(lines) + "\n")
+    if unusable := inspection.unusable:
+        first = unusable[0]
+        raise UserError(
+            f"{len(unusable)} cases or files cannot be read, all are in {output / 'suspicions.csv'}; the first: "
+            f"{first.file or first.case}: {first.reason}: {first.remedy}"
+        )
+    return 0

@@ -4,7 +4,7 @@ import contextlib
 import hashlib
 import logging
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
@@ -103,8 +103,13 @@ def _inspect_cases(
     jobs: Sequence[CaseJob], cache: Path | None = None, *, processes: int, progress: bool
 ) -> list[CaseRecord]:
     """Look at each case on its own, unless the cache still knows it; sorted by name."""
-    keys = {job.case: _key(job) for job in jobs}
-    known = {} if cache is None else _read_cache(cache, keys)
+    keys, known = {job.case: _key(job) for job in jobs}, {}
+    for line in read_json_lines(cache) if cache else ():
+        with contextlib.suppress(KeyError, TypeError):  # written by another version
+            record = CaseRecord(**line["record"])
+            record.findings = [Finding(*finding) for finding in record.findings]
+            if keys.get(record.case) == line["key"]:
+                known[record.case] = record
     unknown = [job for job in jobs if job.case not in known]
     for job, record in run_all(inspect_case, unknown, processes, title="inspect", progress=progress):
         known[job.case] = record
@@ -117,18 +122,6 @@ def _key(job: CaseJob) -> str:
     """Changes when a file of the case does, or what the data set says of labels and modalities."""
     states = [file_state(Path(file)) for file in (*job.files.images, job.files.label) if file]
     return hashlib.blake2b(repr((_REVISION, states, job)).encode(), digest_size=16).hexdigest()
-
-
-def _read_cache(path: Path, keys: Mapping[str, str]) -> dict[str, CaseRecord]:
-    """Read the records that still hold."""
-    known = {}
-    for line in read_json_lines(path):
-        with contextlib.suppress(KeyError, TypeError):  # written by another version
-            record = CaseRecord(**line["record"])
-            record.findings = [Finding(*finding) for finding in record.findings]
-            if keys.get(record.case) == line["key"]:
-                known[record.case] = record
-    return known
 
 
 def _inspect_all(

@@ -76,8 +76,7 @@ def _name_columns(axis: Axes, inspection: Inspection) -> None:
     axis.tick_params(length=0)
     for column in range(len(names) + 1):
         axis.axvline(column - 0.5, color="white", linewidth=2)
-    for side in axis.spines.values():
-        side.set_visible(False)
+    axis.spines[:].set_visible(False)
 
 
 def _name_rows(axis: Axes, inspection: Inspection) -> None:

@@ -43,8 +43,7 @@ class CaseRecord:
         head_ml: Volume of what is not background.
         volumes_ml: Of each class or region; empty without a label.
         percentiles: ``PERCENTILES`` of the intensities inside the head for each modality, M.
-        hashes: Digest of the voxels for each modality, M.
-        label_hash: Digest of the segmentation.
+        hashes: Digest of the voxels for each modality, M; ``label_hash`` is that of the segmentation.
         features: ``(M, M, F)``, as :func:`.measure_features` gives them; empty without an image.
         findings: What looks wrong with it on its own.
     """

@@ -20,6 +20,8 @@ from numpy.typing import NDArray
 from nnunetv2_d2net.data.inspect.record import CaseRecord, Finding
 
 Array = NDArray[np.floating]
+Reference = tuple[Array, Array]
+"""Place and spread of the features in the cohort, ``(M, M, F)`` each."""
 
 MIN_CASES = 5
 """Other cases that must have a modality, or a pair of them, before anything is compared with it."""
@@ -47,13 +49,6 @@ class Exchange(NamedTuple):
     gain: float
 
 
-class Reference(NamedTuple):
-    """What a case is compared with: where its features are expected, ``(M, M, F)`` each."""
-
-    place: Array
-    spread: Array
-
-
 def find_swaps(records: Sequence[CaseRecord], names: Sequence[str]) -> list[Finding]:
     """Look for swapped or misnamed modalities, by all cases of a cohort and the names of its M modalities."""
     measured = [record for record in records if record.features]
@@ -71,11 +66,7 @@ def find_swaps(records: Sequence[CaseRecord], names: Sequence[str]) -> list[Find
 
 
 def find_exchanges(features: Array) -> list[Exchange | None]:
-    """Say for each case which other names would fit its files clearly better; None where the present ones do.
-
-    Args:
-        features: ``(N, M, M, F)``, as :func:`.measure_features` gives them for each case.
-    """
+    """Say for each of N cases which names would fit its files clearly better; None where the present ones do."""
     return [_best_exchange(*case) for case in zip(features, _references(features), strict=True)]
 
 
@@ -130,7 +121,7 @@ def _fit(features: Array) -> Reference:
     enough = table.count() >= MIN_CASES
     place, spread = (x.where(enough).to_numpy().reshape(features.shape[1:]) for x in (median, deviation))
     typical = pd.DataFrame(spread.reshape(-1, features.shape[-1])).median().to_numpy()
-    return Reference(place, np.maximum(np.maximum(spread, typical / 2), _MIN_SPREAD))
+    return place, np.maximum(np.maximum(spread, typical / 2), _MIN_SPREAD)
 
 
 def _best_exchange(features: Array, reference: Reference) -> Exchange | None:

@@ -3,7 +3,6 @@
 from pathlib import Path
 
 import numpy as np
-from matplotlib.axes import Axes
 from matplotlib.colors import ListedColormap
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
@@ -25,32 +24,25 @@ def draw_case(
         segmentations: Segmentation file by title; the first one chooses the slice.
         regions: Label values by region, drawn in this order, later ones on top.
     """
-    labels = {title: read_image(file).voxels[0] for title, file in segmentations.items()}
-    first = next(iter(labels.values()))
-    z = int(np.argmax((first > 0).sum((1, 2))))
-    volumes = {title: read_image(file).voxels[0] for title, file in images.items()}
-    figure = Figure(figsize=(2.4 * (len(volumes) + len(labels)), 2.9), dpi=100, facecolor="black")
-    axes = figure.subplots(1, len(volumes) + len(labels), squeeze=False)[0]
-    for axis, (title, volume) in zip(axes, volumes.items(), strict=False):
-        _show(axis, volume[z], title)
-    background = next(iter(volumes.values()))[z]
-    for axis, (title, label) in zip(axes[len(volumes) :], labels.items(), strict=True):
-        _show(axis, background, title)
+    labels = [read_image(file).voxels[0] for file in segmentations.values()]
+    z = int(np.argmax((labels[0] > 0).sum((1, 2))))
+    slices = [read_image(file).voxels[0][z] for file in images.values()]
+    panels = [*slices, *[slices[0] for _ in labels]]
+    figure = Figure(figsize=(2.4 * len(panels), 2.9), dpi=100, facecolor="black")
+    axes = figure.subplots(1, len(panels), squeeze=False)[0]
+    for axis, image, title in zip(axes, panels, [*images, *segmentations], strict=True):
+        inside = image[image != 0]
+        low, high = np.percentile(inside, (1, 99)) if inside.size else (0, 1)
+        axis.imshow(image, cmap="gray", vmin=low, vmax=high, origin="lower")
+        axis.set_title(title, color="white", fontsize=10)
+        axis.set_axis_off()
+    for axis, label in zip(axes[len(slices) :], labels, strict=True):
         for color, values in zip(_COLORS, regions.values(), strict=False):
-            mask = np.isin(label[z], values)
-            axis.imshow(np.where(mask, 1.0, np.nan), cmap=ListedColormap([color]), alpha=0.65, origin="lower")
+            mask = np.where(np.isin(label[z], values), 1.0, np.nan)
+            axis.imshow(mask, cmap=ListedColormap([color]), alpha=0.65, origin="lower")
     patches = [Patch(color=color, label=name) for color, name in zip(_COLORS, regions, strict=False)]
-    figure.legend(
-        handles=patches, loc="lower center", ncols=len(patches), frameon=False, labelcolor="white", fontsize=9
-    )
+    look = {"ncols": len(patches), "frameon": False, "labelcolor": "white", "fontsize": 9}
+    figure.legend(handles=patches, loc="lower center", **look)
     figure.subplots_adjust(0.005, 0.1, 0.995, 0.92, wspace=0.03)
     with written_whole(path) as unfinished:
         figure.savefig(unfinished)
-
-
-def _show(axis: Axes, image: np.ndarray, title: str) -> None:
-    inside = image[image != 0]
-    low, high = np.percentile(inside, (1, 99)) if inside.size else (0, 1)
-    axis.imshow(image, cmap="gray", vmin=low, vmax=high, origin="lower")
-    axis.set_title(title, color="white", fontsize=10)
-    axis.set_axis_off()

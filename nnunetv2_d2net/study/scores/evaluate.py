@@ -26,7 +26,7 @@ from nnunetv2_d2net.base.files import (
 )
 from nnunetv2_d2net.base.images import Image, differences, label_counts, read_image
 from nnunetv2_d2net.base.processes import run_all
-from nnunetv2_d2net.base.text import listed
+from nnunetv2_d2net.base.text import listed, reason_of
 from nnunetv2_d2net.study.scores.metrics import TOLERANCE_MM, CaseScore, score_labels
 
 ALL_GIVEN = "all given"
@@ -63,11 +63,6 @@ class Job(NamedTuple):
     reference: Path
     dataset: Dataset
     tolerance_mm: float
-
-    @property
-    def key(self) -> str:
-        """Name in metrics.json."""
-        return f"{self.case}/{self.subset}"
 
 
 def evaluate_folder(
@@ -107,16 +102,16 @@ def evaluate_folder(
     out = None if out is None else Path(out)
     rows = {} if out is None else _take_up(out, jobs)
     failures = []
-    todo = [job for job in jobs if job.key not in rows]
+    todo = [job for job in jobs if job[:2] not in rows]
     for job, result in run_all(score_case, todo, processes, title="evaluate", progress=progress):
         if isinstance(result, str):
             _LOG.error(result)
             failures.append(result)
             continue
-        rows[job.key] = result
+        rows[job[:2]] = result
         if out is not None:
             append_text(out / _TABLE, _csv(result))
-    scores = [row for job in jobs for row in rows.get(job.key, ())]
+    scores = [row for job in jobs for row in rows.get(job[:2], ())]
     if out is not None:
         replace_scores(out / _TABLE, scores)
     cases, counts = {job.case for job in jobs}, Counter(job.subset for job in jobs)
@@ -161,17 +156,19 @@ def _jobs(folders: dict[str, Path], references: Path, dataset: Dataset, toleranc
     return sorted(jobs, key=lambda job: (job.case, job.subset))
 
 
-def _take_up(out: Path, jobs: Sequence[Job]) -> dict[str, list[CaseScore]]:
-    """Return the rows of an earlier run that still hold, and leave only those in metrics.csv."""
+def _take_up(out: Path, jobs: Sequence[Job]) -> dict[tuple[str, str], list[CaseScore]]:
+    """Return, by case and subset, the rows of an earlier run that still hold, and leave only those in metrics.csv."""
     make_folder(out)
     regions = {name: list(values) for name, values in jobs[0].dataset.regions.items()}
     settings = {"tolerance_mm": jobs[0].tolerance_mm, "regions": regions}
-    files = {job.key: [file_state(job.prediction), file_state(job.reference)] for job in jobs}
+    files = {f"{job.case}/{job.subset}": [file_state(job.prediction), file_state(job.reference)] for job in jobs}
     before = read_json_or(out / _NOTE, {})
-    rows: dict[str, list[CaseScore]] = {key: [] for key in files if before.get("files", {}).get(key) == files[key]}
+    rows: dict[tuple[str, str], list[CaseScore]] = {}
     if (out / _TABLE).is_file() and before.get("settings") == settings:
+        same = {key for key, states in before.get("files", {}).items() if states == files.get(key)}
         for row in read_scores(out / _TABLE):
-            rows.get(f"{row.case}/{row.subset}", []).append(row)
+            if f"{row.case}/{row.subset}" in same:
+                rows.setdefault(row[:2], []).append(row)
     rows = {key: part for key, part in rows.items() if [row.region for row in part] == list(regions)}
     replace_scores(out / _TABLE, [row for part in rows.values() for row in part])
     write_json(out / _NOTE, {"settings": settings, "files": files}, indent=1)  # only now: all rows left agree with it
@@ -186,18 +183,13 @@ def read_scores(path: Path) -> list[CaseScore]:
     """
     try:
         text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"{path} cannot be read: run d2net evaluate again, without it") from error
-    lines = text[: text.rfind("\n") + 1].splitlines()
-    if not lines:
-        return []
-    header, *rows = csv.reader(lines)
-    try:
-        if header != list(CaseScore._fields):
+        header, *rows = [*csv.reader(text[: text.rfind("\n") + 1].splitlines())] or [CaseScore._fields]
+        if tuple(header) != CaseScore._fields:
             raise ValueError("other columns")
         return [CaseScore._make([*cells[:3], *map(float, cells[3:7]), *map(int, cells[7:])]) for cells in rows]
-    except (ValueError, TypeError) as error:
-        raise UserError(f"{path} is no table of d2net evaluate ({error}): remove it and evaluate again") from error
+    except (OSError, ValueError, TypeError) as error:
+        reason = f"{path} can be read as no table of d2net evaluate ({reason_of(error)})"
+        raise UserError(f"{reason}: remove it and evaluate again") from error
 
 
 def replace_scores(path: Path, scores: Iterable[CaseScore]) -> None:

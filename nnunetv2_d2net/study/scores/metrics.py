@@ -40,24 +40,6 @@ class CaseScore(NamedTuple):
     reference_voxels: int
     prediction_voxels: int
 
-    @property
-    def both_empty(self) -> bool:
-        """Neither mask has a voxel: the scores are perfect by convention."""
-        return self.reference_voxels == 0 == self.prediction_voxels
-
-    @property
-    def one_empty(self) -> bool:
-        """One mask has no voxel, the other has some: the scores are the worst by convention."""
-        return (self.reference_voxels == 0) != (self.prediction_voxels == 0)
-
-
-class SurfaceScores(NamedTuple):
-    """Distances in mm and surface Dice in [0, 1] between two masks."""
-
-    hd95: float
-    assd: float
-    surface_dice: float
-
 
 def dice(prediction: NDArray[np.bool_], reference: NDArray[np.bool_]) -> float:
     """Compute the Dice coefficient of two masks as BraTS does: 1 if both are empty, 0 if one of them is."""
@@ -71,15 +53,15 @@ def surface_scores(
     spacing: Sequence[float],
     *,
     tolerance_mm: float = TOLERANCE_MM,
-    empty_distance: float | None = None,
-) -> SurfaceScores:
+    empty_distance: float = math.inf,
+) -> tuple[float, float, float]:
     """Compare the surfaces of two masks, every piece of surface weighted with its area.
 
     HD95 is the larger of the two directed 95th percentiles. ASSD is the integral of the distance over both surfaces
     divided by their area. Masks of two axes have contours for surfaces.
 
     Convention of BraTS: two empty masks match perfectly (0 mm, surface Dice 1); against an empty mask any other has
-    surface Dice 0 and, as distance, the diagonal of the image.
+    surface Dice 0 and, as distance, the diagonal of the image, which may be larger than these arrays.
 
     Source: Nikolov et al., J Med Internet Res 23(7):e26151, 2021, doi:10.2196/26151 (surface Dice and its area
     weights), by their library ``surface-distance``.
@@ -89,20 +71,22 @@ def surface_scores(
         reference: Bool, the same shape.
         spacing: Of each axis, in mm.
         tolerance_mm: Of the surface Dice.
-        empty_distance: Distance to an empty mask in mm; None for the diagonal of these arrays.
+        empty_distance: That diagonal, in mm.
+
+    Returns:
+        HD95 and ASSD in mm, surface Dice in [0, 1].
     """
     filled = bool(prediction.any()), bool(reference.any())
     if not any(filled):
-        return SurfaceScores(0.0, 0.0, 1.0)
+        return 0.0, 0.0, 1.0
     if not all(filled):
-        worst = diagonal(reference.shape, spacing) if empty_distance is None else empty_distance
-        return SurfaceScores(worst, worst, 0.0)
+        return empty_distance, empty_distance, 0.0
     with warnings.catch_warnings():  # it uses names that SciPy 2 will remove
         warnings.simplefilter("ignore", DeprecationWarning)
         found = compute_surface_distances(reference, prediction, spacing)
     distances = np.concatenate([found["distances_gt_to_pred"], found["distances_pred_to_gt"]])
     areas = np.concatenate([found["surfel_areas_gt"], found["surfel_areas_pred"]])
-    return SurfaceScores(
+    return (
         float(compute_robust_hausdorff(found, 95)),
         float(np.average(distances, weights=areas)),
         float(compute_surface_dice_at_tolerance(found, tolerance_mm)),

@@ -95,11 +95,12 @@ def values_of(scores: Sequence[CaseScore], metric: str) -> pd.DataFrame:
     """List one metric, a column of metrics.csv, of every case, subset and region.
 
     Returns:
-        Columns ``case``, ``subset``, ``region``, ``value``, ``both_empty`` and ``one_empty``; if there are several
-        regions, the mean of each case over them follows as :data:`MEAN_REGION`.
+        The scores with columns ``value``, ``both_empty`` and ``one_empty``; if there are several regions, the mean of
+        each case over them follows as :data:`MEAN_REGION`.
     """
-    rows = [(s.case, s.subset, s.region, getattr(s, metric), s.both_empty, s.one_empty) for s in scores]
-    table = pd.DataFrame(rows, columns=["case", "subset", "region", "value", "both_empty", "one_empty"])
+    table = pd.DataFrame(scores, columns=list(CaseScore._fields))
+    n_empty = (table[["reference_voxels", "prediction_voxels"]] == 0).sum(axis=1)
+    table = table.assign(value=table[metric], both_empty=n_empty == 2, one_empty=n_empty == 1)
     regions = set(table["region"])
     if len(regions) < 2 or MEAN_REGION in regions:
         return table

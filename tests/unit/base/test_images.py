@@ -417,7 +417,7 @@ class TestVoxels:
             label_counts("a", np.array([0, value, 1]))
         assert error.value.kind == "labels"
 
-    @pytest.mark.parametrize("value", [2**64 - 1, 2**63, 2**53 + 1, 2**53 - 1, 2**16, 2**16 - 1])
+    @pytest.mark.parametrize("value", [2**64 - 1, 2**63, 2**53 + 1, 2**53 - 1, 2**15, 2**15 - 1])
     @pytest.mark.filterwarnings("error")
     def test_very_large_labels_stay_what_they_are(self, value):
         assert label_counts("a", np.array([value, 0], np.uint64)) == {0: 1, value: 1}
