@@ -19,7 +19,6 @@ from pathlib import Path
 
 import torch
 
-from nnunetv2_d2net.base.case_files import find_cases
 from nnunetv2_d2net.method.modalities import modality_subsets
 from nnunetv2_d2net.plugin.prediction.all_subsets import AllSubsetsPredictor
 from nnunetv2_d2net.plugin.registration import announce_trainers
@@ -49,9 +48,8 @@ def measure(folder: Path, args: argparse.Namespace) -> dict[str, float | str]:
     predictor = AllSubsetsPredictor(use_mirroring=False, device=torch.device("cpu"), allow_tqdm=False)
     predictor.subsets_per_pass = args.subsets_per_pass
     predictor.initialize_from_trained_model_folder(str(args.model), (args.fold,))
-    ending, n_modalities = predictor.dataset_json["file_ending"], len(predictor.modality_names)
-    files = next(iter(find_cases(folder, ending, n_modalities).files.values()))
-    subsets = modality_subsets(n_modalities)
+    files = next(iter(predictor.dataset.find_cases(folder).files.values()))
+    subsets = modality_subsets(len(predictor.dataset.channels))
     item = predictor._read((files, None))
     data, properties = item["data"], item["data_properties"]
     logits = predictor.predict_logits_from_preprocessed_data(data)

@@ -11,7 +11,6 @@ from numpy.typing import NDArray
 from nnunetv2_d2net.base.dataset import assign_channels
 from nnunetv2_d2net.base.errors import UserError
 from nnunetv2_d2net.base.images import Image, ImageError, differences, is_constant, read_image
-from nnunetv2_d2net.base.text import last_line  # noqa: F401 - until nobody imports it from here
 
 _LOG = logging.getLogger("nnunetv2_d2net")
 
