@@ -1,17 +1,24 @@
 """The contracts with nnU-Net: that it reads, at the moment of use, what we exchange. One probe for each seam."""
 
+import inspect
 import multiprocessing
 import sys
 from multiprocessing.pool import ThreadPool
 from types import SimpleNamespace
 
 import pytest
+import torch
 from nnunetv2.experiment_planning import plan_and_preprocess_api
 from nnunetv2.experiment_planning.verify_dataset_integrity import verify_dataset_integrity
-from nnunetv2.inference.predict_from_raw_data import predict_entry_point
+from nnunetv2.inference import data_iterators
+from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor, predict_entry_point
+from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
+from nnunetv2.utilities.plans_handling.plans_handler import ConfigurationManager
+from torch import nn
 
 from nnunetv2_d2net.plugin import seams
 from tests.conftest import SINGLE_CHANNEL, nnunet_environment, write_raw_dataset
+from tests.unit.plugin.preprocessing.conftest import build_dataset_json, build_plans
 
 
 @pytest.fixture(scope="module")
@@ -135,3 +142,59 @@ def test_predictor(raw, n_processes, method, tmp_path, monkeypatch):
 
 
 # Training, preprocessing and prediction
+
+
+def test_preprocessor():
+    """nnU-Net asks the configuration for the class, and a copy that goes to a worker still names ours."""
+    plans = build_plans(["ZScoreNormalization"] * 2)
+    configuration = plans.get_configuration("tiny")
+
+    class Ours(ConfigurationManager):
+        preprocessor_class = "ours"
+
+    seams.preprocessor_seam(configuration, Ours)
+    assert configuration.preprocessor_class == "ours"
+    assert configuration.patch_size == [8, 8, 8]
+    seams.preprocessor_seam(configuration, type("Other", (ConfigurationManager,), {}))
+    assert configuration.preprocessor_class == "ours", "one that somebody has exchanged stays"
+    source = inspect.getsource(data_iterators.preprocess_fromfiles_save_to_queue)
+    assert "configuration_manager.preprocessor_class(" in source
+
+
+def test_dataset():
+    """The final validation constructs ``self.dataset_class`` and predicts what its ``load_case`` returns."""
+    source = inspect.getsource(nnUNetTrainer.perform_actual_validation)
+    assert "dataset_val = self.dataset_class(" in source
+    assert "data, _, seg_prev, properties = dataset_val.load_case(k)" in source
+    assert "predictor.predict_sliding_window_return_logits(data)" in source
+    trainer = SimpleNamespace(dataset_class=int)
+    with seams.dataset_seam(trainer, float):
+        assert trainer.dataset_class is float
+    assert trainer.dataset_class is int
+
+
+def test_process_group():
+    """Initializing wraps the network for the number of the process, where ``is_ddp`` says so."""
+    source = inspect.getsource(nnUNetTrainer.initialize)
+    assert "if self.is_ddp:" in source
+    assert "DDP(self.network, device_ids=[self.local_rank])" in source
+
+
+def test_sliding_window():
+    """The window runs ``self.network`` and makes room for as many maps as ``self.label_manager`` has heads."""
+    seen = []
+
+    class Network(nn.Module):
+        def forward(self, tile):
+            seen.append(tuple(tile.shape))
+            return tile.new_ones(1, 5, *tile.shape[2:])
+
+    predictor = nnUNetPredictor(use_mirroring=False, device=torch.device("cpu"), allow_tqdm=False)
+    plans = build_plans(["ZScoreNormalization"] * 2)
+    settings = (plans, plans.get_configuration("tiny"), [{}], build_dataset_json(2), "nnUNetTrainer", None)
+    predictor.manual_initialization(nn.Identity(), *settings)
+    before = predictor.network, predictor.label_manager
+    with seams.sliding_window_seam(predictor, Network(), SimpleNamespace(num_segmentation_heads=5)):
+        logits = predictor.predict_logits_from_preprocessed_data(torch.zeros(2, 8, 8, 8))
+    assert (seen, logits.shape) == ([(1, 2, 8, 8, 8)], (5, 8, 8, 8))
+    assert (predictor.network, predictor.label_manager) == before

@@ -5,8 +5,8 @@ import numpy as np
 import pytest
 import torch
 
-from nnunetv2_d2net.base.errors import UserError
 from nnunetv2_d2net.base.dataset import subset_name
+from nnunetv2_d2net.base.errors import UserError
 from nnunetv2_d2net.method.modalities import modality_subsets
 from nnunetv2_d2net.plugin.prediction import predictor as predictor_module
 from nnunetv2_d2net.plugin.prediction.all_subsets import AllSubsetsPredictor

@@ -16,8 +16,8 @@ from skimage import io
 from nnunetv2_d2net.base.errors import UserError
 from nnunetv2_d2net.method.modalities import modality_subsets
 from nnunetv2_d2net.plugin.prediction import writing
-from nnunetv2_d2net.plugin.prediction.subset_network import SubsetNetwork
 from nnunetv2_d2net.plugin.prediction.note import write_expected_dice
+from nnunetv2_d2net.plugin.prediction.subset_network import SubsetNetwork
 from tests.unit.plugin.prediction.conftest import HALF, Sums, build_network, build_predictor, unweighted, write_cases
 from tests.unit.plugin.preprocessing.conftest import brains, build_dataset_json, build_plans, write_image
 
