@@ -38,7 +38,7 @@ def run_all(  # noqa: PLR0913 - the bar's settings have defaults
 
     Args:
         work: A function that can be pickled; what it raises passes through.
-        items: Its arguments.
+        items: Its arguments, small ones: files rather than arrays.
         processes: How many at a time; with 1 no process is started.
         title: Of the progress bar.
         unit: What an item is.
@@ -64,38 +64,55 @@ def _in_processes(
     context = multiprocessing.get_context("spawn")  # forking a process that has threads can hang
     pool = ProcessPoolExecutor(min(processes, len(items)), context, _begin_worker, (os.getpid(),))
     try:
-        with _undisturbed_start(work, items[0]):
+        with _hearing_later(), _program_hidden(work, items[0]):
             futures = {pool.submit(work, item): item for item in items}
         for future in as_completed(futures):
             yield futures.pop(future), future.result()  # and keep it no longer: the next ones need the memory
-    except BrokenProcessPool as error:
-        raise UserError(_KILLED) from error
-    except BaseException:  # Ctrl-C, or the caller has given up: nobody waits for what is being done
-        for process in set(multiprocessing.active_children()) - others:
+    except BaseException as error:  # also Ctrl-C, or the caller has given up: nobody waits for what is being done
+        ours = set(multiprocessing.active_children()) - others
+        for process in ours:
             process.terminate()
+        for process in ours:
+            process.join()
+        if isinstance(error, BrokenProcessPool):
+            raise UserError(_KILLED) from error
         raise
     finally:
         pool.shutdown(cancel_futures=True)
 
 
 @contextlib.contextmanager
-def _undisturbed_start(work: Callable[[Item], Result], item: Item) -> Iterator[None]:
-    """Let processes that start here hear no Ctrl-C and not run the user's program, which may have no main guard.
+def _hearing_later() -> Iterator[None]:
+    """Put off Ctrl-C, and let processes that start here never hear it; their parent does, and ends them.
 
     A terminal's Ctrl-C reaches all processes, also those that still import Python's modules, which would say so in many
-    lines. What is blocked here stays blocked in the new process; the parent hears it after the start, and ends them.
+    lines. A signal that is blocked stays blocked in a new process. Another thread may hear it all the same.
     """
-    program, can_block = sys.modules["__main__"], hasattr(signal, "pthread_sigmask")
-    is_of_program = b"__main__" in pickle.dumps((work, item))
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT}) if can_block else set()
+    heard: list[int] = []
+    in_main, can_block = threading.current_thread() is threading.main_thread(), hasattr(signal, "pthread_sigmask")
+    handler = signal.signal(signal.SIGINT, lambda number, _: heard.append(number)) if in_main else None
+    blocked = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT}) if can_block else set()
     try:
-        if not is_of_program:
-            sys.modules["__main__"] = ModuleType("__main__")
+        yield
+    finally:
+        if can_block:
+            signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
+        if handler is not None:
+            signal.signal(signal.SIGINT, handler)
+    if heard:
+        signal.raise_signal(signal.SIGINT)
+
+
+@contextlib.contextmanager
+def _program_hidden(work: Callable[[Item], Result], item: Item) -> Iterator[None]:
+    """Let processes that start here not run the user's program, which may lack a main guard, unless it has the work."""
+    program, is_needed = sys.modules["__main__"], b"__main__" in pickle.dumps((work, item))
+    if not is_needed:
+        sys.modules["__main__"] = ModuleType("__main__")
+    try:
         yield
     finally:
         sys.modules["__main__"] = program
-        if can_block:
-            signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _begin_worker(parent: int) -> None:
