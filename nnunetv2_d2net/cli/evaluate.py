@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from nnunetv2_d2net.base.errors import UserError
+from nnunetv2_d2net.base.text import markdown_table
 from nnunetv2_d2net.cli._words import add_processes, refuse_extra
 
 HELP = (
@@ -48,11 +49,14 @@ def run(args: argparse.Namespace, extra: Sequence[str]) -> int:
             have been scored, cases that could not be.
     """
     from nnunetv2_d2net.study.scores.evaluate import evaluate_folder
-    from nnunetv2_d2net.study.scores.published import published_tables
+    from nnunetv2_d2net.study.scores.published import NOTE, published_tables
     from nnunetv2_d2net.study.scores.tables import write_tables
 
     refuse_extra(extra)
-    published = f"\n{published_tables()}" if args.published else ""
+    published = ""
+    if args.published:
+        tables = (f"{title}\n\n{markdown_table(rows)}" for title, rows in published_tables())
+        published = "\n".join([f"\n{NOTE}.\n", *tables])
     if published and args.predictions is None:
         sys.stdout.write(published)
         return 0

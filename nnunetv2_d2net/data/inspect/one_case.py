@@ -14,8 +14,7 @@ from nnunetv2_d2net.base.dataset import CaseFiles, Dataset
 from nnunetv2_d2net.base.errors import UserError
 from nnunetv2_d2net.base.images import Image, ImageError, differences, digest, is_constant, label_counts, read_image
 from nnunetv2_d2net.base.text import listed
-from nnunetv2_d2net.data.inspect.features import measure_features
-from nnunetv2_d2net.data.inspect.head_mask import HeadMask, find_head, join_heads, widen_rough
+from nnunetv2_d2net.data.inspect.features import HeadMask, find_head, join_heads, measure_features, widen_rough
 from nnunetv2_d2net.data.inspect.record import (
     ABSENT,
     AVAILABLE,

@@ -50,11 +50,9 @@ def _draw_matrix(inspection: Inspection) -> Figure:
     dpi = max(120, int(np.ceil(n / height)))  # no row may fall between two pixels
     figure = Figure(figsize=(0.85 * (m + 1), height), dpi=dpi)
     axis = figure.add_axes((0, 0, 1, 1))  # names are written around it
-    cells = np.array([[STATES.index(state) for state in record.states] for record in records])
-    marks = np.array([[len(STATES) + (record.case in suspicious)] for record in records])
-    colors = ListedColormap([*COLORS.values(), "white", SUSPICIOUS])
-    picture, top = np.hstack((cells, marks)), len(STATES) + 1.5
-    axis.imshow(picture, cmap=colors, vmin=-0.5, vmax=top, aspect="auto", interpolation="nearest")
+    cells = np.array([[*map(STATES.index, r.states), len(STATES) + (r.case in suspicious)] for r in records])
+    colors, top = ListedColormap([*COLORS.values(), "white", SUSPICIOUS]), len(STATES) + 1.5
+    axis.imshow(cells, cmap=colors, vmin=-0.5, vmax=top, aspect="auto", interpolation="nearest")
     _name_columns(axis, inspection)
     _name_rows(axis, inspection)
     _name_patterns(axis, inspection, rows_per_line=0.2 * n / height)

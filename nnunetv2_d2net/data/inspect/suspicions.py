@@ -87,14 +87,9 @@ def find_outliers(records: Sequence[CaseRecord], regions: Collection[str]) -> li
 
 
 def far_from_others(values: pd.Series, quantity: str) -> tuple[pd.Series, float]:
-    """Pick the values far from the others.
+    """Pick the values of ``spacing``, ``head`` or ``volume`` far from the others, and their median, NaN of too few.
 
-    Args:
-        values: By case; those that are unknown or not positive do not count.
-        quantity: What they are: ``spacing``, ``head`` or ``volume``.
-
-    Returns:
-        The far values, by case, and the median of all; NaN where too few are known.
+    Those that are unknown or not positive do not count.
     """
     values = values.loc[values > 0]
     if len(values) < _MIN_CASES:

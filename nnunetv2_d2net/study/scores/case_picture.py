@@ -16,13 +16,9 @@ _COLORS = ("#2ca02c", "#e6b800", "#d62728", "#1f77b4", "#9467bd", "#8c564b")
 def draw_case(
     path: Path, *, images: dict[str, Path], segmentations: dict[str, Path], regions: dict[str, tuple[int, ...]]
 ) -> None:
-    """Draw one axial slice.
+    """Draw one axial slice of each image and segmentation, which have titles; the first segmentation chooses it.
 
-    Args:
-        path: PNG to write.
-        images: Image file by title.
-        segmentations: Segmentation file by title; the first one chooses the slice.
-        regions: Label values by region, drawn in this order, later ones on top.
+    Regions, by their label values, are drawn in their order, later ones on top.
     """
     labels = [read_image(file).voxels[0] for file in segmentations.values()]
     z = int(np.argmax((labels[0] > 0).sum((1, 2))))

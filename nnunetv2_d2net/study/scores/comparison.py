@@ -60,16 +60,8 @@ def compare_arms(
 ) -> list[Comparison]:
     """Compare the Dice of two arms, for every subset and region that both have.
 
-    Args:
-        scores: Of the arm.
-        rival_scores: Of its rival.
-        arm: What the rows call it.
-        rival: Likewise.
-        modalities: For the order of subsets.
-        resamples: Of the bootstrap.
-
     Returns:
-        By region, the mean over regions last; by subset, the mean over subsets last.
+        By region, the mean over regions last; by subset in the order of the tables, the mean over subsets last.
     """
     ours, theirs = _dice_by_region(scores), _dice_by_region(rival_scores)
     rows = []

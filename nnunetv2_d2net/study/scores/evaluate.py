@@ -209,14 +209,9 @@ def score_case(job: Job) -> list[CaseScore] | str:
         prediction, reference = _read_pair(job)
     except UserError as error:
         return f"case {job.case!r}, {job.subset}: {error}"
-    scores = score_labels(
-        prediction.voxels[0],
-        reference.voxels[0],
-        prediction.properties["spacing"][::-1],
-        job.dataset.regions,
-        ignore=job.dataset.ignore,
-        tolerance_mm=job.tolerance_mm,
-    )
+    pair, spacing = (prediction.voxels[0], reference.voxels[0]), prediction.properties["spacing"][::-1]
+    settings = {"ignore": job.dataset.ignore, "tolerance_mm": job.tolerance_mm}
+    scores = score_labels(*pair, spacing, job.dataset.regions, **settings)
     return [
         CaseScore._make([job.case, job.subset, region, *(round(figure, 6) for figure in figures)])
         for region, figures in scores.items()

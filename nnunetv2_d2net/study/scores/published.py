@@ -6,7 +6,6 @@ from importlib import resources
 
 import pandas as pd
 
-from nnunetv2_d2net.base.text import markdown_table
 from nnunetv2_d2net.study.scores.tables import subset_order
 
 NOTE = "Published figures, of another data set, other splits and other training: no comparison with the rows above"
@@ -49,8 +48,7 @@ def published_distances() -> list[list[str]]:
     return rows
 
 
-def published_tables() -> str:
-    """Lay all of it out for a terminal, in the order of the paper's Table I."""
-    dice = published_dice([*subset_order(["FLAIR", "T1", "T1ce", "T2"]), "mean of 15"])
-    distances = markdown_table(published_distances())
-    return f"{NOTE}.\n\nDice\n\n{markdown_table(dice)}\nDistances in mm, mean of 15 subsets\n\n{distances}"
+def published_tables() -> list[tuple[str, list[list[str]]]]:
+    """Return titles and rows of all of it, the subsets in the order of the paper's Table I."""
+    columns = [*subset_order(["FLAIR", "T1", "T1ce", "T2"]), "mean of 15"]
+    return [("Dice", published_dice(columns)), ("Distances in mm, mean of 15 subsets", published_distances())]

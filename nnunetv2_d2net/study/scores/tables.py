@@ -109,27 +109,19 @@ def values_of(scores: Sequence[CaseScore], metric: str) -> pd.DataFrame:
 
 
 def summarize(scores: Sequence[CaseScore], metric: str, modalities: Sequence[str] = ()) -> Summaries:
-    """Average a metric over the cases of each subset and region.
-
-    Args:
-        scores: Of one arm.
-        metric: A column of metrics.csv.
-        modalities: For the order of subsets; those not made of them come last.
+    """Average a metric, a column of metrics.csv, over the cases of each subset and region.
 
     Returns:
         All regions and, if there are several, the mean over regions of each case; all subsets and, if there are
         several, the mean over subsets.
     """
-    values = values_of(scores, metric)
-    summaries: Summaries = {region: {} for region in values["region"].unique()}
-    parts = dict(iter(values.groupby(["subset", "region"], sort=False)))
-    for subset in in_order(values["subset"], modalities):
-        for region, by_subset in summaries.items():
-            if (subset, region) in parts:
-                by_subset[subset] = _summary(parts[subset, region])
-    for by_subset in summaries.values():
-        if len(by_subset) > 1:
-            by_subset[f"mean of {len(by_subset)}"] = _mean_over_subsets([*by_subset.values()])
+    summaries: Summaries = {}
+    for region, cases in values_of(scores, metric).groupby("region", sort=False):
+        parts = {str(subset): _summary(part) for subset, part in cases.groupby("subset")}
+        by_subset = {subset: parts[subset] for subset in in_order(parts, modalities)}
+        if len(parts) > 1:
+            by_subset[f"mean of {len(parts)}"] = _mean_over_subsets([*by_subset.values()])
+        summaries[str(region)] = by_subset
     return summaries
 
 

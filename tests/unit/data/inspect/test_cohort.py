@@ -14,7 +14,7 @@ from nnunetv2_d2net.base.errors import UserError
 from nnunetv2_d2net.base.files import locked
 from nnunetv2_d2net.data.inspect import cohort
 from nnunetv2_d2net.data.inspect.cohort import inspect_dataset
-from nnunetv2_d2net.data.inspect.head_mask import find_head
+from nnunetv2_d2net.data.inspect.features import find_head
 from nnunetv2_d2net.data.inspect.one_case import inspect_case
 from nnunetv2_d2net.data.inspect.record import AVAILABLE, NOT_FINITE
 
