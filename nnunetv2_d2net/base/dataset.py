@@ -15,6 +15,11 @@ from nnunetv2_d2net.base.files import check_key, read_json
 
 _CHANNEL = re.compile(r"(?P<case>.+)_(?P<channel>[0-9]{4})", re.DOTALL)
 _OTHER_ENDINGS = (".nii.gz", ".nii", ".nrrd", ".mha", ".mhd", ".gipl", ".png", ".bmp", ".tif", ".tiff")
+_HOLDS = {
+    "nnUNet_raw": "the data sets",
+    "nnUNet_preprocessed": "plans and preprocessed data",
+    "nnUNet_results": "the trained models",
+}
 _CHANNELS_EXAMPLE = '{"0": "FLAIR", "1": "T1"}'
 
 
@@ -307,14 +312,31 @@ def dataset_number(folder_name: str) -> int:
     return int(folder_name.removeprefix("Dataset").partition("_")[0])
 
 
+def folder_of(variable: str) -> Path:
+    """Return the folder that one of nnU-Net's environment variables names.
+
+    Raises:
+        UserError: The variable is not set.
+    """
+    folder = os.environ.get(variable)
+    if not folder:
+        raise UserError(f"{variable} is not set: export {variable}=/path/to/{variable} (it holds {_HOLDS[variable]})")
+    return Path(folder)
+
+
 def refuse_taken_number(roots: Iterable[Path], folder_name: str) -> None:
-    """Refuse a number that another data set has in one of nnU-Net's folders; nnU-Net could tell them apart no more.
+    """Refuse a number that another data set has; nnU-Net could tell them apart no more.
+
+    Args:
+        roots: Where to look, beside ``nnUNet_preprocessed`` and ``nnUNet_results``.
+        folder_name: Of the data set.
 
     Raises:
         UserError: Such a data set.
     """
     number = dataset_number(folder_name)
-    for root in roots:
+    others = (os.environ.get(variable) for variable in ("nnUNet_preprocessed", "nnUNet_results"))
+    for root in (*roots, *(Path(folder) for folder in others if folder)):
         for other in sorted(root.glob(f"Dataset{number:03d}_*")):
             if other.name != folder_name and other.is_dir():
                 raise UserError(f"{other} has the number {number} already: choose another -d, or remove it")

@@ -1,28 +1,10 @@
 """Data sets and folds that a user names, found or refused in one line. Nothing here imports torch."""
 
-import os
 from collections.abc import Sequence
 from pathlib import Path
 
+from nnunetv2_d2net.base.dataset import folder_of
 from nnunetv2_d2net.base.errors import UserError
-
-_HOLDS = {
-    "nnUNet_raw": "the data sets",
-    "nnUNet_preprocessed": "plans and preprocessed data",
-    "nnUNet_results": "the trained models",
-}
-
-
-def folder_of(variable: str) -> Path:
-    """Return the folder that one of nnU-Net's environment variables names.
-
-    Raises:
-        UserError: The variable is not set.
-    """
-    folder = os.environ.get(variable)
-    if not folder:
-        raise UserError(f"{variable} is not set: export {variable}=/path/to/{variable} (it holds {_HOLDS[variable]})")
-    return Path(folder)
 
 
 def dataset_folder(name_or_id: str, variable: str, remedy: str) -> Path:

@@ -1,6 +1,7 @@
 """Naming what is wrong with some cases after the others are done."""
 
 import sys
+from collections import Counter
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
@@ -11,7 +12,7 @@ if TYPE_CHECKING:
 
 
 def refuse_problems(problems: "Sequence[Problem]", what: str, remedy: str) -> None:
-    """Name every problem on stderr, then count them.
+    """Name every problem on stderr, then count them by kind.
 
     Args:
         problems: One a case.
@@ -21,9 +22,9 @@ def refuse_problems(problems: "Sequence[Problem]", what: str, remedy: str) -> No
     Raises:
         UserError: There are problems.
     """
-    from nnunetv2_d2net.data.convert.summary import count_problems
-
     if problems:
         sys.stdout.flush()
         sys.stderr.writelines(f"{problem.kind}: {problem.line}\n" for problem in problems)
-        raise UserError(f"{len(problems)} {what} ({count_problems(problems)}), named above: {remedy}")
+        kinds = Counter(problem.kind for problem in problems).most_common()
+        counts = ", ".join(f"{n} {kind}" for kind, n in kinds)
+        raise UserError(f"{len(problems)} {what} ({counts}), named above: {remedy}")

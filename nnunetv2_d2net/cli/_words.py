@@ -47,31 +47,30 @@ def positionals(words: Sequence[str]) -> list[str]:
     ]
 
 
-def refuse_extra(extra: Sequence[str]) -> None:
-    """Refuse words that nobody understands, in a command that passes nothing on.
+def refuse_extra(extra: Sequence[str], processes: int = 1) -> None:
+    """Refuse words that nobody understands, in a command that passes nothing on, and a number of no processes.
 
     Raises:
-        UserError: There are such words.
+        UserError: There are such words, or the number is below 1.
     """
     if extra:
         raise UserError(f"unknown argument {extra[0]}: see the command's --help")
+    if processes < 1:
+        raise UserError(f"-np {processes}: choose at least 1 process")
 
 
-def add_processes(parser: ArgumentParser, what: str) -> None:
+def add_processes(parser: ArgumentParser, what: str, *other_names: str, most: int = 8) -> None:
     """Declare ``-np``.
 
     Args:
         parser: Of the command.
         what: What there are that many of, at a time.
+        other_names: For the same.
+        most: Of the default; fewer where there are fewer cores.
     """
-    parser.add_argument(
-        "-np",
-        dest="processes",
-        type=int,
-        default=min(8, os.cpu_count() or 1),
-        metavar="N",
-        help=f"{what} (%(default)s)",
-    )
+    n_processes, meaning = min(most, os.cpu_count() or 1), f"{what} (%(default)s)"
+    names = ("-np", *other_names)
+    parser.add_argument(*names, dest="processes", type=int, default=n_processes, metavar="N", help=meaning)
 
 
 def describe_passing(parser: ArgumentParser, usage: str, nnunet_command: str) -> None:

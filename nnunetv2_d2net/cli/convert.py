@@ -4,7 +4,6 @@ import argparse
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from nnunetv2_d2net.base.errors import UserError
 from nnunetv2_d2net.cli._problems import refuse_problems
@@ -15,29 +14,21 @@ HELP = (
     "lack modalities. Goes on where it was stopped. docs/data.md describes layouts and mapping files."
 )
 
+_LAYOUTS = "brats2018, brats2021, brats2023, msd, or a mapping file (default: recognized)"
+_TEST = "another folder of the same layout, for imagesTs and, where there are segmentations, labelsTs"
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Describe the arguments."""
-    parser.add_argument("source", type=Path, metavar="SOURCE", help="folder that holds the cases, at any depth")
-    parser.add_argument("-d", dest="dataset_id", type=int, metavar="ID", help="number of the data set, 1 to 999")
-    parser.add_argument("--name", metavar="NAME", help="the folder is DatasetXXX_NAME")
-    parser.add_argument(
-        "--layout",
-        default="auto",
-        metavar="LAYOUT",
-        help="brats2018, brats2021, brats2023, msd, or a mapping file (default: recognized)",
-    )
-    parser.add_argument(
-        "--test",
-        type=Path,
-        metavar="FOLDER",
-        help="another folder of the same layout, for imagesTs and, where there are segmentations, labelsTs",
-    )
-    parser.add_argument("--check", action="store_true", help="say what is there and what is wrong, write nothing")
-    parser.add_argument("--link", action="store_true", help="link to images that need no change instead of copying")
-    parser.add_argument(
-        "--resample", action="store_true", help="resample images that lie elsewhere than the others of their case"
-    )
+    add = parser.add_argument
+    add("source", type=Path, metavar="SOURCE", help="folder that holds the cases, at any depth")
+    add("-d", dest="dataset_id", type=int, metavar="ID", help="number of the data set, 1 to 999")
+    add("--name", metavar="NAME", help="the folder is DatasetXXX_NAME")
+    add("--layout", default="auto", metavar="LAYOUT", help=_LAYOUTS)
+    add("--test", type=Path, metavar="FOLDER", help=_TEST)
+    add("--check", action="store_true", help="say what is there and what is wrong, write nothing")
+    add("--link", action="store_true", help="link to images that need no change instead of copying")
+    add("--resample", action="store_true", help="resample images that lie elsewhere than the others of their case")
     add_processes(parser, "cases at a time")
 
 
@@ -48,13 +39,13 @@ def run(args: argparse.Namespace, extra: Sequence[str]) -> int:
         UserError: An argument, the source or the data set is not usable; or, after all the others have been converted,
             cases that could not be.
     """
-    refuse_extra(extra)
-    if args.processes < 1:
-        raise UserError(f"-np {args.processes}: choose at least 1 process")
+    refuse_extra(extra, args.processes)
     if not args.check and (args.dataset_id is None or args.name is None):
         raise UserError("missing -d or --name: d2net convert SOURCE -d ID --name NAME, or --check")
 
+    from nnunetv2_d2net.data.convert.convert import check_folder, convert_folder
     from nnunetv2_d2net.data.convert.layouts import layout_of
+    from nnunetv2_d2net.data.convert.summary import describe_check, describe_conversion
 
     layout = layout_of(args.source, args.layout)
     how = "recognized" if args.layout == "auto" else "read"
@@ -62,31 +53,18 @@ def run(args: argparse.Namespace, extra: Sequence[str]) -> int:
     sys.stdout.flush()
     options = {name: getattr(args, name) for name in ("test", "link", "resample", "processes")}
     options |= {"layout": layout.name, "progress": True}
-    return _check(args, options) if args.check else _convert(args, options)
-
-
-def _check(args: argparse.Namespace, options: dict[str, Any]) -> int:
-    from nnunetv2_d2net.data.convert.convert import check_folder
-    from nnunetv2_d2net.data.convert.summary import describe_check
-
-    checked = check_folder(args.source, **options)
-    sys.stdout.write(describe_check(checked))
-    if checked.space:
-        checked.space.check()
-    refuse_problems(checked.problems, "cases found", "mend them; d2net convert leaves such cases out")
-    sys.stdout.write("no problems found\n")
-    return 0
-
-
-def _convert(args: argparse.Namespace, options: dict[str, Any]) -> int:
-    from nnunetv2_d2net.data.convert.convert import convert_folder
-    from nnunetv2_d2net.data.convert.summary import describe_conversion
-
+    if args.check:
+        checked = check_folder(args.source, **options)
+        sys.stdout.write(describe_check(checked))
+        if checked.space:
+            checked.space.check()
+        refuse_problems(checked.problems, "cases found", "mend them; d2net convert leaves such cases out")
+        sys.stdout.write("no problems found\n")
+        return 0
     converted = convert_folder(args.source, args.dataset_id, args.name, **options)
     sys.stdout.write(describe_conversion(converted))
     refuse_problems(converted.problems, "cases left out", "mend them and run again, which goes on with these")
     if not converted.n_train:
-        raise UserError(
-            f"{args.source} has no case with a segmentation, nothing to train on: dataset.json is not written"
-        )
+        nothing = "has no case with a segmentation, nothing to train on"
+        raise UserError(f"{args.source} {nothing}: dataset.json is not written")
     return 0

@@ -5,8 +5,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from nnunetv2_d2net.base.errors import UserError
-from nnunetv2_d2net.cli import _checks
+from nnunetv2_d2net.cli._checks import dataset_folder
 from nnunetv2_d2net.cli._problems import refuse_problems
 from nnunetv2_d2net.cli._words import add_processes, refuse_extra
 
@@ -18,12 +17,11 @@ HELP = (
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Describe the arguments."""
-    parser.add_argument(
+    add = parser.add_argument
+    add(
         "-i", dest="predictions", type=Path, required=True, metavar="PREDICTIONS", help="what d2net predict has written"
     )
-    parser.add_argument(
-        "-o", dest="output", type=Path, required=True, metavar="FOLDER", help="for files of the same names"
-    )
+    add("-o", dest="output", type=Path, required=True, metavar="FOLDER", help="for files of the same names")
     which = parser.add_mutually_exclusive_group(required=True)
     which.add_argument("-d", dest="dataset", metavar="ID", help="data set that the model was trained on")
     which.add_argument("--mapping", type=Path, metavar="FILE", help="its conversion.json, or a mapping file")
@@ -37,13 +35,11 @@ def run(args: argparse.Namespace, extra: Sequence[str]) -> int:
         UserError: An argument or folder is not usable; or, after all the others have been converted, segmentations that
             could not be.
     """
-    refuse_extra(extra)
-    if args.processes < 1:
-        raise UserError(f"-np {args.processes}: choose at least 1 process")
+    refuse_extra(extra, args.processes)
     path = args.mapping
     if path is None:
-        folder = _checks.dataset_folder(args.dataset, "nnUNet_raw", "pass --mapping with its conversion.json")
-        path = folder / "conversion.json"
+        remedy = "pass --mapping with its conversion.json"
+        path = dataset_folder(args.dataset, "nnUNet_raw", remedy) / "conversion.json"
 
     from nnunetv2_d2net.data.convert.back import convert_back, read_back_values
 

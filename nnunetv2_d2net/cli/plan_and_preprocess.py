@@ -3,9 +3,9 @@
 import argparse
 from collections.abc import Sequence
 
-from nnunetv2_d2net.base.dataset import Dataset
+from nnunetv2_d2net.base.dataset import Dataset, folder_of
 from nnunetv2_d2net.base.errors import UserError
-from nnunetv2_d2net.cli._checks import dataset_folder, folder_of
+from nnunetv2_d2net.cli._checks import dataset_folder
 from nnunetv2_d2net.cli._nnunet import call_entry_point
 from nnunetv2_d2net.cli._words import describe_passing, value_of, values_of
 from nnunetv2_d2net.plugin.planning.plans import check_modalities

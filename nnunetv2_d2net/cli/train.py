@@ -4,9 +4,9 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
-from nnunetv2_d2net.base.dataset import Dataset
+from nnunetv2_d2net.base.dataset import Dataset, folder_of
 from nnunetv2_d2net.base.errors import UserError
-from nnunetv2_d2net.cli._checks import check_folds, dataset_folder, folder_of
+from nnunetv2_d2net.cli._checks import check_folds, dataset_folder
 from nnunetv2_d2net.cli._nnunet import call_entry_point, device_words, trainer_class
 from nnunetv2_d2net.cli._process_group import errors_of_processes, is_one_of_several, process_group
 from nnunetv2_d2net.cli._words import describe_passing, positionals, value_of

@@ -3,10 +3,13 @@
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from itertools import groupby
+from operator import attrgetter
 from pathlib import Path
 from typing import NamedTuple
 
 from nnunetv2_d2net.base.errors import UserError
+from nnunetv2_d2net.base.files import file_state
 from nnunetv2_d2net.base.images import ImageError
 from nnunetv2_d2net.data.convert.scheme import LabelScheme
 
@@ -24,17 +27,15 @@ class Volume(NamedTuple):
     path: Path
     channel: int | None = None
 
+    def __str__(self) -> str:
+        return str(self.path.absolute()) + ("" if self.channel is None else f"[{self.channel}]")
+
 
 @dataclass
 class SourceCase:
-    """One case of a source, not yet read.
+    """One case of a source, not yet read: its images by modality, and one-line notes for the user.
 
-    Attributes:
-        name: Its name, in the source and in nnU-Net.
-        split: ``Tr`` for training cases, ``Ts`` for test cases.
-        images: Those it has, by modality.
-        label: Its segmentation, if any.
-        notes: What the user should know about it, each one line.
+    Its name is that in the source and in nnU-Net; the split is ``Tr`` for training and ``Ts`` for test cases.
     """
 
     name: str
@@ -50,13 +51,7 @@ class SourceCase:
 
 
 class Problem(NamedTuple):
-    """Why a case cannot be converted.
-
-    Attributes:
-        case: Its name.
-        kind: Such as ``geometry``, for the summary.
-        line: One line that names the file and the remedy.
-    """
+    """Why a case cannot be converted: its kind, such as ``geometry``, and a line that names the file and the remedy."""
 
     case: str
     kind: str
@@ -75,8 +70,11 @@ class CaseReport:
     Attributes:
         case: Its name.
         split: ``Tr`` or ``Ts``.
+        images: Where each modality comes from.
+        label: Where its segmentation comes from.
+        files: Size and time of each file, which tell whether it has changed.
         modalities: Those with a real image.
-        counts: Voxels of each label value of the source; empty without segmentation.
+        voxels: How many of each label value of the source; empty without segmentation.
         geometry: Size, spacing and orientation, in words.
         notes: What the user should know, each one line.
         digests: A digest of the voxels of each image.
@@ -85,22 +83,27 @@ class CaseReport:
 
     case: str
     split: str
+    images: dict[str, str]
+    label: str | None
+    files: dict[str, list[int] | None]
     modalities: list[str] = field(default_factory=list)
-    counts: dict[int, int] = field(default_factory=dict)
+    voxels: dict[int, int] = field(default_factory=dict)
     geometry: dict[str, str] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
     digests: dict[str, str] = field(default_factory=dict)
     problem: Problem | None = None
 
+    @classmethod
+    def of(cls, case: SourceCase, problem: Problem | None = None) -> "CaseReport":
+        """Say what is known of a case before it is read."""
+        images = {modality: str(volume) for modality, volume in case.images.items()}
+        label = None if case.label is None else str(case.label.absolute())
+        files = {str(path.absolute()): file_state(path) for path in case.files()}
+        return cls(case.name, case.split, images, label, files, notes=list(case.notes), problem=problem)
+
 
 class Contents(NamedTuple):
-    """What a source holds.
-
-    Attributes:
-        cases: Those that can be read, sorted by name.
-        problems: Those that cannot.
-        stray: Image files that belong to no case.
-    """
+    """What a source holds: cases that can be read, sorted by name, those that cannot, and images of no case."""
 
     cases: list[SourceCase]
     problems: list[Problem]
@@ -194,14 +197,12 @@ def gather(matches: Iterable[Match], modalities: Sequence[str], stray: Sequence[
         modalities: In the order of the channels.
         stray: Image files that belong to none.
     """
-    by_case: dict[str, list[Match]] = {}
-    for match in matches:
-        by_case.setdefault(match.case, []).append(match)
     cases, problems = [], []
-    for name, files in sorted(by_case.items()):
-        problem = _collision(name, files) or _duplicate(name, files) or _unusable(name, files)
+    for name, group in groupby(sorted(matches, key=attrgetter("case")), attrgetter("case")):
+        files = list(group)
+        problem = next(_problems(name, files), None)
         if problem:
-            problems.append(problem)
+            problems.append(Problem(name, *problem))
             continue
         slots = {match.slot: match.volume for match in files}
         label = slots[LABEL].path if LABEL in slots else None
@@ -210,32 +211,23 @@ def gather(matches: Iterable[Match], modalities: Sequence[str], stray: Sequence[
     return Contents(cases, problems, list(stray))
 
 
-def _collision(name: str, files: Sequence[Match]) -> Problem | None:
-    first = files[0]
-    other = next((m for m in files if len(m.place) == len(first.place) and m.place != first.place), None)
-    if other is None:
-        return None
-    line = f"{first.volume.path} and {other.volume.path} give the same case name {name!r}: rename the files of one"
-    return Problem(name, "colliding name", line)
-
-
-def _duplicate(name: str, files: Sequence[Match]) -> Problem | None:
+def _problems(name: str, files: Sequence[Match]) -> Iterator[tuple[str, str]]:
+    """Say why files are not one usable case, each time as kind and line."""
+    first, path = files[0], files[0].volume.path
+    for match in files:
+        if len(match.place) == len(first.place) and match.place != first.place:
+            both = f"{path} and {match.volume.path}"
+            yield "colliding name", f"{both} give the same case name {name!r}: rename the files of one"
     seen: dict[str, Match] = {}
     for match in files:
         twin = seen.setdefault(match.slot, match)
         if twin is not match:
-            line = f"{twin.volume.path} and {match.volume.path} are both the {match.slot} of {name!r}: remove one"
-            return Problem(name, "duplicate file", line)
-    return None
-
-
-def _unusable(name: str, files: Sequence[Match]) -> Problem | None:
-    first = files[0].volume.path
+            both = f"{twin.volume.path} and {match.volume.path}"
+            yield "duplicate file", f"{both} are both the {match.slot} of {name!r}: remove one"
     if not name.isprintable() or name != name.strip() or name.startswith("."):
-        return Problem(name, "bad name", f"{str(first)!r} gives the case name {name!r}: rename the file")
+        yield "bad name", f"{str(path)!r} gives the case name {name!r}: rename the file"
     lost = next((match.volume.path for match in files if not match.volume.path.is_file()), None)
     if lost:
-        return Problem(name, "unreadable", f"{lost} is no file (a broken link?): put the image there, or remove it")
-    if all(match.slot == LABEL for match in files):
-        return Problem(name, "no image", f"{first} is a segmentation without any image: add one, or remove it")
-    return None
+        yield "unreadable", f"{lost} is no file (a broken link?): put the image there, or remove it"
+    if seen.keys() == {LABEL}:
+        yield "no image", f"{path} is a segmentation without any image: add one, or remove it"

@@ -8,7 +8,7 @@ from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
-from nnunetv2_d2net.base.dataset import dataset_folder_name, refuse_taken_number
+from nnunetv2_d2net.base.dataset import dataset_folder_name, folder_of, refuse_taken_number
 from nnunetv2_d2net.base.errors import UserError
 from nnunetv2_d2net.base.files import UNFINISHED, explaining_disk_errors, locked_folder, write_json
 from nnunetv2_d2net.base.processes import run_all
@@ -48,7 +48,7 @@ class Checked(NamedTuple):
 
     Attributes:
         layout: Of the source.
-        reports: Of the cases that were read, in the order of their names, with the problems of some.
+        reports: Of the cases that were read, also of those with a problem.
         problems: Of all cases that cannot be converted, sorted.
         stray: Image files that belong to no case.
         space: What the data set needs; None where it is not known which disk it will be on.
@@ -101,15 +101,7 @@ def check_folder(  # noqa: PLR0913 - all but the first have defaults
 ) -> Checked:
     """Read every case of a source and write nothing: ``d2net convert --check``.
 
-    Args:
-        source: Folder that holds the cases, at any depth.
-        layout: Name of a known layout, path of a mapping file, or ``auto``.
-        test: A second folder of the same layout, whose cases are all for testing.
-        raw: Where the data set will be; None for ``nnUNet_raw``, if that is set.
-        link: Images that need no change will be links, which need no space.
-        resample: Resample images that lie elsewhere than the others of their case, instead of refusing the case.
-        processes: How many cases at a time; with 1 no process is started.
-        progress: Show a bar.
+    The arguments are those of :func:`convert_folder`. Without ``raw`` or ``nnUNet_raw`` the space is not known.
 
     Raises:
         UserError: The source is not usable at all, or a process was killed.
@@ -158,7 +150,9 @@ def convert_folder(  # noqa: PLR0913 - all but the first three have defaults
             process, the disk is too small or full, or a process was killed. Whatever was converted stays, and the same
             call goes on with it.
     """
-    folder = _new_folder(raw, dataset_folder_name(dataset_id, name))
+    root = Path(raw) if raw else folder_of("nnUNet_raw")
+    folder = root / dataset_folder_name(dataset_id, name)
+    refuse_taken_number([root], folder.name)
     sources = {"Tr": Path(source)} | ({"Ts": Path(test)} if test else {})
     known = layout_of(sources["Tr"], layout)
     contents = find_cases(known, sources["Tr"], sources.get("Ts"))
@@ -169,24 +163,16 @@ def convert_folder(  # noqa: PLR0913 - all but the first three have defaults
         _open_folder(record, contents, pending, link=link)
         n_done = len(contents.cases) - len(pending)
         problems = list(contents.problems)
-        for case, report in run_all(convert, pending, processes, title=folder.name, n_done=n_done, progress=progress):
+        for _, report in run_all(convert, pending, processes, title=folder.name, n_done=n_done, progress=progress):
             if report.problem:
                 problems.append(report.problem)
             else:
-                record.add(case, report)
-        _finish(record, known, problems)
-    reports = record.reports()
-    vanished = sorted(record.cases.keys() - {case.name for case in contents.cases})
-    return Converted(known, reports, sorted(problems), contents.stray, folder, n_done, vanished)
-
-
-def _new_folder(raw: Path | str | None, folder_name: str) -> Path:
-    root = raw or os.environ.get("nnUNet_raw")
-    if not root:
-        raise UserError("nnUNet_raw is not set: export nnUNet_raw=/path/to/nnUNet_raw (it holds the data sets)")
-    others = [os.environ.get(name) for name in ("nnUNet_preprocessed", "nnUNet_results")]
-    refuse_taken_number([Path(folder) for folder in (root, *others) if folder], folder_name)
-    return Path(root) / folder_name
+                record.add(report)
+        record.finish({problem.case: problem.line for problem in problems})
+        vanished = sorted(record.cases.keys() - {case.name for case in contents.cases})
+        converted = Converted(known, record.reports(), sorted(problems), contents.stray, folder, n_done, vanished)
+        _finish(converted)
+    return converted
 
 
 def _space_for(cases: Sequence[SourceCase], folder: Path, *, link: bool) -> Space:
@@ -214,26 +200,22 @@ def _open_folder(record: Record, contents: Contents, pending: Sequence[SourceCas
         record.remove(name)
 
 
-def _finish(record: Record, layout: Layout, problems: Sequence[Problem]) -> None:
-    folder, reports = record.folder, record.reports()
+def _finish(converted: Converted) -> None:
+    """Remove what processes that were killed have left, and empty folders; describe the data set."""
+    folder, layout = converted.folder, converted.layout
     for name in _SUBFOLDERS:
-        shutil.rmtree(folder / name / UNFINISHED, ignore_errors=True)  # of processes that were killed
+        shutil.rmtree(folder / name / UNFINISHED, ignore_errors=True)
     for name in ("imagesTs", "labelsTs"):
         with suppress(OSError):  # which it raises where there is a file in it
             (folder / name).rmdir()
-    record.finish({problem.case: problem.line for problem in problems})
-    n_train = sum(report.split == "Tr" for report in reports)
-    if n_train:
-        seen = {value for report in reports for value in report.counts}
+    if converted.n_train:
+        content = {
+            "name": folder.name,
+            "description": f"Converted from {layout.title}.",
+            "channel_names": {str(channel): name for channel, name in enumerate(layout.modalities)},
+            **layout.scheme.described({value for report in converted.reports for value in report.voxels}),
+            "numTraining": converted.n_train,
+            "file_ending": ENDING,
+        }
         # Last: without it nnU-Net refuses the folder, so a data set that it accepts is complete.
-        write_json(
-            folder / "dataset.json",
-            {
-                "name": folder.name,
-                "description": f"Converted from {layout.title}.",
-                "channel_names": {str(channel): name for channel, name in enumerate(layout.modalities)},
-                **layout.scheme.described(seen),
-                "numTraining": n_train,
-                "file_ending": ENDING,
-            },
-        )
+        write_json(folder / "dataset.json", content)

@@ -1,6 +1,7 @@
 """The layouts that are known, BraTS of every year and Task01 of the Decathlon, and which of them a source has."""
 
 import re
+from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -28,6 +29,9 @@ MODALITIES = ("FLAIR", "T1", "T1ce", "T2")
 
 CORE, EDEMA, ENHANCING, CAVITY = "necrotic or non-enhancing core", "edema", "enhancing tumor", "resection cavity"
 REGIONS = {"whole tumor": [CORE, EDEMA, ENHANCING], "tumor core": [CORE, ENHANCING], "enhancing tumor": [ENHANCING]}
+
+
+_NO_SEGMENTATION = "has no segmentation: it goes to imagesTs"
 
 
 def layout_of(source: Path, wanted: str = AUTO) -> Layout:
@@ -65,13 +69,10 @@ def find_cases(layout: Layout, source: Path, test: Path | None) -> Contents:
     held_out = _contents(layout, test)
     for case in held_out.cases:
         case.split = "Ts"
-        case.notes = [note for note in case.notes if "imagesTs" not in note]
-    twice = {case.name for case in contents.cases} & {case.name for case in held_out.cases}
-    remedy = "rename one, or remove it from one"
-    problems = [
-        Problem(name, "colliding name", f"case {name!r} is in {source} and in {test}: {remedy}")
-        for name in sorted(twice)
-    ]
+        case.notes = [note for note in case.notes if _NO_SEGMENTATION not in note]
+    twice = sorted({case.name for case in contents.cases} & {case.name for case in held_out.cases})
+    where = f"is in {source} and in {test}: rename one, or remove it from one"
+    problems = [Problem(name, "colliding name", f"case {name!r} {where}") for name in twice]
     cases = [case for case in (*contents.cases, *held_out.cases) if case.name not in twice]
     return Contents(cases, [*contents.problems, *held_out.problems, *problems], [*contents.stray, *held_out.stray])
 
@@ -93,51 +94,43 @@ _NEW_NAME = re.compile(rf"(?P<case>.+)-(?P<token>{'|'.join(_NEW_TOKENS)})", re.I
 
 
 def _find_brats(source: Path, name: re.Pattern[str], tokens: Mapping[str, str]) -> Contents:
-    named = {path: _match_name(path, name, tokens) for path in nifti_files(source)}
-    matches = [match for match in named.values() if match]
-    misnamed = _misnamed_segmentations([path for path, match in named.items() if not match], matches)
-    stray = [path for path, match in named.items() if not match and path not in misnamed]
+    matches: list[Match] = []
+    others: list[Path] = []
+    for path in nifti_files(source):
+        match = name.fullmatch(nifti_stem(path.name) or "")
+        if match:
+            slot = tokens[match["token"].lower()]
+            matches.append(Match(match["case"], slot, Volume(path), (str(path.parent),)))
+        else:
+            others.append(path)
+    misnamed = _misnamed_segmentations(others, matches)
+    stray = [path for path in others if path not in misnamed]
     contents = gather([*matches, *misnamed.values()], MODALITIES, stray)
-    substitutes = {match.case: path for path, match in misnamed.items()}
+    training = {_collection(case) for case in contents.cases if case.label}
     for case in contents.cases:
-        if case.name in substitutes:
-            case.notes.append(f"{substitutes[case.name]} is taken for the segmentation of {case.name!r}")
-    _note_missing_segmentations(contents.cases)
+        if case.label in misnamed:
+            case.notes.append(f"{case.label} is taken for the segmentation of {case.name!r}")
+        elif case.label is None and _collection(case) in training:  # its neighbors have one
+            case.notes.append(f"{case.name!r} {_NO_SEGMENTATION}")
     return contents
-
-
-def _match_name(path: Path, name: re.Pattern[str], tokens: Mapping[str, str]) -> Match | None:
-    """Read case and modality from a file's name."""
-    match = name.fullmatch(nifti_stem(path.name) or "")
-    if match is None:
-        return None
-    return Match(match["case"], tokens[match["token"].lower()], Volume(path), (str(path.parent),))
 
 
 def _misnamed_segmentations(paths: Iterable[Path], matches: Sequence[Match]) -> dict[Path, Match]:
     """Find segmentations that are called otherwise, alone with one case: W39_1998.09.19_Segm.nii of BraTS 2020."""
-    by_folder: dict[Path, list[Match]] = {}
+    by_folder: defaultdict[Path, list[Match]] = defaultdict(list)
     for match in matches:
-        by_folder.setdefault(match.volume.path.parent, []).append(match)
-    candidates: dict[Path, list[Path]] = {}
+        by_folder[match.volume.path.parent].append(match)
+    candidates: defaultdict[Path, list[Path]] = defaultdict(list)
     for path in paths:
         if "seg" in path.name.lower():
-            candidates.setdefault(path.parent, []).append(path)
+            candidates[path.parent].append(path)
     segmentations = {}
     for folder, (path, *others) in candidates.items():
-        beside = by_folder.get(folder, [])
+        beside = by_folder[folder]
         alone = not others and len({match.case for match in beside}) == 1
         if alone and all(match.slot != LABEL for match in beside):
             segmentations[path] = beside[0]._replace(slot=LABEL, volume=Volume(path))
     return segmentations
-
-
-def _note_missing_segmentations(cases: Sequence[SourceCase]) -> None:
-    """Say which cases lack the segmentation that their neighbors have."""
-    training = {_collection(case) for case in cases if case.label}
-    for case in cases:
-        if case.label is None and _collection(case) in training:
-            case.notes.append(f"{case.name!r} has no segmentation: it goes to imagesTs")
 
 
 def _collection(case: SourceCase) -> Path:
@@ -214,9 +207,9 @@ def _read_decathlon(source: Path) -> Layout:
         ) from error
     if sorted(channels) != sorted(MODALITIES) or sorted(names.values()) != sorted(_MSD_LABELS.values()):
         raise UserError(f"{path} lacks a modality or label of Task01_BrainTumour, or names one twice: mend it")
-    ordered = sorted(names.items(), key=lambda item: [CORE, EDEMA, ENHANCING].index(item[1]))
+    order = [CORE, EDEMA, ENHANCING]
+    scheme = make_scheme(dict(sorted(names.items(), key=lambda item: order.index(item[1]))), REGIONS)
     title = "Medical Segmentation Decathlon, Task01_BrainTumour"
-    scheme = make_scheme(dict(ordered), REGIONS)
     return Layout(MSD, title, MODALITIES, scheme, _MSD_LOOKS_LIKE, partial(_find_decathlon, channels=channels))
 
 
@@ -236,5 +229,5 @@ def _find_decathlon(source: Path, channels: Sequence[str]) -> Contents:
         folder = next(iter(case.images.values())).path.parent.name
         case.split = "Ts" if folder == "imagesTs" or case.label is None else "Tr"
         if case.label is None and folder == "imagesTr":
-            case.notes.append(f"{case.name!r} has no segmentation: it goes to imagesTs")
+            case.notes.append(f"{case.name!r} {_NO_SEGMENTATION}")
     return contents

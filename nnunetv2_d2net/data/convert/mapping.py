@@ -1,10 +1,10 @@
 """The mapping file: a YAML file that says which file of any folder is which modality, and what labels mean."""
 
 import re
-from dataclasses import dataclass
+from collections.abc import Sequence
 from functools import partial
-from pathlib import Path, PurePosixPath
-from typing import Any, NamedTuple
+from pathlib import Path
+from typing import Any
 
 import yaml
 
@@ -15,52 +15,27 @@ from nnunetv2_d2net.data.convert.scheme import LabelScheme, make_scheme
 
 _KEYS = {"modalities", "label", "labels", "regions"}
 _REMEDY = "see docs/data.md for an example"
-_TOKEN = re.compile(r"\{case\}|\*\*/|\*|\?|\{|\}")
-_TEXT_OF = {"**/": r"((?:[^/]+/)*)", "*": r"([^/]*)", "?": r"([^/])"}
+_TOKEN = re.compile(r"(\{case\}|\*\*/|\*|\?|\{|\})")
+_CASE = "(?P<case>[^/]+)"
+_WILDCARDS = {"**/": "(?:[^/]+/)*", "*": "[^/]*", "?": "[^/]"}
 
 
-class PatternMatch(NamedTuple):
-    """The case of a path, and what the wildcards in the folders above its name stand for."""
-
-    case: str
-    place: tuple[str, ...]
-
-
-@dataclass(frozen=True)
-class Pattern:
-    """A pattern, ready to be compared with paths.
-
-    Attributes:
-        text: As it was written.
-        regex: Of the whole path.
-        n_place: How many of its wildcards stand in folders before the first ``{case}``.
-    """
-
-    text: str
-    regex: re.Pattern[str]
-    n_place: int
-
-    def match(self, path: PurePosixPath) -> PatternMatch | None:
-        """Compare with a path relative to the source; None where it does not fit."""
-        match = self.regex.fullmatch(str(path))
-        if match is None:
-            return None
-        wildcards = [text for key, text in enumerate(match.groups(), 1) if key != self.regex.groupindex["case"]]
-        return PatternMatch(match["case"], tuple(wildcards[: self.n_place]))
-
-
-def compile_pattern(text: str) -> Pattern:
+def compile_pattern(text: str) -> re.Pattern[str]:
     """Read a pattern such as ``*/{case}/{case}_flair.nii.gz``.
 
     ``{case}`` stands for the name of the case, the same wherever it stands; ``*`` for any part of one name, ``?`` for
     one character, ``**/`` for any folders, also none. Upper and lower case differ.
 
+    Returns:
+        For paths relative to the source. Its groups are what the wildcards in the folders above the first ``{case}``
+        stand for, then the case.
+
     Raises:
         UserError: It has no ``{case}``, other braces, or a wildcard beside ``{case}``; the message names no file.
 
     Example:
-        >>> compile_pattern("*/{case}/{case}_t1.nii.gz").match(PurePosixPath("HGG/p 1/p 1_t1.nii.gz"))
-        PatternMatch(case='p 1', place=('HGG',))
+        >>> compile_pattern("*/{case}/{case}_t1.nii.gz").fullmatch("HGG/p 1/p 1_t1.nii.gz").groups()
+        ('HGG', 'p 1')
     """
     if "{case}" not in text:
         raise UserError(f"pattern {text!r} has no {{case}}: put it where the name of the case stands")
@@ -68,20 +43,19 @@ def compile_pattern(text: str) -> Pattern:
         raise UserError(f"pattern {text!r} has a wildcard beside {{case}}: put something between them, such as _")
     if not text.lower().endswith((".nii", ".nii.gz", ".nii*")):
         raise UserError(f"pattern {text!r} does not end in .nii, .nii.gz or .nii*: other formats are not read")
-    parts, position, seen = [], 0, False
-    for token in _TOKEN.finditer(text):
-        parts.append(re.escape(text[position : token.start()]))
-        position = token.end()
-        if token[0] in "{}":
+    end_of_folders = text[: text.index("{case}")].rfind("/") + 1
+    parts, position = [], 0
+    for token in _TOKEN.split(text):
+        if token in ("{", "}"):
             raise UserError(f"pattern {text!r} has braces that are not {{case}}: remove them")
-        if token[0] == "{case}":
-            parts.append("(?P=case)" if seen else "(?P<case>[^/]+)")
-            seen = True
+        if token == "{case}":
+            parts.append("(?P=case)" if _CASE in parts else _CASE)
+        elif token in _WILDCARDS:
+            parts.append(f"({_WILDCARDS[token]})" if position < end_of_folders else _WILDCARDS[token])
         else:
-            parts.append(_TEXT_OF[token[0]])
-    folders = text[: text.index("{case}")].rpartition("/")[0] + "/"
-    n_place = sum(token[0] in _TEXT_OF for token in _TOKEN.finditer(folders))
-    return Pattern(text, re.compile("".join([*parts, re.escape(text[position:])])), n_place)
+            parts.append(re.escape(token))
+        position += len(token)
+    return re.compile("".join(parts))
 
 
 def read_mapping(path: Path) -> Layout:
@@ -112,12 +86,13 @@ def _layout_of(content: Any, path: Path) -> Layout:  # noqa: ANN401 - whatever t
         keys = sorted(map(str, unknown or missing))
         what = "unknown" if unknown else "missing"
         raise UserError(f"{what} key {keys[0]!r}, it knows {', '.join(sorted(_KEYS))}: {_REMEDY}")
-    slots = {name: _patterns(name, text) for name, text in _modalities(content["modalities"]).items()}
+    slots = _modalities(content["modalities"])
     modalities = tuple(slots)
+    texts = [(slot, text) for slot, value in slots.items() for text in _texts(slot, value)]
     if content.get("label") is not None:
-        slots[LABEL] = _patterns("label", content["label"])
-    looks_like = ", ".join(pattern.text for patterns in slots.values() for pattern in patterns)
-    find = partial(_find, slots=slots)
+        texts += [(LABEL, text) for text in _texts("label", content["label"])]
+    looks_like = ", ".join(text for _, text in texts)
+    find = partial(_find, patterns=[(slot, compile_pattern(text)) for slot, text in texts], modalities=modalities)
     return Layout(str(path), f"mapping file {path}", modalities, _scheme(content), looks_like, find)
 
 
@@ -130,11 +105,11 @@ def _modalities(value: Any) -> dict[str, Any]:  # noqa: ANN401
     return value
 
 
-def _patterns(name: str, value: Any) -> list[Pattern]:  # noqa: ANN401
+def _texts(name: str, value: Any) -> list[str]:  # noqa: ANN401
     texts = value if isinstance(value, list) else [value]
     if not texts or not all(isinstance(text, str) for text in texts):
         raise UserError(f"{name} needs a pattern such as '{{case}}/{{case}}_flair.nii.gz', or a list of them")
-    return [compile_pattern(text) for text in texts]
+    return texts
 
 
 def _scheme(content: dict) -> LabelScheme:
@@ -153,25 +128,19 @@ def _scheme(content: dict) -> LabelScheme:
     return make_scheme(labels, regions)
 
 
-def _find(source: Path, slots: dict[str, list[Pattern]]) -> Contents:
+def _find(source: Path, patterns: Sequence[tuple[str, re.Pattern[str]]], modalities: Sequence[str]) -> Contents:
     matches: list[Match] = []
     stray: list[Path] = []
     for path in nifti_files(source):
-        fitting = _fitting(PurePosixPath(path.relative_to(source).as_posix()), slots)
+        fitting: dict[str, Match] = {}  # by slot, of the first pattern that fits
+        for slot, pattern in patterns:
+            match = pattern.fullmatch(path.relative_to(source).as_posix())
+            if match:
+                fitting.setdefault(slot, Match(match["case"], slot, Volume(path), match.groups()[:-1]))
         if len(fitting) > 1:
             both = " and ".join(fitting)
             raise UserError(f"{path} fits the patterns of {both}: make the patterns of the mapping file stricter")
         if not fitting:
             stray.append(path)
-        matches += [Match(match.case, slot, Volume(path), match.place) for slot, match in fitting.items()]
-    return gather(matches, [slot for slot in slots if slot != LABEL], stray)
-
-
-def _fitting(path: PurePosixPath, slots: dict[str, list[Pattern]]) -> dict[str, PatternMatch]:
-    """Return, by slot, what the first of its patterns that fits makes of a path."""
-    fitting: dict[str, PatternMatch] = {}
-    for slot, patterns in slots.items():
-        match = next(filter(None, (pattern.match(path) for pattern in patterns)), None)
-        if match:
-            fitting[slot] = match
-    return fitting
+        matches += fitting.values()
+    return gather(matches, modalities, stray)

@@ -4,7 +4,7 @@ import gzip
 import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, BinaryIO, NamedTuple
 
 import numpy as np
 import SimpleITK as sitk
@@ -30,13 +30,7 @@ _GZIP = b"\x1f\x8b"
 
 
 class CaseImage(NamedTuple):
-    """An image of a case.
-
-    Attributes:
-        image: The voxels.
-        source: Where it comes from.
-        unchanged: The file itself holds just this.
-    """
+    """An image of a case, and the file that it comes from; ``unchanged`` says that the file holds just this."""
 
     image: sitk.Image
     source: Path
@@ -49,13 +43,7 @@ class CaseImage(NamedTuple):
 
 
 class CaseVolumes(NamedTuple):
-    """A case in memory, ready to be written.
-
-    Attributes:
-        images: By modality.
-        label: With the values of the data set, 8 bits; None without segmentation.
-        report: The same in words.
-    """
+    """A case in memory, ready to be written: images by modality, the label with the data set's values in 8 bits."""
 
     images: dict[str, CaseImage]
     label: CaseImage | None
@@ -80,7 +68,7 @@ def convert_case(
     try:
         volumes = read_case(case, layout.scheme, resample=resample)
     except ImageError as error:
-        return CaseReport(case.name, case.split, problem=Problem.of(case.name, error))
+        return CaseReport.of(case, Problem.of(case.name, error))
     if folder is not None:
         _write_case(volumes, folder, layout.modalities, link=link)
     return volumes.report
@@ -97,7 +85,7 @@ def read_case(case: SourceCase, scheme: LabelScheme, *, resample: bool) -> CaseV
     Raises:
         ImageError: It cannot be converted.
     """
-    report = CaseReport(case.name, case.split, notes=list(case.notes))
+    report = CaseReport.of(case)
     images = _read_images(case)
     label = case.label and CaseImage(read_volume(case.label), case.label, unchanged=True)
     images = _on_one_grid(images, label or next(iter(images.values())), report, resample=resample)
@@ -107,8 +95,8 @@ def read_case(case: SourceCase, scheme: LabelScheme, *, resample: bool) -> CaseV
     report.digests = {n: digest(one.voxels) for n, one in images.items()}
     if label:
         remedy = "mend it, or name them in a mapping file"
-        relabeled, report.counts = relabel(label.source, label.image, scheme.values, remedy)
-        same = all(scheme.values[value] == value for value in report.counts)
+        relabeled, report.voxels = relabel(label.source, label.image, scheme.values, remedy)
+        same = all(scheme.values[value] == value for value in report.voxels)
         label = CaseImage(relabeled, label.source, same and label.image.GetPixelID() == sitk.sitkUInt8)
     return CaseVolumes(images, label, report)
 
@@ -179,9 +167,8 @@ def _without_placeholders(images: Mapping[str, CaseImage], report: CaseReport) -
     constant = {name: one.source for name, one in images.items() if is_constant(one.voxels)}
     if len(constant) == len(images):
         raise _images_error("no image", dict.fromkeys(constant.values(), "is constant"), "provide a real image")
-    report.notes += [
-        f"{path} is constant in {name}, a placeholder: it counts as absent" for name, path in constant.items()
-    ]
+    what = "a placeholder: it counts as absent"
+    report.notes += [f"{path} is constant in {name}, {what}" for name, path in constant.items()]
     return {name: one for name, one in images.items() if name not in constant}
 
 
@@ -232,11 +219,10 @@ def _write_case(volumes: CaseVolumes, folder: Path, modalities: Sequence[str], *
     """Write images and segmentation; what the folder held of this case is replaced."""
     name, split = volumes.report.case, volumes.report.split
     remove_case(folder, name, modalities)
-    present = [channel for channel, modality in enumerate(modalities) if modality in volumes.images]
-    images = [volumes.images[modalities[channel]] for channel in present]
+    channels = [modalities.index(modality) for modality in volumes.images]
     label = [volumes.label] if volumes.label else []
-    targets = case_targets(folder, name, split, present, label=bool(label))
-    for one, target in zip([*images, *label], targets, strict=True):
+    targets = case_targets(folder, name, split, channels, label=bool(label))
+    for one, target in zip([*volumes.images.values(), *label], targets, strict=True):
         _write(one, target, link=link)
 
 
@@ -257,26 +243,18 @@ def _write(one: CaseImage, target: Path, *, link: bool) -> None:
     if not one.unchanged:
         write_sitk(one.image, target)
         return
-    with written_whole(target) as unfinished:
-        if not _is_gzip(one.source):
-            _compress(one.source, unfinished)
+    with written_whole(target) as unfinished, one.source.open("rb") as source:
+        if source.read(len(_GZIP)) != _GZIP:
+            source.seek(0)
+            _compress(source, unfinished)
         elif link:
             unfinished.symlink_to(one.source.resolve())
         else:
             shutil.copyfile(one.source, unfinished)
 
 
-def _is_gzip(path: Path) -> bool:
-    with path.open("rb") as file:
-        return file.read(len(_GZIP)) == _GZIP
-
-
-def _compress(source: Path, target: Path) -> None:
+def _compress(source: BinaryIO, target: Path) -> None:
     """Compress a plain file as it is, header and voxels bit by bit."""
-    with (
-        source.open("rb") as plain,
-        target.open("wb") as raw,
-        # neither name nor time inside: the same image gives the same bytes
-        gzip.GzipFile("", "wb", compresslevel=6, fileobj=raw, mtime=0) as packed,
-    ):
-        shutil.copyfileobj(plain, packed, 2**22)
+    # neither name nor time inside: the same image gives the same bytes
+    with target.open("wb") as file, gzip.GzipFile("", "wb", compresslevel=6, fileobj=file, mtime=0) as packed:
+        shutil.copyfileobj(source, packed, 2**22)

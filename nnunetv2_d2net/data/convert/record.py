@@ -8,7 +8,7 @@ from typing import Any
 
 from nnunetv2_d2net import __version__
 from nnunetv2_d2net.base.errors import UserError
-from nnunetv2_d2net.base.files import LOCK, append_json_line, file_state, read_json, read_json_lines, write_json
+from nnunetv2_d2net.base.files import LOCK, append_json_line, read_json, read_json_lines, write_json
 from nnunetv2_d2net.base.text import version_of
 from nnunetv2_d2net.data.convert.cases import CaseReport, Layout, SourceCase
 from nnunetv2_d2net.data.convert.one_case import case_targets, remove_case
@@ -25,12 +25,12 @@ class Record:
     Attributes:
         folder: Of the data set.
         settings: What must be the same when a conversion goes on.
-        cases: What was converted, by case, as JSON.
+        cases: What was converted, by case.
     """
 
     folder: Path
     settings: dict[str, Any]
-    cases: dict[str, dict[str, Any]]
+    cases: dict[str, CaseReport]
 
     def touch(self) -> None:
         """Mark the folder as one that is being converted, before anything else is written into it."""
@@ -38,17 +38,17 @@ class Record:
 
     def is_complete(self, case: SourceCase) -> bool:
         """Tell whether the case was converted from these very files, and is still there."""
-        entry = self.cases.get(case.name)
-        if entry is None or entry["split"] != case.split or entry["files"] != _files(case):
+        done, now = self.cases.get(case.name), CaseReport.of(case)
+        if done is None or done.split != now.split or done.files != now.files:
             return False
-        channels = [self.settings["modalities"].index(modality) for modality in entry["modalities"]]
-        targets = case_targets(self.folder, case.name, case.split, channels, label=entry["label"] is not None)
+        channels = [self.settings["modalities"].index(modality) for modality in done.modalities]
+        targets = case_targets(self.folder, case.name, case.split, channels, label=done.label is not None)
         return all(path.is_file() for path in targets)
 
-    def add(self, case: SourceCase, report: CaseReport) -> None:
+    def add(self, report: CaseReport) -> None:
         """Note that a case is complete, at once and in a way that survives being killed."""
-        self.cases[case.name] = _entry(case, report)
-        line = {"settings": self.settings, "name": case.name, "case": self.cases[case.name]}
+        self.cases[report.case] = report
+        line = {"settings": self.settings, "name": report.case, "case": _entry(report)}
         append_json_line(self.folder / _JOURNAL, line)
 
     def remove(self, name: str) -> None:
@@ -58,7 +58,7 @@ class Record:
 
     def reports(self) -> list[CaseReport]:
         """Say what is known of the cases, sorted by name."""
-        return [_report(name, entry) for name, entry in sorted(self.cases.items())]
+        return [report for _, report in sorted(self.cases.items())]
 
     def finish(self, problems: Mapping[str, str]) -> None:
         """Write ``conversion.json``, remove the journal."""
@@ -67,7 +67,7 @@ class Record:
             "versions": {"nnunetv2_d2net": __version__} | {n: version_of(n) for n in ("nnunetv2", "SimpleITK")},
             **self.settings,
             "problems": dict(problems),
-            "cases": dict(sorted(self.cases.items())),
+            "cases": {report.case: _entry(report) for report in self.reports()},
         }
         write_json(self.folder / RECORD, content)
         (self.folder / _JOURNAL).unlink(missing_ok=True)
@@ -84,18 +84,24 @@ def open_record(folder: Path, layout: Layout, sources: Mapping[str, Path]) -> Re
     Raises:
         UserError: The folder is something else, or was made from another source.
     """
-    settings = _settings(layout, sources)
-    record, journal = Record(folder, settings, {}), folder / _JOURNAL
+    settings = {
+        "layout": layout.name,
+        "sources": {split: str(path.resolve()) for split, path in sources.items()},
+        "modalities": list(layout.modalities),
+        "label_names": {str(value): name for value, name in layout.scheme.names.items()},
+        "label_values": {str(value): target for value, target in layout.scheme.values.items()},
+    }
+    cases, journal = {}, folder / _JOURNAL
     if (folder / RECORD).is_file():
         content = read_record(folder / RECORD)
         _check_same(folder, content, settings)
-        record.cases.update(content["cases"])
+        cases |= content["cases"]
     elif folder.exists() and not journal.is_file() and any(path.name != LOCK for path in folder.iterdir()):
         raise UserError(f"{folder} exists and was not written by d2net convert: choose another -d or --name")
-    for entry in read_json_lines(journal):
-        _check_same(folder, entry["settings"], settings)
-        record.cases[entry["name"]] = entry["case"]
-    return record
+    for line in read_json_lines(journal):
+        _check_same(folder, line["settings"], settings)
+        cases[line["name"]] = line["case"]
+    return Record(folder, settings, {name: _report(name, entry) for name, entry in cases.items()})
 
 
 def read_record(path: Path) -> dict[str, Any]:
@@ -111,18 +117,6 @@ def read_record(path: Path) -> dict[str, Any]:
     return content
 
 
-def _settings(layout: Layout, sources: Mapping[str, Path]) -> dict[str, Any]:
-    """Describe where the data come from and what their labels mean, as JSON."""
-    scheme = layout.scheme
-    return {
-        "layout": layout.name,
-        "sources": {split: str(path.resolve()) for split, path in sources.items()},
-        "modalities": list(layout.modalities),
-        "label_names": {str(value): name for value, name in scheme.names.items()},
-        "label_values": {str(value): target for value, target in scheme.values.items()},
-    }
-
-
 def _check_same(folder: Path, earlier: Mapping[str, Any], settings: Mapping[str, Any]) -> None:
     for key, value in settings.items():
         if earlier.get(key) != value:
@@ -132,31 +126,11 @@ def _check_same(folder: Path, earlier: Mapping[str, Any], settings: Mapping[str,
             )
 
 
-def _entry(case: SourceCase, report: CaseReport) -> dict[str, Any]:
-    images = {
-        name: str(volume.path.absolute()) + ("" if volume.channel is None else f"[{volume.channel}]")
-        for name, volume in case.images.items()
-    }
-    return {
-        "split": case.split,
-        "images": images,
-        "label": None if case.label is None else str(case.label.absolute()),
-        "files": _files(case),
-        "modalities": report.modalities,
-        "voxels": {str(value): n for value, n in report.counts.items()},
-        "geometry": report.geometry,
-        "notes": report.notes,
-        "digests": report.digests,
-    }
+def _entry(report: CaseReport) -> dict[str, Any]:
+    return {name: value for name, value in vars(report).items() if name not in ("case", "problem")}
 
 
 def _report(name: str, entry: dict[str, Any]) -> CaseReport:
-    counts = {int(value): n for value, n in entry["voxels"].items()}
-    return CaseReport(
-        name, entry["split"], entry["modalities"], counts, entry["geometry"], entry["notes"], entry["digests"]
-    )
-
-
-def _files(case: SourceCase) -> dict[str, list[int] | None]:
-    """Size and time of each file, which tell whether it has changed."""
-    return {str(path.absolute()): file_state(path) for path in case.files()}
+    report = CaseReport(name, **entry)
+    report.voxels = {int(value): n for value, n in entry["voxels"].items()}
+    return report

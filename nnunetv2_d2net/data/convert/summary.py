@@ -6,15 +6,14 @@ from pathlib import Path
 
 from nnunetv2_d2net.base.dataset import subset_name
 from nnunetv2_d2net.base.text import listed, shortened
-from nnunetv2_d2net.data.convert.cases import CaseReport, Layout, Problem
+from nnunetv2_d2net.data.convert.cases import CaseReport, Layout
 from nnunetv2_d2net.data.convert.convert import Checked, Converted
 
 
 def describe_check(checked: Checked) -> str:
     """Describe a source that was read: what it holds, which case has which modality, notes, disk space."""
     good = [report for report in checked.reports if report.problem is None]
-    lines = [*_source_lines(checked.layout, good, checked.stray), *_case_lines(checked.layout, good)]
-    lines += [f"note: {note}" for note in shortened(_notes(good))]
+    lines = [*_source_lines(checked.layout, good, checked.stray), *_case_lines(checked.layout, good), *_notes(good)]
     lines += [f"disk: {checked.space}"] if checked.space else []
     return "\n".join(lines) + "\n"
 
@@ -22,8 +21,7 @@ def describe_check(checked: Checked) -> str:
 def describe_conversion(converted: Converted) -> str:
     """Describe a data set: what it holds, notes, what an earlier run had done, what left the source."""
     reports, folder, vanished = converted.reports, converted.folder, converted.vanished
-    lines = _source_lines(converted.layout, reports, converted.stray)
-    lines += [f"note: {note}" for note in shortened(_notes(reports))]
+    lines = [*_source_lines(converted.layout, reports, converted.stray), *_notes(reports)]
     if converted.n_done:
         lines.append(f"{converted.n_done} cases had been converted before")
     if vanished:
@@ -36,27 +34,20 @@ def describe_conversion(converted: Converted) -> str:
     return "\n".join(lines) + "\n"
 
 
-def count_problems(problems: Sequence[Problem]) -> str:
-    """Count problems by kind.
-
-    Example:
-        >>> count_problems([Problem("a", "geometry", ""), Problem("b", "NaN", ""), Problem("c", "geometry", "")])
-        '2 geometry, 1 NaN'
-    """
-    return ", ".join(f"{n} {kind}" for kind, n in Counter(problem.kind for problem in problems).most_common())
-
-
 def _source_lines(layout: Layout, reports: Sequence[CaseReport], stray: Sequence[Path]) -> list[str]:
     """Describe a source: cases, modalities, subsets, label values, geometry, stray files."""
     n_train = sum(report.split == "Tr" for report in reports)
-    n_labels = sum(bool(report.counts) for report in reports if report.split == "Ts")
+    n_labels = sum(bool(report.voxels) for report in reports if report.split == "Ts")
     n_test = len(reports) - n_train
     lines = [
         f"cases: {n_train} for training, {n_test} for testing ({n_labels} of these with a segmentation)",
         *_modality_lines(layout, reports),
         *_label_lines(layout, reports),
-        *_geometry_lines(reports),
     ]
+    for key in ("size", "spacing", "orientation"):
+        counts = Counter(report.geometry[key] for report in reports)
+        if counts:
+            lines.append(f"{key}: " + listed([f"{value} ({n})" for value, n in counts.most_common()]))
     if stray:
         lines.append(f"{len(stray)} NIfTI files belong to no case:")
         lines += [f"  {line}" for line in shortened([str(path) for path in stray])]
@@ -81,7 +72,7 @@ def _notes(reports: Sequence[CaseReport]) -> list[str]:
     if len(orientations) > 1:
         counts = ", ".join(f"{name} {n}" for name, n in orientations.most_common())
         notes.append(f"cases differ in orientation ({counts}): nnU-Net turns none, a network learns better from one")
-    return notes
+    return [f"note: {note}" for note in shortened(notes)]
 
 
 def _twins(reports: Sequence[CaseReport]) -> list[str]:
@@ -113,24 +104,10 @@ def _modality_lines(layout: Layout, reports: Sequence[CaseReport]) -> list[str]:
 def _label_lines(layout: Layout, reports: Sequence[CaseReport]) -> list[str]:
     voxels, cases = Counter(), Counter()
     for report in reports:
-        voxels.update(report.counts)
-        cases.update(report.counts.keys())
+        voxels.update(report.voxels)
+        cases.update(report.voxels.keys())
     if not voxels:
         return ["label values: none, no case has a segmentation"]
-    scheme = layout.scheme
-    return [
-        "label values:",
-        *(
-            f"  {value} -> {scheme.values[value]}  {scheme.names[value]}: {n} voxels in {cases[value]} cases"
-            for value, n in sorted(voxels.items())
-        ),
-    ]
-
-
-def _geometry_lines(reports: Sequence[CaseReport]) -> list[str]:
-    lines = []
-    for key in ("size", "spacing", "orientation"):
-        counts = Counter(report.geometry[key] for report in reports)
-        if counts:
-            lines.append(f"{key}: " + listed([f"{value} ({n})" for value, n in counts.most_common()]))
-    return lines
+    values, names = layout.scheme.values, layout.scheme.names
+    lines = [f"{v} -> {values[v]}  {names[v]}: {n} voxels in {cases[v]} cases" for v, n in sorted(voxels.items())]
+    return ["label values:", *(f"  {line}" for line in lines)]

@@ -5,6 +5,7 @@ Almli, McKinstry, Collins, NeuroImage 54, 2011, and the Brain Development Cooper
 mask holds beside gray and white matter.
 """
 
+from collections.abc import Sequence
 from functools import lru_cache
 from importlib.util import find_spec
 from pathlib import Path
@@ -13,23 +14,23 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 from scipy.ndimage import gaussian_filter, map_coordinates
+from scipy.spatial.transform import Rotation
 
 from nnunetv2_d2net.base.errors import UserError
 from nnunetv2_d2net.base.images import ImageError, read_image
-from nnunetv2_d2net.data.phantom.fields import Grid, SmoothNoise, draw_noise, evaluate_noise
+from nnunetv2_d2net.data.phantom.fields import Grid, SmoothNoise
 
+# Template index (1 mm), axes (z, y, x): of the corner of the field of view, which cuts the lowest brain stem off, of
+# the MNI152 origin, the anterior commissure, and of the point that heads are turned and scaled about.
 _CORNER = np.array((12, 24, 23), dtype=np.float32)
-"""Template index (1 mm) of the corner of the field of view, axes (z, y, x): cuts the lowest brain stem off."""
-
-MNI_ORIGIN = np.array((72, 134, 98), dtype=np.float32)
-"""Template index of the MNI152 origin, the anterior commissure, axes (z, y, x)."""
-
+_MNI_ORIGIN = np.array((72, 134, 98), dtype=np.float32)
 _CENTER = np.array((84, 117, 98), dtype=np.float32)
+
 _FOLD_STRENGTH = (0.5, 0.5, 0.9)
 
 
 class Head(NamedTuple):
-    """What makes one head differ from the template."""
+    """What makes one head differ from the template: amplitudes of the shifts in mm, one field for each axis."""
 
     linear: NDArray[np.floating]
     shifts: tuple[tuple[float, tuple[SmoothNoise, ...]], ...]
@@ -51,12 +52,12 @@ class Anatomy(NamedTuple):
     mni_mm: NDArray[np.floating]
 
 
-class Displacement(NamedTuple):
-    """Tissue pushed away from a growing focus: ``center`` and ``radius`` in mm, ``push`` as a share of the radius."""
+class Focus(NamedTuple):
+    """One core of a tumor: center and mean radius in mm, and the matrix that maps offsets to an ellipsoid's radius."""
 
     center: NDArray[np.floating]
     radius: float
-    push: float
+    shape: NDArray[np.floating]
 
 
 def draw_head(rng: np.random.Generator) -> Head:
@@ -64,72 +65,62 @@ def draw_head(rng: np.random.Generator) -> Head:
     angles = rng.normal(0, np.deg2rad(4), 3)
     scale = rng.normal(1.055, 0.02) * np.exp(rng.normal(0, 0.02, 3))
     scale[2] *= rng.choice((-1, 1))
-    wide = tuple(draw_noise(rng, 45) for _ in range(3))
-    fine = tuple(draw_noise(rng, 14) for _ in range(3))
-    folds = tuple(draw_noise(rng, 7) for _ in range(3))
-    linear = (_rotation(angles) * scale).astype(np.float32)
-    return Head(linear, ((3.5, wide), (1.3, fine)), folds, float(rng.normal(0.1, 0.45)))
+    wide, fine, folds = (tuple(SmoothNoise.draw(rng, length) for _ in range(3)) for length in (45, 14, 7))
+    # about z, y and x in turn; the sign keeps the voxels that a seed has always given
+    rotation = Rotation.from_euler("XYZ", angles * (1, -1, 1)).as_matrix()
+    return Head((rotation * scale).astype(np.float32), ((3.5, wide), (1.3, fine)), folds, float(rng.normal(0.1, 0.45)))
 
 
-def deform_anatomy(head: Head, grid: Grid, displacements: tuple[Displacement, ...] = ()) -> Anatomy:
+def deform_anatomy(head: Head, grid: Grid, foci: Sequence[Focus] = (), push: float = 0.0) -> Anatomy:
     """Sample the template on a grid as one head sees it, with the mass effect of its tumor.
 
     Args:
         head: The drawn head.
         grid: Output grid; tissue fractions are averages over its voxels.
-        displacements: One for each tumor focus.
+        foci: What pushes tissue away.
+        push: How far, as a share of each focus's radius.
 
     Raises:
         UserError: nilearn is not installed.
     """
-    atlas = load_atlas(grid.spacing)
-    position = _source_positions(head, grid, displacements)
-    gray, white, brain = (map_coordinates(tissue, position, order=1, mode="constant") for tissue in atlas)
+    position = _source_positions(head, grid, foci, push)
+    maps = _load_atlas(grid.spacing)
+    gray, white, brain = (map_coordinates(tissue, position, order=1, mode="constant") for tissue in maps)
     mask = brain > 0.55
     logits = np.log(np.stack([gray, white, np.clip(1 - gray - white, 0, None)]) + 1e-3)
     logits[2] += head.atrophy
     for index, (strength, fold) in enumerate(zip(_FOLD_STRENGTH, head.folds, strict=True)):
-        logits[index] += strength * evaluate_noise(fold, grid)
+        logits[index] += strength * fold.on(grid)
     fractions = np.exp(logits)
     fractions *= mask / fractions.sum(axis=0)
-    return Anatomy(fractions, mask, position - MNI_ORIGIN[:, None, None, None])
+    return Anatomy(fractions, mask, position - _MNI_ORIGIN[:, None, None, None])
 
 
-def _source_positions(head: Head, grid: Grid, displacements: tuple[Displacement, ...]) -> NDArray[np.floating]:
+def _source_positions(head: Head, grid: Grid, foci: Sequence[Focus], push: float) -> NDArray[np.floating]:
     """Template index that each voxel shows, ``(3, z, y, x)``: mass effect first, then the head's own shape."""
     position = grid.positions_mm()
-    for center, radius, push in displacements:
-        offset = position - center[:, None, None, None]
-        squared = (offset**2).sum(axis=0) / radius**2
+    for focus in foci:
+        offset = position - focus.center[:, None, None, None]
+        squared = (offset**2).sum(axis=0) / focus.radius**2
         position -= offset * (push * np.exp((1 - squared) / 2))
     centered = position + (_CORNER - 0.5 - _CENTER)[:, None, None, None]
     source = np.einsum("ij,jzyx->izyx", head.linear, centered) + _CENTER[:, None, None, None]
     for amplitude, noises in head.shifts:
         for axis, noise in enumerate(noises):
-            source[axis] += amplitude * evaluate_noise(noise, grid)
+            source[axis] += amplitude * noise.on(grid)
     return source
 
 
 def mni_affine(spacing: int) -> NDArray[np.floating]:
     """Affine of the images: voxel index (x, y, z) to mm right, anterior, superior of the MNI152 origin."""
     affine = np.diag([spacing, spacing, spacing, 1.0])
-    affine[:3, 3] = (_CORNER - 0.5 + 0.5 * spacing - MNI_ORIGIN)[::-1]
+    affine[:3, 3] = (_CORNER - 0.5 + 0.5 * spacing - _MNI_ORIGIN)[::-1]
     return affine
 
 
 @lru_cache(maxsize=3)
-def load_atlas(spacing: int) -> tuple[NDArray[np.floating], ...]:
-    """Read the template, made as crisp as one subject, then averaged to the voxel size.
-
-    Args:
-        spacing: Edge of the voxels the maps will be sampled with, mm.
-
-    Returns:
-        Gray matter, white matter and brain mask as fractions, each ``(z, y, x)`` at 1 mm.
-
-    Raises:
-        UserError: nilearn is not installed.
-    """
+def _load_atlas(spacing: int) -> tuple[NDArray[np.floating], ...]:
+    """Read gray matter, white matter and brain mask, fractions at 1 mm, smoothed for voxels of another size."""
     t1, gray, white = (_read_map(name) for name in ("t1", "gm", "wm"))
     csf = np.clip(1 - gray - white, 0, None)
     # Averaging 152 subjects blurred the borders; raising the probabilities to a power undoes part of it.
@@ -142,24 +133,20 @@ def load_atlas(spacing: int) -> tuple[NDArray[np.floating], ...]:
 
 
 def _read_map(name: str) -> NDArray[np.floating]:
-    package = find_spec("nilearn")  # its location only: importing it takes seconds
-    if package is None or package.origin is None:
-        raise UserError("the phantom's anatomy comes with nilearn: pip install nilearn")
-    folder = Path(package.origin).parent / "datasets" / "data"
-    path = folder / f"mni_icbm152_{name}_tal_nlin_sym_09a_converted.nii.gz"
+    path = nilearn_folder() / "datasets" / "data" / f"mni_icbm152_{name}_tal_nlin_sym_09a_converted.nii.gz"
     try:
         return read_image(path).voxels[0].astype(np.float32) / 255
     except ImageError as error:
         raise UserError(f"{path} {error.reason}: reinstall nilearn, pip install --force-reinstall nilearn") from error
 
 
-def _rotation(angles: NDArray[np.floating]) -> NDArray[np.floating]:
-    """Rotation by three angles (radians) about the axes z, y, x in turn."""
-    rotation = np.eye(3)
-    for axis, angle in enumerate(angles):
-        i, j = (other for other in range(3) if other != axis)
-        step = np.eye(3)
-        step[i, i] = step[j, j] = np.cos(angle)
-        step[i, j], step[j, i] = -np.sin(angle), np.sin(angle)
-        rotation = rotation @ step
-    return rotation
+def nilearn_folder() -> Path:
+    """Return where nilearn is installed.
+
+    Raises:
+        UserError: It is not.
+    """
+    package = find_spec("nilearn")  # its location only: importing it takes seconds
+    if package is None or package.origin is None:
+        raise UserError("the phantom's anatomy comes with nilearn: pip install nilearn")
+    return Path(package.origin).parent

@@ -15,8 +15,7 @@ from nnunetv2_d2net.base.text import markdown_table
 REGIONS = {"whole tumor": (1, 2, 3), "tumor core": (1, 3), "enhancing tumor": (3,), "edema": (2,)}
 """Voxel labels of what is measured; the first three are the regions of the data set."""
 
-COLUMNS = ("region", "modality", "cases", "AUC mean", "AUC min", "AUC max", "best threshold's Dice")
-"""Header of the table."""
+_HEADER = ("region", "modality", "cases", "AUC mean", "AUC min", "AUC max", "best threshold's Dice")
 
 
 def measure_contrast(images: NDArray[np.floating], labels: NDArray[np.uint8]) -> NDArray[np.floating]:
@@ -78,7 +77,7 @@ def write_contrast_table(path: Path, measured: NDArray[np.floating], modalities:
     """
     table = io.StringIO(newline="")
     writer = csv.writer(table)
-    writer.writerow(COLUMNS)
+    writer.writerow(_HEADER)
     for (i, region), (j, modality) in itertools.product(enumerate(REGIONS), enumerate(modalities)):
         auc, dice = (values[~np.isnan(values)] for values in measured[:, :, j, i].T)
         numbers = (auc.mean(), auc.min(), auc.max(), dice.mean()) if len(auc) else (np.nan,) * 4
@@ -87,10 +86,6 @@ def write_contrast_table(path: Path, measured: NDArray[np.floating], modalities:
 
 
 def format_contrast_table(path: Path) -> str:
-    """Lay the CSV out as a Markdown table.
-
-    Args:
-        path: From ``write_contrast_table``.
-    """
+    """Lay what ``write_contrast_table`` has saved out as a Markdown table."""
     with path.open(newline="", encoding="utf-8") as file:
         return markdown_table(list(csv.reader(file)))

@@ -1,10 +1,12 @@
 """Write phantom cases as a complete raw data set of nnU-Net, in parallel, resumable, overwriting nothing."""
 
 import itertools
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
+from importlib.metadata import version
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import nibabel
 import numpy as np
@@ -15,9 +17,8 @@ from nnunetv2_d2net.base.errors import UserError
 from nnunetv2_d2net.base.files import LOCK, explaining_disk_errors, locked_folder, read_json, write_json, written_whole
 from nnunetv2_d2net.base.images import ImageError, read_image
 from nnunetv2_d2net.base.processes import run_all
-from nnunetv2_d2net.base.text import version_of
-from nnunetv2_d2net.data.phantom.anatomy import mni_affine
-from nnunetv2_d2net.data.phantom.case import simulate_case
+from nnunetv2_d2net.data.phantom.anatomy import mni_affine, nilearn_folder
+from nnunetv2_d2net.data.phantom.case import PhantomCase, simulate_case
 from nnunetv2_d2net.data.phantom.contrast import measure_contrast, write_contrast_table
 from nnunetv2_d2net.data.phantom.fields import SPACINGS
 from nnunetv2_d2net.data.phantom.mri import MODALITIES
@@ -29,6 +30,17 @@ _SPLITS = {"Tr": "glioma_{:04d}", "Ts": "glioma_test_{:04d}"}
 _MOST_MISSING = (len(MODALITIES) - 1) / len(MODALITIES)
 _STREAM_OF_MISSING = 2  # of the seed; 0 and 1 are those of the training and the test cases
 _REVISION = 2  # raised when the same seed starts to give other voxels
+
+
+class CaseKey(NamedTuple):
+    """One case of a data set: ``split`` is ``Tr`` or ``Ts``; each split has its own stream of seeds."""
+
+    split: str
+    number: int
+
+    def seed(self, seed: int) -> np.random.SeedSequence:
+        """The case's seed: depends on nothing but the data set's seed, the split and the number."""
+        return np.random.SeedSequence(seed, spawn_key=(list(_SPLITS).index(self.split), self.number))
 
 
 @dataclass(frozen=True)
@@ -58,82 +70,45 @@ class PhantomSpec:
 
     def __post_init__(self) -> None:
         dataset_folder_name(self.dataset_id, self.name)
+        share = f"a share of {self.missing:g} of the images missing: choose --missing from 0 to {_MOST_MISSING}"
         checks = (
             (1 <= self.n_train <= 9999, f"{self.n_train} training cases: choose --train between 1 and 9999"),
             (0 <= self.n_test <= 9999, f"{self.n_test} test cases: choose --test between 0 and 9999"),
             (self.size in SPACINGS, f"size {self.size!r} is unknown: choose --size from {', '.join(SPACINGS)}"),
             (self.seed >= 0, f"seed {self.seed} is negative: choose --seed of at least 0"),
-            (
-                0 <= self.missing <= _MOST_MISSING,
-                f"a share of {self.missing:g} of the images missing: choose --missing from 0 to {_MOST_MISSING}, every "
-                "case keeps one",
-            ),
+            (0 <= self.missing <= _MOST_MISSING, f"{share}, every case keeps one"),
         )
         for valid, message in checks:
             if not valid:
                 raise UserError(message)
-
-    def kept(self, key: "CaseKey") -> tuple[bool, ...]:
-        """Say which images of a case are written, in the order of ``MODALITIES``; test cases are complete."""
-        if key.split != "Tr" or not self.missing:
-            return (True,) * len(MODALITIES)
-        return tuple(draw_kept(self.n_train, len(MODALITIES), self.missing, self.seed)[key.number].tolist())
-
-    def recorded(self) -> dict:
-        """List the parameters for the record; ``missing`` only where images are."""
-        return {name: value for name, value in asdict(self).items() if name != "missing" or value}
 
     @property
     def folder_name(self) -> str:
         """Name of the data set's folder below nnU-Net's raw folder."""
         return dataset_folder_name(self.dataset_id, self.name)
 
-    def keys(self) -> "list[CaseKey]":
-        """List the cases, those for training first."""
+    @property
+    def keys(self) -> list[CaseKey]:
+        """The cases, those for training first."""
         numbers = {"Tr": self.n_train, "Ts": self.n_test}
         return [CaseKey(split, number) for split, n_cases in numbers.items() for number in range(n_cases)]
 
+    def kept(self, key: CaseKey) -> tuple[bool, ...]:
+        """Say which images of a case are written, in the order of ``MODALITIES``; test cases are complete.
 
-class CaseKey(NamedTuple):
-    """One case of a data set: ``split`` is ``Tr`` or ``Ts``; each split has its own stream of seeds."""
-
-    split: str
-    number: int
-
-    @property
-    def name(self) -> str:
-        """The case's identifier in nnU-Net."""
-        return _SPLITS[self.split].format(self.number)
-
-    def seed(self, seed: int) -> np.random.SeedSequence:
-        """The case's seed: depends on nothing but the data set's seed, the split and the number."""
-        return np.random.SeedSequence(seed, spawn_key=(list(_SPLITS).index(self.split), self.number))
-
-
-def draw_kept(n_cases: int, n_modalities: int, share: float, seed: int) -> NDArray[np.bool_]:
-    """Draw which images stay when a share of all is removed at random; every case keeps at least one.
-
-    Args:
-        n_cases: Training cases.
-        n_modalities: M.
-        share: Of the images that are removed, from 0 to (M - 1) / M, rounded to whole images.
-        seed: The data set's; the same seed, share and numbers remove the same images.
-
-    Returns:
-        Bool ``(n_cases, n_modalities)``.
-
-    Example:
-        >>> int(draw_kept(60, 4, 0.2, seed=0).sum())
-        192
-    """
-    rng = np.random.default_rng(np.random.SeedSequence(seed, spawn_key=(_STREAM_OF_MISSING,)))
-    kept = np.ones((n_cases, n_modalities), dtype=bool)
-    n_left = round(share * kept.size)
-    for case, modality in (divmod(int(slot), n_modalities) for slot in rng.permutation(kept.size)):
-        if n_left and kept[case].sum() > 1:
-            kept[case, modality] = False
-            n_left -= 1
-    return kept
+        What is left out is drawn from the images of all training cases, a share rounded to whole images: the same seed,
+        share and number of cases leave out the same ones.
+        """
+        if key.split != "Tr" or not self.missing:
+            return (True,) * len(MODALITIES)
+        rng = np.random.default_rng(np.random.SeedSequence(self.seed, spawn_key=(_STREAM_OF_MISSING,)))
+        kept = np.ones((self.n_train, len(MODALITIES)), dtype=bool)
+        n_left = round(self.missing * kept.size)
+        for case, modality in (divmod(int(slot), len(MODALITIES)) for slot in rng.permutation(kept.size)):
+            if n_left and kept[case].sum() > 1:
+                kept[case, modality] = False
+                n_left -= 1
+        return tuple(kept[key.number].tolist())
 
 
 def write_phantom(
@@ -157,20 +132,20 @@ def write_phantom(
             missing.
     """
     refuse_taken_number([raw_folder], spec.folder_name)
-    folder, keys = raw_folder / spec.folder_name, spec.keys()
+    folder = raw_folder / spec.folder_name
     with locked_folder(folder), explaining_disk_errors(folder, RESUME):
-        open_folder(folder, spec.recorded(), "-d or --name", resume=resume)
+        open_folder(folder, asdict(spec), "-d or --name", resume=resume)
         for name in ("imagesTr", "labelsTr", "imagesTs", "labelsTs"):
             (folder / name).mkdir(exist_ok=True)
-        complete = partial(complete_case, folder, spec)
-        measured = dict(run_all(complete, keys, processes, title=spec.folder_name, progress=progress))
-        write_contrast_table(folder / "contrast.csv", np.stack([measured[key] for key in keys]), MODALITIES)
+        complete = partial(_complete_case, folder, spec)
+        measured = dict(run_all(complete, spec.keys, processes, title=spec.folder_name, progress=progress))
+        write_contrast_table(folder / "contrast.csv", np.stack([measured[key] for key in spec.keys]), MODALITIES)
         # Last: without it nnU-Net refuses the folder, so a data set that it accepts is complete.
         write_json(folder / "dataset.json", describe_dataset(spec), RESUME, indent=4)
     return folder
 
 
-def describe_dataset(spec: PhantomSpec) -> dict:
+def describe_dataset(spec: PhantomSpec) -> dict[str, Any]:
     """The content of dataset.json. The regions' order matters: nnU-Net pairs it with ``regions_class_order``."""
     return {
         "name": spec.folder_name,
@@ -183,58 +158,45 @@ def describe_dataset(spec: PhantomSpec) -> dict:
     }
 
 
-def open_folder(folder: Path, parameters: dict, other: str, *, resume: bool) -> None:
+def open_folder(folder: Path, parameters: dict[str, Any], other: str, *, resume: bool) -> None:
     """Put a record of what is to be written into an empty folder, or check that a folder has the same record.
 
     Args:
         folder: For the data.
-        parameters: Of what is written; versions are added.
+        parameters: Of what is written; versions are added, and no missing images are not mentioned.
         other: Words for the arguments that choose another folder.
         resume: Complete the folder.
 
     Raises:
-        UserError: The folder holds something, or is to be completed with other parameters.
+        UserError: The folder holds something, or is to be completed with other parameters; or nilearn is missing.
     """
-    nilearn = version_of("nilearn")
-    if nilearn is None:
-        raise UserError("the phantom's anatomy comes with nilearn: pip install nilearn")
-    record = parameters | {"revision": _REVISION, "nilearn": nilearn, "numpy": np.__version__}
+    nilearn_folder()
+    record = parameters | {"revision": _REVISION, "nilearn": version("nilearn"), "numpy": np.__version__}
     if all(path.name == LOCK for path in folder.iterdir()):
-        write_json(folder / _RECORD, record, RESUME, indent=4)
+        told = {key: value for key, value in record.items() if key != "missing" or value}
+        write_json(folder / _RECORD, told, RESUME, indent=4)
         return
     if not resume:
         raise UserError(f"{folder} exists: choose another {other}, remove it, or complete it with --resume")
     path, remedy = folder / _RECORD, f"nothing to resume, choose another {other}, or remove the folder"
     earlier = {"missing": 0.0} | read_json(path, remedy)
-    for key, value in ({"missing": 0.0} | record).items():
+    for key, value in record.items():
         if earlier.get(key) != value:
             change = f"{key} {earlier.get(key)!r}, not {value!r}"
             raise UserError(f"{path} says {change}: resume with the same, or choose another {other}")
 
 
-def complete_case(folder: Path, spec: PhantomSpec, key: CaseKey) -> NDArray[np.floating]:
-    """Write one case unless all its files are there; measure all its images either way, also those left out.
-
-    Args:
-        folder: The data set's folder, with its subfolders.
-        spec: The data set.
-        key: The case.
-
-    Returns:
-        What ``measure_contrast`` says.
-    """
-    label_path = folder / f"labels{key.split}" / f"{key.name}{FILE_ENDING}"
-    image_paths = [
-        folder / f"images{key.split}" / f"{key.name}_{channel:04d}{FILE_ENDING}" for channel in range(len(MODALITIES))
-    ]
-    kept = spec.kept(key)
-    if all(kept) and all(path.is_file() for path in (*image_paths, label_path)):
-        return measure_contrast(np.stack([_read(path) for path in image_paths]), _read(label_path).astype(np.uint8))
+def _complete_case(folder: Path, spec: PhantomSpec, key: CaseKey) -> NDArray[np.floating]:
+    """Write one case unless all its files are there; measure all its images either way, also those left out."""
+    name, kept = _SPLITS[key.split].format(key.number), spec.kept(key)
+    channels = range(len(MODALITIES))
+    paths = [folder / f"images{key.split}" / f"{name}_{channel:04d}{FILE_ENDING}" for channel in channels]
+    paths.append(folder / f"labels{key.split}" / f"{name}{FILE_ENDING}")
+    if all(kept) and all(path.is_file() for path in paths):
+        *images, labels = (_read(path) for path in paths)
+        return measure_contrast(np.stack(images), labels.astype(np.uint8))
     case = simulate_case(spec.size, key.seed(spec.seed))
-    affine = mni_affine(SPACINGS[spec.size])
-    for path, image in itertools.compress(zip(image_paths, case.images, strict=True), kept):
-        write_volume(path, image.astype(np.int16), affine)
-    write_volume(label_path, case.labels, affine)
+    write_case(paths, case, kept, SPACINGS[spec.size])
     return measure_contrast(case.images, case.labels)
 
 
@@ -245,15 +207,24 @@ def _read(path: Path) -> NDArray[np.floating]:
         raise UserError(f"{path} {error.reason}: remove it and run again with --resume") from error
 
 
-def write_volume(path: Path, volume: NDArray, affine: NDArray[np.floating]) -> None:
-    """Write ``(z, y, x)`` in the space of the template, whole or not at all.
+def write_case(paths: Sequence[Path], case: PhantomCase, kept: Sequence[bool], spacing: int) -> None:
+    """Write the images of a case that are kept, then its segmentation, in the space of the template.
+
+    Args:
+        paths: Of all images and of the segmentation.
+        case: The voxels.
+        kept: Which images are written.
+        spacing: Edge of the voxels, mm.
 
     Raises:
-        UserError: It cannot be written.
+        UserError: A file cannot be written.
     """
-    image = nibabel.Nifti1Image(np.ascontiguousarray(volume.T), affine)  # pyright: ignore
-    image.header.set_xyzt_units("mm")
-    image.set_qform(affine, code="mni")
-    image.set_sform(affine, code="mni")
-    with written_whole(path, RESUME) as unfinished:
-        nibabel.save(image, unfinished)  # pyright: ignore
+    affine = mni_affine(spacing)
+    volumes = [*case.images.astype(np.int16), case.labels]
+    for path, volume in itertools.compress(zip(paths, volumes, strict=True), [*kept, True]):
+        image = nibabel.Nifti1Image(np.ascontiguousarray(volume.T), affine)  # pyright: ignore
+        image.header.set_xyzt_units("mm")
+        image.set_qform(affine, code="mni")
+        image.set_sform(affine, code="mni")
+        with written_whole(path, RESUME) as unfinished:
+            nibabel.save(image, unfinished)  # pyright: ignore

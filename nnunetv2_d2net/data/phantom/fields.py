@@ -14,10 +14,20 @@ SPACINGS = {"small": 3, "medium": 2, "large": 1}
 
 
 class Grid(NamedTuple):
-    """A block of isotropic voxels that fills the field of view."""
+    """Isotropic voxels of ``spacing`` mm that fill the field of view.
 
-    shape: tuple[int, int, int]
+    Example:
+        >>> Grid(3).shape
+        (48, 62, 50)
+    """
+
     spacing: int
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """Number of voxels, (z, y, x)."""
+        z, y, x = (extent // self.spacing for extent in FIELD_OF_VIEW)
+        return z, y, x
 
     def axis_mm(self, axis: int) -> NDArray[np.floating]:
         """Positions of the voxel centers along one axis, mm from the corner of the field of view."""
@@ -29,49 +39,29 @@ class Grid(NamedTuple):
 
 
 class SmoothNoise(NamedTuple):
-    """Control points of a cubic B-spline over the field of view.
+    """A random field of zero mean and about unit variance: control points of a cubic B-spline over the field of view.
 
-    The field is defined in mm, so a coarse and a fine grid see the same field.
+    It is defined in mm, so a coarse and a fine grid see the same field.
     """
 
     lattice: NDArray[np.floating]
     length: float
 
+    @classmethod
+    def draw(cls, rng: np.random.Generator, length: float) -> "SmoothNoise":
+        """Draw a field whose features are about ``length`` mm wide."""
+        n_control = [int(np.ceil(extent / length)) + 3 for extent in FIELD_OF_VIEW]
+        return cls(rng.standard_normal(n_control, dtype=np.float32), length)
 
-def make_grid(spacing: int) -> Grid:
-    """Cover the field of view with voxels of ``spacing`` mm.
-
-    Example:
-        >>> make_grid(3).shape
-        (48, 62, 50)
-    """
-    z, y, x = (extent // spacing for extent in FIELD_OF_VIEW)
-    return Grid((z, y, x), spacing)
-
-
-def draw_noise(rng: np.random.Generator, length: float) -> SmoothNoise:
-    """Draw a field of zero mean and unit variance whose features are about ``length`` mm wide."""
-    n_control = [int(np.ceil(extent / length)) + 3 for extent in FIELD_OF_VIEW]
-    return SmoothNoise(rng.standard_normal(n_control, dtype=np.float32), length)
-
-
-def evaluate_noise(noise: SmoothNoise, grid: Grid) -> NDArray[np.floating]:
-    """Evaluate a field on the voxel centers.
-
-    Args:
-        noise: The control points.
-        grid: Where to evaluate.
-
-    Returns:
-        ``(z, y, x)``, about unit variance.
-    """
-    field = noise.lattice
-    for axis in range(3):
-        weights = _spline_weights(grid.axis_mm(axis) / noise.length, field.shape[0])
-        # Each pass consumes the first axis and appends the interpolated one; three passes restore the order.
-        field = (weights @ field.reshape(field.shape[0], -1)).reshape(-1, *field.shape[1:])
-        field = np.ascontiguousarray(np.moveaxis(field, 0, -1))
-    return field
+    def on(self, grid: Grid) -> NDArray[np.floating]:
+        """Evaluate the field on the voxel centers, ``(z, y, x)``."""
+        field = self.lattice
+        for axis in range(3):
+            weights = _spline_weights(grid.axis_mm(axis) / self.length, field.shape[0])
+            # Each pass consumes the first axis and appends the interpolated one; three passes restore the order.
+            field = (weights @ field.reshape(field.shape[0], -1)).reshape(-1, *field.shape[1:])
+            field = np.ascontiguousarray(np.moveaxis(field, 0, -1))
+        return field
 
 
 def _spline_weights(positions: NDArray[np.floating], n_control: int) -> csr_matrix:

@@ -7,20 +7,12 @@ from numpy.typing import NDArray
 from scipy.ndimage import zoom
 from skimage.graph import MCP_Geometric
 
-from nnunetv2_d2net.data.phantom.anatomy import Anatomy, Displacement
-from nnunetv2_d2net.data.phantom.fields import Grid, SmoothNoise, draw_noise, evaluate_noise, sigmoid
+from nnunetv2_d2net.data.phantom.anatomy import Anatomy, Focus
+from nnunetv2_d2net.data.phantom.fields import Grid, SmoothNoise, sigmoid
 
 NECROTIC, EDEMA, ENHANCING = 1, 2, 3
 _RESISTANCE = (3.5, 1.0, 14.0)
 """Cost for edema to cross 1 mm of gray matter, white matter and CSF."""
-
-
-class Focus(NamedTuple):
-    """One core: center and mean radius in mm, and the matrix that maps offsets to an ellipsoid's radius."""
-
-    center: NDArray[np.floating]
-    radius: float
-    shape: NDArray[np.floating]
 
 
 class Glioma(NamedTuple):
@@ -44,19 +36,15 @@ class Glioma(NamedTuple):
     severity: float
     noises: tuple[SmoothNoise, ...]
 
-    def displacements(self) -> tuple[Displacement, ...]:
-        """The mass effect of each focus."""
-        return tuple(Displacement(focus.center, focus.radius, self.push) for focus in self.foci)
-
 
 class Tumor(NamedTuple):
-    """The tumor on a grid, each ``(z, y, x)``.
+    """The tumor on a grid, each ``(z, y, x)``: fractions of tissue, and labels.
 
     Attributes:
-        necrotic: Fraction of necrosis.
-        solid: Fraction of tumor tissue that takes no contrast agent up.
-        enhancing: Fraction of tumor tissue that does.
-        edema: Fraction of the remaining tissue replaced by fluid; fades toward the edema's border.
+        necrotic: Necrosis.
+        solid: Tumor tissue that takes no contrast agent up.
+        enhancing: Tumor tissue that does.
+        edema: Share of the remaining tissue replaced by fluid; fades toward the edema's border.
         labels: 0 background, 1 necrotic or not enhancing core, 2 edema, 3 enhancing.
     """
 
@@ -68,13 +56,7 @@ class Tumor(NamedTuple):
 
 
 def draw_glioma(rng: np.random.Generator, anatomy: Anatomy, grid: Grid) -> Glioma:
-    """Draw place, number, size, rim and edema of one patient's tumor.
-
-    Args:
-        rng: Source of randomness.
-        anatomy: The head before the tumor grew, on ``grid``.
-        grid: Any grid; the tumor itself is drawn in mm.
-    """
+    """Draw place, number, size, rim and edema of one patient's tumor in a head before it grew, on any grid."""
     seeds = grid.positions_mm()[:, _plausible_seeds(anatomy)].T
     center = seeds[rng.integers(len(seeds))]
     foci = [_draw_focus(rng, center, float(np.exp(rng.uniform(np.log(11), np.log(25)))))]
@@ -84,7 +66,6 @@ def draw_glioma(rng: np.random.Generator, anatomy: Anatomy, grid: Grid) -> Gliom
         for _ in range(rng.integers(1, 3) if len(near) else 0):
             foci.append(_draw_focus(rng, near[rng.integers(len(near))], rng.uniform(5, 11)))
     rim = rng.uniform(2.5, 7.5) if rng.random() < 0.82 else 0.0
-    lengths = (22, 7, 9, 11, 13, 8)
     return Glioma(
         foci=tuple(foci),
         push=rng.uniform(0.05, 0.3),
@@ -92,7 +73,7 @@ def draw_glioma(rng: np.random.Generator, anatomy: Anatomy, grid: Grid) -> Gliom
         gaps=rng.uniform(-2.2, -0.6),
         reach=rng.uniform(8, 27) if rim else rng.uniform(4, 18),
         severity=rng.uniform(0.65, 1.0),
-        noises=tuple(draw_noise(rng, length) for length in lengths),
+        noises=tuple(SmoothNoise.draw(rng, length) for length in (22, 7, 9, 11, 13, 8)),
     )
 
 
@@ -111,12 +92,7 @@ def _plausible_seeds(anatomy: Anatomy) -> NDArray[np.bool_]:
 
 
 def edema_distance(glioma: Glioma, anatomy: Anatomy, grid: Grid) -> NDArray[np.floating]:
-    """Least resistance between the core and every voxel.
-
-    Args:
-        glioma: The drawn tumor.
-        anatomy: The head with its mass effect, on ``grid``; a coarse grid keeps the search short.
-        grid: Where to search.
+    """Find the least resistance between the core and every voxel; a coarse grid keeps the search short.
 
     Returns:
         ``(z, y, x)``, in mm of white matter; 0 in the core, infinite outside the brain.
@@ -134,12 +110,12 @@ def grow_tumor(glioma: Glioma, anatomy: Anatomy, grid: Grid, distance: NDArray[n
     """Turn the drawn tumor into tissue fractions and labels.
 
     Args:
-        glioma: The drawn tumor.
-        anatomy: The head with its mass effect, on ``grid``.
+        glioma: What was drawn.
+        anatomy: The head with the mass effect, on ``grid``.
         grid: Output grid.
         distance: From ``edema_distance``, on a grid at least as coarse.
     """
-    _, _, rim, gaps, front, density = (evaluate_noise(noise, grid) for noise in glioma.noises)
+    _, _, rim, gaps, front, density = (noise.on(grid) for noise in glioma.noises)
     depth = _core_depth(glioma, anatomy, grid)
     softness = max(0.35 * grid.spacing, 0.5)
     core = sigmoid(depth / softness) * anatomy.brain
@@ -147,9 +123,8 @@ def grow_tumor(glioma: Glioma, anatomy: Anatomy, grid: Grid, distance: NDArray[n
     inside = sigmoid((depth - thickness) / softness)
     uptake = sigmoid((gaps - glioma.gaps) / 0.25) if glioma.rim else np.zeros_like(core)
 
-    coarse = np.minimum(distance, 200)
     magnification = np.array(grid.shape) / distance.shape
-    far = np.asarray(zoom(coarse, magnification, order=1, grid_mode=True, mode="nearest"))
+    far = np.asarray(zoom(np.minimum(distance, 200), magnification, order=1, grid_mode=True, mode="nearest"))
     reach = glioma.reach * np.exp(0.3 * front)
     gray, _, csf = anatomy.tissues
     level = reach - far - 3 * gray - 15 * csf
@@ -170,7 +145,7 @@ def grow_tumor(glioma: Glioma, anatomy: Anatomy, grid: Grid, distance: NDArray[n
 
 def _core_depth(glioma: Glioma, anatomy: Anatomy, grid: Grid) -> NDArray[np.floating]:
     """Depth below the core's surface, about in mm, negative outside, ``(z, y, x)``."""
-    coarse, fine = (evaluate_noise(noise, grid) for noise in glioma.noises[:2])
+    coarse, fine = (noise.on(grid) for noise in glioma.noises[:2])
     position = grid.positions_mm()
     depth = np.full(grid.shape, -np.inf, dtype=np.float32)
     for focus in glioma.foci:

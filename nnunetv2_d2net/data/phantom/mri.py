@@ -71,34 +71,27 @@ class Sequence(NamedTuple):
 
 
 def spin_echo(t1: Array, t2: Array, density: Array, sequence: Sequence) -> Array:
-    r"""Signal of a spin echo with an echo time much shorter than the repetition time.
+    r"""Magnitude signal of a spin echo with an echo time much shorter than the repetition time.
 
     .. math:: S = \rho (1 - e^{-T_R / T_1}) e^{-T_E / T_2}
 
-    Source: Haacke, Brown, Thompson, Venkatesan, Magnetic Resonance Imaging, 1999.
-    """
-    recovered = 1 - np.exp(-sequence.repetition_time / t1)
-    return density * recovered * np.exp(-sequence.echo_time / t2)
-
-
-def inversion_recovery(t1: Array, t2: Array, density: Array, sequence: Sequence) -> Array:
-    r"""Magnitude signal of a spin echo after an inversion pulse; nulled CSF makes it FLAIR.
+    After an inversion pulse, which makes it FLAIR where it nulls CSF:
 
     .. math:: S = \rho \left|1 - 2 e^{-T_I / T_1} + e^{-T_R / T_1}\right| e^{-T_E / T_2}
 
-    Sources: Bydder and Young, J Comput Assist Tomogr 9, 1985; FLAIR: Hajnal et al., J Comput Assist Tomogr 16, 1992.
-
-    Raises:
-        ValueError: the sequence has no inversion time.
+    Sources: Haacke, Brown, Thompson, Venkatesan, Magnetic Resonance Imaging, 1999; Bydder and Young, J Comput Assist
+    Tomogr 9, 1985; FLAIR: Hajnal et al., J Comput Assist Tomogr 16, 1992.
     """
+    remaining = np.exp(-sequence.repetition_time / t1)
     if sequence.inversion_time is None:
-        raise ValueError("inversion recovery needs an inversion time: give the sequence one or call spin_echo")
-    recovered = 1 - 2 * np.exp(-sequence.inversion_time / t1) + np.exp(-sequence.repetition_time / t1)
-    return density * np.abs(recovered) * np.exp(-sequence.echo_time / t2)
+        recovered = 1 - remaining
+    else:
+        recovered = np.abs(1 - 2 * np.exp(-sequence.inversion_time / t1) + remaining)
+    return density * recovered * np.exp(-sequence.echo_time / t2)
 
 
 def nulling_time(t1: float, repetition_time: float) -> float:
-    """Inversion time (ms) at which tissue of the given T1 gives no signal: the zero of ``inversion_recovery``."""
+    """Inversion time (ms) at which tissue of the given T1 gives no signal: the zero of ``spin_echo``."""
     return t1 * float(np.log(2 / (1 + np.exp(-repetition_time / t1))))
 
 
@@ -107,10 +100,7 @@ def shorten(time: Array, relaxivity: float, concentration: Array) -> Array:
 
     .. math:: 1 / T' = 1 / T + r c
 
-    Args:
-        time: Relaxation time without it, ms.
-        relaxivity: :math:`r`, L/(mmol s).
-        concentration: :math:`c`, mmol/L.
+    The relaxivity r is in L/(mmol s), the concentration c in mmol/L.
     """
     return 1 / (1 / time + relaxivity * concentration / 1000)
 
@@ -133,14 +123,10 @@ def draw_tissues(rng: np.random.Generator) -> tuple[Tissue, ...]:
     """Draw one patient's tissues around ``TISSUES``: lesions and uptake vary more than healthy tissue."""
     drawn = []
     for name, tissue in TISSUES.items():
-        healthy = name in ("gray", "white", "csf")
-        spread = (0.02, 0.03, 0.01, 0.3) if healthy else (0.08, 0.1, 0.02, 0.3)
-        t1, t2, density, uptake = np.exp(rng.normal(0, spread)).tolist()  # Python floats keep float32 arrays float32
-        drawn.append(
-            Tissue(
-                tissue.t1 * t1, tissue.t2 * t2, min(tissue.density * density, 1), tissue.uptake * uptake, tissue.texture
-            )
-        )
+        spread = (0.02, 0.03, 0.01, 0.3) if name in ("gray", "white", "csf") else (0.08, 0.1, 0.02, 0.3)
+        values = np.array(tissue[:4]) * np.exp(rng.normal(0, spread))
+        t1, t2, density, uptake = values.tolist()  # Python floats keep float32 arrays float32
+        drawn.append(Tissue(t1, t2, min(density, 1), uptake, tissue.texture))
     return tuple(drawn)
 
 
@@ -150,7 +136,7 @@ def acquire(fractions: Array, tissues: tuple[Tissue, ...], sequence: Sequence, t
     Args:
         fractions: Tissue fractions, ``(tissue, voxel)``, in the order of ``TISSUES``.
         tissues: As many.
-        sequence: The acquisition.
+        sequence: How they are acquired.
         textures: Two unit-variance fields, each ``(voxel,)``: variation of relaxation, and of the agent's uptake.
 
     Returns:
@@ -165,9 +151,8 @@ def acquire(fractions: Array, tissues: tuple[Tissue, ...], sequence: Sequence, t
         if sequence.contrast_agent:
             concentration = tissue.uptake * np.exp(0.55 * perfusion[where])
             t1, t2 = shorten(t1, T1_RELAXIVITY, concentration), shorten(t2, T2_RELAXIVITY, concentration)
-        equation = spin_echo if sequence.inversion_time is None else inversion_recovery
         amount = fraction[where] * (_FLOW_VOID if name == "blood" and not sequence.contrast_agent else 1)
-        signal[where] += amount * equation(t1, t2, np.full_like(t1, tissue.density), sequence)
+        signal[where] += amount * spin_echo(t1, t2, np.full_like(t1, tissue.density), sequence)
     return signal
 
 
@@ -175,8 +160,8 @@ def add_rician_noise(signal: Array, sigma: float, noise: Array) -> Array:
     """Magnitude of the complex signal with noise in both channels (Gudbjartsson and Patz, Magn Reson Med 34, 1995).
 
     Args:
-        signal: Any shape, at least 0.
-        sigma: Standard deviation of the noise in either channel, in the signal's unit.
+        signal: Of any shape, at least 0.
+        sigma: Standard deviation of the noise in either channel.
         noise: Standard normal numbers, ``(2, *signal.shape)``.
     """
     return np.hypot(signal + sigma * noise[0], sigma * noise[1])

@@ -1,6 +1,6 @@
 """Phantom cases in folders as BraTS distributes them, to try ``d2net convert`` on."""
 
-import itertools
+from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 from typing import NamedTuple
@@ -10,8 +10,7 @@ import numpy as np
 from nnunetv2_d2net.base.files import explaining_disk_errors, locked_folder
 from nnunetv2_d2net.base.processes import run_all
 from nnunetv2_d2net.data.phantom import dataset
-from nnunetv2_d2net.data.phantom.anatomy import mni_affine
-from nnunetv2_d2net.data.phantom.dataset import FILE_ENDING, RESUME, CaseKey, PhantomSpec, open_folder, write_volume
+from nnunetv2_d2net.data.phantom.dataset import FILE_ENDING, RESUME, CaseKey, PhantomSpec, open_folder, write_case
 from nnunetv2_d2net.data.phantom.fields import SPACINGS
 
 
@@ -64,13 +63,11 @@ def write_source(
         UserError: The folder holds something (or, to be resumed, has other parameters), another process writes it, the
             disk is full, a process was killed, or nilearn is missing.
     """
-    parameters = {"layout": layout} | {
-        name: value for name, value in spec.recorded().items() if name not in ("dataset_id", "name")
-    }
+    parameters = {name: value for name, value in asdict(spec).items() if name not in ("dataset_id", "name")}
     with locked_folder(folder), explaining_disk_errors(folder, RESUME):
-        open_folder(folder, parameters, "-o", resume=resume)
+        open_folder(folder, {"layout": layout} | parameters, "-o", resume=resume)
         complete = partial(_complete_case, folder, LAYOUTS[layout], spec)
-        for _ in run_all(complete, spec.keys(), processes, title=folder.name, progress=progress):
+        for _ in run_all(complete, spec.keys, processes, title=folder.name, progress=progress):
             pass
 
 
@@ -81,12 +78,9 @@ def _complete_case(folder: Path, layout: SourceLayout, spec: PhantomSpec, key: C
     if any(parent.glob(f"**/{name}/{name}{layout.suffixes[-1]}{FILE_ENDING}")):
         return
     case = dataset.simulate_case(spec.size, key.seed(spec.seed))
-    labels = np.array(layout.values, dtype=np.uint8)[case.labels]
     if layout.graded and key.split == "Tr":
         parent /= "HGG" if (case.labels == 3).any() else "LGG"
-    target, affine = parent / name, mni_affine(SPACINGS[spec.size])
-    target.mkdir(parents=True, exist_ok=True)
-    volumes = [*(image.astype(np.int16) for image in case.images), labels]
-    kept = (*spec.kept(key), True)
-    for volume, suffix in itertools.compress(zip(volumes, layout.suffixes, strict=True), kept):
-        write_volume(target / f"{name}{suffix}{FILE_ENDING}", volume, affine)
+    (parent / name).mkdir(parents=True, exist_ok=True)
+    paths = [parent / name / f"{name}{suffix}{FILE_ENDING}" for suffix in layout.suffixes]
+    labels = np.array(layout.values, dtype=np.uint8)[case.labels]
+    write_case(paths, case._replace(labels=labels), spec.kept(key), SPACINGS[spec.size])

@@ -424,10 +424,8 @@ def test_a_check_describes_and_writes_nothing(cohort, tmp_path):
 
 def test_long_lists_are_cut(source):
     layout = layout_of(write_case(source, "a").parent)
-    reports = [
-        CaseReport(f"case {i}", "Tr", ["T1"], {0: 1}, {"size": "1", "spacing": "1", "orientation": "LPS"})
-        for i in range(99)
-    ]
+    geometry = {"size": "1", "spacing": "1", "orientation": "LPS"}
+    reports = [CaseReport(f"case {i}", "Tr", {}, None, {}, ["T1"], {0: 1}, geometry) for i in range(99)]
     text = describe_check(Checked(layout, reports, [], [], None))
     assert text.endswith("  ... and 69 more\n")
     assert text.count("\n  -     T1") == 30

@@ -41,7 +41,7 @@ def test_a_good_case(source):
     write_case(source, "a", spacing=(1, 2, 3))
     loaded = load(source)
     assert loaded.report.modalities == ["FLAIR", "T1", "T1ce", "T2"]
-    assert loaded.report.counts == {0: 332, 1: 1, 2: 1, 4: 2}
+    assert loaded.report.voxels == {0: 332, 1: 1, 2: 1, 4: 2}
     assert loaded.report.geometry == {"size": "8 x 7 x 6", "spacing": "1 x 2 x 3 mm", "orientation": "LPS"}
     assert all(image.unchanged for image in loaded.images.values())
     assert not loaded.label.unchanged
@@ -59,7 +59,7 @@ def test_labels_of_any_number_type_that_are_whole(source, dtype):
     result = sitk.GetArrayFromImage(loaded.label.image)
     assert result.dtype == np.uint8
     np.testing.assert_array_equal(result, label_with(1, 2, 3))
-    assert loaded.report.counts == {0: 333, 1: 1, 2: 1, 4: 1}
+    assert loaded.report.voxels == {0: 333, 1: 1, 2: 1, 4: 1}
 
 
 @pytest.mark.parametrize(
@@ -83,7 +83,7 @@ def test_cavity_of_2024_is_kept_and_identical_labels_need_no_rewriting(source):
     write_case(source, "a", NEW, label=label_with(1, 2, 3, 4))
     loaded = load(source)
     assert loaded.label.unchanged
-    assert loaded.report.counts[4] == 1
+    assert loaded.report.voxels[4] == 1
     write_case(source, "a", NEW, label=label_with(1, 2, 3, 4, dtype=np.float32))
     assert not load(source).label.unchanged  # same numbers, but not in 8 bits
 
@@ -215,6 +215,6 @@ def test_upper_case_endings_can_be_read(source):
 def test_the_layouts_differ_in_what_they_know(source):
     write_case(source, "a", label=label_with(4))
     case = find_cases(BRATS2018, source, None).cases[0]
-    assert read_case(case, BRATS2018.scheme, resample=False).report.counts == {0: 335, 4: 1}
+    assert read_case(case, BRATS2018.scheme, resample=False).report.voxels == {0: 335, 4: 1}
     relabeled = read_case(case, BRATS2023.scheme, resample=False).label.image
     assert sitk.GetArrayFromImage(relabeled).max() == 4

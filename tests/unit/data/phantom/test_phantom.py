@@ -16,7 +16,8 @@ from nnunetv2_d2net.data.phantom import anatomy, dataset, mri
 from nnunetv2_d2net.data.phantom.case import simulate_case
 from nnunetv2_d2net.data.phantom.contrast import REGIONS, format_contrast_table, measure_contrast, write_contrast_table
 from nnunetv2_d2net.data.phantom.dataset import CaseKey, PhantomSpec, write_phantom
-from nnunetv2_d2net.data.phantom.fields import draw_noise, evaluate_noise, make_grid
+from nnunetv2_d2net.data.phantom.fields import SPACINGS, Grid, SmoothNoise
+from nnunetv2_d2net.data.phantom.glioma import draw_glioma
 from nnunetv2_d2net.data.phantom.source_layout import write_source
 
 N_CASES = 10
@@ -27,6 +28,17 @@ WHOLE, _, ENHANCING, EDEMA = range(4)
 @lru_cache(maxsize=1)
 def cases():
     return [simulate_case("small", CaseKey("Tr", index).seed(0)) for index in range(N_CASES)]
+
+
+@lru_cache(maxsize=1)
+def heads_and_gliomas():
+    """What was drawn of each case before it became images."""
+    drawn = []
+    for index in range(N_CASES):
+        rng = np.random.default_rng(CaseKey("Tr", index).seed(0))
+        head = anatomy.draw_head(rng)
+        drawn.append((head, draw_glioma(rng, anatomy.deform_anatomy(head, Grid(3)), Grid(3))))
+    return drawn
 
 
 @lru_cache(maxsize=1)
@@ -106,20 +118,20 @@ def test_brain_has_the_promised_size_after_cropping():
 def test_sizes_show_the_same_patient():
     small, medium = cases()[3], simulate_case("medium", CaseKey("Tr", 3).seed(0))
     assert medium.images.shape == (4, 72, 93, 75)
-    assert medium.spacing == (2, 2, 2)
+    sizes = ((small, SPACINGS["small"]), (medium, SPACINGS["medium"]))
     for members in ((1, 2, 3), (1, 3)):
-        volumes = [np.isin(case.labels, members).sum() * case.spacing[0] ** 3 for case in (small, medium)]
+        volumes = [np.isin(case.labels, members).sum() * spacing**3 for case, spacing in sizes]
         assert volumes[0] == pytest.approx(volumes[1], rel=0.25)
-    positions = [np.argwhere(case.labels > 0).mean(axis=0) * case.spacing[0] for case in (small, medium)]
+    positions = [np.argwhere(case.labels > 0).mean(axis=0) * spacing for case, spacing in sizes]
     assert np.abs(positions[0] - positions[1]).max() < 4
 
 
 def test_cases_vary_in_rim_number_size_and_place():
-    gliomas = [case.glioma for case in cases()]
+    gliomas = [glioma for _, glioma in heads_and_gliomas()]
     assert {bool(glioma.rim) for glioma in gliomas} == {True, False}
     assert {len(glioma.foci) > 1 for glioma in gliomas} == {True, False}
-    for case in cases():
-        assert bool((case.labels == 3).any()) == bool(case.glioma.rim)
+    for case, glioma in zip(cases(), gliomas, strict=True):
+        assert bool((case.labels == 3).any()) == bool(glioma.rim)
         assert (case.labels == 1).any()
         assert (case.labels == 2).any()
     volumes = [int((case.labels > 0).sum()) for case in cases()]
@@ -130,22 +142,17 @@ def test_cases_vary_in_rim_number_size_and_place():
 
 
 def test_edema_prefers_white_matter():
-    rng = np.random.default_rng(CaseKey("Tr", 5).seed(0))
-    grid = make_grid(3)
-    head = anatomy.deform_anatomy(anatomy.draw_head(rng), grid)
-    white = head.tissues[1][head.brain].mean()
+    healthy = anatomy.deform_anatomy(heads_and_gliomas()[5][0], Grid(3))
+    white = healthy.tissues[1][healthy.brain].mean()
     shares = []
-    for index in range(N_CASES):
-        rng = np.random.default_rng(CaseKey("Tr", index).seed(0))
-        drawn = anatomy.draw_head(rng)
-        tissues = anatomy.deform_anatomy(drawn, grid, cases()[index].glioma.displacements()).tissues
-        shares.append(tissues[1][cases()[index].labels == 2].mean())
+    for case, (head, glioma) in zip(cases(), heads_and_gliomas(), strict=True):
+        tissues = anatomy.deform_anatomy(head, Grid(3), glioma.foci, glioma.push).tissues
+        shares.append(tissues[1][case.labels == 2].mean())
     assert np.mean(shares) > white + 0.15
 
 
 def test_anatomy_is_fractions_that_sum_to_one_inside_the_brain():
-    grid = make_grid(3)
-    tissue = anatomy.deform_anatomy(anatomy.draw_head(np.random.default_rng(3)), grid)
+    tissue = anatomy.deform_anatomy(anatomy.draw_head(np.random.default_rng(3)), Grid(3))
     total = tissue.tissues.sum(axis=0)
     np.testing.assert_allclose(total[tissue.brain], 1, atol=1e-5)
     assert not total[~tissue.brain].any()
@@ -155,8 +162,8 @@ def test_anatomy_is_fractions_that_sum_to_one_inside_the_brain():
 
 def test_noise_has_unit_variance_and_does_not_depend_on_the_grid():
     rng = np.random.default_rng(0)
-    noise = draw_noise(rng, 9)
-    fine, coarse = evaluate_noise(noise, make_grid(1)), evaluate_noise(noise, make_grid(3))
+    noise = SmoothNoise.draw(rng, 9)
+    fine, coarse = noise.on(Grid(1)), noise.on(Grid(3))
     assert fine.std() == pytest.approx(1, abs=0.05)
     np.testing.assert_allclose(fine[1::3, 1::3, 1::3], coarse, atol=1e-4)
 
@@ -171,21 +178,19 @@ def test_spin_echo_equals_the_value_by_hand():
     assert mri.spin_echo(*one, sequence)[0] == pytest.approx(0.2577165, abs=1e-6)
 
 
-def test_inversion_recovery_equals_the_value_by_hand_and_is_a_magnitude():
+def test_a_spin_echo_after_inversion_equals_the_value_by_hand_and_is_a_magnitude():
     one = [np.array([value], dtype=np.float64) for value in (1000, 100, 1.0)]
     late, early = mri.Sequence(4000, 100, 2000), mri.Sequence(4000, 100, 100)
     # |1 - 2 exp(-2) + exp(-4)| exp(-1) = 0.7476450 * 0.3678794, and |1 - 2 exp(-0.1) + exp(-4)| exp(-1)
-    assert mri.inversion_recovery(*one, late)[0] == pytest.approx(0.2750433, abs=1e-6)
-    assert mri.inversion_recovery(*one, early)[0] == pytest.approx(0.2911248, abs=1e-6)
-    with pytest.raises(ValueError, match="inversion time"):
-        mri.inversion_recovery(*one, mri.Sequence(4000, 100))
+    assert mri.spin_echo(*one, late)[0] == pytest.approx(0.2750433, abs=1e-6)
+    assert mri.spin_echo(*one, early)[0] == pytest.approx(0.2911248, abs=1e-6)
 
 
 def test_nulling_time_nulls():
     time = mri.nulling_time(4300, 9000)
     sequence = mri.Sequence(9000, 100, time)
     assert time == pytest.approx(2480.6, abs=1)
-    assert mri.inversion_recovery(np.array([4300.0]), np.array([2000.0]), np.array([1.0]), sequence) < 1e-9
+    assert mri.spin_echo(np.array([4300.0]), np.array([2000.0]), np.array([1.0]), sequence) < 1e-9
 
 
 def test_contrast_agent_shortens_t1():
@@ -507,7 +512,7 @@ def test_command_refuses_what_it_does_not_know(tmp_path, monkeypatch):
     monkeypatch.setenv("nnUNet_raw", str(tmp_path))
     with pytest.raises(UserError, match="--sise"):
         command.run(parse("-d", "7"), ["--sise", "small"])
-    with pytest.raises(UserError, match="--processes"):
+    with pytest.raises(UserError, match="-np 0"):
         command.run(parse("-d", "7", "--processes", "0"), [])
     monkeypatch.setenv("nnUNet_results", str(tmp_path / "results"))
     (tmp_path / "results" / "Dataset007_Other").mkdir(parents=True)

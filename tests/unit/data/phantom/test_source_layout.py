@@ -11,7 +11,7 @@ from nnunetv2_d2net.base.errors import UserError
 from nnunetv2_d2net.data.convert.layouts import find_cases, layout_of
 from nnunetv2_d2net.data.phantom import dataset
 from nnunetv2_d2net.data.phantom.case import PhantomCase
-from nnunetv2_d2net.data.phantom.dataset import PhantomSpec, draw_kept, write_phantom
+from nnunetv2_d2net.data.phantom.dataset import CaseKey, PhantomSpec, write_phantom
 from nnunetv2_d2net.data.phantom.source_layout import write_source
 from tests.unit.data.convert.source_folders import voxels
 
@@ -25,7 +25,7 @@ def simulated(monkeypatch):
         calls.append(seed.spawn_key)
         images = np.random.default_rng(seed).integers(1, 99, (4, 4, 5, 6)).astype(np.float32)
         labels = (np.arange(120, dtype=np.uint8) % (4 - seed.spawn_key[1] % 2)).reshape(4, 5, 6)
-        return PhantomCase(images, labels, (3, 3, 3), glioma=None)
+        return PhantomCase(images, labels)
 
     monkeypatch.setattr(dataset, "simulate_case", simulate)
     return calls
@@ -58,14 +58,20 @@ def test_converters_recognize_the_layout(tmp_path, simulated, layout, enhancing)
         assert [case.label.parts[-3] for case in found.cases[:2]] == ["HGG", "LGG"]
 
 
+def kept(n_cases, share, seed=0):
+    spec = PhantomSpec(1, n_cases, 1, seed=seed, missing=share)
+    assert spec.kept(CaseKey("Ts", 0)) == (True,) * 4
+    return np.array([spec.kept(CaseKey("Tr", number)) for number in range(n_cases)])
+
+
 def test_the_share_is_exact_every_case_keeps_one_and_the_seed_decides():
-    kept = draw_kept(60, 4, 0.2, seed=0)
-    assert (~kept).sum() == 48
-    np.testing.assert_array_equal(kept, draw_kept(60, 4, 0.2, seed=0))
-    assert not np.array_equal(kept, draw_kept(60, 4, 0.2, seed=1))
-    assert 5 <= (~kept).sum(0).min() <= (~kept).sum(0).max() <= 20  # no modality is spared
-    assert draw_kept(20, 4, 0.75, seed=3).sum(1).tolist() == [1] * 20
-    assert draw_kept(5, 4, 0.0, seed=0).all()
+    drawn = kept(60, 0.2)
+    assert (~drawn).sum() == 48
+    np.testing.assert_array_equal(drawn, kept(60, 0.2))
+    assert not np.array_equal(drawn, kept(60, 0.2, seed=1))
+    assert 5 <= (~drawn).sum(0).min() <= (~drawn).sum(0).max() <= 20  # no modality is spared
+    assert kept(20, 0.75, seed=3).sum(1).tolist() == [1] * 20
+    assert kept(5, 0.0).all()
 
 
 def test_missing_images_of_a_data_set(tmp_path, simulated):
