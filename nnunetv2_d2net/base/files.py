@@ -166,12 +166,16 @@ def write_text(path: Path, text: str, remedy: str = _FREE_SPACE) -> None:
     Raises:
         UserError: It cannot be written.
     """
-    data = text.encode(errors="backslashreplace")  # file names may hold bytes that are no text
+    data = _encoded(text)
     with contextlib.suppress(OSError):
         if path.read_bytes() == data:
             return
     with written_whole(path, remedy) as unfinished:
         unfinished.write_bytes(data)
+
+
+def _encoded(text: str) -> bytes:
+    return text.encode(errors="backslashreplace")  # file names may hold bytes that are no text
 
 
 def write_json(path: Path, content: object, remedy: str = _FREE_SPACE, *, indent: int | None = 2) -> None:
@@ -189,8 +193,8 @@ def append_text(path: Path, text: str, remedy: str = _FREE_SPACE) -> None:
     Raises:
         UserError: It cannot be written.
     """
-    with explaining_disk_errors(path, remedy), path.open("a", encoding="utf-8", newline="") as file:
-        file.write(text)
+    with explaining_disk_errors(path, remedy), path.open("ab") as file:
+        file.write(_encoded(text))
 
 
 def append_json_line(path: Path, content: object, remedy: str = _FREE_SPACE) -> None:

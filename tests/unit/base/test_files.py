@@ -17,10 +17,12 @@ from nnunetv2_d2net.base import files
 from nnunetv2_d2net.base.errors import UserError
 from nnunetv2_d2net.base.files import (
     append_json_line,
+    append_text,
     check_key,
     explaining_disk_errors,
     file_state,
     locked,
+    locked_folder,
     make_folder,
     publish,
     read_json,
@@ -344,6 +346,13 @@ class TestText:
         write_text(tmp_path / "a", os.fsdecode(b"case \xff.nii") + " \ud800")
         assert (tmp_path / "a").read_text(encoding="utf-8") == r"case \udcff.nii \ud800"
 
+    def test_text_is_added_as_it_is(self, tmp_path):
+        for text in ("a,b\r\n", "ü\n", os.fsdecode(b"\xff")):
+            append_text(tmp_path / "a", text)
+        assert (tmp_path / "a").read_bytes() == "a,b\r\nü\n\\udcff".encode()
+        with pytest.raises(UserError, match="cannot be written"):
+            append_text(tmp_path, "text")
+
     def test_a_file_that_says_just_this_stays(self, tmp_path):
         write_text(tmp_path / "a", "same")
         before = file_state(tmp_path / "a")
@@ -558,6 +567,39 @@ class TestLocked:
 
         monkeypatch.setattr(files.FileLock, "acquire", fail)
         with pytest.raises(UserError, match="support flock"), locked(tmp_path / "lock"):
+            pass
+
+
+class TestLockedFolder:
+    holding = TestLocked.holding.replace("locked", "locked_folder")
+
+    def test_another_process_is_refused_at_once(self, tmp_path):
+        holder = start(self.holding, tmp_path / "new", 60)
+        wait_for(holder, "held")
+        begin = time.monotonic()
+        try:
+            with pytest.raises(UserError, match="another process holds"), locked_folder(tmp_path / "new"):
+                pytest.fail("two write one folder")
+        finally:
+            holder.kill()
+            holder.wait()
+        assert time.monotonic() - begin < 5
+        assert names(tmp_path) == ["new"]
+        with locked_folder(tmp_path / "new"):
+            (tmp_path / "new" / "a").touch()
+        assert names(tmp_path / "new") == ["a"]
+
+    def test_nothing_stays_of_it(self, tmp_path):
+        (tmp_path / "old").mkdir()
+        for name in ("new", "old"):
+            with pytest.raises(ValueError, match="mine"), locked_folder(tmp_path / name):
+                raise ValueError("mine")
+        assert names(tmp_path) == ["old"]
+        assert names(tmp_path / "old") == []
+
+    def test_a_file_in_its_place(self, tmp_path):
+        (tmp_path / "file").touch()
+        with pytest.raises(UserError, match="cannot be written"), locked_folder(tmp_path / "file"):
             pass
 
 
