@@ -4,9 +4,11 @@ import errno
 import gzip
 import hashlib
 import io
+import json
 import math
+import string
 import struct
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple, cast
 
@@ -18,18 +20,24 @@ from numpy.typing import NDArray
 
 from nnunetv2_d2net.base.errors import UserError
 from nnunetv2_d2net.base.files import written_whole
+from nnunetv2_d2net.base.headers import HeaderError, check_header, second_place, shear_of
 from nnunetv2_d2net.base.text import last_line
 
 TOLERANCE = 1e-3
 """Largest difference of two geometries, in mm or as a cosine, and of a label from a whole number."""
 
 COPY_AGAIN = "it may be cut short, copy it again"
+WRITE_AGAIN = "copy it again, or write it anew if the copy is right"
 GO_WITHOUT = "repair it, or remove it to go without"
 
 _MOST_VALUES = 2**15  # of labels that are counted without sorting
 
 _GZIP = b"\x1f\x8b"
 """How every gzip file begins."""
+
+_PRINTABLE = frozenset(bytes(string.printable, "ascii"))
+_ASIDE = "d2net"
+"""Key of SimpleITK's metadata under which :func:`read_sitk` keeps what is odd."""
 
 _CHUNK = 2**22
 _LONGEST_HEADER = 540  # bytes, of NIfTI-2
@@ -43,7 +51,7 @@ class ImageError(UserError):
 
     Attributes:
         path: The file.
-        kind: ``missing``, ``unreadable``, ``NaN``, ``shape``, ``geometry`` or ``labels``.
+        kind: ``missing``, ``unreadable``, ``header``, ``NaN``, ``shape``, ``geometry`` or ``labels``.
         reason: What is wrong with it.
         remedy: What to do.
     """
@@ -63,11 +71,13 @@ class Image(NamedTuple):
         path: The file.
         voxels: ``(C, z, y, x)``; images of two axes have z = 1 where nnU-Net has read them.
         properties: Spacing (z, y, x) in mm under nnU-Net's readers, and whatever the reader keeps about the place.
+        notes: What is odd about its header, each in a few words that follow the file's name.
     """
 
     path: Path
     voxels: NDArray[Any]
     properties: dict[str, Any]
+    notes: tuple[str, ...] = ()
 
 
 Reader = Callable[[str], tuple[NDArray[Any], dict[str, Any]]]
@@ -85,10 +95,12 @@ def read_image(path: Path | str, reader: Reader | None = None) -> Image:
     Raises:
         ImageError: It is missing, cannot be read, or holds NaN or infinity.
     """
-    voxels, properties = _read_checked(Path(path), reader or _decode)
+    header, (voxels, properties) = _read_checked(Path(path), reader or _decode)
     if not np.isfinite(voxels).all():
         raise not_finite(path)
-    return Image(Path(path), voxels, properties)
+    if header is not None:
+        properties = {**properties, **second_place(header)}
+    return Image(Path(path), voxels, properties, _notes(Path(path), header))
 
 
 def read_sitk(path: Path | str, *, only_nifti: bool = False) -> sitk.Image:
@@ -101,10 +113,42 @@ def read_sitk(path: Path | str, *, only_nifti: bool = False) -> sitk.Image:
     Raises:
         ImageError: It is missing, cannot be read, or holds NaN or infinity.
     """
-    image = _read_checked(Path(path), lambda file: sitk.ReadImage(file, imageIO="NiftiImageIO" if only_nifti else ""))
+    image_io = "NiftiImageIO" if only_nifti else ""
+    header, image = _read_checked(Path(path), lambda file: sitk.ReadImage(file, imageIO=image_io))
     if not np.isfinite(sitk.GetArrayViewFromImage(image)).all():
         raise not_finite(path)
+    places = {} if header is None else {name: matrix.tolist() for name, matrix in second_place(header).items()}
+    image.SetMetaData(_ASIDE, json.dumps({"notes": _notes(Path(path), header), "places": places}))
     return image
+
+
+def header_lines(images: Iterable[Image]) -> list[str]:
+    """Say what is odd about the headers of one case's images: a line for each oddity, however many files have it."""
+    files: dict[str, list[Path]] = {}
+    for image in images:
+        for note in image.notes:
+            files.setdefault(note, []).append(image.path)
+    return [
+        f"{first} {note}" + (f" (and so have {len(others)} other files of its case)" if others else "")
+        for note, (first, *others) in files.items()
+    ]
+
+
+def notes_of(image: sitk.Image) -> list[str]:
+    """Return what :func:`read_sitk` has noted about an image's header."""
+    return json.loads(image.GetMetaData(_ASIDE))["notes"] if image.HasMetaDataKey(_ASIDE) else []
+
+
+def _notes(path: Path, header: Nifti1Header | None) -> tuple[str, ...]:
+    notes = [] if header is None else check_header(header)
+    if header is not None and (places := second_place(header)):
+        reader = sitk.ImageFileReader()
+        reader.SetFileName(str(path))
+        reader.ReadImageInformation()
+        origin = np.array(reader.GetOrigin()) * (-1, -1, 1)  # of NIfTI's axes
+        read = min(places, key=lambda name: float(np.linalg.norm(places[name][:3, 3] - origin)))
+        notes = [f"{note}; the {read} was read" if "differ by" in note else note for note in notes]
+    return tuple(notes)
 
 
 def not_finite(path: Path | str) -> ImageError:
@@ -112,19 +156,51 @@ def not_finite(path: Path | str) -> ImageError:
     return ImageError(path, "NaN", "holds NaN or infinite voxels", GO_WITHOUT)
 
 
-def _read_checked(path: Path, decode: Callable[[str], Any]) -> Any:  # noqa: ANN401 - whatever the decoder returns
+def _read_checked(path: Path, decode: Callable[[str], Any]) -> tuple[Nifti1Header | None, Any]:
+    """Return a file's header, if it is NIfTI, and what the decoder makes of it."""
+    header = None
+    sitk.ProcessObject.SetGlobalWarningDisplay(False)  # noqa: FBT003  # what ITK warns of is among the notes
     try:
-        if not path.is_file():
-            raise ImageError(path, "missing", "is not there", "name a file that exists, or leave it out")
+        header = _believable_header(path)
         finite = check_whole(path)
         decoded = decode(str(path))
     except ImageError:
         raise
+    except HeaderError as error:
+        raise ImageError(path, "header", error.reason, error.remedy) from error
     except Exception as error:  # readers raise what they like
-        raise ImageError(path, "unreadable", f"cannot be read ({last_line(error)})", COPY_AGAIN) from error
+        raise _unreadable(path, header, error) from error
     if not finite:  # SimpleITK has put zeros in NaN's place
         raise not_finite(path)
-    return decoded
+    return header, decoded
+
+
+def _believable_header(path: Path) -> Nifti1Header | None:
+    """Read a NIfTI file's header; refuse one that leaves the place unknown, and what is no image at all."""
+    if not path.is_file():
+        raise ImageError(path, "missing", "is not there", "name a file that exists, or leave it out")
+    with _unpacked(path) as stream:
+        head = stream.read(_LONGEST_HEADER)
+    if head.startswith(b"version https://git-lfs"):
+        reason, remedy = "cannot be read (it is a pointer of Git LFS, no image)", "fetch the image with git lfs pull"
+        raise ImageError(path, "unreadable", reason, remedy)
+    if head and all(byte in _PRINTABLE for byte in head):
+        raise ImageError(
+            path, "unreadable", "cannot be read (it is a text, no image)", "put the image there, or remove it"
+        )
+    header = _nifti_header(head)
+    if header is not None:
+        check_header(header)
+    return header
+
+
+def _unreadable(path: Path, header: Nifti1Header | None, error: Exception) -> ImageError:
+    if header is not None and "orthonormal" in str(error):
+        reason = f"has a sheared sform: its axes miss right angles by {shear_of(header):.1f} degrees"
+        remedy = "resample it onto a grid of right angles, for instance with nibabel.processing.resample_to_output"
+        return ImageError(path, "header", reason, remedy)
+    remedy = COPY_AGAIN if isinstance(error, EOFError) else WRITE_AGAIN
+    return ImageError(path, "unreadable", f"cannot be read ({last_line(error)})", remedy)
 
 
 def _decode(file: str) -> tuple[NDArray[Any], dict[str, Any]]:
@@ -135,8 +211,14 @@ def _decode(file: str) -> tuple[NDArray[Any], dict[str, Any]]:
 
 
 def properties_of(image: sitk.Image) -> dict[str, Any]:
-    """Return where an image lies: spacing, origin and direction, in the order x, y, z."""
-    return {"spacing": image.GetSpacing(), "origin": image.GetOrigin(), "direction": image.GetDirection()}
+    """Return where an image lies: spacing, origin and direction, in the order x, y, z; two matrices that disagree."""
+    places = json.loads(image.GetMetaData(_ASIDE))["places"] if image.HasMetaDataKey(_ASIDE) else {}
+    return {
+        "spacing": image.GetSpacing(),
+        "origin": image.GetOrigin(),
+        "direction": image.GetDirection(),
+        **{name: np.array(matrix) for name, matrix in places.items()},
+    }
 
 
 def check_whole(path: Path) -> bool:
@@ -159,9 +241,18 @@ def check_whole(path: Path) -> bool:
         head = stream.read(_LONGEST_HEADER)
         header = _nifti_header(head)
         finite = _check_nifti(path, stream, header) if header else _check_others(path, stream, head)
+        _read_to_end(stream)
+    return finite
+
+
+def _read_to_end(stream: BinaryIO) -> None:
+    """Unpack a gzip file to its checksum; what follows the checksum is padding."""
+    try:
         while isinstance(stream, gzip.GzipFile) and stream.read(_CHUNK):
             pass
-    return finite
+    except gzip.BadGzipFile as error:
+        if "Not a gzipped file" not in str(error):
+            raise
 
 
 def _unpacked(path: Path) -> BinaryIO:
@@ -231,6 +322,10 @@ def differences(one: Image, other: Image) -> list[str]:
 def place_differences(one: Mapping[str, Any], other: Mapping[str, Any]) -> list[str]:
     """Say in which of a reader's numbers two images differ by more than rounding."""
     here, there, found = _numbers(one), _numbers(other), []
+    for numbers, others in ((here, there), (there, here)):
+        if "sform" in numbers and "sform" not in others:  # only where they disagree, see read_image
+            apart = np.linalg.norm((numbers.pop("qform") - numbers.pop("sform"))[:3, 3])
+            found.append(f"place (qform and sform of one of them differ by {apart:.3g} mm)")
     for what in here | there:
         if what not in here or what not in there or here[what].shape != there[what].shape:
             found.append(what)

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from nnunetv2_d2net.base.dataset import assign_channels
 from nnunetv2_d2net.base.errors import UserError
-from nnunetv2_d2net.base.images import Image, ImageError, differences, is_constant, read_image
+from nnunetv2_d2net.base.images import Image, ImageError, differences, header_lines, is_constant, read_image
 
 _LOG = logging.getLogger("nnunetv2_d2net")
 
@@ -61,6 +61,8 @@ def read_case(
         raise UserError(f"{names}: every image is constant, no modality is left: provide a real one")
     for name in constant.values():
         _LOG.warning("%s is constant and counts as absent", name)
+    for line in header_lines(read):
+        _LOG.warning("%s", line)
     stacked = np.zeros((n_modalities, *read[0].voxels.shape[1:]), dtype=np.float32)
     available = tuple(channel in images and channel not in constant for channel in range(n_modalities))
     for channel in np.flatnonzero(available).tolist():
