@@ -95,7 +95,7 @@ def test_a_damaged_file(files):
 
 def test_text_instead_of_an_image(files):
     Path(files[0]).write_text("no image")
-    refused(files, files[0], "cannot be read", "copy it again")
+    refused(files, files[0], "cannot be read", "put the image there")
 
 
 def test_a_file_that_is_not_there(files):
