@@ -3,9 +3,11 @@ import importlib
 import multiprocessing
 import operator
 import os
+import pickle
 import signal
 import subprocess
 import sys
+import threading
 import time
 import weakref
 
@@ -214,6 +216,27 @@ class TestPrograms:
             timeout=60,
         )
         assert (ended.stdout, ended.stderr) == ("begin\n[(1, -1), (2, -2), (3, -3)]\n", "")
+
+    def test_the_program_hears_signals_as_before(self):
+        def state():
+            return (
+                signal.getsignal(signal.SIGINT),
+                signal.pthread_sigmask(signal.SIG_BLOCK, set()),
+                sys.modules["__main__"],
+            )
+
+        before = state()
+        list(run_all(operator.neg, [1, 2], 2, progress=False))
+        with pytest.raises((pickle.PicklingError, AttributeError)):  # as the version of Python has it
+            list(run_all(lambda item: item, [1, 2], 2, progress=False))
+        assert state() == before
+
+    def test_a_thread_may_ask(self):
+        results = []
+        thread = threading.Thread(target=lambda: results.extend(run_all(operator.neg, [1, 2], 2, progress=False)))
+        thread.start()
+        thread.join()
+        assert sorted(results) == [(1, -1), (2, -2)]
 
     def test_work_that_the_program_itself_defines(self, tmp_path):
         (tmp_path / "program.py").write_text(
