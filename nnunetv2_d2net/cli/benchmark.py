@@ -5,9 +5,9 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from nnunetv2_d2net.base.dataset import Dataset
+from nnunetv2_d2net.base.dataset import Dataset, folder_of
 from nnunetv2_d2net.base.errors import UserError
-from nnunetv2_d2net.cli._checks import check_folds, dataset_folder, folder_of
+from nnunetv2_d2net.cli._checks import check_folds, dataset_folder
 from nnunetv2_d2net.cli._nnunet import device_words
 from nnunetv2_d2net.cli._words import refuse_extra
 from nnunetv2_d2net.plugin.planning.plans import check_modalities
@@ -81,8 +81,7 @@ def _setup(args: argparse.Namespace) -> "Setup":
     check_folds(args.folds or ())
 
     from nnunetv2_d2net.plugin.registration import announce_trainers
-    from nnunetv2_d2net.study.benchmark.arms import check_arms
-    from nnunetv2_d2net.study.benchmark.setup import Setup, choose_cases, choose_folds
+    from nnunetv2_d2net.study.benchmark.setup import Setup, check_arms, choose_cases, choose_folds
 
     cases = choose_cases(raw, args.cases)
     folds = choose_folds(args.folds, cases)

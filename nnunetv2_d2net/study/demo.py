@@ -14,9 +14,9 @@ from nnunetv2_d2net.base.errors import UserError
 from nnunetv2_d2net.base.files import make_folder
 from nnunetv2_d2net.base.images import read_image
 from nnunetv2_d2net.data.phantom.dataset import PhantomSpec, write_phantom
-from nnunetv2_d2net.plugin.prediction.note import describe_model, write_expected_dice
+from nnunetv2_d2net.plugin.prediction.note import write_expected_dice
 from nnunetv2_d2net.plugin.registration import announce_trainers
-from nnunetv2_d2net.study.pipeline import FINAL, Model, is_whole, plan_and_preprocess, predict_subsets, train_fold
+from nnunetv2_d2net.study.pipeline import Model, is_whole, plan_and_preprocess, predict_subsets, train_fold
 from nnunetv2_d2net.study.scores.case_picture import draw_case
 from nnunetv2_d2net.study.scores.evaluate import evaluate_folder
 from nnunetv2_d2net.study.scores.tables import dice_by_subset, write_dice_tables
@@ -80,12 +80,12 @@ def _tabulate(out: Path, raw: Path, model: Model, *, progress: bool) -> str:
     scores, failures, *_ = evaluate_folder(predictions, references, processes=N_PROCESSES, progress=progress)
     if failures:
         raise UserError(failures[0])
-    checkpoints = describe_model(model.folder, [FOLD], FINAL).checkpoints
-    write_expected_dice(model.folder, dice_by_subset(scores), f"{DATASET.n_test} simulated cases", checkpoints)
+    cases = f"{DATASET.n_test} simulated cases"
+    write_expected_dice(model.folder, dice_by_subset(scores), cases, model.digests([FOLD]))
     dataset = Dataset.read(raw / "dataset.json")
     incomplete = dataset.subset_name(dataset.available(drop=["T1ce"]))
-    case = max(dataset.segmentations(references), key=lambda name: _size(references / f"{name}{dataset.file_ending}"))
-    name = f"{case}{dataset.file_ending}"
+    largest = max(dataset.segmentations(references).values(), key=lambda file: (read_image(file).voxels > 0).sum())
+    name, case = largest.name, largest.name.removesuffix(dataset.file_ending)
     draw_case(
         out / "demo.png",
         images=dict(zip(dataset.channels, sorted((raw / "imagesTs").glob(f"{case}_*")), strict=True)),
@@ -97,10 +97,6 @@ def _tabulate(out: Path, raw: Path, model: Model, *, progress: bool) -> str:
         regions=dataset.regions,
     )
     return write_dice_tables(scores, out)
-
-
-def _size(labels: Path) -> int:
-    return int((read_image(labels).voxels > 0).sum())
 
 
 @contextlib.contextmanager

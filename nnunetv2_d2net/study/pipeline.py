@@ -24,9 +24,10 @@ from nnunetv2_d2net.base.files import read_json_or, written_whole
 from nnunetv2_d2net.plugin.planning.fingerprint import D2NetFingerprintExtractor
 from nnunetv2_d2net.plugin.planning.incomplete import incomplete_cases, is_our_planner
 from nnunetv2_d2net.plugin.prediction.all_subsets import AllSubsetsPredictor
+from nnunetv2_d2net.plugin.prediction.note import describe_model
 
-FINAL = "checkpoint_final.pth"
-_CHECKPOINTS = (FINAL, "checkpoint_latest.pth", "checkpoint_best.pth")
+_FINAL = "checkpoint_final.pth"
+_CHECKPOINTS = (_FINAL, "checkpoint_latest.pth", "checkpoint_best.pth")
 _LOG = logging.getLogger("nnunetv2_d2net")
 
 Trainer = Any
@@ -55,7 +56,11 @@ class Model(NamedTuple):
 
     def checkpoint(self, fold: str) -> Path:
         """Return the file that a finished training leaves."""
-        return self.folder / f"fold_{fold}" / FINAL
+        return self.folder / f"fold_{fold}" / _FINAL
+
+    def digests(self, folds: Sequence[str]) -> dict[str, str]:
+        """Return the SHA-256 of what finished trainings have left, by path below the folder."""
+        return describe_model(self.folder, folds, _FINAL).checkpoints
 
 
 def plan_and_preprocess(

@@ -11,9 +11,8 @@ from nnunetv2_d2net.base.dataset import FoundCases
 from nnunetv2_d2net.base.errors import UserError
 from nnunetv2_d2net.base.files import read_json_or
 from nnunetv2_d2net.plugin.planning.plans import preprocessed_folder
-from nnunetv2_d2net.plugin.prediction.note import describe_model
 from nnunetv2_d2net.study.benchmark.setup import Setup
-from nnunetv2_d2net.study.pipeline import FINAL, is_whole
+from nnunetv2_d2net.study.pipeline import is_whole
 
 TRAIN, PREDICT, MEASURE = "train and predict", "predict", "measure costs"
 PREPARE = "prepare"
@@ -170,8 +169,7 @@ class Progress:
 
 def maker_of(setup: Setup, job: Job) -> dict[str, Any]:
     """Say what decides about a prediction: SHA-256 of the checkpoints, and mirroring."""
-    checkpoints = describe_model(setup.model(job.arm).folder, job.folds(setup), FINAL).checkpoints
-    return {"checkpoints": checkpoints, "mirroring": setup.mirroring}
+    return {"checkpoints": setup.model(job.arm).digests(job.folds(setup)), "mirroring": setup.mirroring}
 
 
 def is_made_by(note: dict[str, Any], maker: dict[str, Any]) -> bool:

@@ -13,10 +13,9 @@ from nnunetv2_d2net.base.errors import UserError
 from nnunetv2_d2net.base.files import locked, read_json_or, write_json
 from nnunetv2_d2net.base.processes import end_with
 from nnunetv2_d2net.study.benchmark import jobs
-from nnunetv2_d2net.study.benchmark.arms import schedule_of, training_note
 from nnunetv2_d2net.study.benchmark.cost import measure
 from nnunetv2_d2net.study.benchmark.jobs import Job, Progress
-from nnunetv2_d2net.study.benchmark.setup import Setup
+from nnunetv2_d2net.study.benchmark.setup import Setup, schedule_of
 from nnunetv2_d2net.study.pipeline import passing_trainer, plan_and_preprocess, predict_subsets, train_fold
 
 N_SPLITS = 5
@@ -59,7 +58,7 @@ def run_job(setup: Setup, name: str, parent: int | None = None) -> None:
             measure(setup, job)
             return
         if job.part != jobs.ENSEMBLE and not progress.trained(job):
-            note = training_note(setup, job.arm, job.part)
+            note = setup.training_note(job.arm, job.part)
             device = torch.device(setup.device)
             train_fold(setup.model(job.arm), job.part, device, lambda trainer: write_json(note, schedule_of(trainer)))
         if job.predicts(setup) and not progress.predicted(job):

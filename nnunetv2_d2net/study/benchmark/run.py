@@ -9,14 +9,12 @@ from typing import Any
 from nnunetv2_d2net import __version__
 from nnunetv2_d2net.base.errors import UserError
 from nnunetv2_d2net.base.files import file_state, make_folder, read_json_or, write_json
-from nnunetv2_d2net.plugin.prediction.note import describe_model, write_expected_dice
+from nnunetv2_d2net.plugin.prediction.note import write_expected_dice
 from nnunetv2_d2net.study.benchmark import jobs
-from nnunetv2_d2net.study.benchmark.arms import describe_arms, differences
 from nnunetv2_d2net.study.benchmark.children import run_children
 from nnunetv2_d2net.study.benchmark.cost import cost_of
 from nnunetv2_d2net.study.benchmark.jobs import Progress
 from nnunetv2_d2net.study.benchmark.setup import Setup
-from nnunetv2_d2net.study.pipeline import FINAL
 from nnunetv2_d2net.study.report.page import write_report
 from nnunetv2_d2net.study.report.results import CASES, read_benchmark
 from nnunetv2_d2net.study.scores.comparison import compare_all, write_comparison
@@ -55,31 +53,22 @@ def run_benchmark(setup: Setup, *, n_jobs: int = 1, cost: bool = True, progress:
         _run(setup, [jobs.PREPARE], 1, "plan and preprocess", progress=progress)
     if not Progress(setup).prepared:
         raise UserError(f"the data are not prepared: see {jobs.log_file(setup, jobs.PREPARE)}")
-    for line in _write_setup(setup):
+    description = setup.describe()
+    write_json(setup.note, description)
+    for line in description["differences"]:
         _LOG.info("the arms are not trained alike: %s", line)
     worked, there = False, Progress(setup)
     for phase, listed in jobs.jobs_by_phase(setup).items():
         todo = [job.name for job in listed if (cost or phase != jobs.MEASURE) and not there.done(job)]
         worked |= _run(setup, todo, n_jobs if phase == jobs.TRAIN else 1, phase, progress=progress)
-    _write_setup(setup)
+    write_json(setup.note, setup.describe())
     for arm in setup.arms:
         write_json(setup.out / arm / "cost.json", cost_of(setup, arm))
-    return gather(setup, progress=progress) or worked
+    return _gather(setup, progress=progress) or worked
 
 
-def gather(setup: Setup, *, progress: bool = False) -> bool:
-    """Score, tabulate, compare and report, unless all of it was made from what is there now.
-
-    Args:
-        setup: The benchmark; every job is done, and setup.json and each cost.json are written.
-        progress: Show bars.
-
-    Returns:
-        Whether there was anything to do.
-
-    Raises:
-        UserError: A case could not be scored, or a file cannot be written.
-    """
+def _gather(setup: Setup, *, progress: bool) -> bool:
+    """Score, tabulate, compare and report; tell if any of it was not made from what is there now."""
     made_from, note = _inputs(setup), setup.out / "gathered.json"
     files = [setup.out / name for name in _FILES]
     files += [setup.out / arm / name for arm in setup.arms for name in _ARM_FILES]
@@ -91,12 +80,6 @@ def gather(setup: Setup, *, progress: bool = False) -> bool:
     write_report(read_benchmark(setup.out), setup.out / "report.html", progress=progress)
     write_json(note, made_from)
     return True
-
-
-def _write_setup(setup: Setup) -> list[str]:
-    arms = describe_arms(setup)
-    write_json(setup.note, setup.describe(arms, differences(arms)))
-    return differences(arms)
 
 
 def _run(setup: Setup, names: Sequence[str], n_jobs: int, title: str, *, progress: bool) -> bool:
@@ -112,7 +95,7 @@ def _run(setup: Setup, names: Sequence[str], n_jobs: int, title: str, *, progres
 
 
 def _evaluate(setup: Setup, arm: str, *, progress: bool) -> list[CaseScore]:
-    folder, model = setup.out / arm, setup.model(arm).folder
+    folder, model = setup.out / arm, setup.model(arm)
     found = evaluate_folder(
         folder / "predictions", setup.references, folder, processes=setup.processes, progress=progress
     )
@@ -120,8 +103,8 @@ def _evaluate(setup: Setup, arm: str, *, progress: bool) -> list[CaseScore]:
         n = len(found.failures)
         raise UserError(f"{n} of {arm}'s segmentations could not be scored: mend what is said above and repeat")
     write_tables(found.scores, folder, setup.dataset.channels)
-    checkpoints = describe_model(model, setup.folds, FINAL).checkpoints
-    write_expected_dice(model, dice_by_subset(found.scores), f"{CASES[setup.cases]} of {setup.raw.name}", checkpoints)
+    cases = f"{CASES[setup.cases]} of {setup.raw.name}"
+    write_expected_dice(model.folder, dice_by_subset(found.scores), cases, model.digests(setup.folds))
     return found.scores
 
 

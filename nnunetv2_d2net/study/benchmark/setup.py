@@ -1,5 +1,8 @@
-"""What a benchmark compares, on which cases, and where everything lies."""
+"""What a benchmark compares, on which cases, where everything lies, and whether its arms train alike."""
 
+import contextlib
+import difflib
+import io
 import os
 import platform
 import re
@@ -11,14 +14,25 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from nnunetv2.utilities.find_objects import recursive_find_trainer_class_by_name
 
 from nnunetv2_d2net import __version__
 from nnunetv2_d2net.base.dataset import Dataset
 from nnunetv2_d2net.base.errors import UserError
 from nnunetv2_d2net.base.files import read_json_or
 from nnunetv2_d2net.base.text import version_of
-from nnunetv2_d2net.study.pipeline import Model
+from nnunetv2_d2net.plugin.registration import TRAINERS_VARIABLE, nnunet_folder
+from nnunetv2_d2net.plugin.training import variants
+from nnunetv2_d2net.study.pipeline import Model, Trainer, passing_trainer
 
+ARMS = ("nnUNetTrainer", "nnUNetTrainerModalityDropout", "D2NetTrainer")
+
+_COMPARED = {
+    "epochs": "epochs",
+    "steps_per_epoch": "steps per epoch",
+    "batch_size": "batch size",
+    "patch_size": "patch",
+}
 _PACKAGES = ("nnunetv2", "torch", "numpy", "scipy", "SimpleITK")
 
 
@@ -122,17 +136,18 @@ class Setup:
                 )
         return before
 
-    def describe(self, arms: Sequence[dict[str, Any]], differences: Sequence[str]) -> dict[str, Any]:
-        """Return the content of setup.json.
+    def training_note(self, arm: str, fold: str) -> Path:
+        """Return the file in which a training says how it trained."""
+        return self.out / arm / f"training_fold_{fold}.json"
 
-        Args:
-            arms: How each trains.
-            differences: In which settings they differ, one line each.
-        """
+    def describe(self) -> dict[str, Any]:
+        """Return the content of setup.json."""
         before = self.check_same()
+        shared = {"plans": self.plans, "folds": list(self.folds)}
+        arms = [{"name": arm, **shared, **self._schedule(arm)} for arm in self.arms]
         return {
             **self.identity,
-            "arms": list(arms),
+            "arms": arms,
             "modalities": list(self.dataset.channels),
             "regions": {name: list(values) for name, values in self.dataset.regions.items()},
             "images": str(self.images),
@@ -146,8 +161,58 @@ class Setup:
             },
             "machine": before.get("machine") or describe_machine(self.device),
             "started": before.get("started") or datetime.now().isoformat(timespec="seconds"),
-            "differences": list(differences),
+            "differences": differences(arms),
         }
+
+    def _schedule(self, arm: str) -> dict[str, Any]:
+        """Say how an arm trains: what its training noted, or what its trainer says before one."""
+        if noted := read_json_or(self.training_note(arm, self.folds[0]), {}):
+            return noted
+        with passing_trainer(self.model(arm), self.folds[0], torch.device(self.device)) as trainer:
+            return schedule_of(trainer)
+
+
+def differences(arms: Sequence[dict[str, Any]]) -> list[str]:
+    """Return one line for each setting in which arms differ.
+
+    Example:
+        >>> differences([{"name": "A", "epochs": 10}, {"name": "B", "epochs": 20}])
+        ['epochs differ: A 10, B 20']
+    """
+    lines = []
+    for key, title in _COMPARED.items():
+        values = {arm["name"]: arm[key] for arm in arms if arm.get(key) is not None}
+        if len(set(map(str, values.values()))) > 1:
+            lines.append(f"{title} differ: " + ", ".join(f"{name} {value}" for name, value in values.items()))
+    return lines
+
+
+def schedule_of(trainer: Trainer) -> dict[str, Any]:
+    """Return how a trainer trains: epochs, steps, batch and patch."""
+    configuration = trainer.configuration_manager
+    return {
+        "epochs": trainer.num_epochs,
+        "steps_per_epoch": trainer.num_iterations_per_epoch,
+        "batch_size": configuration.batch_size,
+        "patch_size": list(configuration.patch_size),
+    }
+
+
+def check_arms(arms: Sequence[str]) -> None:
+    """Refuse a trainer that nnU-Net would not find, or one that is named twice.
+
+    Raises:
+        UserError: There is no such trainer; near names are listed.
+    """
+    known = _known_trainers()
+    for arm in arms:
+        if arm not in known and not hasattr(variants, arm) and not _is_found_by_nnunet(arm):
+            near = difflib.get_close_matches(arm, sorted(known), n=4, cutoff=0.5)
+            hint = f"did you mean {', '.join(near)}?" if near else f"for instance {', '.join(ARMS)}"
+            raise UserError(f"no trainer is called {arm}: {hint} (folders of your own go into {TRAINERS_VARIABLE})")
+    twice = [arm for arm in arms if list(arms).count(arm) > 1]
+    if twice:
+        raise UserError(f"{twice[0]} is named twice: name each arm once")
 
 
 def choose_cases(raw: Path, wanted: str | None) -> str:
@@ -188,3 +253,24 @@ def describe_machine(device: str) -> dict[str, Any]:
 
 def _short(value: Any) -> str:  # noqa: ANN401 - whatever setup.json holds
     return " ".join(map(str, value)) if isinstance(value, list) else str(value)
+
+
+def _known_trainers() -> set[str]:
+    """Name the classes of this package, of nnU-Net, and of the user's folders, without importing any."""
+    folders = [nnunet_folder() / "training" / "nnUNetTrainer"]
+    folders += [Path(folder) for folder in os.environ.get(TRAINERS_VARIABLE, "").split(os.pathsep) if folder]
+    files = (path for folder in folders for path in folder.rglob("*.py") if path.is_file())
+    texts = (path.read_text(encoding="utf-8", errors="replace") for path in files)
+    return set(variants.__all__).union(*(re.findall(r"^class (\w+)", text, re.MULTILINE) for text in texts))
+
+
+def _is_found_by_nnunet(arm: str) -> bool:
+    """Let nnU-Net look for a trainer, which imports its files and those of the user."""
+    try:
+        with contextlib.redirect_stdout(io.StringIO()):
+            recursive_find_trainer_class_by_name(arm)
+    except RuntimeError as error:
+        if not str(error).startswith("Could not find requested nnunet trainer"):
+            raise
+        return False
+    return True

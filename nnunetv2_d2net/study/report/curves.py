@@ -42,7 +42,7 @@ def charts(benchmark: Benchmark) -> list[Chart]:
     by_region: dict[str, dict[str, dict[int, float]]] = {}
     for arm, summaries in benchmark.summaries["dice"].items():
         for region, by_subset in summaries.items():
-            by_region.setdefault(region, {})[arm] = by_number_missing(by_subset, modalities)
+            by_region.setdefault(region, {})[arm] = _by_number_missing(by_subset, modalities)
     values = [value for curves in by_region.values() for curve in curves.values() for value in curve.values()]
     if not values:
         return []
@@ -50,16 +50,8 @@ def charts(benchmark: Benchmark) -> list[Chart]:
     return [Chart(r, curves, _draw(r, curves, benchmark.arms, lowest, most)) for r, curves in by_region.items()]
 
 
-def by_number_missing(by_subset: dict[str, Summary], modalities: Sequence[str]) -> dict[int, float]:
-    """Average the subsets that lack the same number of modalities.
-
-    Args:
-        by_subset: Of one region.
-        modalities: M names.
-
-    Returns:
-        Mean of the subsets' means by number, from 0.
-    """
+def _by_number_missing(by_subset: dict[str, Summary], modalities: Sequence[str]) -> dict[int, float]:
+    """Average the means of the subsets that lack the same number of modalities."""
     means: dict[int, list[float]] = {}
     for subset, part in by_subset.items():
         if available := availability(subset, modalities):

@@ -66,16 +66,6 @@ class Group(NamedTuple):
     maps: list[HeatMap]
 
 
-def value_groups(benchmark: Benchmark) -> list[Group]:
-    """Make a table of each metric and arm; arms share a metric's scale."""
-    return [_value_group(benchmark, metric) for metric in METRICS]
-
-
-def lead_groups(benchmark: Benchmark) -> list[Group]:
-    """Make a table for each arm: Dice minus that of the rival with the best mean in the same cell."""
-    return [_lead_group(benchmark, arm) for arm in benchmark.arms] if len(benchmark.arms) > 1 else []
-
-
 def availability(subset: str, modalities: Sequence[str]) -> list[bool]:
     """Tell which modalities a subset has; empty if its name is not made of them."""
     parts = set(subset.split("+"))
@@ -128,7 +118,8 @@ def _heat_map(arm: str, summaries: Summaries, cell: Callable[[str, str, Summary 
     return HeatMap(arm, list(summaries), rows)
 
 
-def _value_group(benchmark: Benchmark, metric: str) -> Group:
+def value_group(benchmark: Benchmark, metric: str) -> Group:
+    """Make a table of each arm; they share the metric's scale."""
     by_arm, how = benchmark.summaries[metric], METRICS[metric]
     low, high = _scale([p.mean for s in by_arm.values() for by in s.values() for p in by.values()], metric)
 
@@ -163,7 +154,8 @@ def _value_cell(place: str, part: Summary, metric: str, share: float) -> Cell:
     return Cell(text, value_color(share), tip)
 
 
-def _lead_group(benchmark: Benchmark, arm: str) -> Group:
+def lead_group(benchmark: Benchmark, arm: str) -> Group:
+    """Make a table of an arm's Dice minus that of the rival with the best mean in the same cell."""
     leads = best_rivals(benchmark, arm)
     largest = max((abs(lead.test.mean_difference) for lead in leads.values()), default=0.0)
     end = max(math.ceil(largest * 50) / 50, 0.02)

@@ -15,7 +15,7 @@ from markupsafe import Markup
 from nnunetv2_d2net.base.files import write_text
 from nnunetv2_d2net.base.text import markdown_table
 from nnunetv2_d2net.study.report.curves import Chart, charts, line_style
-from nnunetv2_d2net.study.report.heat_maps import availability, lead_groups, value_groups
+from nnunetv2_d2net.study.report.heat_maps import availability, lead_group, value_group
 from nnunetv2_d2net.study.report.leads import best_rivals, interval, p_value
 from nnunetv2_d2net.study.report.results import CASES, Benchmark
 from nnunetv2_d2net.study.report.verdict import verdict
@@ -76,8 +76,8 @@ def html_page(benchmark: Benchmark, drawn: Sequence[Chart], viewer: Viewer | Non
         setup=benchmark.setup,
         verdict=verdict(benchmark),
         nothing=_NOTHING,
-        values=value_groups(benchmark),
-        leads=lead_groups(benchmark),
+        values=[value_group(benchmark, metric) for metric in METRICS],
+        leads=[lead_group(benchmark, arm) for arm in benchmark.arms if len(benchmark.arms) > 1],
         charts=drawn,
         curve_rows=curve_rows(drawn),
         line_style=line_style,

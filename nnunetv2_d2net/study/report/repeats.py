@@ -29,19 +29,16 @@ def check_repeats(runs: Sequence[Benchmark]) -> None:
     """
     if len(runs) < 2:
         raise UserError("one benchmark is no repetition: name the folders of at least two")
+    first = runs[0].folder
     for run in runs[1:]:
-        _check_alike(run, runs[0])
+        for key in _SAME:
+            if run.setup.get(key) != runs[0].setup.get(key):
+                raise UserError(f"{run.folder} has other {key} than {first}: only like benchmarks are repetitions")
+        if run.cases != runs[0].cases:
+            raise UserError(f"{run.folder} was scored on other cases than {first}: only like ones are repetitions")
     for run, other in combinations(runs, 2):
         for arm in (arm for arm in run.arms if arm in other.arms):
             _check_trainings(arm, run, other)
-
-
-def _check_alike(run: Benchmark, first: Benchmark) -> None:
-    for key in _SAME:
-        if run.setup.get(key) != first.setup.get(key):
-            raise UserError(f"{run.folder} has other {key} than {first.folder}: only like benchmarks are repetitions")
-    if run.cases != first.cases:
-        raise UserError(f"{run.folder} was scored on other cases than {first.folder}: only like ones are repetitions")
 
 
 def _check_trainings(arm: str, run: Benchmark, other: Benchmark) -> None:

@@ -4,8 +4,7 @@ import pytest
 
 from nnunetv2_d2net.base.errors import UserError
 from nnunetv2_d2net.base.files import read_json_or, write_json
-from nnunetv2_d2net.study.benchmark.arms import check_arms, differences
-from nnunetv2_d2net.study.benchmark.setup import choose_cases, choose_folds
+from nnunetv2_d2net.study.benchmark.setup import check_arms, choose_cases, choose_folds, differences
 
 ARM = {"plans": "D2NetPlans", "folds": ["all"], "epochs": 10, "steps_per_epoch": 250, "batch_size": 2}
 
@@ -39,13 +38,24 @@ def test_cases_and_folds_that_do_not_go_together_are_refused(setup):
         choose_cases(setup.raw, "test")
 
 
-def test_setup_json_stays_as_it_was_when_nothing_changes(setup):
-    content = setup.describe([{"name": "D2NetTrainer", **ARM}], [])
+@pytest.fixture
+def trained(setup):
+    """A benchmark whose trainings have noted how they trained."""
+    for arm, epochs in zip(setup.arms, (10, 20), strict=True):
+        write_json(setup.training_note(arm, "all"), {"epochs": epochs})
+    return setup
+
+
+def test_setup_json_stays_as_it_was_when_nothing_changes(trained):
+    setup = trained
+    content = setup.describe()
     write_json(setup.note, content)
     before = setup.note.stat().st_mtime_ns
-    write_json(setup.note, setup.describe([{"name": "D2NetTrainer", **ARM}], []))
+    write_json(setup.note, setup.describe())
     assert setup.note.stat().st_mtime_ns == before
     assert read_json_or(setup.note, None) == content
+    assert content["arms"][0] == {"name": "nnUNetTrainer", "plans": "D2NetPlans", "folds": ["all"], "epochs": 10}
+    assert content["differences"] == ["epochs differ: nnUNetTrainer 10, D2NetTrainer 20"]
     assert content["modalities"] == ["T1", "T2"]
     assert content["regions"] == {"lesion": [1]}
     assert content["command"] == (
@@ -53,9 +63,10 @@ def test_setup_json_stays_as_it_was_when_nothing_changes(setup):
     )
 
 
-def test_folder_of_another_benchmark_is_refused_but_arms_may_come(setup):
+def test_folder_of_another_benchmark_is_refused_but_arms_may_come(trained):
+    setup = trained
     assert setup.check_same() == {}
-    write_json(setup.note, setup.describe([], []))
+    write_json(setup.note, setup.describe())
     replace(setup, arms=("D2NetTrainerPaper",), device="cuda", processes=7).check_same()
     for change in ({"configuration": "3d_fullres"}, {"mirroring": False}, {"folds": ("0",)}, {"plans": "X"}):
         with pytest.raises(UserError, match="pass another -o"):

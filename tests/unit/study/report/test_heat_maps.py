@@ -7,10 +7,10 @@ from nnunetv2_d2net.study.report.heat_maps import (
     availability,
     difference_color,
     ink,
-    lead_groups,
+    lead_group,
     luminance,
     value_color,
-    value_groups,
+    value_group,
 )
 from tests.unit.study.report.synthetic import made_up
 
@@ -19,7 +19,7 @@ BETTER = [value + 0.1 + 0.002 * i for i, value in enumerate(A)]
 
 
 def test_cells_hold_the_means_and_share_a_scale():
-    dice, hd95, *_ = value_groups(made_up({"A": A, "B": BETTER}))
+    dice, hd95 = (value_group(made_up({"A": A, "B": BETTER}), metric) for metric in ("dice", "hd95"))
     assert (dice.low, dice.high) == ("0.5", "0.8")
     first, second = dice.maps
     assert list(first.rows) == ["A", "B", "A+B", "mean of 3"]
@@ -34,7 +34,7 @@ def test_cells_hold_the_means_and_share_a_scale():
 
 def test_a_lead_has_marks_and_its_interval():
     benchmark = made_up({"A": [v - 0.2 for v in A], "B": A, "C": BETTER})
-    groups = {group.name: group.maps[0] for group in lead_groups(benchmark)}
+    groups = {arm: lead_group(benchmark, arm).maps[0] for arm in benchmark.arms}
     cell = groups["C"].rows["A"][0]
     assert cell.text == "+0.107*"
     assert "best rival B 0.595" in cell.tip
@@ -44,7 +44,7 @@ def test_a_lead_has_marks_and_its_interval():
     assert groups["C"].rows["mean of 3"][0].text == "+0.107**"  # the mean over subsets is one test of its own
     assert groups["B"].rows["A"][0].text == "\N{MINUS SIGN}0.107*"
     assert "best rival C" in groups["A"].rows["A"][0].tip
-    assert lead_groups(made_up({"A": A})) == []
+    assert [cell.text for cell in lead_group(made_up({"A": A}), "A").maps[0].rows["A"]] == ["-"]
 
 
 @pytest.mark.parametrize("color", [value_color, difference_color])
