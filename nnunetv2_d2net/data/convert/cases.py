@@ -1,9 +1,9 @@
 """What a source holds: its files, which of them belong to which case, and what is known of a case once it is read."""
 
+import itertools
 import os
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from itertools import groupby
 from operator import attrgetter
 from pathlib import Path
 from typing import NamedTuple
@@ -68,17 +68,13 @@ class CaseReport:
     """What is known of a case once it is read; small, so that it travels between processes and into JSON.
 
     Attributes:
-        case: Its name.
-        split: ``Tr`` or ``Ts``.
         images: Where each modality comes from.
         label: Where its segmentation comes from.
         files: Size and time of each file, which tell whether it has changed.
         modalities: Those with a real image.
         voxels: How many of each label value of the source; empty without segmentation.
         geometry: Size, spacing and orientation, in words.
-        notes: What the user should know, each one line.
         digests: A digest of the voxels of each image.
-        problem: Why it cannot be converted.
     """
 
     case: str
@@ -115,10 +111,8 @@ class Layout:
     """How a source is laid out; can be pickled.
 
     Attributes:
-        name: For ``--layout``.
-        title: For people.
+        name: For ``--layout``; the title is for people.
         modalities: In the order of the channels.
-        scheme: Its label values.
         looks_like: Names of its files, for messages.
         find: Lists the cases below a folder.
     """
@@ -132,13 +126,9 @@ class Layout:
 
 
 class Match(NamedTuple):
-    """One file and what it is.
+    """What a file is: the slot is a modality or ``LABEL``.
 
-    Attributes:
-        case: Name of the case.
-        slot: A modality or ``LABEL``.
-        volume: The file.
-        place: Where the case lies; files of one case that lie in several places are of different cases.
+    The place is where the case lies; files of one name that lie in several places are of different cases.
     """
 
     case: str
@@ -189,26 +179,26 @@ def _walk(source: Path) -> Iterator[Path]:
         yield from (Path(folder, name) for name in names)
 
 
-def gather(matches: Iterable[Match], modalities: Sequence[str], stray: Sequence[Path] = ()) -> Contents:
+def gather(files: Mapping[Path, Sequence[Match]], modalities: Sequence[str]) -> Contents:
     """Make cases of files; refuse those that cannot be told apart.
 
     Args:
-        matches: Every file that belongs to a case.
+        files: Every image file, and what it is; nothing for one that belongs to no case.
         modalities: In the order of the channels.
-        stray: Image files that belong to none.
     """
     cases, problems = [], []
-    for name, group in groupby(sorted(matches, key=attrgetter("case")), attrgetter("case")):
-        files = list(group)
-        problem = next(_problems(name, files), None)
+    matches = sorted(itertools.chain.from_iterable(files.values()), key=attrgetter("case"))
+    for name, group in itertools.groupby(matches, attrgetter("case")):
+        of_case = list(group)
+        problem = next(_problems(name, of_case), None)
         if problem:
             problems.append(Problem(name, *problem))
             continue
-        slots = {match.slot: match.volume for match in files}
+        slots = {match.slot: match.volume for match in of_case}
         label = slots[LABEL].path if LABEL in slots else None
         images = {modality: slots[modality] for modality in modalities if modality in slots}
         cases.append(SourceCase(name, "Tr" if label else "Ts", images, label))
-    return Contents(cases, problems, list(stray))
+    return Contents(cases, problems, [path for path, matches in files.items() if not matches])
 
 
 def _problems(name: str, files: Sequence[Match]) -> Iterator[tuple[str, str]]:

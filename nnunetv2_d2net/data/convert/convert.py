@@ -47,7 +47,6 @@ class Checked(NamedTuple):
     """What a source holds, read and not converted.
 
     Attributes:
-        layout: Of the source.
         reports: Of the cases that were read, also of those with a problem.
         problems: Of all cases that cannot be converted, sorted.
         stray: Image files that belong to no case.
@@ -65,11 +64,9 @@ class Converted(NamedTuple):
     """What came of a conversion.
 
     Attributes:
-        layout: Of the source.
         reports: Of all cases that are in the data set now.
         problems: Of those that are not, sorted.
         stray: Image files that belong to no case.
-        folder: Of the data set.
         n_done: How many cases an earlier run had converted.
         vanished: Cases that an earlier run had converted and that are no longer in the source; they stay.
     """

@@ -1,9 +1,10 @@
 """The layouts that are known, BraTS of every year and Task01 of the Decathlon, and which of them a source has."""
 
 import re
-from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
+from itertools import groupby
+from operator import attrgetter
 from pathlib import Path
 
 from nnunetv2_d2net.base.errors import UserError
@@ -29,7 +30,6 @@ MODALITIES = ("FLAIR", "T1", "T1ce", "T2")
 
 CORE, EDEMA, ENHANCING, CAVITY = "necrotic or non-enhancing core", "edema", "enhancing tumor", "resection cavity"
 REGIONS = {"whole tumor": [CORE, EDEMA, ENHANCING], "tumor core": [CORE, ENHANCING], "enhancing tumor": [ENHANCING]}
-
 
 _NO_SEGMENTATION = "has no segmentation: it goes to imagesTs"
 
@@ -94,18 +94,13 @@ _NEW_NAME = re.compile(rf"(?P<case>.+)-(?P<token>{'|'.join(_NEW_TOKENS)})", re.I
 
 
 def _find_brats(source: Path, name: re.Pattern[str], tokens: Mapping[str, str]) -> Contents:
-    matches: list[Match] = []
-    others: list[Path] = []
-    for path in nifti_files(source):
+    files: dict[Path, list[Match]] = {path: [] for path in nifti_files(source)}
+    for path, matches in files.items():
         match = name.fullmatch(nifti_stem(path.name) or "")
         if match:
-            slot = tokens[match["token"].lower()]
-            matches.append(Match(match["case"], slot, Volume(path), (str(path.parent),)))
-        else:
-            others.append(path)
-    misnamed = _misnamed_segmentations(others, matches)
-    stray = [path for path in others if path not in misnamed]
-    contents = gather([*matches, *misnamed.values()], MODALITIES, stray)
+            matches.append(Match(match["case"], tokens[match["token"].lower()], Volume(path), (str(path.parent),)))
+    misnamed = _misnamed_segmentations(files)
+    contents = gather(files | misnamed, MODALITIES)
     training = {_collection(case) for case in contents.cases if case.label}
     for case in contents.cases:
         if case.label in misnamed:
@@ -115,22 +110,17 @@ def _find_brats(source: Path, name: re.Pattern[str], tokens: Mapping[str, str]) 
     return contents
 
 
-def _misnamed_segmentations(paths: Iterable[Path], matches: Sequence[Match]) -> dict[Path, Match]:
+def _misnamed_segmentations(files: Mapping[Path, Sequence[Match]]) -> dict[Path, list[Match]]:
     """Find segmentations that are called otherwise, alone with one case: W39_1998.09.19_Segm.nii of BraTS 2020."""
-    by_folder: defaultdict[Path, list[Match]] = defaultdict(list)
-    for match in matches:
-        by_folder[match.volume.path.parent].append(match)
-    candidates: defaultdict[Path, list[Path]] = defaultdict(list)
-    for path in paths:
-        if "seg" in path.name.lower():
-            candidates[path.parent].append(path)
-    segmentations = {}
-    for folder, (path, *others) in candidates.items():
-        beside = by_folder[folder]
-        alone = not others and len({match.case for match in beside}) == 1
-        if alone and all(match.slot != LABEL for match in beside):
-            segmentations[path] = beside[0]._replace(slot=LABEL, volume=Volume(path))
-    return segmentations
+    misnamed = {}
+    for _, group in groupby(sorted(files, key=attrgetter("parent")), attrgetter("parent")):
+        paths = list(group)
+        matches = [match for path in paths for match in files[path]]
+        candidates = [path for path in paths if not files[path] and "seg" in path.name.lower()]
+        is_one_case = len({match.case for match in matches}) == 1 and all(match.slot != LABEL for match in matches)
+        if is_one_case and len(candidates) == 1:
+            misnamed[candidates[0]] = [matches[0]._replace(slot=LABEL, volume=Volume(candidates[0]))]
+    return misnamed
 
 
 def _collection(case: SourceCase) -> Path:
@@ -214,17 +204,14 @@ def _read_decathlon(source: Path) -> Layout:
 
 
 def _find_decathlon(source: Path, channels: Sequence[str]) -> Contents:
-    matches: list[Match] = []
-    stray: list[Path] = []
+    files: dict[Path, list[Match]] = {}
     for path in nifti_files(source):
-        name, folder = nifti_stem(path.name) or "", path.parent.name
-        if path.parent.parent == source and folder in ("imagesTr", "imagesTs"):
-            matches += [Match(name, channel, Volume(path, i), (folder,)) for i, channel in enumerate(channels)]
-        elif path.parent.parent == source and folder in ("labelsTr", "labelsTs"):
-            matches.append(Match(name, LABEL, Volume(path), ()))
+        name, folder = nifti_stem(path.name) or "", path.parent.name if path.parent.parent == source else ""
+        if folder in ("imagesTr", "imagesTs"):
+            files[path] = [Match(name, channel, Volume(path, i), (folder,)) for i, channel in enumerate(channels)]
         else:
-            stray.append(path)
-    contents = gather(matches, MODALITIES, stray)
+            files[path] = [Match(name, LABEL, Volume(path), ())] if folder in ("labelsTr", "labelsTs") else []
+    contents = gather(files, MODALITIES)
     for case in contents.cases:
         folder = next(iter(case.images.values())).path.parent.name
         case.split = "Ts" if folder == "imagesTs" or case.label is None else "Tr"

@@ -129,8 +129,7 @@ def _scheme(content: dict) -> LabelScheme:
 
 
 def _find(source: Path, patterns: Sequence[tuple[str, re.Pattern[str]]], modalities: Sequence[str]) -> Contents:
-    matches: list[Match] = []
-    stray: list[Path] = []
+    files: dict[Path, list[Match]] = {}
     for path in nifti_files(source):
         fitting: dict[str, Match] = {}  # by slot, of the first pattern that fits
         for slot, pattern in patterns:
@@ -140,7 +139,5 @@ def _find(source: Path, patterns: Sequence[tuple[str, re.Pattern[str]]], modalit
         if len(fitting) > 1:
             both = " and ".join(fitting)
             raise UserError(f"{path} fits the patterns of {both}: make the patterns of the mapping file stricter")
-        if not fitting:
-            stray.append(path)
-        matches += fitting.values()
-    return gather(matches, modalities, stray)
+        files[path] = list(fitting.values())
+    return gather(files, modalities)

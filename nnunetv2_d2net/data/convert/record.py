@@ -20,13 +20,7 @@ _FORMAT = 1
 
 @dataclass
 class Record:
-    """The record of one data set.
-
-    Attributes:
-        folder: Of the data set.
-        settings: What must be the same when a conversion goes on.
-        cases: What was converted, by case.
-    """
+    """The record of one data set: what must be the same when a conversion goes on, and the cases that are converted."""
 
     folder: Path
     settings: dict[str, Any]
@@ -120,10 +114,8 @@ def read_record(path: Path) -> dict[str, Any]:
 def _check_same(folder: Path, earlier: Mapping[str, Any], settings: Mapping[str, Any]) -> None:
     for key, value in settings.items():
         if earlier.get(key) != value:
-            raise UserError(
-                f"{folder} was converted with {key} {json.dumps(earlier.get(key))}, not {json.dumps(value)}: choose "
-                "another -d or --name, or remove it"
-            )
+            change = f"{key} {json.dumps(earlier.get(key))}, not {json.dumps(value)}"
+            raise UserError(f"{folder} was converted with {change}: choose another -d or --name, or remove it")
 
 
 def _entry(report: CaseReport) -> dict[str, Any]:

@@ -69,31 +69,26 @@ def make_scheme(
     if len(foreground) >= _LARGEST:
         raise UserError(f"{len(foreground)} labels: nnU-Net's files hold at most {_LARGEST - 1}")
     numbers = {BACKGROUND: 0} | {name: number for number, name in enumerate(foreground, 1)}
-    numbers |= {IGNORE: len(numbers)} if IGNORE in names.values() else {}
+    ignored = {IGNORE: len(numbers)} if IGNORE in names.values() else {}
+    numbers |= ignored
     values = {value: numbers[name] for value, name in names.items()}
-    ignored = {IGNORE: numbers[IGNORE]} if IGNORE in numbers else {}
     if regions is None:
-        classes: dict[str, int | list[int]] = {n: number for n, number in numbers.items() if n != IGNORE}
-        return LabelScheme(names, values, classes | ignored, None)
+        return LabelScheme(names, values, {**numbers}, None)
     members = {region: _numbers_of(region, labels, numbers) for region, labels in regions.items()}
     _check_covered(members, {name: numbers[name] for name in foreground})
-    labels: dict[str, int | list[int]] = {BACKGROUND: 0}
-    labels |= {region: group[0] if len(group) == 1 else group for region, group in members.items()}
+    labels = {region: group[0] if len(group) == 1 else group for region, group in members.items()}
     order = _class_order(members, {number: name for name, number in numbers.items()})
-    return LabelScheme(names, values, labels | ignored, order, frozenset(optional))
+    return LabelScheme(names, values, {BACKGROUND: 0, **labels, **ignored}, order, frozenset(optional))
 
 
-def inverse_of(values: Mapping[int, int]) -> dict[int, int]:
+def inverse_of(values: dict[int, int]) -> dict[int, int]:
     """Map values of a data set to those of its source; of several that were merged, the first.
 
     Example:
         >>> inverse_of({0: 0, 1: 1, 4: 2, 5: 2})
-        {0: 0, 1: 1, 2: 4}
+        {2: 4, 1: 1, 0: 0}
     """
-    inverse: dict[int, int] = {}
-    for source, target in values.items():
-        inverse.setdefault(target, source)
-    return inverse | {0: 0}
+    return {target: source for source, target in reversed(values.items())} | {0: 0}
 
 
 def _numbers_of(region: str, labels: Sequence[str], numbers: Mapping[str, int]) -> list[int]:

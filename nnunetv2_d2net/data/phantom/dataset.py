@@ -163,7 +163,7 @@ def open_folder(folder: Path, parameters: dict[str, Any], other: str, *, resume:
 
     Args:
         folder: For the data.
-        parameters: Of what is written; versions are added, and no missing images are not mentioned.
+        parameters: Of what is written; versions are added, and ``missing`` is left out where nothing is.
         other: Words for the arguments that choose another folder.
         resume: Complete the folder.
 
@@ -173,8 +173,8 @@ def open_folder(folder: Path, parameters: dict[str, Any], other: str, *, resume:
     nilearn_folder()
     record = parameters | {"revision": _REVISION, "nilearn": version("nilearn"), "numpy": np.__version__}
     if all(path.name == LOCK for path in folder.iterdir()):
-        told = {key: value for key, value in record.items() if key != "missing" or value}
-        write_json(folder / _RECORD, told, RESUME, indent=4)
+        content = {key: value for key, value in record.items() if key != "missing" or value}
+        write_json(folder / _RECORD, content, RESUME, indent=4)
         return
     if not resume:
         raise UserError(f"{folder} exists: choose another {other}, remove it, or complete it with --resume")
