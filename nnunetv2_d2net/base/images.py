@@ -28,6 +28,7 @@ TOLERANCE = 1e-3
 
 COPY_AGAIN = "it may be cut short, copy it again"
 WRITE_AGAIN = "copy it again, or write it anew if the copy is right"
+NAN_OPTION = "--nan_outside_as_zero"
 GO_WITHOUT = "repair it, or remove it to go without"
 
 _MOST_VALUES = 2**15  # of labels that are counted without sorting
@@ -84,41 +85,51 @@ Reader = Callable[[str], tuple[NDArray[Any], dict[str, Any]]]
 """From a file's name to voxels ``(C, *spatial)`` and properties."""
 
 
-def read_image(path: Path | str, reader: Reader | None = None) -> Image:
+def read_image(path: Path | str, reader: Reader | None = None, *, nan_outside_as_zero: bool | None = None) -> Image:
     """Read any image file: whole, and free of NaN and infinity.
 
     Args:
         path: The file.
         reader: How to decode it, such as nnU-Net's; None for SimpleITK, whose properties are ``spacing``, ``origin``
             and ``direction`` (x, y, z).
+        nan_outside_as_zero: Take NaN outside the field of view, that is, in one piece with the image's border, as 0. If
+            False, the refusal of such an image names the option; None is for whoever does not offer it.
 
     Raises:
         ImageError: It is missing, cannot be read, or holds NaN or infinity.
     """
-    header, (voxels, properties) = _read_checked(Path(path), reader or _decode)
-    if not np.isfinite(voxels).all():
-        raise not_finite(path)
+    header, (voxels, properties), finite = _read_checked(Path(path), reader or _decode)
+    zeroed = _check_finite(Path(path), header, voxels, finite=finite, option=nan_outside_as_zero)
+    if zeroed:
+        voxels = np.where(np.isnan(voxels), 0, voxels)
     if header is not None:
         properties = {**properties, **second_place(header)}
-    return Image(Path(path), voxels, properties, _notes(Path(path), header))
+    return Image(Path(path), voxels, properties, (*_notes(Path(path), header), *zeroed))
 
 
-def read_sitk(path: Path | str, *, only_nifti: bool = False) -> sitk.Image:
+def read_sitk(path: Path | str, *, only_nifti: bool = False, nan_outside_as_zero: bool | None = None) -> sitk.Image:
     """Read any image file as SimpleITK's image: whole, and free of NaN and infinity.
 
     Args:
         path: The file.
         only_nifti: Refuse every other format, whatever the file is called.
+        nan_outside_as_zero: As :func:`read_image` has it.
 
     Raises:
         ImageError: It is missing, cannot be read, or holds NaN or infinity.
     """
     image_io = "NiftiImageIO" if only_nifti else ""
-    header, image = _read_checked(Path(path), lambda file: sitk.ReadImage(file, imageIO=image_io))
-    if not np.isfinite(sitk.GetArrayViewFromImage(image)).all():
-        raise not_finite(path)
+    header, image, finite = _read_checked(Path(path), lambda file: sitk.ReadImage(file, imageIO=image_io))
+    voxels = _array_of(image)
+    zeroed = _check_finite(Path(path), header, voxels, finite=finite, option=nan_outside_as_zero)
+    if zeroed and np.isnan(voxels).any():
+        several = image.GetNumberOfComponentsPerPixel() > 1
+        zeros = np.nan_to_num(np.moveaxis(voxels, 0, -1) if several else voxels[0])
+        whole = sitk.GetImageFromArray(zeros, isVector=several)
+        whole.CopyInformation(image)
+        image = whole
     places = {} if header is None else {name: matrix.tolist() for name, matrix in second_place(header).items()}
-    image.SetMetaData(_ASIDE, json.dumps({"notes": _notes(Path(path), header), "places": places}))
+    image.SetMetaData(_ASIDE, json.dumps({"notes": (*_notes(Path(path), header), *zeroed), "places": places}))
     return image
 
 
@@ -156,8 +167,53 @@ def not_finite(path: Path | str) -> ImageError:
     return ImageError(path, "NaN", "holds NaN or infinite voxels", GO_WITHOUT)
 
 
-def _read_checked(path: Path, decode: Callable[[str], Any]) -> tuple[Nifti1Header | None, Any]:
-    """Return a file's header, if it is NIfTI, and what the decoder makes of it."""
+def _check_finite(
+    path: Path, header: Nifti1Header | None, voxels: NDArray[Any], *, finite: bool, option: bool | None
+) -> list[str]:
+    """Refuse NaN and infinity; note where NaN is to become 0.
+
+    Args:
+        path: The file.
+        header: Of NIfTI.
+        voxels: As decoded, ``(C, *spatial)``.
+        finite: Whether the file holds nothing else; if not, SimpleITK has put zeros in NaN's place.
+        option: See :func:`read_image`.
+    """
+    if finite and np.isfinite(voxels).all():
+        return []
+    stored = voxels if finite or header is None else _stored_voxels(path, header)
+    if option is None or np.isinf(voxels).any() or not _nan_is_outside(stored):
+        raise not_finite(path)
+    if not option:
+        remedy = f"pass {NAN_OPTION} to take it as 0, or repair it"
+        raise ImageError(path, "NaN", "holds NaN outside the field of view", remedy)
+    return ["has NaN outside the field of view, which is taken as 0"]
+
+
+def _nan_is_outside(voxels: NDArray[Any]) -> bool:
+    """Tell whether what is not finite is NaN in one piece with the border of its volume."""
+    if np.isinf(voxels).any():
+        return False
+    for volume in voxels.reshape(-1, *voxels.shape[-3:]):
+        finite = np.atleast_2d((~np.isnan(volume)).squeeze()).astype(np.uint8)
+        filled = sitk.GetArrayFromImage(sitk.BinaryFillhole(sitk.GetImageFromArray(finite), foregroundValue=1))
+        if not finite.any() or not np.array_equal(filled, finite):
+            return False
+    return True
+
+
+def _stored_voxels(path: Path, header: Nifti1Header) -> NDArray[Any]:
+    """Return the voxels of a NIfTI file as they are stored, the axes from slow to fast, neither scaled nor turned."""
+    single = _holds_voxels(header)
+    with _unpacked(path if single else path.with_suffix(".img")) as stream:
+        stream.seek(max(int(header["vox_offset"]), int(header.sizeof_hdr) if single else 0))
+        shape = [max(int(n), 1) for n in header["dim"][1 : int(header["dim"][0]) + 1]]
+        kind = header.get_data_dtype()
+        return np.frombuffer(stream.read(math.prod(shape) * kind.itemsize), kind).reshape(shape[::-1])
+
+
+def _read_checked(path: Path, decode: Callable[[str], Any]) -> tuple[Nifti1Header | None, Any, bool]:
+    """Return a file's header, if it is NIfTI, what the decoder makes of it, and whether all that it holds is finite."""
     header = None
     sitk.ProcessObject.SetGlobalWarningDisplay(False)  # noqa: FBT003  # what ITK warns of is among the notes
     try:
@@ -170,9 +226,7 @@ def _read_checked(path: Path, decode: Callable[[str], Any]) -> tuple[Nifti1Heade
         raise ImageError(path, "header", error.reason, error.remedy) from error
     except Exception as error:  # readers raise what they like
         raise _unreadable(path, header, error) from error
-    if not finite:  # SimpleITK has put zeros in NaN's place
-        raise not_finite(path)
-    return header, decoded
+    return header, decoded, finite
 
 
 def _believable_header(path: Path) -> Nifti1Header | None:
@@ -205,9 +259,12 @@ def _unreadable(path: Path, header: Nifti1Header | None, error: Exception) -> Im
 
 def _decode(file: str) -> tuple[NDArray[Any], dict[str, Any]]:
     image = sitk.ReadImage(file)
-    array = sitk.GetArrayFromImage(image)
-    several = image.GetNumberOfComponentsPerPixel() > 1
-    return np.moveaxis(array, -1, 0) if several else array[None], properties_of(image)
+    return _array_of(image).copy(), properties_of(image)
+
+
+def _array_of(image: sitk.Image) -> NDArray[Any]:
+    array = sitk.GetArrayViewFromImage(image)
+    return np.moveaxis(array, -1, 0) if image.GetNumberOfComponentsPerPixel() > 1 else array[None]
 
 
 def properties_of(image: sitk.Image) -> dict[str, Any]:
@@ -268,10 +325,14 @@ def _nifti_header(head: bytes) -> Nifti1Header | None:
 
 def _check_nifti(path: Path, stream: BinaryIO, header: Nifti1Header) -> bool:
     """Go through the voxels, wherever they are; old files of Analyze have them elsewhere, too, and no magic number."""
-    if bytes(header["magic"].item()).startswith(b"n+"):
+    if _holds_voxels(header):
         return _check_voxels(stream, header, int(header.sizeof_hdr))
     with _unpacked(path.with_suffix(".img")) as voxels:
         return _check_voxels(voxels, header)
+
+
+def _holds_voxels(header: Nifti1Header) -> bool:
+    return bytes(header["magic"].item()).startswith(b"n+")
 
 
 def _check_others(path: Path, stream: BinaryIO, head: bytes) -> bool:

@@ -20,6 +20,7 @@ from nnunetv2_d2net.base.images import (
     digest,
     is_constant,
     label_counts,
+    notes_of,
     place_differences,
     read_image,
     read_sitk,
@@ -27,6 +28,7 @@ from nnunetv2_d2net.base.images import (
 )
 
 SHAPE = (4, 5, 6)  # z, y, x
+CHOICES = {"yes": True, "no": False, "not offered": None}
 WHOLE_ENDINGS = [".nii", ".nii.gz", ".nrrd", ".mha", ".gipl"]
 
 
@@ -325,6 +327,65 @@ class TestNotFinite:
     def test_voxels_that_only_the_reader_makes_infinite(self, tmp_path):
         path = nifti(tmp_path / "a.nii")
         refused(path, "NaN", lambda file: read_image(file, lambda _file: (np.array([np.inf]), {})))
+
+
+class TestNanOutsideTheFieldOfView:
+    """A slab of NaN at the border, as reslicing writes it."""
+
+    @pytest.fixture(params=[".nii", ".nii.gz", ".nrrd"])
+    def write(self, request, tmp_path):
+        def write(*places, value=np.nan, shape=SHAPE):
+            voxels = noise(np.float32, shape)
+            for place in places:
+                voxels[place] = value
+            return itk(tmp_path / f"a{request.param}", voxels), voxels
+
+        return write
+
+    def as_sitk(self, file, option="yes"):
+        return sitk.GetArrayFromImage(read_sitk(file, nan_outside_as_zero=CHOICES[option]))
+
+    def as_image(self, file, option="yes"):
+        return read_image(file, nan_outside_as_zero=CHOICES[option]).voxels[0]
+
+    @pytest.mark.parametrize("read", [as_sitk, as_image])
+    def test_it_is_zero_where_it_may_be(self, write, read):
+        path, voxels = write(np.s_[:1], np.s_[1, 0])
+        assert refused(path, "NaN", lambda p: read(self, p, "no")).remedy.startswith("pass --nan_outside_as_zero")
+        assert "--nan" not in refused(path, "NaN", lambda p: read(self, p, "not offered")).remedy
+        result = read(self, path)
+        assert result.dtype == np.float32
+        assert np.array_equal(result, np.nan_to_num(voxels))
+
+    def test_it_is_noted(self, write):
+        path, _ = write(np.s_[..., :1])
+        note = "has NaN outside the field of view, which is taken as 0"
+        assert note in read_image(path, nan_outside_as_zero=True).notes
+        assert note in notes_of(read_sitk(path, nan_outside_as_zero=True))
+        whole, _ = write()
+        assert note not in read_image(whole, nan_outside_as_zero=True).notes
+
+    def test_readers_that_leave_nan_as_it_is(self, tmp_path):
+        voxels = noise(np.float32)
+        voxels[:, :, -1] = np.nan
+        path = nifti(tmp_path / "a.nii.gz", voxels)
+        image = read_image(path, by_nibabel, nan_outside_as_zero=True)
+        assert np.array_equal(image.voxels[0], np.nan_to_num(voxels))
+
+    @pytest.mark.parametrize("places", [[np.s_[2, 2, 3]], [np.s_[:1], np.s_[2, 2, 3]], [np.s_[:]]])
+    @pytest.mark.parametrize("read", [as_sitk, as_image])
+    def test_inside_it_stays_refused(self, write, read, places):
+        path, _ = write(*places)
+        assert "--nan" not in refused(path, "NaN", lambda p: read(self, p)).remedy
+
+    @pytest.mark.parametrize("read", [as_sitk, as_image])
+    def test_infinity_stays_refused(self, write, read):
+        refused(write(np.s_[:1], value=np.inf)[0], "NaN", lambda p: read(self, p))
+
+    def test_one_slice(self, write):
+        path, voxels = write(np.s_[0, :2], shape=(1, 5, 6))
+        assert np.array_equal(self.as_image(path), np.nan_to_num(voxels))
+        refused(write(np.s_[0, 2, 2], shape=(1, 5, 6))[0], "NaN", lambda p: self.as_image(p))
 
 
 class TestPlaces:
