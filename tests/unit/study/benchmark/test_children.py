@@ -79,11 +79,12 @@ def test_a_failure_leaves_the_others_alone_and_says_why(setup, scripts, caplog):
 def test_a_stop_ends_jobs_and_what_they_started(setup, scripts, monkeypatch, number):
     scripts["A/0"] = FAMILY
     log = setup.out / "A" / "training_fold_0.txt"
-    sleep = time.sleep
+    sleep, sent = time.sleep, []
 
     def stop_once_it_runs(seconds):
         sleep(seconds)
-        if log.is_file() and log.read_text():
+        if log.is_file() and log.read_text() and not sent:  # waiting for the jobs' end sleeps, too
+            sent.append(number)
             os.kill(os.getpid(), number)
 
     monkeypatch.setattr(children.time, "sleep", stop_once_it_runs)
