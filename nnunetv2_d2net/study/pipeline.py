@@ -1,8 +1,5 @@
 """Plan and preprocess, train a fold, predict every subset: the one way of the demo and of a benchmark's jobs."""
 
-# pyright: reportOptionalMemberAccess=false, reportArgumentType=false
-# nnU-Net declares attributes as None until they are initialized, and narrower types than it uses.
-
 import contextlib
 import io
 import logging
@@ -94,7 +91,7 @@ def plan_and_preprocess(
             dataset_id, extractor, processes, clean=False, verbose=False, show_progress_bar=False
         )
         bar.update()
-        plans = planning.plan_experiments([dataset_id], planner)
+        plans = str(planning.plan_experiments([dataset_id], planner))
         bar.update()
         planning.preprocess_dataset(dataset_id, plans, (configuration,), (processes,), show_progress_bar=False)
         bar.update()
@@ -102,7 +99,7 @@ def plan_and_preprocess(
 
 def make_trainer(model: Model, fold: str, device: torch.device, *, resume: bool = False) -> Trainer:
     """Construct the trainer of a fold: a number or ``all``."""
-    number = fold if fold == "all" else int(fold)
+    number: Any = fold if fold == "all" else int(fold)
     return get_trainer_from_args(
         model.results.name, model.configuration, number, model.trainer, model.plans, resume, device=device
     )
