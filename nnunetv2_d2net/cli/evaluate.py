@@ -35,6 +35,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     add_processes(parser, "processes")
     parser.add_argument(
+        "--model",
+        type=Path,
+        metavar="MODEL",
+        help="keep the mean Dice by subset in this model's folder, whose checkpoints must have made all predictions "
+        "(their .modalities.json say so): later predictions are told how far to trust them",
+    )
+    parser.add_argument(
         "--published",
         action="store_true",
         help="also print published figures, which are of another data set; needs no -p",
@@ -49,14 +56,10 @@ def run(args: argparse.Namespace, extra: Sequence[str]) -> int:
             have been scored, cases that could not be.
     """
     from nnunetv2_d2net.study.scores.evaluate import evaluate_folder
-    from nnunetv2_d2net.study.scores.published import NOTE, published_tables
     from nnunetv2_d2net.study.scores.tables import write_tables
 
-    refuse_extra(extra)
-    published = ""
-    if args.published:
-        tables = (f"{title}\n\n{markdown_table(rows)}" for title, rows in published_tables())
-        published = "\n".join([f"\n{NOTE}.\n", *tables])
+    refuse_extra(extra, args.processes)
+    published = _published() if args.published else ""
     if published and args.predictions is None:
         sys.stdout.write(published)
         return 0
@@ -68,18 +71,29 @@ def run(args: argparse.Namespace, extra: Sequence[str]) -> int:
     if scores:
         lines = [write_tables(scores, out, modalities), f"surface Dice at {args.tolerance:g} mm"]
         lines.append(f"written: {out}: metrics.csv, tables.json, table_*.csv, .md and .tex")
+    if args.model and not failures:
+        from nnunetv2_d2net.study.scores.measured import keep_with_model
+
+        cases = f"{len({score.case for score in scores})} cases of {args.references.resolve().parent.name}"
+        lines.append(f"written: {keep_with_model(scores, args.predictions, args.model, cases)}")
     lines += [f"{subset}: {n} cases have no prediction, its means are over the others" for subset, n in absent.items()]
     if missing:
         lines.append(f"{len(missing)} references have no prediction, such as {missing[0]}")
     sys.stdout.write("".join(f"{line}\n" for line in lines) + published)
     if failures:
         n = len(failures)
-        raise UserError(f"{n} could not be scored, told above: mend them and run again; the first: {failures[0]}")
+        kept = f"nothing was kept in {args.model}, " if args.model else ""
+        raise UserError(f"{n} could not be scored, told above: {kept}mend them and run again; the first: {failures[0]}")
     return 0
+
+
+def _published() -> str:
+    from nnunetv2_d2net.study.scores.published import NOTE, published_tables
+
+    tables = (f"{title}\n\n{markdown_table(rows)}" for title, rows in published_tables())
+    return "\n".join([f"\n{NOTE}.\n", *tables])
 
 
 def _check(args: argparse.Namespace) -> None:
     if args.predictions is None or args.references is None:
         raise UserError("missing -p or -r: d2net evaluate -p PREDICTIONS -r REFERENCES")
-    if args.processes < 1:
-        raise UserError(f"-np {args.processes}: choose at least 1 process")

@@ -35,9 +35,7 @@ def run(args: argparse.Namespace, extra: Sequence[str]) -> int:
         UserError: An argument out of range or unknown, no such data set; or, after all has been written, files that
             could not be read.
     """
-    refuse_extra(extra)
-    if args.processes < 1:
-        raise UserError(f"-np {args.processes}: choose at least 1 process")
+    refuse_extra(extra, args.processes)
     folder = _checks.dataset_folder(args.dataset, "nnUNet_raw", "check the number, or write the data set first")
     number = folder.name.split("_")[0]
     output = args.output or Path(f"d2net_inspect_{number}" + ("" if args.split == "Tr" else "_Ts"))
