@@ -26,6 +26,9 @@ from nnunetv2_d2net.base.text import last_line
 TOLERANCE = 1e-3
 """Largest difference of two geometries, in mm or as a cosine, and of a label from a whole number."""
 
+ROUNDED = {"origin": 0.01}
+"""Differences in mm, above :data:`TOLERANCE`, that a program leaves which rounds a header: the voxels are the same."""
+
 COPY_AGAIN = "it may be cut short, copy it again"
 WRITE_AGAIN = "copy it again, or write it anew if the copy is right"
 NAN_OPTION = "--nan_outside_as_zero"
@@ -135,12 +138,17 @@ def read_sitk(path: Path | str, *, only_nifti: bool = False, nan_outside_as_zero
 
 def header_lines(images: Iterable[Image]) -> list[str]:
     """Say what is odd about the headers of one case's images: a line for each oddity, however many files have it."""
+    return [f"{file} {note}" for file, note in header_oddities(images)]
+
+
+def header_oddities(images: Iterable[Image]) -> list[tuple[Path, str]]:
+    """Return the lines of :func:`header_lines` as files, the first of those that have an oddity, and what is odd."""
     files: dict[str, list[Path]] = {}
     for image in images:
         for note in image.notes:
             files.setdefault(note, []).append(image.path)
     return [
-        f"{first} {note}" + (f" (and so have {len(others)} other files of its case)" if others else "")
+        (first, note + (f" (and so have {len(others)} other files of its case)" if others else ""))
         for note, (first, *others) in files.items()
     ]
 
@@ -364,8 +372,14 @@ def _check_voxels(stream: BinaryIO, header: Nifti1Header, begin: int = 0) -> boo
     return finite
 
 
-def differences(one: Image, other: Image) -> list[str]:
+def differences(one: Image, other: Image, limits: Mapping[str, float] = {}) -> list[str]:
     """Say in which ways one image lies elsewhere than the other, which was read by the same reader.
+
+    Args:
+        one: An image.
+        other: Another one.
+        limits: By how much some of the reader's numbers may differ, such as :data:`ROUNDED`, else by
+            :data:`TOLERANCE`.
 
     Example:
         >>> here = Image(Path("a"), np.zeros((1, 2, 2, 2)), {"spacing": [1, 1, 1]})
@@ -377,10 +391,14 @@ def differences(one: Image, other: Image) -> list[str]:
     if one.voxels.shape[1:] != other.voxels.shape[1:]:
         sizes = " and ".join("x".join(map(str, image.voxels.shape[1:])) for image in (one, other))
         found.append(f"shape ({sizes} voxels)")
-    return found + place_differences(one.properties, other.properties)
+    return found + place_differences(one.properties, other.properties, limits)
 
 
-def place_differences(one: Mapping[str, Any], other: Mapping[str, Any]) -> list[str]:
+def place_differences(
+    one: Mapping[str, Any],
+    other: Mapping[str, Any],
+    limits: Mapping[str, float] = {},
+) -> list[str]:
     """Say in which of a reader's numbers two images differ by more than rounding."""
     here, there, found = _numbers(one), _numbers(other), []
     for numbers, others in ((here, there), (there, here)):
@@ -390,7 +408,7 @@ def place_differences(one: Mapping[str, Any], other: Mapping[str, Any]) -> list[
     for what in here | there:
         if what not in here or what not in there or here[what].shape != there[what].shape:
             found.append(what)
-        elif not (distance := np.abs(here[what] - there[what]).max(initial=0)) <= TOLERANCE:  # NaN included
+        elif not (distance := np.abs(here[what] - there[what]).max(initial=0)) <= limits.get(what, TOLERANCE):
             found.append(f"{what} (by {distance:.4g})")
     return found
 

@@ -71,11 +71,6 @@ def run(args: argparse.Namespace, extra: Sequence[str]) -> int:
     if scores:
         lines = [write_tables(scores, out, modalities), f"surface Dice at {args.tolerance:g} mm"]
         lines.append(f"written: {out}: metrics.csv, tables.json, table_*.csv, .md and .tex")
-    if args.model and not failures:
-        from nnunetv2_d2net.study.scores.measured import keep_with_model
-
-        cases = f"{len({score.case for score in scores})} cases of {args.references.resolve().parent.name}"
-        lines.append(f"written: {keep_with_model(scores, args.predictions, args.model, cases)}")
     lines += [f"{subset}: {n} cases have no prediction, its means are over the others" for subset, n in absent.items()]
     if missing:
         lines.append(f"{len(missing)} references have no prediction, such as {missing[0]}")

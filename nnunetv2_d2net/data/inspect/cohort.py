@@ -2,6 +2,7 @@
 
 import contextlib
 import hashlib
+import io
 import logging
 from collections import Counter
 from collections.abc import Sequence
@@ -9,13 +10,13 @@ from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
 
+from nnunetv2.imageio.base_reader_writer import BaseReaderWriter
 from nnunetv2.imageio.reader_writer_registry import determine_reader_writer_from_dataset_json
 
 from nnunetv2_d2net.base.dataset import Dataset
 from nnunetv2_d2net.base.errors import UserError
 from nnunetv2_d2net.base.files import append_json_line, file_state, locked, make_folder, read_json_lines
 from nnunetv2_d2net.base.processes import run_all
-from nnunetv2_d2net.base.text import last_line
 from nnunetv2_d2net.data.inspect.one_case import CaseJob, inspect_case
 from nnunetv2_d2net.data.inspect.pictures import draw_pictures
 from nnunetv2_d2net.data.inspect.record import CaseRecord, Finding, Inspection
@@ -25,7 +26,7 @@ from nnunetv2_d2net.data.inspect.tables import write_tables
 
 _LOG = logging.getLogger("nnunetv2_d2net")
 _OTHER = {"Tr": "Ts", "Ts": "Tr"}
-_REVISION = 3  # raised when the same files start to give another record
+_REVISION = 4  # raised when the same files start to give another record
 
 
 def inspect_dataset(
@@ -73,20 +74,25 @@ def inspect_dataset(
 def _find_jobs(folder: Path, dataset: Dataset, split: str) -> list[CaseJob]:
     """List the cases of one split."""
     cases = dataset.cases(folder, split)
-    example = next((files.images[0] for files in cases.values() if files.images), None)
-    if example is None:
+    images = [image for files in cases.values() for image in files.images]
+    if not images:
         problem = next((files.problem for files in cases.values() if files.problem), "add images")
         raise UserError(f"{folder / f'images{split}'} holds no image that can be used: {problem}")
-    try:
-        reader = determine_reader_writer_from_dataset_json(dict(dataset.content), example, verbose=False)
-    except Exception as error:  # nnU-Net asserts, or raises what it likes
-        raise UserError(
-            f"{dataset.source}: nnU-Net has no reader for {example} ({last_line(error)}): mend file_ending or "
-            "overwrite_image_reader_writer"
-        ) from error
+    reader = _find_reader(dataset, images)
     labeled = split == "Tr" or any(files.label for files in cases.values())
     lean = replace(dataset, content={})  # which may list all files, and goes to a process with every case
     return [CaseJob(case, files, lean, reader, labeled) for case, files in cases.items()]
+
+
+def _find_reader(dataset: Dataset, images: Sequence[str]) -> type[BaseReaderWriter]:
+    """Choose nnU-Net's reader as nnU-Net does, by an image that it tries to read: the first that is not damaged."""
+    for example in [*images, None]:
+        # which prints every reader's traceback
+        with contextlib.suppress(Exception), contextlib.redirect_stderr(io.StringIO()):
+            return determine_reader_writer_from_dataset_json(dict(dataset.content), example, verbose=False)  # pyright: ignore
+    raise UserError(
+        f"{dataset.source}: nnU-Net has no reader for {images[0]}: mend file_ending or overwrite_image_reader_writer"
+    )
 
 
 def _find_other_jobs(folder: Path, dataset: Dataset, split: str) -> list[CaseJob]:

@@ -12,7 +12,16 @@ from numpy.typing import NDArray
 
 from nnunetv2_d2net.base.dataset import CaseFiles, Dataset
 from nnunetv2_d2net.base.errors import UserError
-from nnunetv2_d2net.base.images import Image, ImageError, differences, digest, is_constant, label_counts, read_image
+from nnunetv2_d2net.base.images import (
+    Image,
+    ImageError,
+    differences,
+    digest,
+    header_oddities,
+    is_constant,
+    label_counts,
+    read_image,
+)
 from nnunetv2_d2net.base.text import listed
 from nnunetv2_d2net.data.inspect.features import HeadMask, find_head, join_heads, measure_features, widen_rough
 from nnunetv2_d2net.data.inspect.record import (
@@ -20,6 +29,7 @@ from nnunetv2_d2net.data.inspect.record import (
     AVAILABLE,
     CONSTANT,
     FILE_NAMES,
+    HEADER,
     NOT_FINITE,
     PERCENTILES,
     UNREADABLE,
@@ -33,6 +43,7 @@ _OUTSIDE = {True: 0.01, False: 0.1}
 """Share of the labeled voxels that may lie outside the head, if its border is exact and if it is rough."""
 
 _UNKNOWN_VALUES = "unknown label values"
+_CHECK_HEADER = "look where a viewer shows it, and write the right header anew if that is wrong"
 _REGISTER = "register and resample them onto each other; if only the header is wrong, copy the right one"
 
 
@@ -61,6 +72,8 @@ def inspect_case(job: CaseJob) -> CaseRecord:
         record.hashes[m] = digest(image.voxels)
     aligned = _drop_misaligned(images, job.dataset.channels, record)
     label = _read_label(job, record)
+    for file, oddity in header_oddities([*images.values(), *([label] if label else ())]):
+        record.add(HEADER, str(file), f"it {oddity}", _CHECK_HEADER)
     if aligned:
         _describe_head(aligned, join_heads(heads[m] for m in aligned), label, job.dataset, record)
     return record

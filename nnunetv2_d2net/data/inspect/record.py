@@ -17,6 +17,9 @@ STATES = (AVAILABLE, ABSENT, CONSTANT, NOT_FINITE, UNREADABLE)
 FILE_NAMES = "file names"
 """Kind of a finding: the files of a case cannot be told apart."""
 
+HEADER = "header"
+"""Kind of a finding: a header that other programs may understand otherwise."""
+
 PERCENTILES = (1, 25, 50, 75, 99)
 
 

@@ -24,7 +24,7 @@ from nnunetv2_d2net.base.files import (
     write_json,
     write_text,
 )
-from nnunetv2_d2net.base.images import Image, differences, label_counts, read_image
+from nnunetv2_d2net.base.images import ROUNDED, Image, differences, header_oddities, label_counts, read_image
 from nnunetv2_d2net.base.processes import run_all
 from nnunetv2_d2net.base.text import listed, reason_of
 from nnunetv2_d2net.study.scores.metrics import TOLERANCE_MM, CaseScore, score_labels
@@ -65,6 +65,14 @@ class Job(NamedTuple):
     tolerance_mm: float
 
 
+class Scored(NamedTuple):
+    """What came of a job: its rows, or why there are none; and what is odd about the headers, by file."""
+
+    scores: list[CaseScore]
+    failure: str
+    oddities: list[tuple[Path, str]]
+
+
 def evaluate_folder(
     predictions: Path | str,
     references: Path | str,
@@ -77,7 +85,8 @@ def evaluate_folder(
     """Score predictions, into ``out/metrics.csv`` row by row as they come; what is there already is kept.
 
     A row is computed again if its prediction or reference is another file than it was (by size and time of its last
-    change), or if regions or tolerance are others. What is wrong with a single case is logged, too.
+    change), or if regions or tolerance are others. What is wrong with a single case is logged, too, and, once a case,
+    what is odd about the headers of those that are scored now.
 
     Args:
         predictions: Folders of segmentations, one per subset, each with dataset.json; or one folder of segmentations,
@@ -101,16 +110,17 @@ def evaluate_folder(
         raise UserError(f"{predictions} holds no segmentation {dataset.file_ending}: predict first")
     out = None if out is None else Path(out)
     rows = {} if out is None else _take_up(out, jobs)
-    failures = []
+    failures, logged = [], set()
     todo = [job for job in jobs if job[:2] not in rows]
     for job, result in run_all(score_case, todo, processes, title="evaluate", progress=progress):
-        if isinstance(result, str):
-            _LOG.error(result)
-            failures.append(result)
+        _log_oddities(job.case, result.oddities, logged)
+        if result.failure:
+            _LOG.error(result.failure)
+            failures.append(result.failure)
             continue
-        rows[job[:2]] = result
+        rows[job[:2]] = result.scores
         if out is not None:
-            append_text(out / _TABLE, _csv(result))
+            append_text(out / _TABLE, _csv(result.scores))
     scores = [row for job in jobs for row in rows.get(job[:2], ())]
     if out is not None:
         replace_scores(out / _TABLE, scores)
@@ -122,6 +132,14 @@ def evaluate_folder(
         sorted(dataset.segmentations(references).keys() - cases),
         list(dataset.channels),
     )
+
+
+def _log_oddities(case: str, oddities: Iterable[tuple[Path, str]], logged: set[tuple[str, str]]) -> None:
+    """Say what is odd about a case's headers, unless that was said for another subset."""
+    for file, oddity in oddities:
+        if (case, oddity) not in logged:
+            _LOG.warning("case %r: %s %s", case, file, oddity)
+        logged.add((case, oddity))
 
 
 def _subset_folders(predictions: Path) -> dict[str, Path]:
@@ -203,19 +221,20 @@ def _csv(rows: Iterable[Sequence[Any]]) -> str:
     return text.getvalue()
 
 
-def score_case(job: Job) -> list[CaseScore] | str:
+def score_case(job: Job) -> Scored:
     """Score the regions of one case and subset, or say in one line why that cannot be done."""
     try:
         prediction, reference = _read_pair(job)
     except UserError as error:
-        return f"case {job.case!r}, {job.subset}: {error}"
+        return Scored([], f"case {job.case!r}, {job.subset}: {error}", [])
     pair, spacing = (prediction.voxels[0], reference.voxels[0]), prediction.properties["spacing"][::-1]
     settings = {"ignore": job.dataset.ignore, "tolerance_mm": job.tolerance_mm}
     scores = score_labels(*pair, spacing, job.dataset.regions, **settings)
-    return [
+    rows = [
         CaseScore._make([job.case, job.subset, region, *(round(figure, 6) for figure in figures)])
         for region, figures in scores.items()
     ]
+    return Scored(rows, "", header_oddities([reference, prediction]))
 
 
 def _read_pair(job: Job) -> tuple[Image, Image]:
@@ -226,7 +245,7 @@ def _read_pair(job: Job) -> tuple[Image, Image]:
     predictable = tuple(value for value in dataset.known_values if value != dataset.ignore)
     prediction = _read_labels(job.prediction, predictable)
     reference = _read_reference(job.reference, tuple(state), dataset.known_values)
-    if ways := differences(prediction, reference):
+    if ways := differences(prediction, reference, ROUNDED):
         pair = f"{job.prediction} and {job.reference}"
         raise UserError(f"{pair} differ in {listed(ways)}: resample one of them onto the other")
     return prediction, reference

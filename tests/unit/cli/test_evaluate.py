@@ -1,3 +1,4 @@
+import hashlib
 import json
 import subprocess
 import sys
@@ -78,6 +79,62 @@ def test_gaps_are_told(folders, capsys):
     printed = capsys.readouterr().out
     assert "T1+T2: 1 cases have no prediction" in printed
     assert "1 references have no prediction, such as third" in printed
+
+
+CHECKPOINT = "fold_0/checkpoint_final.pth"
+
+
+@pytest.fixture
+def model(folders):
+    """A model, and notes that say it made all predictions."""
+    (folders / "model" / "fold_0").mkdir(parents=True)
+    (folders / "model" / CHECKPOINT).write_bytes(b"weights")
+    write_note(folders / "predictions" / "T1", ["T1"])
+    write_note(folders / "predictions" / "T1+T2", ["T1", "T2"])
+    return folders / "model"
+
+
+def write_note(folder, available, weights=b"weights"):
+    made_by = {CHECKPOINT: hashlib.sha256(weights).hexdigest()} if weights else {}
+    note = {"available modalities": available, "checkpoints (sha256)": made_by}
+    (folder / "case.modalities.json").write_text(json.dumps(note))
+
+
+def test_what_was_measured_is_kept_with_the_model(folders, model, capsys):
+    assert evaluate("-p", "predictions", "-r", "labels", "--model", "model") == 0
+    assert "written: model/dice_by_subset.json" in capsys.readouterr().out
+    content = json.loads((model / "dice_by_subset.json").read_text())
+    assert content["dice"] == {"T1": {"whole": 1.0, "core": 0.0}, "T1+T2": {"whole": 1.0, "core": 1.0}}
+    assert content["measured on"] == f"1 cases of {folders.name}"
+    assert content["checkpoints"] == {CHECKPOINT: hashlib.sha256(b"weights").hexdigest()}
+
+
+def test_the_note_of_a_plain_folder_says_what_was_given(folders, model):
+    (folders / "predictions" / "T1+T2" / "dataset.json").rename(folders / "dataset.json")
+    assert evaluate("-p", "predictions/T1+T2", "-r", "labels", "--model", "model") == 0
+    content = json.loads((model / "dice_by_subset.json").read_text())
+    assert content["dice"] == {"T1+T2": {"whole": 1.0, "core": 1.0}}
+
+
+@pytest.mark.parametrize(
+    ("spoil", "part"),
+    [
+        (lambda f: (f / "predictions" / "T1" / "case.modalities.json").unlink(), "case.modalities.json"),
+        (lambda f: write_note(f / "predictions" / "T1", ["T1"], b"others"), "did not make this segmentation"),
+        (lambda f: write_note(f / "predictions" / "T1", ["T1"], b""), "no checkpoint of model did"),
+        (lambda f: (f / "model" / CHECKPOINT).write_bytes(b"trained on"), "did not make this segmentation"),
+        (lambda f: (f / "model" / CHECKPOINT).unlink(), "did not make this segmentation"),
+        (lambda f: (f / "model").rename(f / "elsewhere"), "model is no folder"),
+        (lambda f: (f / "labels" / "case.nii.gz").write_text("none"), "nothing was kept in model"),
+    ],
+)
+def test_nothing_is_kept_with_a_model_that_was_not_measured(folders, model, spoil, part, capsys):
+    spoil(folders)
+    assert evaluate("-p", "predictions", "-r", "labels", "--model", "model") == 1
+    printed = capsys.readouterr()
+    assert part in printed.err.splitlines()[-1]
+    assert "T1+T2" in printed.out
+    assert not list(folders.rglob("dice_by_subset.json"))
 
 
 @pytest.mark.parametrize(

@@ -193,6 +193,23 @@ def test_a_format_that_nnunet_cannot_read(dataset):
         dataset.inspect()
 
 
+@pytest.mark.parametrize("ending", [".nii.gz", ".nii"])
+def test_the_first_image_may_be_damaged(dataset, ending, capfd):
+    """nnU-Net chooses its reader by an image that it can read."""
+    for path in [*dataset.folder.glob("*Tr/*.nii.gz")]:
+        renamed = path.with_name(path.name.replace(".nii.gz", ending))
+        sitk.WriteImage(sitk.ReadImage(str(path)), str(renamed))
+        if renamed.name.startswith("case_00"):
+            renamed.write_bytes(renamed.read_bytes()[:-2000])
+        if renamed != path:
+            path.unlink()
+    dataset.describe(file_ending=ending)
+    unusable = dataset.inspect().unusable
+    assert {(finding.case, finding.kind) for finding in unusable} == {("case_00", "unreadable")}
+    assert len(unusable) == 4
+    assert capfd.readouterr().err == ""
+
+
 def test_the_head_is_what_is_not_background():
     image = np.full((8, 9, 10), -1000.0, np.float32)
     image[2:5, 3:6, 4:8] = 0

@@ -4,6 +4,7 @@ import shutil
 from dataclasses import replace
 from itertools import combinations
 
+import nibabel
 import numpy as np
 import pytest
 import SimpleITK as sitk
@@ -34,6 +35,29 @@ def test_absent_images_are_no_suspicion(dataset):
     assert inspection.findings == []
     assert states(inspection, 3)[1] == ABSENT
     assert inspection.records[-1].case == "case_03"  # rarer patterns come later
+
+
+def test_headers_that_contradict_themselves(dataset):
+    """One finding for a case, whatever the number of its files; what the header says about the place is not judged."""
+    for name in ("FLAIR", "T1", "T2", None):
+        path = dataset.image(4, name) if name else dataset.label(4)
+        image = nibabel.load(path)
+        image.set_sform(image.affine, 1)
+        moved = image.affine.copy()
+        moved[1, 3] += 12.4
+        image.set_qform(moved, 1)
+        nibabel.save(nibabel.Nifti1Image(np.asarray(image.dataobj), image.affine, image.header), path)
+    finding = only(dataset.inspect().findings)
+    assert (finding.case, finding.kind, finding.file) == ("case_04", "header", str(dataset.image(4, "FLAIR")))
+    assert finding.reason.startswith("it has a qform and an sform that differ by 12.4 mm")
+    assert "(and so have 3 other files of its case)" in finding.reason
+
+
+def test_a_header_without_units_of_a_head(dataset):
+    dataset.header(dataset.label(4), Spacing=(0.001, 0.001, 0.001))
+    finding = only(dataset.findings("header"))
+    assert (finding.case, finding.file) == ("case_04", str(dataset.label(4)))
+    assert "0.001 x 0.001 x 0.001 mm" in finding.reason
 
 
 HEADERS = {

@@ -1,6 +1,7 @@
 import json
 import os
 
+import nibabel
 import numpy as np
 import pytest
 import SimpleITK as sitk
@@ -201,6 +202,45 @@ def test_labels_that_a_resampling_has_moved_a_little(folders):
         image = sitk.ReadImage(str(path))
         sitk.WriteImage(sitk.Cast(image, sitk.sitkFloat32) * 0.99999, str(path))
     assert run(folders).scores == expected
+
+
+@pytest.mark.parametrize(("shift", "n_failures"), [(0.005, 0), (0.02, 2)])
+def test_an_origin_that_a_program_has_rounded(folders, shift, n_failures):
+    write(folders / "labels" / "a.nii.gz", CUBE, origin=(0.0, shift, 0.0))
+    write(folders / "predictions" / "T1+T2" / "a.nii.gz", CUBE, origin=(0.0, shift, 0.0))
+    found = run(folders)
+    assert len(found.failures) == n_failures
+    assert [row.dice for row in found.scores if row.subset == "T1+T2"] == [1.0, 1.0]
+
+
+def test_not_a_number_is_no_label(folders, caplog):
+    voxels = np.where(CUBE == 2, np.nan, CUBE.astype(np.float32))
+    for path in (folders / "labels" / "b.nii.gz", folders / "predictions" / "T2" / "a.nii.gz"):
+        sitk.WriteImage(sitk.GetImageFromArray(voxels), str(path))
+    found = run(folders)
+    assert [(row.case, row.subset) for row in found.scores] == [("a", "T1")] * 2 + [("a", "T1+T2")] * 2
+    assert [line.split(": ")[0] for line in found.failures] == ["case 'a', T2", "case 'b', T1"]
+    assert all("holds NaN" in line for line in found.failures)
+    assert sorted(caplog.messages) == found.failures
+
+
+def test_two_matrices_that_disagree_are_told_once_a_case(folders, caplog):
+    for path in (folders / "labels" / "a.nii.gz", *folders.glob("predictions/*/a.nii.gz")):
+        image = nibabel.load(path)
+        moved = image.affine.copy()
+        moved[1, 3] += 12.4
+        image.set_qform(moved, 1)
+        image.set_sform(image.affine, 1)
+        nibabel.save(nibabel.Nifti1Image(np.asarray(image.dataobj), image.affine, image.header), path)
+    found = run(folders, processes=2)
+    assert (len(found.scores), found.failures) == (8, [])
+    (line,) = caplog.messages
+    assert line.startswith(
+        f"case 'a': {folders / 'labels' / 'a.nii.gz'} has a qform and an sform that differ by 12.4 mm"
+    )
+    caplog.clear()
+    assert run(folders).scores == found.scores
+    assert caplog.messages == []
 
 
 def test_nothing_is_written_unless_asked(folders, capsys):

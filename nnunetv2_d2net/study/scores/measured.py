@@ -1,0 +1,57 @@
+"""What was measured with a model is kept with it, for the notes of later predictions."""
+
+from collections.abc import Iterable
+from pathlib import Path
+
+from nnunetv2_d2net.base.dataset import subset_name
+from nnunetv2_d2net.base.errors import UserError
+from nnunetv2_d2net.base.files import read_json, sha256_of
+from nnunetv2_d2net.plugin.prediction.note import EXPECTED_DICE, write_expected_dice
+from nnunetv2_d2net.plugin.prediction.writing import NOTE
+from nnunetv2_d2net.study.scores.evaluate import ALL_GIVEN
+from nnunetv2_d2net.study.scores.metrics import CaseScore
+from nnunetv2_d2net.study.scores.tables import dice_by_subset
+
+_PREDICT = "predict anew with this model by d2net predict, or leave out --model"
+
+
+def keep_with_model(scores: Iterable[CaseScore], predictions: Path, model: Path, cases: str) -> Path:
+    """Write mean Dice by subset into a model's folder, if its checkpoints made every prediction.
+
+    Args:
+        scores: Of the predictions.
+        predictions: Where they lie, one folder per subset or one plain folder, each with its note beside it. The note
+            says which modalities a plain folder's segmentation was made from.
+        model: ``TRAINER__PLANS__CONFIGURATION``.
+        cases: What was measured on, in words.
+
+    Returns:
+        The file.
+
+    Raises:
+        UserError: A prediction has no note, was made by other checkpoints, or the file cannot be written.
+    """
+    if not model.is_dir():
+        raise UserError(f"{model} is no folder: name the folder of the model, TRAINER__PLANS__CONFIGURATION")
+    checkpoints: dict[str, str] = {}
+    subsets: dict[tuple[str, str], str] = {}
+    measured = list(scores)
+    for case, subset in dict.fromkeys(score[:2] for score in measured):
+        path = predictions / ("" if subset == ALL_GIVEN else subset) / f"{case}{NOTE}"
+        note = read_json(path, _PREDICT, {"available modalities": list, "checkpoints (sha256)": dict})
+        available, made_by = note["available modalities"], note["checkpoints (sha256)"]
+        _check_checkpoints(path, made_by, model, checkpoints)
+        subsets[case, subset] = subset_name([True] * len(available), available)
+    dice = dice_by_subset([score._replace(subset=subsets[score[:2]]) for score in measured])
+    write_expected_dice(model, dice, cases, checkpoints)
+    return model / EXPECTED_DICE
+
+
+def _check_checkpoints(path: Path, made_by: dict[str, str], model: Path, known: dict[str, str]) -> None:
+    """Compare what a note names with what the model holds, each file hashed once."""
+    for name in made_by:
+        if name not in known and (model / name).is_file():
+            known[name] = sha256_of(model / name)
+    other = next((name for name, digest in made_by.items() if known.get(name) != digest), None)
+    if other or not made_by:
+        raise UserError(f"{path}: {other or 'no checkpoint'} of {model} did not make this segmentation: {_PREDICT}")
