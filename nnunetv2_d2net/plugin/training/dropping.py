@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from nnunetv2_d2net.base.errors import UserError
 from nnunetv2_d2net.base.files import write_json
 from nnunetv2_d2net.method.modalities import draw_available, subset_rotation, zero_missing
+from nnunetv2_d2net.plugin.named_code import check_architecture
 from nnunetv2_d2net.plugin.preprocessing.cohort import availability_file, read_availability
 from nnunetv2_d2net.plugin.preprocessing.preprocessor import MissingModalityConfiguration, accept_absent_files
 from nnunetv2_d2net.plugin.seams import dataset_seam
@@ -89,13 +90,15 @@ class ModalityDroppingTrainer(ResumingTrainer):
         """Build the network that the plans describe, or that another trainer among the base classes makes of them.
 
         Raises:
-            UserError: The configuration is a cascade: the channels of its previous stage are not modalities.
+            UserError: The configuration is a cascade: the channels of its previous stage are not modalities. Or it
+                names code from elsewhere as its network, or as one of the layers.
         """
         if configuration_manager.previous_stage_name is not None:
             raise UserError(
                 "the input of a cascade holds the segmentation of its previous stage, which is not a modality: "
                 "train 3d_fullres or 3d_lowres instead"
             )
+        check_architecture(configuration_manager.configuration["architecture"], f"plans {plans_manager.plans_name}")
         accept_absent_files(configuration_manager)  # what predicts with this trainer's models passes through here
         return super().build_network_architecture(
             plans_manager, configuration_manager, num_input_channels, num_output_channels, enable_deep_supervision

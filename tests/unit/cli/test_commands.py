@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from nnunetv2_d2net.cli.main import main
+from tests.unit.conftest import whole_plans
 
 DATASET = "Dataset007_Toy"
 REST = {"labels": {"background": 0, "lesion": 1}, "file_ending": ".nii.gz"}
@@ -29,7 +30,7 @@ def roots(tmp_path, monkeypatch):
         "2d": {"data_identifier": "D2NetPlans_2d"},
         "heir": {"inherits_from": "3d_fullres"},
     }
-    write_json(preprocessed / "D2NetPlans.json", {"configurations": configurations})
+    write_json(preprocessed / "D2NetPlans.json", whole_plans(configurations))
     (preprocessed / "D2NetPlans_3d_fullres").mkdir()
     return folders
 
@@ -190,7 +191,7 @@ def test_train_uses_our_trainer_and_plans_and_passes_the_rest(roots, trained, mo
 
 def test_train_with_names_of_the_user(roots, trained):
     preprocessed = roots["nnUNet_preprocessed"] / DATASET
-    write_json(preprocessed / "nnUNetPlans.json", {"configurations": {"2d": {"data_identifier": "nnUNetPlans_2d"}}})
+    write_json(preprocessed / "nnUNetPlans.json", whole_plans({"2d": {"data_identifier": "nnUNetPlans_2d"}}))
     (preprocessed / "nnUNetPlans_2d").mkdir()
     words = [DATASET, "2d", "all", "-tr", "nnUNetTrainer", "-p", "nnUNetPlans", "-device", "cpu"]
     assert main(["train", *words]) == 0

@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from nnunetv2_d2net.cli.main import main
+from tests.unit.conftest import whole_plans
 
 NAMES = ["FLAIR", "T1", "T1ce", "T2"]
 REST = {"labels": {"background": 0, "lesion": 1}, "file_ending": ".nii.gz"}
@@ -34,9 +35,7 @@ def write_plans(folder, network, layer):
         "arch_kwargs": {"conv_op": layer},
         "_kw_requires_import": ["conv_op"],
     }
-    plans = {
-        "configurations": {"3d_fullres": {"architecture": architecture}, "derived": {"inherits_from": "3d_fullres"}}
-    }
+    plans = whole_plans({"3d_fullres": {"architecture": architecture}, "derived": {"inherits_from": "3d_fullres"}})
     (folder / "plans.json").write_text(json.dumps(plans))
 
 

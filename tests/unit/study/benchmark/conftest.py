@@ -7,6 +7,7 @@ import pytest
 
 from nnunetv2_d2net.base.dataset import Dataset
 from nnunetv2_d2net.study.benchmark.setup import Setup
+from tests.unit.conftest import whole_plans
 
 
 @pytest.fixture
@@ -23,7 +24,7 @@ def setup(tmp_path):
     (raw / "dataset.json").write_text(json.dumps(description))
     preprocessed = tmp_path / "preprocessed" / raw.name
     (preprocessed / "data").mkdir(parents=True)
-    plans = {"configurations": {"2d": {"data_identifier": "data"}, "2d_child": {"inherits_from": "2d"}}}
+    plans = whole_plans({"2d": {}, "2d_child": {"inherits_from": "2d"}})
     (preprocessed / "D2NetPlans.json").write_text(json.dumps(plans))
     for case in range(5):
         (preprocessed / "data" / f"case_Tr{case}.pkl").touch()
