@@ -53,7 +53,7 @@ def run(args: argparse.Namespace, extra: Sequence[str]) -> int:
 
     Raises:
         UserError: An argument out of range or unknown, a folder missing, nothing to score; or, after all the others
-            have been scored, cases that could not be.
+            have been scored, cases that could not be, or a model that did not make all predictions.
     """
     from nnunetv2_d2net.study.scores.evaluate import evaluate_folder
     from nnunetv2_d2net.study.scores.tables import write_tables
@@ -79,6 +79,11 @@ def run(args: argparse.Namespace, extra: Sequence[str]) -> int:
         n = len(failures)
         kept = f"nothing was kept in {args.model}, " if args.model else ""
         raise UserError(f"{n} could not be scored, told above: {kept}mend them and run again; the first: {failures[0]}")
+    if args.model:
+        from nnunetv2_d2net.study.scores.measured import keep_with_model
+
+        cases = f"{len({score.case for score in scores})} cases of {args.references.resolve().parent.name}"
+        sys.stdout.write(f"written: {keep_with_model(scores, args.predictions, args.model, cases)}\n")
     return 0
 
 
