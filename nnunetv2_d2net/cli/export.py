@@ -7,7 +7,6 @@ from pathlib import Path
 
 from nnunetv2_d2net.cli._checks import check_folds
 from nnunetv2_d2net.cli._words import refuse_extra
-from nnunetv2_d2net.plugin.planning.plans import check_networks
 
 HELP = (
     "Write a trained model for prediction alone, without what only training needs. nnUNetv2_predict and nnU-Net's zip "
@@ -33,8 +32,6 @@ def run(args: argparse.Namespace, extra: Sequence[str]) -> int:
     """
     refuse_extra(extra)
     check_folds(args.folds or ())
-    if args.model.is_dir():
-        check_networks(args.model / "plans.json")
 
     from nnunetv2_d2net.plugin.prediction.export import export_model
 

@@ -3,21 +3,26 @@
 import re
 import shutil
 import zipfile
-from collections.abc import Sequence
-from pathlib import Path
+from collections.abc import Mapping, Sequence
+from pathlib import Path, PureWindowsPath
 from typing import Any, NamedTuple
 
 import torch
 from tqdm import tqdm
 
 from nnunetv2_d2net.base.errors import UserError
-from nnunetv2_d2net.base.files import explaining_disk_errors, publish, read_json, unfinished_folder
+from nnunetv2_d2net.base.files import explaining_disk_errors, publish, read_json, unfinished_folder, write_json
 from nnunetv2_d2net.method.network.d2net import inference_weights
-from nnunetv2_d2net.plugin.checkpoints import read_checkpoint
+from nnunetv2_d2net.plugin.planning.plans import MISSING_IN_MODEL, read_plans
+from nnunetv2_d2net.plugin.prediction.model_folder import read_model
 from nnunetv2_d2net.plugin.prediction.note import EXPECTED_DICE
 
 _NEEDED = ("dataset.json", "plans.json")
-_DATASET = re.compile(r"Dataset\d{3}_[\w.-]+")
+_DATASET = re.compile(r"Dataset[0-9]{3}_[\w.-]+")
+_PATH = re.compile(r"(?<![\w.:/\\-])(?:/|~/|[A-Za-z]:[\\/])(?:[^\s/\\\"']+[\\/])+[^\s/\\\"']*")
+"""An absolute path within a text: no URL, no fraction."""
+_TRAINING_FILES = "dataset"
+"""Where dataset.json lists images and labels of training cases, which prediction does not need."""
 _KEPT = ("dataset_fingerprint.json", EXPECTED_DICE)
 
 
@@ -45,19 +50,24 @@ def export_model(
         checkpoint_name: Which checkpoint.
 
     Raises:
-        UserError: The model lacks a file, a checkpoint cannot be read, or the output exists or cannot be written.
+        UserError: The model lacks a file, one of them cannot be used, names code from elsewhere or is a link, or the
+            output exists or cannot be written.
     """
     checkpoints = _checkpoints(model, folds, checkpoint_name)
+    for path in (*(model / name for name in (*_NEEDED, *_KEPT)), *checkpoints, *(p.parent for p in checkpoints)):
+        if path.is_symlink():
+            raise UserError(f"{path} is a link, which export does not follow: put the file itself there")
     for name in _NEEDED:
         if not (model / name).is_file():
             raise UserError(f"{model / name} does not exist: pass the folder of a trained model")
+    contents = read_model(model, checkpoints)
     if output.exists() and (output.is_file() or any(output.iterdir())):
         raise UserError(f"{output} exists: pass another -o, or remove it")
     dataset = _dataset_name(model)
     remedy = "free space or pass another -o"
     with explaining_disk_errors(output, remedy), unfinished_folder(output.parent) as temporary:
         results = temporary / "results"
-        sizes = _write(model, checkpoints, results / dataset / model.resolve().name)
+        sizes = _write(model, dict(zip(checkpoints, contents, strict=True)), results / dataset / model.resolve().name)
         if output.suffix == ".zip":
             publish(_zipped(results, temporary / output.name), output)
         else:
@@ -66,6 +76,9 @@ def export_model(
 
 
 def _checkpoints(model: Path, folds: Sequence[str] | None, name: str) -> list[Path]:
+    foreign = [fold for fold in folds or () if str(fold) != "all" and not str(fold).isdecimal()]
+    if foreign:
+        raise UserError(f"{foreign[0]} is no fold: give a number such as 0, or all")
     found = sorted(model.glob(f"fold_*/{name}")) if folds is None else [model / f"fold_{f}" / name for f in folds]
     missing = [path for path in found if not path.is_file()]
     if missing or not found:
@@ -78,25 +91,46 @@ def _dataset_name(model: Path) -> str:
     """Return the data set's name: that of the model's parent folder, or else that of its plans."""
     name = model.resolve().parent.name
     if not name.startswith("Dataset"):
-        plans = read_json(model / "plans.json", "pass the folder of a trained model", {"dataset_name": str})
-        name = plans["dataset_name"]
+        name = read_plans(model / "plans.json")["dataset_name"]
     if not _DATASET.fullmatch(name):
         raise UserError(f"{model}: {name!r} is no name of a data set such as Dataset007_Name: rename it")
     return name
 
 
-def _write(model: Path, checkpoints: Sequence[Path], target: Path) -> list[ExportedCheckpoint]:
+def _write(model: Path, checkpoints: Mapping[Path, dict[str, Any]], target: Path) -> list[ExportedCheckpoint]:
     target.mkdir(parents=True)
     for name in (*_NEEDED, *_KEPT):
         if (model / name).is_file():
-            shutil.copyfile(model / name, target / name)
+            _copy_json(model / name, target / name)
     sizes = []
-    for path in tqdm(checkpoints, desc="export", unit="fold"):
+    for path, content in tqdm(checkpoints.items(), desc="export", unit="fold"):
         written = target / path.parent.name / path.name
         written.parent.mkdir()
-        torch.save(_for_prediction(read_checkpoint(path)), written)
+        torch.save(_for_prediction(content), written)
         sizes.append(ExportedCheckpoint(f"{path.parent.name}/{path.name}", path.stat().st_size, written.stat().st_size))
     return sizes
+
+
+def _copy_json(source: Path, target: Path) -> None:
+    """Copy a file, byte by byte unless it names files of this machine: of these the last part of the name stays."""
+    content = read_json(source, MISSING_IN_MODEL)
+    shareable = _without_paths({key: value for key, value in content.items() if key != _TRAINING_FILES})
+    if shareable == content:
+        shutil.copyfile(source, target)
+    else:
+        write_json(target, shareable, indent=4)
+
+
+def _without_paths(content: Any) -> Any:  # noqa: ANN401 - JSON
+    if isinstance(content, dict):
+        return {_without_paths(key): _without_paths(value) for key, value in content.items()}
+    if isinstance(content, list):
+        return [_without_paths(value) for value in content]
+    if not isinstance(content, str):
+        return content
+    if Path(content).is_absolute() or PureWindowsPath(content).is_absolute():
+        return PureWindowsPath(content).name  # which takes / for \\, too
+    return _PATH.sub(lambda match: PureWindowsPath(match[0]).name, content)
 
 
 def _for_prediction(checkpoint: dict[str, Any]) -> dict[str, Any]:

@@ -22,8 +22,8 @@ from nnunetv2_d2net.base.errors import UserError
 from nnunetv2_d2net.base.files import make_folder
 from nnunetv2_d2net.base.text import counted, last_line
 from nnunetv2_d2net.method.modalities import infer_available
-from nnunetv2_d2net.plugin.checkpoints import read_checkpoint
 from nnunetv2_d2net.plugin.prediction.in_memory import stack_images
+from nnunetv2_d2net.plugin.prediction.model_folder import UNUSABLE, read_model, unusable
 from nnunetv2_d2net.plugin.prediction.note import Model, describe_model, note
 from nnunetv2_d2net.plugin.prediction.subset_network import StackedHeads, SubsetNetwork
 from nnunetv2_d2net.plugin.prediction.threads import WriteBehind, read_ahead
@@ -75,15 +75,22 @@ class D2NetPredictor(nnUNetPredictor):
         """Load a trained model as nnU-Net does; our trainers are found without any variable set.
 
         Raises:
-            UserError: It is a cascade, or a checkpoint cannot be read without running code in it.
+            UserError: It is a cascade. A file of it cannot be read, cannot be used without running code in it, or is of
+                another model.
         """
         announce_trainers()
+        folder = Path(model_training_output_dir)
+        if not folder.is_dir():
+            raise UserError(f"{folder} does not exist: pass the folder of a trained model")
         if use_folds is None:
             use_folds = self.auto_detect_available_folds(model_training_output_dir, checkpoint_name)
         folds = [use_folds] if isinstance(use_folds, str) else use_folds
-        for fold in folds:
-            read_checkpoint(Path(model_training_output_dir) / f"fold_{fold}" / checkpoint_name)  # nnU-Net unpickles it
-        super().initialize_from_trained_model_folder(model_training_output_dir, folds, checkpoint_name)
+        paths = [folder / f"fold_{fold}" / checkpoint_name for fold in folds]
+        read_model(folder, paths)  # nnU-Net unpickles the checkpoints, and calls what the plans name
+        try:
+            super().initialize_from_trained_model_folder(model_training_output_dir, folds, checkpoint_name)
+        except UNUSABLE as error:
+            raise unusable(folder, paths[0], error) from error
         if self.configuration_manager.previous_stage_name is not None:
             raise UserError(
                 f"{model_training_output_dir} is a cascade, whose previous stage is no modality: use nnUNetv2_predict"

@@ -1,16 +1,25 @@
+import json
+import re
+import shutil
+import zipfile
+
 import pytest
 import torch
 
 from nnunetv2_d2net.base.errors import UserError
 from nnunetv2_d2net.plugin.prediction.export import export_model
+from tests.unit.conftest import whole_plans
+
+LABELS = {"background": 0, "lesion": 1}
+DATASET_JSON = {"channel_names": {"0": "FLAIR", "1": "T1"}, "labels": LABELS, "file_ending": ".nii.gz"}
 
 
 @pytest.fixture
 def model(tmp_path):
     folder = tmp_path / "Dataset007_Tiny" / "D2NetTrainer__D2NetPlans__3d_fullres"
     (folder / "fold_0").mkdir(parents=True)
-    for name in ("dataset.json", "plans.json"):
-        (folder / name).write_text("{}")
+    (folder / "dataset.json").write_text(json.dumps(DATASET_JSON))
+    (folder / "plans.json").write_text(json.dumps(whole_plans()))
     weights = {"encoder.w": torch.zeros(3), "teacher.w": torch.zeros(5)}
     content = {"network_weights": weights, "trainer_name": "D2NetTrainer", "init_args": {"configuration": "3d_fullres"}}
     torch.save(content, folder / "fold_0" / "checkpoint_final.pth")
@@ -41,3 +50,95 @@ def test_only_what_prediction_needs_is_written(model, tmp_path):
     written = tmp_path / "out" / model.parent.name / model.name / size.name
     assert list(torch.load(written, weights_only=True)["network_weights"]) == ["encoder.w"]
     assert (size.name, size.after) == ("fold_0/checkpoint_final.pth", written.stat().st_size)
+    for name in ("dataset.json", "plans.json"):
+        assert (written.parents[1] / name).read_bytes() == (model / name).read_bytes()
+
+
+def refused(model, tmp_path, match, **arguments):
+    """Nothing is written, neither a folder nor a file."""
+    before = sorted(tmp_path.rglob("*"))
+    for name in ("new", "new.zip"):
+        with pytest.raises(UserError, match=match) as error:
+            export_model(model, tmp_path / name, **arguments)
+        assert "\n" not in str(error.value)
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+@pytest.mark.parametrize(
+    "name", ["../../escaped", "{tmp}/escaped", "..", "Dataset7_X", "Dataset007_../../x", "model", ""]
+)
+def test_a_name_that_leads_elsewhere(model, tmp_path, name):
+    model = shutil.move(model, tmp_path / "downloaded" / model.name)
+    (model / "plans.json").write_text(json.dumps(whole_plans(dataset_name=name.format(tmp=tmp_path))))
+    refused(model, tmp_path, "Dataset007_")
+
+
+def test_a_downloaded_model_gets_the_name_of_its_plans(model, tmp_path):
+    model = shutil.move(model, tmp_path / "downloaded" / model.name)
+    (model / "plans.json").write_text(json.dumps(whole_plans(dataset_name="Dataset012_Other")))
+    export_model(model, tmp_path / "new.zip")
+    names = zipfile.ZipFile(tmp_path / "new.zip").namelist()
+    assert all(name.startswith(f"Dataset012_Other/{model.name}/") for name in names)
+
+
+@pytest.mark.parametrize(
+    "name", ["plans.json", "dataset.json", "dice_by_subset.json", "fold_0/checkpoint_final.pth", "fold_0"]
+)
+def test_links_are_not_followed(model, tmp_path, name):
+    path, elsewhere = model / name, tmp_path / "elsewhere"
+    if path.exists():
+        shutil.move(path, elsewhere)
+    else:
+        elsewhere.write_text('{"dice": {}}')
+    path.symlink_to(elsewhere)
+    refused(model, tmp_path, f"{name} is a link.*put the file itself there")
+
+
+def test_a_model_of_which_the_folder_is_a_link(model, tmp_path):
+    (tmp_path / "link").symlink_to(model)
+    export_model(tmp_path / "link", tmp_path / "out")
+    assert (tmp_path / "out" / model.parent.name / model.name / "plans.json").is_file()
+
+
+def test_no_path_of_this_machine_is_written(model, tmp_path):
+    home = "/home/me/data"
+    listed = {"a": {"images": [f"{home}/a_0000.nii.gz"], "label": f"{home}/a.nii.gz"}}
+    described = {
+        "licence": "https://example.org/a/b",
+        "reference": f"see {home}/notes.txt and T1/T2",
+        "dataset": listed,
+    }
+    (model / "dataset.json").write_text(json.dumps(DATASET_JSON | described))
+    (model / "plans.json").write_text(json.dumps(whole_plans(source="C:\\Users\\me\\plans.json")))
+    measured = {"measured on": f"5 cases of {home}/imagesTs", "checkpoints": {}, "dice": {"FLAIR": {"lesion": 0.5}}}
+    (model / "dice_by_subset.json").write_text(json.dumps(measured))
+    checkpoint = torch.load(model / "fold_0" / "checkpoint_final.pth")
+    checkpoint["init_args"] |= {"plans": {"source": home}, "fold": 0}
+    torch.save(checkpoint | {"logging": {"output": home}}, model / "fold_0" / "checkpoint_final.pth")
+    export_model(model, tmp_path / "out")
+    for path in (tmp_path / "out").rglob("*.*"):
+        assert not re.search(rb"/home/me|Users|" + str(tmp_path).encode(), path.read_bytes())
+    written = tmp_path / "out" / model.parent.name / model.name
+    expected = DATASET_JSON | {"licence": "https://example.org/a/b", "reference": "see notes.txt and T1/T2"}
+    assert json.loads((written / "dataset.json").read_text()) == expected
+    assert json.loads((written / "plans.json").read_text())["source"] == "plans.json"
+    assert json.loads((written / "dice_by_subset.json").read_text())["measured on"] == "5 cases of imagesTs"
+
+
+@pytest.mark.parametrize("fold", ["../fold_0", "0/../../x", "first"])
+def test_a_fold_that_is_none(model, tmp_path, fold):
+    refused(model, tmp_path, "is no fold", folds=[fold])
+
+
+def test_a_hostile_model(model, tmp_path):
+    plans = whole_plans()
+    network = plans["configurations"]["3d_fullres"]["architecture"]
+    network["arch_kwargs"]["dropout_op"] = "torch.nn.modules.module.torch.os.system"
+    (model / "plans.json").write_text(json.dumps(plans))
+    refused(model, tmp_path, r"plans\.json: configuration 3d_fullres names code from elsewhere")
+
+
+@pytest.mark.parametrize("key", [*DATASET_JSON, None])
+def test_a_dataset_json_of_another_form(model, tmp_path, key):
+    (model / "dataset.json").write_text("[]" if key is None else json.dumps(DATASET_JSON | {key: 5}))
+    refused(model, tmp_path, rf"dataset\.json.*{key or 'list'}")

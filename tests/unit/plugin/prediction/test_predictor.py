@@ -612,6 +612,78 @@ def test_a_cascade_is_refused(predictor, trained):
     assert str(trained) in str(error.value)
 
 
+def edit(path, change):
+    content = json.loads(path.read_text())
+    change(content)
+    path.write_text(json.dumps(content))
+
+
+def edit_checkpoint(path, change):
+    content = torch.load(path, weights_only=False)
+    change(content)
+    torch.save(content, path)
+
+
+def test_a_hostile_model_is_refused_before_nnunet_sees_it(predictor, trained, tmp_path, monkeypatch):
+    monkeypatch.setattr(nnUNetPredictor, "initialize_from_trained_model_folder", None)
+    foreign = {"dropout_op": "torch.nn.modules.module.torch.os.mkdir", "dropout_op_kwargs": {"path": "RAN"}}
+
+    def change(plans):
+        plans["configurations"]["tiny"]["architecture"]["arch_kwargs"] |= foreign
+
+    edit(trained / "plans.json", change)
+    with pytest.raises(UserError, match=r"plans\.json: configuration tiny names code from elsewhere"):
+        predictor.initialize_from_trained_model_folder(str(trained), [0])
+
+
+def without_channel(checkpoint):
+    for name, weight in checkpoint["network_weights"].items():
+        checkpoint["network_weights"][name] = weight[:, :1] if weight.ndim > 1 else weight
+
+
+@pytest.mark.parametrize(
+    ("change", "match"),
+    [
+        (lambda c: c["network_weights"].clear(), "network_weights"),
+        (lambda c: [w.fill_(np.nan) for w in c["network_weights"].values()], "NaN or infinite"),
+        (without_channel, r"does not fit the network of .*plans\.json and .*dataset\.json"),
+        (lambda c: c.update(trainer_name="NoSuchTrainer"), "trainer that nnU-Net does not find: set nnUNet_extTrainer"),
+        (lambda c: c.update(trainer_name="os"), "can build nothing|does not find"),
+        (lambda c: c["init_args"].update(configuration="2d"), r"plans\.json has no configuration 2d"),
+    ],
+)
+def test_checkpoints_of_other_models(predictor, trained, change, match):
+    edit_checkpoint(trained / "fold_0" / "checkpoint_final.pth", change)
+    with pytest.raises(UserError, match=match) as error:
+        predictor.initialize_from_trained_model_folder(str(trained), [0])
+    assert "\n" not in str(error.value)
+    assert str(trained) in str(error.value)
+
+
+def test_folds_of_different_shape(predictor, trained):
+    edit_checkpoint(trained / "fold_all" / "checkpoint_final.pth", without_channel)
+    with pytest.raises(UserError, match=r"fold_all.* is of another model than .*fold_0"):
+        predictor.initialize_from_trained_model_folder(str(trained), [0, "all"])
+
+
+@pytest.mark.parametrize("arguments", [{"no_such": 1}, {"n_stages": "three"}])
+def test_plans_from_which_nothing_can_be_built(predictor, trained, arguments):
+    def change(plans):
+        plans["configurations"]["tiny"]["architecture"]["arch_kwargs"] |= arguments
+
+    edit(trained / "plans.json", change)
+    with pytest.raises(UserError, match=r"can build nothing from its plans\.json") as error:
+        predictor.initialize_from_trained_model_folder(str(trained), [0])
+    assert "\n" not in str(error.value)
+
+
+def test_a_model_without_folds(predictor, trained):
+    with pytest.raises(UserError, match="has no fold"):
+        predictor.initialize_from_trained_model_folder(str(trained), None, "checkpoint_no.pth")
+    with pytest.raises(UserError, match="no_model does not exist"):
+        predictor.initialize_from_trained_model_folder("no_model", None)
+
+
 def test_without_output_a_bad_case_leaves_its_place_empty_and_the_others_are_returned(tmp_path):
     predictor = build_predictor()
     good = str(next(Path(write_cases(tmp_path / "in", {"a": [0]})).iterdir()))
