@@ -4,7 +4,6 @@ import errno
 import gzip
 import hashlib
 import io
-import json
 import math
 import string
 import struct
@@ -40,8 +39,11 @@ _GZIP = b"\x1f\x8b"
 """How every gzip file begins."""
 
 _PRINTABLE = frozenset(bytes(string.printable, "ascii"))
-_ASIDE = "d2net"
-"""Key of SimpleITK's metadata under which :func:`read_sitk` keeps what is odd."""
+_NOTES = "d2net notes"
+"""Key of SimpleITK's metadata under which :func:`read_sitk` keeps what is odd, a line each."""
+
+_PLACE = "d2net place "
+"""How the keys begin under which it keeps matrices that disagree, row by row."""
 
 _CHUNK = 2**22
 _LONGEST_HEADER = 540  # bytes, of NIfTI-2
@@ -131,8 +133,9 @@ def read_sitk(path: Path | str, *, only_nifti: bool = False, nan_outside_as_zero
         whole = sitk.GetImageFromArray(zeros, isVector=several)
         whole.CopyInformation(image)
         image = whole
-    places = {} if header is None else {name: matrix.tolist() for name, matrix in second_place(header).items()}
-    image.SetMetaData(_ASIDE, json.dumps({"notes": (*_notes(Path(path), header), *zeroed), "places": places}))
+    image.SetMetaData(_NOTES, "\n".join((*_notes(Path(path), header), *zeroed)))
+    for name, matrix in ({} if header is None else second_place(header)).items():
+        image.SetMetaData(_PLACE + name, " ".join(map(repr, matrix.ravel().tolist())))
     return image
 
 
@@ -155,7 +158,7 @@ def header_oddities(images: Iterable[Image]) -> list[tuple[Path, str]]:
 
 def notes_of(image: sitk.Image) -> list[str]:
     """Return what :func:`read_sitk` has noted about an image's header."""
-    return json.loads(image.GetMetaData(_ASIDE))["notes"] if image.HasMetaDataKey(_ASIDE) else []
+    return image.GetMetaData(_NOTES).splitlines() if image.HasMetaDataKey(_NOTES) else []
 
 
 def _notes(path: Path, header: Nifti1Header | None) -> tuple[str, ...]:
@@ -277,12 +280,12 @@ def _array_of(image: sitk.Image) -> NDArray[Any]:
 
 def properties_of(image: sitk.Image) -> dict[str, Any]:
     """Return where an image lies: spacing, origin and direction, in the order x, y, z; two matrices that disagree."""
-    places = json.loads(image.GetMetaData(_ASIDE))["places"] if image.HasMetaDataKey(_ASIDE) else {}
+    places = [key for key in image.GetMetaDataKeys() if key.startswith(_PLACE)]
     return {
         "spacing": image.GetSpacing(),
         "origin": image.GetOrigin(),
         "direction": image.GetDirection(),
-        **{name: np.array(matrix) for name, matrix in places.items()},
+        **{key[len(_PLACE) :]: np.array(image.GetMetaData(key).split(), float).reshape(4, 4) for key in places},
     }
 
 
@@ -345,7 +348,7 @@ def _holds_voxels(header: Nifti1Header) -> bool:
 
 def _check_others(path: Path, stream: BinaryIO, head: bytes) -> bool:
     """Refuse what is left of a NIfTI file without its header, and a GIPL file that is too short."""
-    if path.name.endswith((".nii", ".nii.gz")) and len(head) < Nifti1Header.sizeof_hdr:
+    if path.name.lower().endswith((".nii", ".nii.gz")) and len(head) < Nifti1Header.sizeof_hdr:
         raise EOFError("it ends within its header")
     if head[:_GIPL_HEADER].endswith(_GIPL_MAGIC):
         *dim, kind = struct.unpack_from(">5H", head)

@@ -22,6 +22,7 @@ from nnunetv2_d2net.base.images import (
     label_counts,
     notes_of,
     place_differences,
+    properties_of,
     read_image,
     read_sitk,
     write_sitk,
@@ -385,7 +386,7 @@ class TestNanOutsideTheFieldOfView:
     def test_one_slice(self, write):
         path, voxels = write(np.s_[0, :2], shape=(1, 5, 6))
         assert np.array_equal(self.as_image(path), np.nan_to_num(voxels))
-        refused(write(np.s_[0, 2, 2], shape=(1, 5, 6))[0], "NaN", lambda p: self.as_image(p))
+        refused(write(np.s_[0, 2, 2], shape=(1, 5, 6))[0], "NaN", self.as_image)
 
 
 class TestPlaces:
@@ -439,6 +440,26 @@ class TestPlaces:
         here, there = (read_image(p, lambda f: read.read_images((f,))) for p in (one, tmp_path / "b.nii.gz"))
         assert differences(here, here) == []
         assert [words.split(" (")[1] for words in differences(here, there)] == ["by 5)"]
+
+
+class TestMatricesThatDisagree:
+    def test_they_are_kept_beside_the_place(self, tmp_path):
+        image = nib.Nifti1Image(noise().T, np.diag([1.0, 2, 3, 1]))
+        image.set_qform(np.diag([1.0, 2, 3, 1]) + np.eye(4, k=3) * (1 / 3), code=1)
+        image.set_sform(np.diag([1.0, 2, 3, 1]), code=1)
+        nib.save(image, tmp_path / "a.nii.gz")
+        by_image, by_sitk = read_image(tmp_path / "a.nii.gz"), read_sitk(tmp_path / "a.nii.gz")
+        assert list(by_image.notes) == notes_of(by_sitk)
+        assert "qform and an sform that differ by 0.333 mm" in by_image.notes[0]
+        properties = properties_of(by_sitk)
+        assert set(properties) == set(by_image.properties) == {"spacing", "origin", "direction", "qform", "sform"}
+        for name, value in by_image.properties.items():
+            assert np.array_equal(value, properties[name])
+
+    def test_an_image_without_oddities_has_none(self, tmp_path):
+        image = read_sitk(nifti(tmp_path / "a.nii.gz"))
+        assert notes_of(image) == []
+        assert set(properties_of(image)) == {"spacing", "origin", "direction"}
 
 
 class TestVoxels:
