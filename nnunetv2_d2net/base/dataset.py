@@ -142,10 +142,10 @@ class Dataset:
             return {}
         ending = self.file_ending
         try:
-            paths = sorted(p for p in folder.iterdir() if p.name.endswith(ending) and not p.name.startswith("."))
+            paths = sorted(p for p in folder.iterdir() if _ends_in(p.name, ending) and not p.name.startswith("."))
         except OSError as error:
             raise UserError(f"{folder} cannot be read ({error.strerror}): pass a folder of segmentations") from error
-        return {path.name.removesuffix(ending): path for path in paths if path.is_file()}
+        return {path.name[: len(path.name) - len(ending)]: path for path in paths if path.is_file()}
 
     def cases(self, folder: Path, split: str) -> dict[str, CaseFiles]:
         """List the cases of a raw data set, sorted by name.
@@ -220,6 +220,8 @@ def channels_of(content: Mapping[str, Any], source: str = "dataset.json") -> tup
         names = tuple(str(channels[number]) for number in sorted(channels, key=int))  # pyright: ignore
     except (KeyError, ValueError, TypeError, AttributeError):
         names = ()
+    if not names and isinstance(channels, dict) and channels and all(str(n).isdecimal() for n in channels.values()):
+        raise UserError(f'{source}: "channel_names" has names and numbers swapped: write {_CHANNELS_EXAMPLE}')
     if not names:
         raise UserError(f'{source} lacks "channel_names" such as {_CHANNELS_EXAMPLE}: add it')
     return names
@@ -381,13 +383,13 @@ def _position(names: Sequence[str], wanted: str) -> int:
 
 def _find_cases(folder: Path, file_ending: str, n_modalities: int) -> FoundCases:
     try:
-        paths = sorted(path for path in folder.iterdir() if path.name.endswith((*_OTHER_ENDINGS, file_ending)))
+        paths = sorted(path for path in folder.iterdir() if _split(path.name, file_ending)[1])
     except OSError as error:
         raise UserError(f"{folder} cannot be read ({error.strerror}): pass a folder of images") from error
     slots: dict[str, dict[str, list[Path]]] = {}
     for path in paths:
         case, channel = _parse(path.name, file_ending)
-        if not channel and not path.name.endswith(file_ending):
+        if not channel and not _ends_in(path.name, file_ending):
             continue  # a picture of something else; nnU-Net passes over it, too
         slots.setdefault(case, {}).setdefault(channel, []).append(path)
     if not slots:
@@ -398,50 +400,57 @@ def _find_cases(folder: Path, file_ending: str, n_modalities: int) -> FoundCases
 
 
 def _match(file: str, file_ending: str) -> re.Match[str] | None:
-    name, endings = Path(file).name, (file_ending, *_OTHER_ENDINGS)
-    return next((m for ending in endings if (m := _CHANNEL.fullmatch(name.removesuffix(ending)))), None)
+    return _CHANNEL.fullmatch(_split(Path(file).name, file_ending)[0])
+
+
+def _split(name: str, file_ending: str) -> tuple[str, str]:
+    """Split a file's name before its ending, which may be in any case; the ending is empty where it is unknown."""
+    endings = sorted((file_ending, *_OTHER_ENDINGS), key=len, reverse=True)
+    length = next((len(ending) for ending in endings if ending and _ends_in(name, ending)), 0)
+    return name[: len(name) - length], name[len(name) - length :]
+
+
+def _ends_in(name: str, ending: str) -> bool:
+    return name.lower().endswith(ending.lower())
 
 
 def _parse(name: str, file_ending: str) -> tuple[str, str]:
     """Split a file name into case and channel; the channel is empty where the name has none."""
-    endings = sorted((file_ending, *_OTHER_ENDINGS), key=len, reverse=True)
-    stem = name.removesuffix(next(ending for ending in endings if name.endswith(ending)))
+    stem, _ = _split(name, file_ending)
     match = _CHANNEL.fullmatch(stem)
     return (match["case"], match["channel"]) if match else (stem, "")
 
 
 def _problem(slots: dict[str, list[Path]], file_ending: str, n_modalities: int) -> str | None:
-    paths = [path for group in slots.values() for path in group]
-    return next((problem for path in paths if (problem := _file_problem(path, file_ending))), None) or (
-        _slot_problem(slots, n_modalities)
+    paths = [(path, group) for group in slots.values() for path in group]
+    return next((problem for path, group in paths if (problem := _file_problem(path, group, file_ending))), None) or (
+        _slot_problem(slots, file_ending, n_modalities)
     )
 
 
-def _slot_problem(slots: dict[str, list[Path]], n_modalities: int) -> str | None:
+def _slot_problem(slots: dict[str, list[Path]], file_ending: str, n_modalities: int) -> str | None:
     for channel, paths in slots.items():
         if not channel:
             return f"{paths[0]} has no channel number: rename it, the first modality is _0000"
         if int(channel) >= n_modalities:
-            known = f"0000 to {n_modalities - 1:04d}"
-            return f"{paths[0]} has the unknown channel number {channel}: this model knows {known}, rename or remove it"
+            stem, ending = _split(paths[0].name, file_ending)
+            return (
+                f"{paths[0]} has the unknown channel number {channel} (this model knows 0000 to "
+                f"{n_modalities - 1:04d}): if it is the patient's number, put that of the modality behind each name, "
+                f"as {stem}_0000{ending} for the first modality; otherwise take this file out"
+            )
     return None
 
 
-def _file_problem(path: Path, file_ending: str) -> str | None:
+def _file_problem(path: Path, group: Sequence[Path], file_ending: str) -> str | None:
     if not path.name.isprintable():
         return f"the file name {path.name!r} has characters that cannot be printed: rename it"
     if not path.is_file():
         what = "a folder" if path.is_dir() else "no file (a broken link?)"
         return f"{path} is {what}: put the image there, or remove it"
-    twin = _twin(path, file_ending)
+    twin = next((other for other in group if other != path), None)
     if twin:
         return f"{path} and {twin} are the same modality: remove one"
-    if not path.name.endswith(file_ending):
+    if not _ends_in(path.name, file_ending):
         return f"{path} does not end in {file_ending}, as the model's data do: convert it"
     return None
-
-
-def _twin(path: Path, file_ending: str) -> Path | None:
-    stem = next(path.name.removesuffix(e) for e in (file_ending, *_OTHER_ENDINGS) if path.name.endswith(e))
-    others: Iterable[Path] = (path.with_name(stem + e) for e in dict.fromkeys((file_ending, *_OTHER_ENDINGS)))
-    return next((other for other in others if other != path and other.exists()), None)

@@ -1,8 +1,10 @@
 """Reading the images that a case has, and refusing those that cannot be right."""
 
+import itertools
 import logging
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from pathlib import Path
+from typing import Any, NamedTuple, cast
 
 import numpy as np
 from nnunetv2.imageio.base_reader_writer import BaseReaderWriter
@@ -10,6 +12,7 @@ from numpy.typing import NDArray
 
 from nnunetv2_d2net.base.dataset import assign_channels
 from nnunetv2_d2net.base.errors import UserError
+from nnunetv2_d2net.base.heads import HeadMatch, match_heads
 from nnunetv2_d2net.base.images import Image, ImageError, differences, header_lines, is_constant, read_image
 
 _LOG = logging.getLogger("nnunetv2_d2net")
@@ -32,7 +35,13 @@ class CaseImages(NamedTuple):
 
 
 def read_case(
-    files: Sequence[str], reader: BaseReaderWriter, n_modalities: int, allowed: Sequence[bool] | None = None
+    files: Sequence[str],
+    reader: BaseReaderWriter,
+    n_modalities: int,
+    allowed: Sequence[bool] | None = None,
+    channels: Sequence[int] | None = None,
+    *,
+    nan_outside_as_zero: bool | None = None,
 ) -> CaseImages:
     """Read the images of one case, any of which may be absent.
 
@@ -41,16 +50,21 @@ def read_case(
         reader: nnU-Net's reader of the data set.
         n_modalities: M.
         allowed: M flags; other modalities are not read, as if their files were absent. None allows all.
+        channels: Which modality each file holds; None where that follows from number and names of the files.
+        nan_outside_as_zero: See :func:`read_image`.
 
     Raises:
-        UserError: A file that cannot be read, holds NaN or infinity or lies elsewhere than the case's other images;
-            or no modality at all.
+        UserError: A file that cannot be read, holds NaN or infinity, lies elsewhere than the case's other images or
+            shows another head; or no modality at all.
     """
     wanted = [True] * n_modalities if allowed is None else allowed
-    channels = assign_channels(files, n_modalities)
+    channels = assign_channels(files, n_modalities) if channels is None else channels
     # a single file is opened in any case: it may hold all modalities
     chosen = [(file, c) for file, c in zip(files, channels, strict=True) if wanted[c] or len(files) == 1]
-    read = [read_image(file, lambda name: reader.read_images((name,))) for file, _ in chosen]
+    read = [
+        read_image(file, lambda name: reader.read_images((name,)), nan_outside_as_zero=nan_outside_as_zero)
+        for file, _ in chosen
+    ]
     images = _by_channel(read, [channel for _, channel in chosen], n_modalities) if read else {}
     images = {channel: image for channel, image in images.items() if wanted[channel]}
     if not images:
@@ -61,7 +75,8 @@ def read_case(
         raise UserError(f"{names}: every image is constant, no modality is left: provide a real one")
     for name in constant.values():
         _LOG.warning("%s is constant and counts as absent", name)
-    for line in header_lines(read):
+    real = [images[channel] for channel in images if channel not in constant]
+    for line in (*header_lines(read), *(_repeated(real) + _check_heads(real) if len(read) > 1 else ())):
         _LOG.warning("%s", line)
     stacked = np.zeros((n_modalities, *read[0].voxels.shape[1:]), dtype=np.float32)
     available = tuple(channel in images and channel not in constant for channel in range(n_modalities))
@@ -89,3 +104,38 @@ def _check_place(image: Image, reference: Image) -> None:
     if ways := differences(image, reference):
         reason = f"differs from {reference.path} in {', '.join(ways)}"
         raise ImageError(image.path, "geometry", reason, "register and resample them onto each other")
+
+
+def _repeated(images: Sequence[tuple[str, NDArray[np.floating]]]) -> list[str]:
+    """Say which images hold the same voxels."""
+    return [
+        f"{one} and {other} hold the same voxels: one modality may have been given as another"
+        for (one, voxels), (other, others) in itertools.combinations(images, 2)
+        if np.array_equal(voxels, others)
+    ]
+
+
+def _check_heads(images: Sequence[tuple[str, NDArray[np.floating]]]) -> list[str]:
+    """Say which images may be of different heads.
+
+    Args:
+        images: Name and voxels ``(z, y, x)`` of each.
+
+    Raises:
+        ImageError: One certainly is, as where the number in the names is the patient's.
+    """
+    matches = match_heads([voxels for _, voxels in images])
+    doubts = sorted((match.likeness, n) for n, match in enumerate(matches) if match and match.doubtful)
+    lines = []
+    for _, n in doubts:
+        match, (file, _), (other, _) = cast(HeadMatch, matches[n]), images[n], images[0 if n else 1]
+        outlines = f"Dice of their outlines {match.overlap:.2f}"
+        if match.differ:
+            stem, dot, ending = Path(file).name.partition(".")
+            remedy = (
+                "register them onto each other; or, if the number at the end of their names is the patient's, put that "
+                f"of the modality behind each name, as {stem}_0000{dot}{ending} for the first modality"
+            )
+            raise ImageError(file, "geometry", f"shows another head than {other} ({outlines})", remedy)
+        lines.append(f"{file} may show another head than {other} ({outlines}): see that they are of one patient")
+    return lines

@@ -179,10 +179,28 @@ def test_an_unusable_case_leaves_the_others(tmp_path):
 
 def test_an_unknown_channel_number(tmp_path):
     touch(tmp_path, "a_0000.nii.gz", "a_0004.nii.gz")
-    only_problem(tmp_path, "a", "a_0004.nii.gz", "unknown channel number 0004", "0000 to 0003", "rename or remove")
+    only_problem(tmp_path, "a", "a_0004.nii.gz", "unknown channel number 0004", "0000 to 0003", "take this file out")
 
 
-@pytest.mark.parametrize("twin", ["a_0001.nii", "a_0001.nrrd", "a_0001.mha"])
+def test_a_number_that_may_be_the_patients(tmp_path):
+    touch(tmp_path, *(f"sub_{patient:04d}.nii.gz" for patient in range(6)))
+    only_problem(tmp_path, "sub", "if it is the patient's number", "as sub_0004_0000.nii.gz for the first modality")
+
+
+@pytest.mark.parametrize("ending", [".NII.GZ", ".Nii.gz", ".nii.GZ"])
+def test_endings_in_any_case(tmp_path, ending):
+    touch(tmp_path, f"a_0000{ending}", "a_0002.nii.gz", f"b_0003{ending}")
+    files, problems = dataset().find_cases(tmp_path)
+    assert problems == {}
+    assert files == {
+        "a": [str(tmp_path / f"a_0000{ending}"), str(tmp_path / "a_0002.nii.gz")],
+        "b": [str(tmp_path / f"b_0003{ending}")],
+    }
+    assert assign_channels(files["a"], 4) == [0, 2]
+    assert dataset().segmentations(tmp_path)["b_0003"] == tmp_path / f"b_0003{ending}"
+
+
+@pytest.mark.parametrize("twin", ["a_0001.nii", "a_0001.nrrd", "a_0001.mha", "a_0001.NII.GZ"])
 def test_two_files_for_one_modality(tmp_path, twin):
     touch(tmp_path, "a_0000.nii.gz", "a_0001.nii.gz", twin)
     only_problem(tmp_path, "a", "a_0001.nii.gz", twin, "remove one")

@@ -247,3 +247,63 @@ def test_a_reason_of_several_lines_becomes_one(files):
 
     with pytest.raises(UserError, match=re.escape("(the reason)")):
         read_case(files, Reader(), 3)
+
+
+def ball(rng, *center):
+    """Tissue within a head, and where the head is."""
+    grid = np.indices((20, 20, 20)) - np.reshape(center, (3, 1, 1, 1))
+    return rng.normal(100, 20, (20, 20, 20)), np.linalg.norm(grid, axis=0) < 7
+
+
+@pytest.fixture
+def patients(rng):
+    """Two modalities of two patients: ``(patient, modality, z, y, x)``."""
+    heads = [ball(rng, 9, 9, 9), ball(rng, 9, 7, 11)]
+    return np.float32([[np.where(head, tissue, 0), np.where(head, 300 - tissue, 0)] for tissue, head in heads])
+
+
+@pytest.mark.parametrize("channels", [(0, 1), (1, 2), (0, 2)])
+def test_a_number_that_is_the_patients(tmp_path, patients, channels):
+    pairs = zip(channels, patients[:, 0], strict=True)
+    files = [write_image(tmp_path / f"sub_{m:04d}.nii.gz", image) for m, image in pairs]
+    refused(files, *files, "shows another head", f"as sub_{channels[0]:04d}_0000.nii.gz for the first modality")
+
+
+def test_the_modalities_of_one_patient_are_fine(tmp_path, patients, caplog):
+    files = [write_image(tmp_path / f"sub_{m:04d}.nii.gz", image) for m, image in enumerate(patients[0])]
+    assert read_case(files, SimpleITKIO(), 3).available == (True, True, False)
+    assert not caplog.records
+
+
+def test_heads_that_may_differ_are_told(tmp_path, patients, rng, caplog):
+    noise, head = ball(rng, 9, 10, 10)
+    other = np.where(head, patients[0, 0] + 1.1 * noise, 0)
+    files = [write_image(tmp_path / f"a_{m:04d}.nii.gz", image) for m, image in enumerate((patients[0, 0], other))]
+    read_case(files, SimpleITKIO(), 3)
+    assert f"{files[1]} may show another head than {files[0]}" in caplog.text
+
+
+def test_a_modality_given_twice_is_told(files, arrays, caplog):
+    write_image(files[2], arrays[0].astype(np.float64))
+    read_case(files, SimpleITKIO(), 3)
+    assert f"{files[0]} and {files[2]} hold the same voxels" in caplog.text
+    assert files[1] not in caplog.text
+
+
+def test_an_ending_in_capitals(files, arrays):
+    for reader in (SimpleITKIO(), NibabelIO()):
+        loud = [str(Path(file).rename(file.replace(".nii.gz", ".NII.GZ"))) for file in files]
+        case = read_case(loud[1:], reader, 3)
+        assert case.available == (False, True, True)
+        assert np.array_equal(case.images[2], arrays[2])
+        files = [str(Path(file).rename(file.replace(".NII.GZ", ".nii.gz"))) for file in loud]
+
+
+def test_nan_outside_the_field_of_view(files, arrays, caplog):
+    arrays[1, :2] = np.nan
+    write_image(files[1], arrays[1])
+    with pytest.raises(UserError, match="pass --nan_outside_as_zero"):
+        read_case(files, SimpleITKIO(), 3, nan_outside_as_zero=False)
+    case = read_case(files, SimpleITKIO(), 3, nan_outside_as_zero=True)
+    assert np.array_equal(case.images, np.nan_to_num(arrays))
+    assert f"{files[1]} has NaN outside the field of view" in caplog.text

@@ -1,0 +1,127 @@
+"""Whether the images of one case show one head: co-registered modalities do, files of several patients do not."""
+
+import itertools
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+_SAMPLES = 128  # along each axis, at most
+_MOST_INSIDE = 50_000  # voxels whose intensities are compared
+_BINS = 32
+_PLAIN_BORDER = 0.6  # share of the border that is alike where the surroundings of the head are blank
+
+_SAME_OUTLINE = 0.95
+_CONTAINED = 0.98
+_ALIKE = 0.15
+_STEEPNESS = 2.5
+
+
+class HeadMatch(NamedTuple):
+    """How well the heads of images fit, for a pair of images or on average.
+
+    Attributes:
+        overlap: Dice of their outlines, where the field of view of both is; one patient's modalities have 0.96 to 1.
+        contained: Share of the smaller outline that lies inside the larger: nearly 1 where one is cut off.
+        likeness: Share of the variance inside that the other image's intensities explain: 0.2 to 0.9 between the
+            modalities of one patient, below 0.2 between patients.
+    """
+
+    overlap: float
+    contained: float
+    likeness: float
+
+    @property
+    def doubtful(self) -> bool:
+        """Whether the outlines differ as those of one patient do not."""
+        return self.overlap < _SAME_OUTLINE and self.likeness < 2 * self._alike
+
+    @property
+    def differ(self) -> bool:
+        """Whether these are different heads: the more the outlines differ, the more must be alike inside."""
+        return self.overlap < _SAME_OUTLINE and self.contained < _CONTAINED and self.likeness < self._alike
+
+    @property
+    def _alike(self) -> float:
+        return _ALIKE + _STEEPNESS * (_SAME_OUTLINE - self.overlap)
+
+
+class _Head(NamedTuple):
+    voxels: NDArray[np.floating]
+    outline: NDArray[np.bool_]
+
+
+def match_heads(images: Sequence[NDArray[Any]]) -> list[HeadMatch | None]:
+    """Compare each image of a case with the others.
+
+    Args:
+        images: All ``(z, y, x)`` of one shape.
+
+    Returns:
+        Averages over the pairs that an image is part of; None where nothing can be said, as the surroundings of a head
+        are not blank, the image has one slice only, or there is no other.
+
+    Example:
+        >>> ball = np.linalg.norm(np.indices((24, 24, 24)) - 11.5, axis=0)
+        >>> here = np.where(ball < 10, 20 - ball, 0)
+        >>> match_heads([here, here * 3])[0].differ, match_heads([here, np.roll(here, 5, 0)])[0].differ
+        (False, True)
+    """
+    heads = [_head(image) for image in images]
+    pairs: list[list[HeadMatch]] = [[] for _ in images]
+    for i, j in itertools.combinations(range(len(images)), 2):
+        one, other = heads[i], heads[j]
+        match = _match(one, other) if one and other else None
+        if match:
+            pairs[i].append(match)
+            pairs[j].append(match)
+    return [HeadMatch(*np.mean(own, axis=0).tolist()) if own else None for own in pairs]
+
+
+def _head(image: NDArray[Any]) -> _Head | None:
+    """What differs from blank surroundings."""
+    if min(image.shape) < 2:
+        return None
+    voxels = image[tuple(slice(None, None, -(-n // _SAMPLES)) for n in image.shape)].astype(np.float32)
+    border = np.concatenate([voxels.take((0, -1), axis).ravel() for axis in range(voxels.ndim)])
+    rounding = 1e-4 * float(np.ptp(voxels))
+    blank = float(np.median(border))
+    outline = np.abs(voxels - blank) > rounding
+    plain = np.mean(np.abs(border - blank) <= rounding) > _PLAIN_BORDER
+    return _Head(voxels, outline) if plain and outline.any() else None
+
+
+def _match(one: _Head, other: _Head) -> HeadMatch | None:
+    both = one.outline & other.outline
+    n_both, sizes = int(both.sum()), (int(one.outline.sum()), int(other.outline.sum()))
+    step = n_both // _MOST_INSIDE + 1
+    inside = one.voxels[both][::step], other.voxels[both][::step]
+    if n_both and any(voxels.min() == voxels.max() for voxels in inside):
+        return None  # such as a mask
+    box = tuple(slice(*span) for span in zip(*_common_box(one.outline, other.outline), strict=True))
+    in_view = int(one.outline[box].sum()) + int(other.outline[box].sum())
+    likeness = max(_explained(*inside), _explained(*inside[::-1])) if n_both > _BINS else 0.0
+    return HeadMatch(2 * n_both / max(in_view, 1), n_both / min(sizes), likeness)
+
+
+def _common_box(one: NDArray[np.bool_], other: NDArray[np.bool_]) -> tuple[list[int], list[int]]:
+    """First and last + 1 position, along each axis, of where both have something."""
+    first, last = [], []
+    for axis in range(one.ndim):
+        rest = tuple(other_axis for other_axis in range(one.ndim) if other_axis != axis)
+        there = [np.flatnonzero(outline.any(rest)) for outline in (one, other)]
+        first.append(max(int(t[0]) for t in there))
+        last.append(max(first[-1], min(int(t[-1]) for t in there) + 1))
+    return first, last
+
+
+def _explained(voxels: NDArray[np.floating], by: NDArray[np.floating]) -> float:
+    """Share of the variance of intensities that the mean over another image's intensities explains."""
+    clipped = np.clip(voxels, *np.quantile(voxels, (0.01, 0.99))).astype(float)
+    edges = np.quantile(by, np.linspace(0, 1, _BINS + 1)[1:-1])
+    bins = np.searchsorted(edges, by)
+    counts = np.maximum(np.bincount(bins, minlength=_BINS), 1)
+    means = np.bincount(bins, clipped, _BINS) / counts
+    total = float(clipped.var())
+    return float(np.var(means[bins])) / total if total > 0 else 0.0
