@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 
 from nnunetv2_d2net.base.errors import UserError
 from nnunetv2_d2net.base.files import check_key, read_json
+from nnunetv2_d2net.base.text import counted
 
 _CHANNEL = re.compile(r"(?P<case>.+)_(?P<channel>[0-9]{4})", re.DOTALL)
 _OTHER_ENDINGS = (".nii.gz", ".nii", ".nrrd", ".mha", ".mhd", ".gipl", ".png", ".bmp", ".tif", ".tiff")
@@ -131,6 +132,30 @@ class Dataset:
             UserError: The folder cannot be read, or holds no such file.
         """
         return _find_cases(folder, self.file_ending, len(self.channels))
+
+    def reading_of(self, cases: Mapping[str, Sequence[str]], n_shown: int = 8) -> list[str]:
+        """Say which file is taken for which modality of which case.
+
+        Args:
+            cases: Files named ``CASE_XXXX``, by case.
+            n_shown: How many cases to show.
+
+        Returns:
+            How many cases have each modality, and the first cases, a line for each.
+
+        Example:
+            >>> content = {"channel_names": {"0": "T1", "1": "T2"}, "labels": {}, "file_ending": ".nii.gz"}
+            >>> Dataset.of(content).reading_of({"a": ["in/a_0001.nii.gz"]})
+            ['1 case: T1 (_0000) of 0, T2 (_0001) of 1', "case 'a': T2 = a_0001.nii.gz"]
+        """
+        assigned = {case: dict(zip(self.assign_channels(files), files, strict=True)) for case, files in cases.items()}
+        counts = [sum(channel in files for files in assigned.values()) for channel in range(len(self.channels))]
+        parts = [f"{name} (_{c:04d}) of {n}" for c, (name, n) in enumerate(zip(self.channels, counts, strict=True))]
+        lines = [f"{counted(len(cases), 'case')}: {', '.join(parts)}"]
+        for case, files in list(assigned.items())[:n_shown]:
+            shown = (f"{self.channels[channel]} = {Path(file).name}" for channel, file in files.items())
+            lines.append(f"case {case!r}: {', '.join(shown)}")
+        return lines
 
     def segmentations(self, folder: Path) -> dict[str, Path]:
         """List the segmentations of a folder such as ``labelsTr``, by case; none where there is no folder.

@@ -34,6 +34,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--all_subsets", action="store_true", help="predict with every subset of the modalities, one folder for each"
     )
     parser.add_argument(
+        "--nan_outside_as_zero",
+        action="store_true",
+        help="take NaN outside an image's field of view, where it was resliced, as 0; without, such a case is refused",
+    )
+    parser.add_argument(
         "--subsets_per_pass",
         type=int,
         default=4,
@@ -73,6 +78,7 @@ def run(args: argparse.Namespace, extra: Sequence[str]) -> int:
     # nnU-Net builds the predictor itself, from arguments of its own, so the flags travel with the class.
     base = AllSubsetsPredictor if args.all_subsets else D2NetPredictor
     settings = {"allowed": available, "part": part, "subsets_per_pass": args.subsets_per_pass}
+    settings["nan_outside_as_zero"] = args.nan_outside_as_zero
     predictor = type(base.__name__, (base,), settings)
     with predictor_seam(predictor):
         return call_entry_point(predict_entry_point, "predict", device_words(words) + words)

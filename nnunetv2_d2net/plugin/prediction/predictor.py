@@ -49,6 +49,7 @@ class D2NetPredictor(nnUNetPredictor):
     Attributes:
         allowed: M flags; modalities that are not allowed are treated as if their files were absent. None allows all.
         subsets_per_pass: How many subsets share a sliding window. The memory for tiles and logits grows with it.
+        nan_outside_as_zero: Take NaN outside an image's field of view as 0, and do not refuse the image.
         part: Which part of the cases ``predict_from_files_sequential`` takes, and of how many: nnU-Net's method has no
             argument for it.
         model: What was loaded, for the notes beside the segmentations; None if the network came from elsewhere.
@@ -58,6 +59,7 @@ class D2NetPredictor(nnUNetPredictor):
 
     allowed: Subset | None = None
     subsets_per_pass: int = 4
+    nan_outside_as_zero: bool = False
     part: tuple[int, int] = (0, 1)
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:  # noqa: ANN401 - nnU-Net's arguments
@@ -362,6 +364,8 @@ class D2NetPredictor(nnUNetPredictor):
             found = self.dataset.find_cases(Path(list_of_lists_or_source_folder))
             for case, problem in list(found.problems.items())[part_id::num_parts]:
                 self.fail(case, problem)
+            for line in self.dataset.reading_of(found.files):
+                _LOG.info("%s", line)
             list_of_lists_or_source_folder = list(found.files.values())
         elif not all(list_of_lists_or_source_folder):
             raise UserError("a case has no file: pass at least one for each, or leave the case out")
@@ -428,7 +432,8 @@ class D2NetPredictor(nnUNetPredictor):
     def read(self, files: Sequence[str]) -> CaseImages:
         """Read the allowed modalities of one case; see :func:`read_case`."""
         reader = self.plans_manager.image_reader_writer_class()
-        return read_case(files, reader, len(self.dataset.channels), self.allowed)
+        n_modalities = len(self.dataset.channels)
+        return read_case(files, reader, n_modalities, self.allowed, nan_outside_as_zero=self.nan_outside_as_zero)
 
     def fail(self, case: str, problem: str) -> None:
         """Tell at once that a case cannot be segmented, and remember it for the summary."""

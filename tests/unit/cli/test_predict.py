@@ -131,6 +131,13 @@ def test_parts_reach_the_predictor_which_nnunet_does_not_tell_without_processes(
     assert [predictor.part for _, predictor in predicted] == [(1, 3), (0, 1)]
 
 
+def test_nan_may_be_taken_as_zero(model, predicted):
+    assert predict("--nan_outside_as_zero") == 0
+    assert predict() == 0
+    assert [predictor.nan_outside_as_zero for _, predictor in predicted] == [True, False]
+    assert "--nan_outside_as_zero" not in predicted[0][0]
+
+
 def test_nnunets_default_folds_are_checked(model, predicted, capsys):
     assert predict(folds=()) == 1
     one_line(capsys, "fold_1", "-f 0")

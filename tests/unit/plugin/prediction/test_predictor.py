@@ -2,6 +2,7 @@ import contextlib
 import errno
 import hashlib
 import json
+import logging
 from pathlib import Path
 
 import numpy as np
@@ -442,6 +443,30 @@ def test_a_constant_image_is_said_and_noted(predictor, tmp_path, caplog):
     assert content["absent modalities"] == ["T1"]
 
 
+def test_which_file_is_which_modality_is_said_first(predictor, tmp_path, caplog):
+    caplog.set_level(logging.INFO)
+    source = write_cases(tmp_path / "in", {"a": [0, 2], "b": [1]})
+    predictor.predict_from_files(source, str(tmp_path / "out"))
+    assert caplog.messages[:3] == [
+        "2 cases: FLAIR (_0000) of 1, T1 (_0001) of 1, T1ce (_0002) of 1",
+        "case 'a': FLAIR = a_0000.nii.gz, T1ce = a_0002.nii.gz",
+        "case 'b': T1 = b_0001.nii.gz",
+    ]
+
+
+def test_nan_outside_the_field_of_view(predictor, tmp_path):
+    source = write_cases(tmp_path / "in", {"a": [0, 1]})
+    voxels = brains(seed=0)[1]
+    voxels[:1] = np.nan
+    write_image(tmp_path / "in" / "a_0001.nii.gz", voxels)
+    with pytest.raises(UserError, match="1 case could not be segmented"):
+        predictor.predict_from_files(source, str(tmp_path / "out"))
+    assert "pass --nan_outside_as_zero" in predictor.failures["a"]
+    predictor.nan_outside_as_zero = True
+    predictor.predict_from_files(source, str(tmp_path / "out"))
+    assert (tmp_path / "out" / "a.nii.gz").is_file()
+
+
 def test_an_output_folder_that_is_a_file(predictor, tmp_path):
     (tmp_path / "out").touch()
     with pytest.raises(UserError, match="pass another output folder"):
@@ -473,7 +498,8 @@ def test_a_full_disk_spoils_one_case_only(predictor, tmp_path, monkeypatch, capl
     monkeypatch.setattr(writing, "export_prediction_from_logits", full)
     with pytest.raises(UserError, match=r"1 case could not be segmented \('only'\)"):
         predictor.predict_from_files(source, str(out), num_processes_segmentation_export=threads)
-    assert caplog.messages == [f"case 'only': {out / 'only'} cannot be {words} or pass another -o"]
+    problems = [record.getMessage() for record in caplog.records if record.levelno >= logging.ERROR]
+    assert problems == [f"case 'only': {out / 'only'} cannot be {words} or pass another -o"]
     finished = {f"{case}{ending}" for case in MIXED if case != "only" for ending in (".nii.gz", ".modalities.json")}
     assert outputs(out) == finished
 
