@@ -17,7 +17,7 @@ from nnunetv2_d2net.study.benchmark.jobs import Progress
 from nnunetv2_d2net.study.benchmark.setup import Setup
 from nnunetv2_d2net.study.report.page import write_report
 from nnunetv2_d2net.study.report.results import CASES, read_benchmark
-from nnunetv2_d2net.study.scores.comparison import compare_all, write_comparison
+from nnunetv2_d2net.study.scores.comparison import Comparison, compare_all, write_comparison
 from nnunetv2_d2net.study.scores.evaluate import evaluate_folder
 from nnunetv2_d2net.study.scores.metrics import CaseScore
 from nnunetv2_d2net.study.scores.tables import METRICS, dice_by_subset, write_tables
@@ -114,6 +114,7 @@ def _inputs(setup: Setup) -> dict[str, Any]:
     description = read_json_or(setup.note, {})
     content = {
         "version": __version__,
+        "comparison": Comparison._fields,
         "arms": {arm: _arm_inputs(setup, arm) for arm in setup.arms},
         "references": [[path.name, file_state(path)] for path in references],
         "setup": {key: value for key, value in description.items() if key not in ("started", "machine")},

@@ -164,8 +164,8 @@ def lead_group(benchmark: Benchmark, arm: str) -> Group:
         lead = leads.get((subset, region))
         if lead is None:
             return Cell("-")
-        means = f"{arm} {lead.dice:.3f}, best rival {lead.test.rival} {lead.rival_dice:.3f}"
-        tip = f"{subset}, {region}: {means}; {lead.figures}"
+        means = f"{arm} {lead.test.mean:.3f}, best rival {lead.test.rival} {lead.test.rival_mean:.3f}"
+        tip = "; ".join(filter(None, (f"{subset}, {region}: {means}", lead.figures, lead.contrary)))
         return Cell(lead.marked, difference_color(lead.test.mean_difference / end), tip)
 
     return Group(

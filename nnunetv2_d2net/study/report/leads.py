@@ -8,31 +8,46 @@ from nnunetv2_d2net.study.report.results import Benchmark
 from nnunetv2_d2net.study.scores.comparison import Comparison
 
 LEVEL = 0.05
+TIE = 0.02
+"""Arms tie where the whole interval of their difference in mean Dice is no farther from 0 than this."""
+
 _MINUS = "\N{MINUS SIGN}"
 _MARKS = ((0.001, "***"), (0.01, "**"), (LEVEL, "*"))
 
 
 class Lead(NamedTuple):
-    """What one arm is ahead of its rival.
+    """What one arm is ahead of its rival, over the cases that both have.
 
     Attributes:
         test: Dice of the arm minus that of its rival.
-        dice: The arm's mean.
-        rival_dice: The rival's mean.
+        family: Which tests Holm's correction is for.
     """
 
     test: Comparison
-    dice: float
-    rival_dice: float
+    family: str = "over the subsets"
 
     @property
     def outcome(self) -> str:
-        """``better``, ``ahead``, ``equal``, ``behind`` or ``worse``; only the first and the last are beyond chance."""
-        if round(self.test.mean_difference, 3) == 0:
-            return "equal"
-        if self.test.p_holm < LEVEL:
-            return "better" if self.test.mean_difference > 0 else "worse"
-        return "ahead" if self.test.mean_difference > 0 else "behind"
+        """``better``, ``ahead``, ``tie``, ``level``, ``behind`` or ``worse``: the first and the last are beyond chance.
+
+        Of a tie it is certain that there is no difference to speak of; level means are equal, perhaps by chance.
+        """
+        difference, tie = self.test.mean_difference, is_tie(self.test.ci_low, self.test.ci_high)
+        level = round(difference, 3) == 0
+        if self.test.p_holm < LEVEL and not level:
+            return "better" if difference > 0 else "worse"
+        if tie or level:
+            return "tie" if tie else "level"
+        return "ahead" if difference > 0 else "behind"
+
+    @property
+    def contrary(self) -> str:
+        """What the ranks say, if that is the opposite of what the mean says; else nothing."""
+        test = self.test
+        if test.rank_difference * test.mean_difference >= 0:
+            return ""
+        cases = f"better in {test.n_better} of {counted(test.n, 'case')} and worse in {test.n_worse}"
+        return f"by ranks it is the other way round, {cases} (Wilcoxon {p_value(test.p_ranks)})"
 
     @property
     def marked(self) -> str:
@@ -43,37 +58,40 @@ class Lead(NamedTuple):
     @property
     def figures(self) -> str:
         """The difference, its interval, p and the number of cases, in words."""
-        *_, n, difference, low, high, p, p_holm = self.test
-        ends = "" if math.isnan(low) else f"95 % CI {interval(low, high)}, "
-        corrected = "" if p_holm == p else f", {p_value(p_holm)} after Holm's correction"
-        return f"difference {signed(difference)}, {ends}{p_value(p)}{corrected}, {counted(n, 'case')}"
+        test = self.test
+        ends = "" if math.isnan(test.ci_low) else f"95 % CI {interval(test.ci_low, test.ci_high)}, "
+        corrected = f", {p_value(test.p_holm)} after Holm's correction {self.family}" if test.p_holm != test.p else ""
+        cases = counted(test.n, "case") + (f" ({test.n_left_out} left out)" if test.n_left_out else "")
+        return f"difference {signed(test.mean_difference)}, {ends}{p_value(test.p)}{corrected}, {cases}"
 
 
 def find_lead(benchmark: Benchmark, arm: str, rival: str, subset: str, region: str) -> Lead | None:
     """Look up the comparison of two arms, whichever of them it names first; None if they were not compared there."""
-    dice, rival_dice = (benchmark.dice(name, subset, region) for name in (arm, rival))
-    if dice is None or rival_dice is None:
-        return None
     for row in benchmark.comparisons:
         if (row.subset, row.region) == (subset, region) and {row.arm, row.rival} == {arm, rival}:
-            sign = 1 if row.arm == arm else -1
-            low, high = sorted((sign * row.ci_low, sign * row.ci_high))
-            test = Comparison(arm, rival, subset, region, row.n, sign * row.mean_difference, low, high, *row[-2:])
-            return Lead(test, dice, rival_dice)
+            return Lead(row if row.arm == arm else row.reversed())
     return None
 
 
 def best_rivals(benchmark: Benchmark, arm: str) -> dict[tuple[str, str], Lead]:
-    """Compare an arm with the rival that has the best mean, by subset and region."""
-    leads = {}
+    """Compare an arm with the rival that is best on the cases that both have, by subset and region."""
+    rivals, best = [name for name in benchmark.arms if name != arm], {}
     for region, by_subset in benchmark.summaries["dice"][arm].items():
         for subset in by_subset:
-            means = {name: benchmark.dice(name, subset, region) for name in benchmark.arms if name != arm}
-            rivals = {name: mean for name, mean in means.items() if mean is not None}
-            best = max(rivals, key=lambda name: rivals[name], default=None)
-            if best and (lead := find_lead(benchmark, arm, best, subset, region)):
-                leads[subset, region] = lead
-    return leads
+            leads = (find_lead(benchmark, arm, rival, subset, region) for rival in rivals)
+            if known := [lead for lead in leads if lead]:
+                best[subset, region] = min(known, key=lambda lead: lead.test.mean_difference)
+    return best
+
+
+def is_tie(low: float, high: float) -> bool:
+    """Tell whether an interval holds no difference to speak of; never if it is unknown.
+
+    Example:
+        >>> is_tie(-0.01, 0.02), is_tie(0.0, 0.021), is_tie(math.nan, math.nan)
+        (True, False, False)
+    """
+    return -TIE <= low <= high <= TIE
 
 
 def signed(value: float) -> str:

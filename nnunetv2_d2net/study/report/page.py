@@ -209,8 +209,9 @@ def script_json(content: Any) -> Markup:  # noqa: ANN401 - whatever JSON can hol
 def _leads(benchmark: Benchmark) -> list[str]:
     rows = []
     for lead in best_rivals(benchmark, benchmark.focus).values():
-        _, rival, subset, region, n, _, low, high, p, p_holm = lead.test
-        rows.append([subset, region, rival, lead.marked, interval(low, high), p_value(p), p_value(p_holm), str(n)])
+        test = lead.test
+        cells = [test.subset, test.region, test.rival, lead.marked, interval(test.ci_low, test.ci_high)]
+        rows.append([*cells, p_value(test.p), p_value(test.p_holm), str(test.n)])
     if not rows:
         return []
     header = ["available", "region", "best rival", "difference", "95 % interval", "p", "p (Holm)", "n"]

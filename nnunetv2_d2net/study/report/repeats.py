@@ -13,12 +13,11 @@ from scipy import stats
 
 from nnunetv2_d2net.base.errors import UserError
 from nnunetv2_d2net.base.text import markdown_table
-from nnunetv2_d2net.study.report.leads import interval, p_value, signed
-from nnunetv2_d2net.study.report.results import Benchmark, mean_name
+from nnunetv2_d2net.study.report.leads import LEVEL, TIE, interval, is_tie, p_value, signed
+from nnunetv2_d2net.study.report.results import Benchmark
+from nnunetv2_d2net.study.scores.comparison import shared_cases
 
 _SAME = ("dataset", "configuration", "plans", "folds", "cases", "mirroring", "modalities", "regions")
-TIE = 0.02
-"""A difference in mean Dice that is no more than this is called a tie, whatever its p."""
 
 
 def check_repeats(runs: Sequence[Benchmark]) -> None:
@@ -52,21 +51,25 @@ def _check_trainings(arm: str, run: Benchmark, other: Benchmark) -> None:
         )
 
 
-def dice_of_trainings(runs: Sequence[Benchmark], *, complete: bool) -> dict[str, dict[str, list[float]]]:
-    """Collect mean Dice by arm and region, a value for each training.
+def dice_of_trainings(runs: Sequence[Benchmark], *, complete: bool) -> tuple[dict[str, dict[str, list[float]]], int]:
+    """Collect mean Dice by arm and region, a value for each training, over the cases that all trainings share.
 
     Args:
         runs: The benchmarks; each may have other arms.
         complete: With all modalities; else averaged over all subsets.
+
+    Returns:
+        The values; and how many cases were left out, because they lack a subset in one of the trainings.
     """
     values: dict[str, dict[str, list[float]]] = {}
-    for run in runs:
-        for arm in run.arms:
-            for region, by_subset in run.summaries["dice"][arm].items():
-                part = by_subset.get(run.dataset.complete if complete else mean_name(by_subset))
-                if part:
-                    values.setdefault(arm, {}).setdefault(region, []).append(part.mean)
-    return values
+    subsets, n_left_out = [runs[0].dataset.complete] if complete else runs[0].subsets, 0
+    for region in next(iter(runs[0].tables.values())):
+        tables = [(arm, run.tables[arm][region]) for run in runs for arm in run.arms if region in run.tables[arm]]
+        shared, left_out = shared_cases([table for _, table in tables], subsets)
+        n_left_out = max(n_left_out, left_out)
+        for (arm, _), dice in zip(tables, shared if shared.size else (), strict=False):
+            values.setdefault(arm, {}).setdefault(region, []).append(float(dice.mean()))
+    return values, n_left_out
 
 
 def differences(values: Mapping[str, Sequence[float]], control: str) -> pd.DataFrame:
@@ -117,17 +120,22 @@ def repeats_page(runs: Sequence[Benchmark], control: str | None = None) -> str:
         "Dice, mean ± standard deviation over trainings (of each, the mean over cases).",
     ]
     for title, complete in (("With all modalities", True), ("Mean of the subsets", False)):
-        found = dice_of_trainings(runs, complete=complete)
+        found, n_left_out = dice_of_trainings(runs, complete=complete)
         if not found:  # no case has all modalities
+            if n_left_out:
+                parts += [f"## {title}", "No case has all of them in every training."]
             continue
         parts += [f"## {title}", _means(found)]
+        if n_left_out:
+            parts.append(f"{n_left_out} cases are left out: they lack a subset in one of the trainings.")
         overall = runs[0].overall_region
         compared = differences({arm: regions[overall] for arm, regions in found.items()}, control)
         if len(compared):
             parts += [f"Against {control}, {overall}:", _compared(compared)]
     parts.append(
         "95 % intervals and p of Dunnett's test: simultaneous for all rows, with one spread of trainings for all arms. "
-        f"A difference up to {TIE} is a tie. Cases are not resampled: other cases may give another order."
+        f"Where the whole interval lies within {TIE}, arms tie. "
+        "Cases are not resampled: other cases may give another order."
     )
     return "\n\n".join(part.rstrip("\n") for part in parts) + "\n"
 
@@ -151,13 +159,13 @@ def _compared(table: pd.DataFrame) -> str:
     rows = [["arm", "difference", "95 % interval", "p", ""]]
     for arm, difference, low, high, p in table.itertuples():
         known = p_value(p) if math.isfinite(p) else "-"
-        rows.append([arm, signed(difference), interval(low, high), known, _judgment(difference, p)])
+        rows.append([arm, signed(difference), interval(low, high), known, _judgment(difference, low, high, p)])
     return markdown_table(rows)
 
 
-def _judgment(difference: float, p: float) -> str:
-    if abs(difference) <= TIE:
+def _judgment(difference: float, low: float, high: float, p: float) -> str:
+    if is_tie(low, high):
         return "tie"
-    if not p < 0.05:  # NaN included
+    if not p < LEVEL:  # NaN included
         return "may be chance"
     return "better" if difference > 0 else "worse"

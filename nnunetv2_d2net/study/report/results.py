@@ -1,16 +1,18 @@
 """What a benchmark has left in its folder, read once."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
+
 from nnunetv2_d2net.base.dataset import Dataset
 from nnunetv2_d2net.base.errors import UserError
 from nnunetv2_d2net.base.files import read_json, read_json_or
-from nnunetv2_d2net.study.scores.comparison import Comparison, read_comparison
+from nnunetv2_d2net.study.scores.comparison import Comparison, dice_tables, read_comparison, shared_cases
 from nnunetv2_d2net.study.scores.evaluate import read_scores
 from nnunetv2_d2net.study.scores.metrics import CaseScore
 from nnunetv2_d2net.study.scores.tables import MEAN_REGION, METRICS, Summaries, in_order, summarize
@@ -83,10 +85,18 @@ class Benchmark:
         ours = [arm for arm in self.arms if arm.startswith(_OURS)]
         return next((arm for arm in ours if trainer_of(arm) == _OURS), [*self.arms, *ours][-1])
 
-    def dice(self, arm: str, subset: str, region: str) -> float | None:
-        """Return an arm's mean Dice; None where it was not scored."""
-        part = self.summaries["dice"][arm].get(region, {}).get(subset)
-        return part.mean if part else None
+    @cached_property
+    def tables(self) -> dict[str, dict[str, pd.DataFrame]]:
+        """Dice of each arm, by region: a row per case, a column per subset."""
+        return {arm: dice_tables(rows) for arm, rows in self.scores.items()}
+
+    def shared_dice(self, subsets: Sequence[str], region: str) -> dict[str, float]:
+        """Average Dice over subsets and over the cases that all arms with these subsets share; empty without any."""
+        parts = {arm: table[region] for arm, table in self.tables.items() if set(subsets) <= set(table[region])}
+        if not subsets or not parts:
+            return {}
+        shared, _ = shared_cases(list(parts.values()), subsets)
+        return dict(zip(parts, shared.mean(axis=1).tolist(), strict=True)) if shared.size else {}
 
 
 def read_benchmark(folder: Path) -> Benchmark:

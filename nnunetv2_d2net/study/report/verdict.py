@@ -2,28 +2,35 @@
 
 from typing import NamedTuple
 
-from nnunetv2_d2net.study.report.leads import LEVEL, Lead, find_lead
+from nnunetv2_d2net.base.text import counted
+from nnunetv2_d2net.study.report.leads import LEVEL, TIE, Lead, find_lead
 from nnunetv2_d2net.study.report.results import Benchmark, mean_name, trainer_of
+from nnunetv2_d2net.study.scores.comparison import holm
 
 _DROPOUT = "nnUNetTrainerModalityDropout"
 _STOCK = "nnUNetTrainer"
-_SEVERITY = ("worse", "behind", "equal", "ahead", "better")
-_FEWEST = 6
-"""Cases below which Wilcoxon's two-sided test cannot reach 0.05 whatever they are."""
-
+_SEVERITY = ("worse", "behind", "level", "tie", "ahead", "better")
 
 _ON_COMPLETE = {
     "worse": "{arm} loses to {rival} {where}.",
     "behind": "{arm} is behind {rival} {where}, which may be chance.",
-    "equal": "{arm} and {rival} are equal {where}.",
+    "level": "{arm} and {rival} do not differ {where}, which may be chance.",
+    "tie": f"{{arm}} and {{rival}} tie {{where}}: the whole interval lies within {TIE}.",
     "ahead": "{arm} is ahead of {rival} {where}, which may be chance.",
     "better": "{arm} beats {rival} {where}.",
 }
 _ON_AVERAGE = _ON_COMPLETE | {
     "behind": "{arm} does not beat {rival} {where}: it is behind, which may be chance.",
-    "equal": "{arm} does not beat {rival} {where}: they are equal.",
+    "level": "{arm} is not shown to beat {rival} {where}: they do not differ, which may be chance.",
+    "tie": f"{{arm}} does not beat {{rival}} {{where}}: they tie, the whole interval lies within {TIE}.",
     "ahead": "{arm} is not shown to beat {rival} {where}: its lead may be chance.",
 }
+
+
+_WHAT_P_TELLS = (
+    "p tells whether other cases would give the same order. Training anew may change it, too, and that is not in p: "
+    "d2net repeats compares benchmarks that were trained anew."
+)
 
 
 class Finding(NamedTuple):
@@ -55,12 +62,14 @@ class Finding(NamedTuple):
         n_subsets = test.subset.removeprefix("mean of ")
         where = "on complete input" if self.on_complete else f"on average over the {n_subsets} subsets"
         claims = _ON_COMPLETE if self.on_complete else _ON_AVERAGE
-        return claims[self.lead.outcome].format(arm=test.arm, rival=test.rival, where=where)
+        claim = claims[self.lead.outcome].format(arm=test.arm, rival=test.rival, where=where)
+        return f"{claim[:-1]}; {self.lead.contrary}." if self.lead.contrary else claim
 
     @property
     def figures(self) -> str:
         """The figures behind the claim."""
-        return f"Mean Dice {self.lead.dice:.3f} against {self.lead.rival_dice:.3f}: {self.lead.figures}."
+        test = self.lead.test
+        return f"Mean Dice {test.mean:.3f} against {test.rival_mean:.3f}: {self.lead.figures}."
 
 
 class Verdict(NamedTuple):
@@ -71,7 +80,8 @@ class Verdict(NamedTuple):
         headlines: The comparisons that decide, bad news first; none if there is nothing to compare with.
         others: The further ones, bad news first.
         average: What the mean over subsets is called.
-        standings: Mean Dice of every arm over the subsets, and with all modalities; None where it was not scored.
+        standings: Mean Dice of every arm over the subsets, and with all modalities, each over the cases that all
+            arms share; None where it was not scored.
         notes: What to know before believing it.
     """
 
@@ -86,8 +96,8 @@ class Verdict(NamedTuple):
 def verdict(benchmark: Benchmark) -> Verdict:
     """Judge the arm in focus by its means over the regions.
 
-    Two comparisons decide: with plain modality dropout on average over the subsets, and with stock nnU-Net on complete
-    input. Where an arm is missing, its place takes the rival that is best there.
+    Two comparisons decide, and their p are corrected for two: with plain modality dropout on average over the subsets,
+    and with stock nnU-Net on complete input. Where an arm is missing, its place takes the rival that is best there.
     """
     overall, complete, focus = benchmark.overall_region, benchmark.dataset.complete, benchmark.focus
     average = mean_name(next(iter(benchmark.summaries["dice"].values()))[overall])
@@ -101,32 +111,59 @@ def verdict(benchmark: Benchmark) -> Verdict:
         *_deciding([finding for finding in findings if not finding.on_complete], _DROPOUT),
         *_deciding([finding for finding in findings if finding.on_complete], _STOCK),
     ]
+    others = [finding for finding in findings if finding not in deciding]
+    headlines = [_corrected(finding, deciding) for finding in deciding]
+    subsets = list(next(iter(benchmark.tables.values()))[overall])
+    means = [benchmark.shared_dice(names, overall) for names in (subsets, [complete])]
     return Verdict(
-        good=bool(deciding) and not any(finding.bad for finding in deciding),
-        headlines=sorted(deciding, key=lambda finding: finding.rank),
-        others=sorted((f for f in findings if f not in deciding), key=lambda finding: finding.rank),
+        good=bool(headlines) and not any(finding.bad for finding in headlines),
+        headlines=sorted(headlines, key=lambda finding: finding.rank),
+        others=sorted(others, key=lambda finding: finding.rank),
         average=average,
-        standings={
-            arm: (benchmark.dice(arm, average, overall), benchmark.dice(arm, complete, overall))
-            for arm in benchmark.arms
-        },
-        notes=_notes(benchmark, [finding.lead.test.n for finding in findings]),
+        standings={arm: (means[0].get(arm), means[1].get(arm)) for arm in benchmark.arms},
+        notes=_notes(benchmark, headlines, average),
     )
+
+
+def _corrected(finding: Finding, deciding: list[Finding]) -> Finding:
+    """Correct p for the number of findings that decide."""
+    p_holm = holm([other.lead.test.p for other in deciding])[deciding.index(finding)]
+    test = finding.lead.test._replace(p_holm=float(p_holm))
+    return finding._replace(lead=Lead(test, "for the two tests that decide"))
 
 
 def _deciding(findings: list[Finding], rival: str) -> list[Finding]:
     named = [finding for finding in findings if trainer_of(finding.lead.test.rival) == rival]
-    return named or sorted(findings, key=lambda finding: -finding.lead.rival_dice)[:1]
+    return named or sorted(findings, key=lambda finding: finding.lead.test.mean_difference)[:1]
 
 
-def _notes(benchmark: Benchmark, numbers_of_cases: list[int]) -> list[str]:
+def _notes(benchmark: Benchmark, headlines: list[Finding], average: str) -> list[str]:
     notes = [f"Arms are not trained alike: {line}." for line in benchmark.setup.get("differences", ())]
-    fewest = min(numbers_of_cases, default=_FEWEST)
-    if fewest < _FEWEST:
+    tests = [finding.lead.test for finding in headlines]
+    fewest = min((test.n for test in tests), default=0)
+    if tests and len(tests) * 2 / 2**fewest >= LEVEL:
         notes.append(f"With {fewest} cases no difference can reach p < {LEVEL}, whatever it is.")
-    if numbers_of_cases:
-        notes.append(
-            "p tells whether other cases would give the same order. Training anew may change it, too, and that is not "
-            "in p: d2net repeats compares benchmarks that were trained anew."
-        )
+    for test in tests:
+        if test.n_left_out:
+            all_cases, where = counted(test.n + test.n_left_out, "case"), f"{test.subset} against {test.rival}"
+            notes.append(
+                f"{test.n_left_out} of {all_cases} are left out of {where}, because they lack a subset in one of the "
+                "arms. Tables of one arm average each subset over all cases that have it, and may show another order."
+            )
+    if len(benchmark.arms) > 1 and average.startswith("mean of ") and all(line.on_complete for line in headlines):
+        notes.append("No case has all subsets in two arms, so nothing is said of the mean over the subsets.")
+    if tests:
+        notes.append(f"{_correction(benchmark, headlines)} {_WHAT_P_TELLS}")
     return notes
+
+
+def _correction(benchmark: Benchmark, headlines: list[Finding]) -> str:
+    """Say what p is corrected for, and what not."""
+    corrected = (
+        "Both p above are corrected for two tests by Holm's method" if len(headlines) > 1 else "p is of one test"
+    )
+    names = {True: _STOCK, False: _DROPOUT}
+    named = all(trainer_of(line.lead.test.rival) == names[line.on_complete] for line in headlines)
+    if named or len(benchmark.arms) == 2:  # there was no choice
+        return f"{corrected}, named beforehand."
+    return f"{corrected}, but not for choosing as rival the best of the other arms by these very cases."

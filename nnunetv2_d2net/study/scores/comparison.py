@@ -6,7 +6,7 @@ import warnings
 from collections.abc import Mapping, Sequence
 from itertools import combinations
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -19,6 +19,8 @@ from nnunetv2_d2net.base.text import reason_of
 from nnunetv2_d2net.study.scores.metrics import CaseScore
 from nnunetv2_d2net.study.scores.tables import in_order, values_of
 
+_MOST_ENUMERATED = 16
+_DRAWN, _AT_ONCE = 100_000, 5_000  # choices of signs
 _DECIMALS = 9
 """Differences are rounded to these, so that equal ones are ties and equal Dice is no difference."""
 
@@ -29,12 +31,17 @@ class Comparison(NamedTuple):
     Attributes:
         subset: ``mean of N`` for the mean of each case over all N subsets.
         region: ``mean`` for the mean of each case over regions.
-        n: Cases that both arms have.
+        n: Cases that both arms have; all figures are over these.
         mean_difference: Positive where the arm is better.
-        ci_low: Of the 95 % bootstrap interval of the mean difference, as ``ci_high``; NaN for a single case.
-        p: Of the two-sided Wilcoxon signed-rank test; 1 if no case differs.
+        ci_low: Of the 95 % interval of the mean difference, as ``ci_high``; NaN for a single case.
+        p: Of the two-sided permutation test of the mean difference; 1 if no case differs.
         p_holm: Corrected by Holm's method over the subsets of this region and pair; ``mean of N``
             is one test of its own.
+        mean: Dice of the arm, as ``rival_mean`` that of its rival.
+        n_left_out: Cases that only one of both has, or, of ``mean of N``, that lack one of the subsets.
+        n_better: Cases in which the arm is better; ``n_worse`` likewise.
+        rank_difference: Rank-biserial correlation, from -1, worse in all cases, to 1, better in all.
+        p_ranks: Of the two-sided Wilcoxon signed-rank test; 1 if no case differs.
     """
 
     arm: str
@@ -47,6 +54,28 @@ class Comparison(NamedTuple):
     ci_high: float
     p: float
     p_holm: float
+    mean: float
+    rival_mean: float
+    n_left_out: int
+    n_better: int
+    n_worse: int
+    rank_difference: float
+    p_ranks: float
+
+    def reversed(self) -> "Comparison":
+        """Return the same comparison from the rival's side."""
+        return self._replace(
+            arm=self.rival,
+            rival=self.arm,
+            mean_difference=-self.mean_difference,
+            ci_low=-self.ci_high,
+            ci_high=-self.ci_low,
+            mean=self.rival_mean,
+            rival_mean=self.mean,
+            n_better=self.n_worse,
+            n_worse=self.n_better,
+            rank_difference=-self.rank_difference,
+        )
 
 
 def compare_arms(
@@ -63,16 +92,20 @@ def compare_arms(
     Returns:
         By region, the mean over regions last; by subset in the order of the tables, the mean over subsets last.
     """
-    ours, theirs = _dice_by_region(scores), _dice_by_region(rival_scores)
+    ours, theirs = dice_tables(scores), dice_tables(rival_scores)
     rows = []
     for region in (region for region in ours if region in theirs):
-        differences = _differences(ours[region], theirs[region], modalities)
-        p = {subset: wilcoxon_p(values) for subset, values in differences.items()}
+        pairs = _pairs(ours[region], theirs[region], modalities)
+        differences = {subset: (pair[0] - pair[1]).round(_DECIMALS) for subset, (pair, _) in pairs.items()}
+        p = {subset: permutation_p(values) for subset, values in differences.items()}
         single = [subset for subset in p if subset in ours[region]]
         corrected = p | dict(zip(single, holm([p[subset] for subset in single]).tolist(), strict=True))
         for subset, values in differences.items():
+            pair, n_left_out = pairs[subset]
             figures = float(values.mean()), *mean_interval(values, resamples=resamples), p[subset], corrected[subset]
-            rows.append(Comparison(arm, rival, subset, region, len(values), *figures))
+            means = *map(float, pair.mean(axis=1)), n_left_out
+            names = arm, rival, subset, region, len(values)
+            rows.append(Comparison._make([*names, *figures, *means, *_ranks(values)]))
     return rows
 
 
@@ -99,21 +132,62 @@ def read_comparison(path: Path) -> list[Comparison]:
     """
     try:
         header, *rows = csv.reader(path.read_text(encoding="utf-8").splitlines())
+        if header == list(Comparison._fields[:10]):
+            raise ValueError("an earlier version has written it, which compared arms in another way")
         if header != list(Comparison._fields):
             raise ValueError("other columns")
-        return [Comparison._make([*row[:4], int(row[4]), *(float(cell or "nan") for cell in row[5:])]) for row in rows]
+        return [_row(cells) for cells in rows]
     except (OSError, ValueError, TypeError) as error:
         raise UserError(f"{path} cannot be read ({reason_of(error)}): run d2net benchmark again") from error
 
 
-def wilcoxon_p(differences: ArrayLike) -> float:
-    """Return the two-sided p of the Wilcoxon signed-rank test; 1 if all differences are zero."""
+def _row(cells: Sequence[str]) -> Comparison:
+    kinds = Comparison.__annotations__.values()
+    return Comparison._make(
+        cell if kind is str else kind(cell or "nan") for cell, kind in zip(cells, kinds, strict=True)
+    )
+
+
+def permutation_p(differences: ArrayLike) -> float:
+    """Return the two-sided p of the paired permutation test of the mean; 1 if all differences are zero.
+
+    If the arms are alike, each difference could as well have the other sign. All choices of signs are gone through
+    where at most 16 cases differ; else 100,000 are drawn, always the same ones.
+
+    Source: Fisher, The Design of Experiments, 1935, section 21.
+
+    Example:
+        >>> permutation_p([0.1, 0.2, 0.1, 0.3, 0.2, 0, 0, 0])  # 2 of 32 choices put all five on one side
+        0.0625
+    """
     values = np.asarray(differences, dtype=float)
-    if not values.any():
-        return 1.0
+    values = np.abs(values[values != 0])
+    observed = abs(float(np.sum(differences)))
+    reached = observed - 1e-9 * values.sum()  # not to count rounding
+    if len(values) <= _MOST_ENUMERATED:
+        sums = np.zeros(1)
+        for value in values:
+            sums = np.concatenate([sums + value, sums - value])
+        return float(np.mean(np.abs(sums) >= reached))
+    rng, hits = np.random.default_rng(0), 0
+    for _ in range(_DRAWN // _AT_ONCE):
+        bits = np.unpackbits(rng.integers(0, 256, (_AT_ONCE, -(-len(values) // 8)), np.uint8), axis=1)
+        sums = 2 * (bits[:, : len(values)].astype(float) @ values) - values.sum()
+        hits += int(np.count_nonzero(np.abs(sums) >= reached))
+    return (1 + hits) / (1 + _DRAWN)
+
+
+def _ranks(differences: NDArray[np.floating]) -> tuple[int, int, float, float]:
+    """Count better and worse cases; rank-biserial correlation and p of the Wilcoxon signed-rank test."""
+    values = differences[differences != 0]
+    if not len(values):
+        return 0, 0, 0.0, 1.0
+    ranks = stats.rankdata(np.abs(values))
     with warnings.catch_warnings():  # of few cases, for which SciPy says that p is approximate
         warnings.simplefilter("ignore")
-        return float(np.asarray(stats.wilcoxon(values))[1])
+        p = float(np.asarray(stats.wilcoxon(values))[1])
+    better = values > 0
+    return int(better.sum()), int((~better).sum()), float(np.sign(values) @ ranks / ranks.sum()), p
 
 
 def holm(p: ArrayLike) -> NDArray[np.floating]:
@@ -134,40 +208,59 @@ def holm(p: ArrayLike) -> NDArray[np.floating]:
 
 
 def mean_interval(values: ArrayLike, *, resamples: int = 4999) -> tuple[float, float]:
-    """Return both ends of a 95 % bootstrap interval of a mean, BCa; percentile where BCa is not defined.
+    """Return both ends of a 95 % interval of a mean: whatever Student's t or the bootstrap-t interval covers.
 
-    They are NaN for fewer than two values.
+    Student's is right for a few normal values, the bootstrap's follows skewed ones. Both ends are NaN for fewer than
+    two values.
+
+    Source: Efron, Tibshirani, An Introduction to the Bootstrap, 1993, section 12.5.
     """
     values = np.asarray(values, dtype=float)
-    if len(values) < 2:
+    n = len(values)
+    if n < 2:
         return math.nan, math.nan
+    mean, error = float(values.mean()), float(values.std(ddof=1)) / math.sqrt(n)
     if np.ptp(values) == 0:
         return float(values[0]), float(values[0])
-    for method in ("BCa", "percentile"):
-        # newer SciPy calls it rng, and still takes the name that older ones know
-        generator: dict[str, Any] = {"random_state": np.random.default_rng(0)}
-        with warnings.catch_warnings():  # of degenerate samples, which the percentiles are there for
-            warnings.simplefilter("ignore")
-            found = stats.bootstrap((values,), np.mean, n_resamples=resamples, method=method, **generator)
-        low, high = found.confidence_interval
-        if math.isfinite(low) and math.isfinite(high):
-            break
-    return float(low), float(high)
+    student = float(stats.t.ppf(0.975, n - 1))
+    drawn = values[np.random.default_rng(0).integers(0, n, (resamples, n))]
+    drawn = drawn[np.ptp(drawn, axis=1) > 0]  # t of equal values is infinite
+    t = (drawn.mean(axis=1) - mean) / (drawn.std(axis=1, ddof=1) / math.sqrt(n))
+    low, high = np.quantile(t, (0.025, 0.975))
+    return mean - error * max(student, float(high)), mean + error * max(student, -float(low))
 
 
-def _dice_by_region(scores: Sequence[CaseScore]) -> dict[str, pd.DataFrame]:
-    """Dice by case (rows) and subset (columns), for every region and the mean over regions."""
+def dice_tables(scores: Sequence[CaseScore]) -> dict[str, pd.DataFrame]:
+    """Lay out Dice by case (rows) and subset (columns), for every region and the mean over regions."""
     regions = values_of(scores, "dice").groupby("region", sort=False)
     return {str(region): part.pivot_table("value", "case", "subset", "last") for region, part in regions}
 
 
-def _differences(
+def shared_cases(tables: Sequence[pd.DataFrame], subsets: Sequence[str]) -> tuple[NDArray[np.floating], int]:
+    """Take the cases that all arms have in all of these subsets.
+
+    Args:
+        tables: Of each arm, as :func:`dice_tables` returns them.
+        subsets: Names.
+
+    Returns:
+        ``(arms, cases)``: the mean of each case over the subsets; and how many cases were left out, which any arm has
+        in any of the subsets.
+    """
+    parts = [table.reindex(columns=pd.Index(subsets)) for table in tables]
+    means = pd.concat([part.mean(axis=1, skipna=False) for part in parts], axis=1).sort_index()
+    n_any = len(set().union(*(part.dropna(how="all").index for part in parts)))
+    shared = means.dropna().to_numpy().T
+    return shared, n_any - shared.shape[1]
+
+
+def _pairs(
     ours: pd.DataFrame, theirs: pd.DataFrame, modalities: Sequence[str]
-) -> dict[str, NDArray[np.floating]]:
-    """Differences of the cases that both arms have, by subset; last, over the cases that have all subsets, the mean."""
-    shared = in_order(ours.columns.intersection(theirs.columns), modalities)
-    table = ours.sub(theirs).sort_index().reindex(columns=shared)
+) -> dict[str, tuple[NDArray[np.floating], int]]:
+    """What both arms have, by subset; last, over the cases that have all subsets, the mean."""
+    shared = in_order(map(str, ours.columns.intersection(theirs.columns)), modalities)
+    columns = {subset: [subset] for subset in shared}
     if len(shared) > 1:
-        table[f"mean of {len(shared)}"] = table.mean(axis=1, skipna=False)
-    cases = {subset: table[subset].dropna().to_numpy().round(_DECIMALS) for subset in table}
-    return {str(subset): values for subset, values in cases.items() if len(values)}
+        columns[f"mean of {len(shared)}"] = shared
+    pairs = {name: shared_cases([ours, theirs], subsets) for name, subsets in columns.items()}
+    return {name: pair for name, pair in pairs.items() if pair[0].size}

@@ -70,17 +70,22 @@ def made_up(
         ]
         for arm, values in dice.items()
     }
+    return from_scores(scores, **setup)
+
+
+def from_scores(scores: dict[str, list[CaseScore]], **setup: Any) -> Benchmark:
+    """Make a benchmark of two modalities from the rows of each arm."""
     modalities = ["A", "B"]
     content = {
         "dataset": "Dataset001_Made",
-        "arms": [{"name": arm} for arm in dice],
+        "arms": [{"name": arm} for arm in scores],
         "modalities": modalities,
         "regions": {"tumor": [1]},
         "images": "images",
         "references": "references",
         "file_ending": ".nii.gz",
     }
-    costs, checkpoints = {arm: {} for arm in dice}, {arm: set() for arm in dice}
+    costs, checkpoints = {arm: {} for arm in scores}, {arm: set() for arm in scores}
     return Benchmark(Path("bench"), content | setup, scores, _compare(scores, modalities), costs, checkpoints)
 
 

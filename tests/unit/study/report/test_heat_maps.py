@@ -39,7 +39,8 @@ def test_a_lead_has_marks_and_its_interval():
     assert cell.text == "+0.107*"
     assert "best rival B 0.595" in cell.tip
     assert re.search(
-        r"95 % CI \+0\.10\d to \+0\.11\d, p = 0\.008, p = 0\.023 after Holm's correction, 8 cases", cell.tip
+        r"95 % CI \+0\.10\d to \+0\.11\d, p = 0\.008, p = 0\.023 after Holm's correction over the subsets, 8 cases",
+        cell.tip,
     )
     assert groups["C"].rows["mean of 3"][0].text == "+0.107**"  # the mean over subsets is one test of its own
     assert groups["B"].rows["A"][0].text == "\N{MINUS SIGN}0.107*"

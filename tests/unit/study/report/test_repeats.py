@@ -26,10 +26,11 @@ def runs():
 
 
 def test_a_value_for_each_training(runs):
-    found = dice_of_trainings(runs, complete=True)
+    found, n_left_out = dice_of_trainings(runs, complete=True)
+    assert n_left_out == 0
     assert found[OURS]["tumor"] == pytest.approx([0.6, 0.62, 0.64])
     assert found[VARIANT]["tumor"] == pytest.approx([0.61, 0.63])
-    average = dice_of_trainings(runs, complete=False)[OURS]["tumor"]
+    average = dice_of_trainings(runs, complete=False)[0][OURS]["tumor"]
     assert average == pytest.approx([0.5 + 0.1 / 3, 0.52 + 0.1 / 3, 0.54 + 0.1 / 3])
 
 
@@ -62,7 +63,7 @@ def test_the_page_names_ties_and_what_is_more_than_chance(runs):
     rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in page.splitlines() if line.startswith("| ")]
     assert [OURS, "3", "0.620 ± 0.020"] in rows
     assert [VARIANT, "2", "0.620 ± 0.014"] in rows
-    assert {row[0]: row[-1] for row in rows if len(row) == 5} == {"arm": "", DROPOUT: "worse", VARIANT: "tie"}
+    assert {row[0]: row[-1] for row in rows if len(row) == 5} == {"arm": "", DROPOUT: "worse", VARIANT: "may be chance"}
     assert "Against D2NetTrainer, tumor:" in page
 
 
@@ -97,8 +98,33 @@ def test_one_arm_and_no_complete_case():
     assert "0.525 ± 0.035" in page
     assert "Against" not in page
     for run in runs:
-        del run.summaries["dice"][OURS]["tumor"]["A+B"]
-    assert "With all modalities" not in repeats_page(runs, OURS)
+        run.scores[OURS] = [row for row in run.scores[OURS] if row.subset != "A+B"]
+    assert "With all modalities" not in repeats_page([replace(run) for run in runs], OURS)
+
+
+def test_a_tie_is_where_the_whole_interval_is_small():
+    """A difference of 0.01, of trainings that hardly differ and of others that do."""
+    judged = []
+    for spread in (0.001, 0.03):
+        arms = [
+            {OURS: 0.5 + spread * step, DROPOUT: 0.51 + spread * other}
+            for step, other in ((0, 1), (1, 0.4), (0.5, 0), (0.2, 0.7))
+        ]
+        page = repeats_page([trained(**means) for means in arms], OURS)
+        judged.append({line.split("|")[-2].strip() for line in page.splitlines() if line.count("|") == 6})
+    assert judged[0] >= {"tie"}
+    assert "tie" not in judged[1]
+
+
+def test_trainings_are_compared_on_the_cases_that_all_have():
+    runs = [trained(**{OURS: dice, DROPOUT: dice}) for dice in (0.5, 0.6)]
+    easy = runs[1].scores
+    easy[DROPOUT] = [row for row in easy[DROPOUT] if row.case == "c1" or row.subset != "A+B"]
+    runs[1] = replace(runs[1])
+    found, n_left_out = dice_of_trainings(runs, complete=True)
+    assert n_left_out == 1
+    assert found[OURS]["tumor"] == found[DROPOUT]["tumor"] == pytest.approx([0.7, 0.8])
+    assert "1 cases are left out: they lack a subset" in repeats_page(runs, OURS)
 
 
 def test_an_unknown_control_is_refused(runs):

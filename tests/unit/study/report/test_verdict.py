@@ -1,7 +1,10 @@
+import numpy as np
 import pytest
 
+from nnunetv2_d2net.study.report.leads import best_rivals
 from nnunetv2_d2net.study.report.verdict import verdict
-from tests.unit.study.report.synthetic import made_up
+from nnunetv2_d2net.study.scores.metrics import CaseScore
+from tests.unit.study.report.synthetic import from_scores, made_up
 
 N = 8
 STOCK, DROPOUT, OURS = "nnUNetTrainer", "nnUNetTrainerModalityDropout", "D2NetTrainer"
@@ -24,8 +27,11 @@ def test_wins_both():
         "D2NetTrainer beats nnUNetTrainer on complete input.",
     ]
     assert found.headlines[0].figures.startswith("Mean Dice 0.835 against 0.735: difference +0.100, 95 % CI +0.100")
-    assert found.headlines[0].figures.endswith("p = 0.008, 8 cases.")
-    assert "after Holm's correction" in found.headlines[1].figures  # p of a subset, not of their mean
+    for line in found.headlines:
+        assert line.figures.endswith(
+            "p = 0.008, p = 0.016 after Holm's correction for the two tests that decide, 8 cases."
+        )
+    assert "Both p above are corrected for two tests by Holm's method, named beforehand." in found.notes[-1]
     assert found.standings == {
         STOCK: pytest.approx((0.635, 0.635)),
         DROPOUT: pytest.approx((0.735, 0.735)),
@@ -45,7 +51,8 @@ def test_wins_both():
         ),
         (
             values(0.8),
-            "D2NetTrainer does not beat nnUNetTrainerModalityDropout on average over the 3 subsets: they are equal.",
+            "D2NetTrainer does not beat nnUNetTrainerModalityDropout on average over the 3 subsets: "
+            "they tie, the whole interval lies within 0.02.",
         ),
         (
             values(0.8, [-step for step in MIXED]),
@@ -129,3 +136,78 @@ def test_few_cases_and_unequal_training_are_noted():
     assert not any(
         note.startswith("With") for note in verdict(made_up({DROPOUT: values(0.7), OURS: values(0.8)})).notes
     )
+
+
+def test_mean_and_ranks_are_both_said():
+    """Better in 18 of 20 cases and much worse in two: no verdict may turn that into a win or a loss beyond chance."""
+    stock = [0.6 + 0.01 * case for case in range(20)]
+    gains = [0.02 + 0.001 * case for case in range(18)] + [-0.3, -0.4]
+    ours = [dice + gain for dice, gain in zip(stock, gains, strict=True)]
+    line = verdict(made_up({STOCK: stock, OURS: ours})).headlines[-1]
+    claim = "D2NetTrainer is behind nnUNetTrainer on complete input, which may be chance; by ranks it is the other way"
+    assert line.claim.startswith(f"{claim} round, better in 18 of 20 cases and worse in 2 (Wilcoxon p = 0.0")
+    line = verdict(made_up({STOCK: ours, OURS: stock})).headlines[-1]
+    assert line.claim.startswith(
+        "D2NetTrainer is ahead of nnUNetTrainer on complete input, which may be chance; by ranks"
+    )
+    assert "better in 2 of 20 cases and worse in 18" in line.claim
+
+
+def incomplete(rng_seed=0, n_complete=8):
+    """Twenty cases, of which twelve lack B; what is without B is easy for ours and hard for the other."""
+    rng = np.random.default_rng(rng_seed)
+    scores = {}
+    for arm, bonus in ((DROPOUT, 0.0), (OURS, 1.0)):
+        scores[arm] = [
+            CaseScore(f"c{case:02d}", subset, "tumor", float(dice), 1.0, 1.0, 0.9, 10, 10)
+            for case in range(20)
+            for subset in (("A", "B", "A+B") if case < n_complete else ("A",))
+            for dice in [0.5 + 0.01 * rng.normal() + (-0.06 if case < n_complete else 0.2) * bonus]
+        ]
+    return from_scores(scores)
+
+
+def test_figures_of_an_incomplete_test_set_are_of_the_same_cases():
+    found = verdict(incomplete())
+    for line in found.headlines:
+        test = line.lead.test
+        assert test.mean - test.rival_mean == pytest.approx(test.mean_difference)
+        assert "loses to" in line.claim
+        assert (test.n, test.mean < test.rival_mean) == (8, True)
+    average = next(line for line in found.headlines if not line.on_complete)
+    assert average.figures.endswith("8 cases (12 left out).")
+    assert any(note.startswith("12 of 20 cases are left out of mean of 3") for note in found.notes)
+    assert found.standings[OURS][0] == pytest.approx(average.lead.test.mean)
+    assert found.standings[DROPOUT][0] == pytest.approx(average.lead.test.rival_mean)
+
+
+def test_without_any_case_that_has_all_subsets():
+    rows = [CaseScore(f"c{case}", "AB"[case % 2], "tumor", 0.5, 1.0, 1.0, 0.9, 10, 10) for case in range(20)]
+    found = verdict(from_scores({DROPOUT: rows, OURS: [row._replace(dice=0.6) for row in rows]}))
+    assert (found.headlines, found.good) == ([], False)
+    assert found.standings == {DROPOUT: (None, None), OURS: (None, None)}
+    assert found.notes == ["No case has all subsets in two arms, so nothing is said of the mean over the subsets."]
+
+
+def test_the_best_rival_is_best_on_the_cases_that_both_have():
+    """One arm has easy cases only: its mean is the highest, and it is behind on them."""
+    benchmark = made_up({"A": values(0.5), "B": values(0.7), "C": values(0.6)})
+    benchmark.scores["A"] = [s._replace(dice=0.9) for s in benchmark.scores["A"]]
+    easy = {arm: list(scores) for arm, scores in benchmark.scores.items()}
+    easy["A"] = [s._replace(dice=0.62) for s in easy["A"] if s.case >= "c6"]
+    leads = best_rivals(from_scores(easy), "C")
+    assert leads["A", "tumor"].test.rival == "B"
+
+
+@pytest.mark.parametrize(
+    ("steps", "outcome"),
+    [([0.01, -0.01], "tie"), ([0.2, -0.2], "level"), ([0.015, -0.009], "tie"), ([0.08, -0.05], "ahead")],
+)
+def test_a_tie_is_an_interval_without_any_difference_to_speak_of(steps, outcome):
+    line = verdict(made_up({STOCK: [0.6] * N, OURS: [0.6 + steps[case % 2] for case in range(N)]})).headlines[-1]
+    assert line.lead.outcome == outcome
+
+
+def test_a_rival_chosen_by_the_cases_is_said():
+    found = verdict(made_up({"A": values(0.7), "B": values(0.75), "C": values(0.8)}))
+    assert "but not for choosing as rival the best of the other arms" in found.notes[-1]
