@@ -24,7 +24,7 @@ from nnunetv2_d2net.base.text import counted, last_line
 from nnunetv2_d2net.method.modalities import infer_available
 from nnunetv2_d2net.plugin.prediction.in_memory import stack_images
 from nnunetv2_d2net.plugin.prediction.model_folder import UNUSABLE, read_model, unusable
-from nnunetv2_d2net.plugin.prediction.note import Model, describe_model, note
+from nnunetv2_d2net.plugin.prediction.note import Model, closing_line, describe_model, note
 from nnunetv2_d2net.plugin.prediction.subset_network import StackedHeads, SubsetNetwork
 from nnunetv2_d2net.plugin.prediction.threads import WriteBehind, read_ahead
 from nnunetv2_d2net.plugin.prediction.writing import segmentation_of, write_segmentation
@@ -35,6 +35,9 @@ from nnunetv2_d2net.plugin.registration import announce_trainers
 from nnunetv2_d2net.plugin.seams import sliding_window_seam
 
 Subset = tuple[bool, ...]
+
+REMARKS = "remarks"
+"""Key of nnU-Net's case properties under which what is odd about the images travels."""
 
 OTHER_OUTPUT = "pass another output folder"
 _LOG = logging.getLogger("nnunetv2_d2net")
@@ -415,7 +418,12 @@ class D2NetPredictor(nnUNetPredictor):
         Raises:
             UserError: It cannot be done.
         """
-        properties = {**case.properties, AVAILABLE: list(available), CONSTANT: list(case.constant)}
+        properties = {
+            **case.properties,
+            AVAILABLE: list(available),
+            CONSTANT: list(case.constant),
+            REMARKS: list(case.remarks),
+        }
         try:
             data, _, properties = self._preprocessor().run_case_npy(
                 case.images, None, properties, self.plans_manager, self.configuration_manager, self.dataset_json
@@ -454,11 +462,19 @@ class D2NetPredictor(nnUNetPredictor):
         if output is None:
             return segmentation_of(self, logits, properties, probabilities=probabilities)
         target = Path(output)
-        content = note(self.model, properties[AVAILABLE], self.dataset.channels, properties.get(CONSTANT, ()))
+        content = note(
+            self.model,
+            properties[AVAILABLE],
+            self.dataset.channels,
+            properties.get(CONSTANT, ()),
+            properties.get(REMARKS, ()),
+        )
         for line in content.get("warnings", ()):
             _LOG.warning("case %r: %s", target.name, line)
         try:
-            write_segmentation(self, logits, properties, target, content, probabilities=probabilities)
+            written = write_segmentation(self, logits, properties, target, content, probabilities=probabilities)
+            if self.bar is None:
+                _LOG.info("case %r: %s", target.name, closing_line(written))
         except UserError as error:
             self.fail(target.name, f"case {target.name!r}: {error}")
         except RuntimeError as error:  # torch raises it where memory is short

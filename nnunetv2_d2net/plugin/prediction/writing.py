@@ -1,6 +1,7 @@
 """Writing a segmentation and what belongs to it, whole or not at all."""
 
 import json
+import math
 from pathlib import Path
 from typing import Any
 
@@ -13,11 +14,14 @@ from nnunetv2.inference.export_prediction import (
 from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor
 from torch import Tensor
 
+from nnunetv2_d2net.base.dataset import Dataset
 from nnunetv2_d2net.base.files import explaining_disk_errors, publish, unfinished_folder
-from nnunetv2_d2net.base.images import check_written
+from nnunetv2_d2net.base.images import check_written, label_counts, read_image
 
 NOTE = ".modalities.json"
 """Ending of the note beside each segmentation."""
+
+_THICKEST = 100  # times the edge of a pixel; nnU-Net gives pictures slices of 999
 
 
 def segmentation_of(
@@ -54,7 +58,7 @@ def write_segmentation(
     note: dict[str, Any],
     *,
     probabilities: bool,
-) -> None:
+) -> dict[str, Any]:
     """Write a segmentation, by nnU-Net's function, whose files appear under their names only when they are complete.
 
     Args:
@@ -64,6 +68,9 @@ def write_segmentation(
         target: Output file without its ending.
         note: What to write beside it, as ``.modalities.json``.
         probabilities: Write nnU-Net's ``.npz`` and ``.pkl`` with the probabilities, too.
+
+    Returns:
+        The note with the volume of each region, as it was written.
 
     Raises:
         UserError: The disk is full or the folder cannot be written.
@@ -83,7 +90,20 @@ def write_segmentation(
             num_threads_torch=torch.get_num_threads(),
         )
         check_written(Path(f"{unfinished}{ending}"))
+        note = {**note, "volumes (ml)": _volumes(predictor, Path(f"{unfinished}{ending}"))}
         Path(f"{unfinished}{NOTE}").write_text(json.dumps(note, indent=2) + "\n", encoding="utf-8")
         # the segmentation comes last: its presence tells a resumed run that the case is done
         for kind in (*((".npz", ".pkl") if probabilities else ()), NOTE, ending):
             publish(Path(f"{unfinished}{kind}"), Path(f"{target}{kind}"))
+    return note
+
+
+def _volumes(predictor: nnUNetPredictor, path: Path) -> dict[str, float]:
+    """Volume of each region in ml; none where the size of voxels is unknown, as of a picture."""
+    segmentation = read_image(path, predictor.plans_manager.image_reader_writer_class().read_seg)
+    spacing = segmentation.properties["spacing"]
+    if max(spacing) > _THICKEST * min(spacing):
+        return {}
+    counts, of_voxel = label_counts(path, segmentation.voxels), math.prod(map(float, spacing)) / 1000
+    regions = Dataset.of(predictor.dataset_json or {}).regions
+    return {name: round(sum(counts.get(v, 0) for v in values) * of_voxel, 3) for name, values in regions.items()}

@@ -26,12 +26,14 @@ class CaseImages(NamedTuple):
         properties: nnU-Net's: spacing, and what its reader needs to write a segmentation.
         available: Which modalities there are, M flags, at least one True.
         constant: Names of the files whose voxels are all alike, which count as absent.
+        remarks: What is odd about the images, a line for each.
     """
 
     images: NDArray[np.floating]
     properties: dict[str, Any]
     available: tuple[bool, ...]
     constant: tuple[str, ...]
+    remarks: tuple[str, ...] = ()
 
 
 def read_case(
@@ -76,13 +78,14 @@ def read_case(
     for name in constant.values():
         _LOG.warning("%s is constant and counts as absent", name)
     real = [images[channel] for channel in images if channel not in constant]
-    for line in (*header_lines(read), *(_repeated(real) + _check_heads(real) if len(read) > 1 else ())):
+    remarks = (*header_lines(read), *(_repeated(real) + _check_heads(real) if len(read) > 1 else ()))
+    for line in remarks:
         _LOG.warning("%s", line)
     stacked = np.zeros((n_modalities, *read[0].voxels.shape[1:]), dtype=np.float32)
     available = tuple(channel in images and channel not in constant for channel in range(n_modalities))
     for channel in np.flatnonzero(available).tolist():
         stacked[channel] = images[channel][1]
-    return CaseImages(stacked, read[0].properties, available, tuple(constant.values()))
+    return CaseImages(stacked, read[0].properties, available, tuple(constant.values()), remarks)
 
 
 def _by_channel(

@@ -7,8 +7,10 @@ import pytest
 from nnunetv2_d2net import __version__
 from nnunetv2_d2net.base.errors import UserError
 from nnunetv2_d2net.plugin.prediction.note import (
+    FLOOR,
     UNRELIABLE,
     Model,
+    closing_line,
     describe_model,
     note,
     read_expected_dice,
@@ -75,7 +77,7 @@ def test_measurements_that_are_something_else(folder, content):
 
 def test_a_note_says_what_was_used(folder):
     model = describe_model(folder, [0], "checkpoint_final.pth")
-    content = note(model, (True, False, False), NAMES, ["in/a_0002.nii.gz"])
+    content = note(model, (True, False, False), NAMES, ["in/a_0002.nii.gz"], ["a and b hold the same voxels"])
     assert json.loads(json.dumps(content)) == content
     assert content.pop("versions") == {
         "nnunetv2_d2net": __version__,
@@ -89,6 +91,8 @@ def test_a_note_says_what_was_used(folder):
         "model": "D2NetTrainer__D2NetPlans__3d_fullres",
         "data set": "Dataset007_Tiny",
         "checkpoints (sha256)": {"fold_0/checkpoint_final.pth": hashlib.sha256(b"zero").hexdigest()},
+        "remarks on the images": ["a and b hold the same voxels"],
+        "Dice measured on": "never measured",
     }
 
 
@@ -100,8 +104,9 @@ def test_a_model_from_memory_has_a_note_too():
 
 
 def test_a_note_says_what_to_expect(folder):
-    model = Model(folder, {}, DICE)
-    content = note(model, (True, False, True), NAMES)
+    write_expected_dice(folder, DICE, "5 held-out cases")
+    content = note(describe_model(folder, [0], "checkpoint_final.pth"), (True, False, True), NAMES)
+    assert content["Dice measured on"] == "5 held-out cases"
     assert content["mean Dice measured with these modalities"] == DICE["T1+T2"]
     assert content["warnings"] == [
         "enhancing is unreliable without T1ce: mean Dice 0.31 instead of 0.80 with all modalities"
@@ -111,6 +116,8 @@ def test_a_note_says_what_to_expect(folder):
 def test_a_subset_that_was_not_measured(folder):
     content = note(Model(folder, {}, DICE), (False, False, True), NAMES)
     assert content["mean Dice measured with these modalities"] == {}
+    assert content["Dice measured on"] == "never measured"
+    assert closing_line(content) == "no volumes; Dice with T2: never measured"
     assert content["warnings"] == []
 
 
@@ -122,6 +129,24 @@ def test_all_modalities_need_no_warning(folder):
 def test_a_region_is_unreliable_below_a_share_of_the_best(reached, n_lines):
     dice = {"all": {"core": 0.75}, "some": {"core": reached}}
     assert len(warnings(dice, "some", "all", ["T1"])) == n_lines
+
+
+@pytest.mark.parametrize(("reached", "n_lines"), [(FLOOR, 0), (FLOOR - 0.01, 1), (0.0, 1)])
+def test_a_region_may_be_unreliable_whatever_there_is(reached, n_lines):
+    lines = warnings({"all": {"core": reached}}, "all", "all", [])
+    assert lines == [f"core is unreliable even with all modalities: mean Dice {reached:.2f}"][:n_lines]
+
+
+def test_a_region_that_is_poor_with_all_is_so_without_some():
+    dice = {"all": {"core": 0.4}, "some": {"core": 0.36}}
+    assert warnings(dice, "some", "all", ["T1"]) == ["core is unreliable without T1: mean Dice 0.36"]
+    assert warnings({"some": {"core": 0.36}}, "some", "all", ["T1"]) == warnings(dice, "some", "all", ["T1"])
+
+
+def test_the_closing_line(folder):
+    content = note(Model(folder, {}, DICE, "5 cases"), (True, False, True), NAMES)
+    line = closing_line({**content, "volumes (ml)": {"whole": 63.26, "enhancing": 0.0}})
+    assert line == "whole 63.3 ml, enhancing 0.0 ml; Dice with T1, T2: whole 0.85, enhancing 0.31 on 5 cases"
 
 
 def test_a_warning_names_region_and_absent_modalities():

@@ -454,6 +454,21 @@ def test_which_file_is_which_modality_is_said_first(predictor, tmp_path, caplog)
     ]
 
 
+def test_volume_and_measured_dice_are_said_last(predictor, tmp_path, caplog):
+    caplog.set_level(logging.INFO)
+    source = write_cases(tmp_path / "in", {"a": [0, 2]}, spacing=(2.0, 3.0, 4.0))
+    write_image(tmp_path / "in" / "a_0002.nii.gz", brains(seed=0, margins=(2, 1, 1))[0], spacing=(2.0, 3.0, 4.0))
+    predictor.predict_from_files(source, str(tmp_path / "out"))
+    content = json.loads((tmp_path / "out" / "a.modalities.json").read_text())
+    labels = sitk.GetArrayFromImage(sitk.ReadImage(str(tmp_path / "out" / "a.nii.gz")))
+    sizes = {name: round(int((labels == value).sum()) * 0.024, 3) for name, value in (("a", 1), ("b", 2))}
+    assert content["volumes (ml)"] == sizes
+    (remark,) = content["remarks on the images"]
+    assert "hold the same voxels" in remark
+    said = ", ".join(f"{name} {size:.1f} ml" for name, size in sizes.items())
+    assert caplog.messages[-1] == f"case 'a': {said}; Dice with FLAIR, T1ce: never measured"
+
+
 def test_nan_outside_the_field_of_view(predictor, tmp_path):
     source = write_cases(tmp_path / "in", {"a": [0, 1]})
     voxels = brains(seed=0)[1]

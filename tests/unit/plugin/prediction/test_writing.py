@@ -42,7 +42,9 @@ def names_in(folder):
 def test_a_segmentation_and_its_note(predictor, tmp_path, name):
     logits = write(predictor, tmp_path / name)
     assert {path.name for path in tmp_path.iterdir()} == {f"{name}.nii.gz", f"{name}.modalities.json"}
-    assert json.loads((tmp_path / f"{name}.modalities.json").read_text()) == {"absent": ["T1"]}
+    written = json.loads((tmp_path / f"{name}.modalities.json").read_text())
+    sizes = [round(int((logits.argmax(0) == label).sum()) / 1000, 3) for label in (1, 2)]
+    assert written == {"absent": ["T1"], "volumes (ml)": dict(zip("ab", sizes, strict=True))}
     image = sitk.ReadImage(str(tmp_path / f"{name}.nii.gz"))
     assert np.array_equal(sitk.GetArrayFromImage(image), logits.argmax(0))
     assert np.allclose(image.GetOrigin(), GEOMETRY["origin"])
