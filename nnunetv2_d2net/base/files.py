@@ -217,8 +217,27 @@ def read_json(path: Path, remedy: str, needs: Mapping[str, type | tuple[type, ..
     Raises:
         UserError: It is missing, no UTF-8, no JSON, no object, or lacks a key; path and key are named.
     """
+    content = read_json_value(path, remedy)
+    if not isinstance(content, dict):
+        raise UserError(f"{path} holds {_json_word(content)}, not an object: {remedy}")
+    for key, kinds in (needs or {}).items():
+        check_key(content, key, kinds, str(path), remedy)
+    return content
+
+
+def read_json_value(path: Path, remedy: str) -> Any:  # noqa: ANN401 - whatever the file holds
+    """Read a JSON file of any content.
+
+    Raises:
+        UserError: It is missing, no UTF-8 or no JSON.
+    """
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        text = path.read_text(encoding="utf-8")
+        if text.startswith("\ufeff"):
+            raise UserError(
+                f"{path} begins with a byte order mark (save it as UTF-8 without, as nnU-Net wants): {remedy}"
+            )
+        return json.loads(text)
     except OSError as error:
         raise UserError(f"{path} cannot be read ({error.strerror}): {remedy}") from error
     except UnicodeDecodeError as error:
@@ -229,11 +248,6 @@ def read_json(path: Path, remedy: str, needs: Mapping[str, type | tuple[type, ..
         raise UserError(f"{path} is nested too deeply: {remedy}") from error
     except ValueError as error:  # a number of more digits than Python takes
         raise UserError(f"{path} is no JSON ({last_line(error)}): {remedy}") from error
-    if not isinstance(content, dict):
-        raise UserError(f"{path} holds {_json_word(content)}, not an object: {remedy}")
-    for key, kinds in (needs or {}).items():
-        check_key(content, key, kinds, str(path), remedy)
-    return content
 
 
 def check_key(content: Mapping[str, Any], key: str, kinds: type | tuple[type, ...], where: str, remedy: str) -> None:

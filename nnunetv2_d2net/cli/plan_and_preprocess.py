@@ -3,12 +3,9 @@
 import argparse
 from collections.abc import Sequence
 
-from nnunetv2_d2net.base.dataset import Dataset, folder_of
-from nnunetv2_d2net.base.errors import UserError
-from nnunetv2_d2net.cli._checks import dataset_folder
 from nnunetv2_d2net.cli._nnunet import call_entry_point
-from nnunetv2_d2net.cli._words import describe_passing, value_of, values_of
-from nnunetv2_d2net.plugin.planning.plans import check_modalities
+from nnunetv2_d2net.cli._planning import data_sets, refuse_one_modality
+from nnunetv2_d2net.cli._words import describe_passing, value_of
 
 HELP = (
     "Plan and preprocess for D2-Net: nnUNetv2_plan_and_preprocess with -pl D2NetPlanner unless you name another. "
@@ -30,20 +27,16 @@ def run(args: argparse.Namespace, extra: Sequence[str]) -> int:
         UserError: A variable, a data set or the planner is missing, or D2-Net cannot use the data set.
     """
     words = ["-pl", "D2NetPlanner", *extra]
-    numbers = values_of(words, "-d")
-    if not numbers:
-        raise UserError("no data set given: d2net plan_and_preprocess -d ID")
-    folder_of("nnUNet_preprocessed")
-    files = [dataset_folder(number, "nnUNet_raw", "it needs the raw data") / "dataset.json" for number in numbers]
+    datasets, planner = data_sets("plan_and_preprocess", words), value_of(words, "-pl")
 
     from nnunetv2.experiment_planning.plan_and_preprocess_entrypoints import plan_and_preprocess_entry
 
-    from nnunetv2_d2net.plugin.planning.incomplete import incomplete_cases, is_our_planner
+    from nnunetv2_d2net.plugin.planning.incomplete import check_complete, incomplete_cases, is_our_planner
 
-    planner = value_of(words, "-pl")
     if not is_our_planner(planner):
+        for folder, dataset in datasets.items():
+            check_complete(folder, dataset)
         return call_entry_point(plan_and_preprocess_entry, "plan_and_preprocess", words)
-    for file in files:
-        check_modalities(Dataset.read(file).channels, file, "plan with -pl ExperimentPlanner and train nnUNetTrainer")
+    refuse_one_modality(datasets)
     with incomplete_cases(planner) as extractor:
         return call_entry_point(plan_and_preprocess_entry, "plan_and_preprocess", ["-fpe", extractor, *words])

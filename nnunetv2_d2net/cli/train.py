@@ -1,10 +1,11 @@
 """``d2net train``."""
 
 import argparse
+import os
 from collections.abc import Sequence
 from pathlib import Path
 
-from nnunetv2_d2net.base.dataset import Dataset, folder_of
+from nnunetv2_d2net.base.dataset import Dataset, dataset_number, folder_of
 from nnunetv2_d2net.base.errors import UserError
 from nnunetv2_d2net.cli._checks import check_folds, dataset_folder
 from nnunetv2_d2net.cli._nnunet import call_entry_point, device_words, trainer_class
@@ -68,14 +69,20 @@ def _check_data(words: Sequence[str], trainer: str) -> None:
     plans = value_of(words, "-p")
     remedy = f"{plan}, or pass other plans with -p (there: {others})" if others else plan
     data = preprocessed_folder(folder / f"{plans}.json", configuration, remedy)
+    command = f"run d2net preprocess -d {dataset_number(folder.name)} -plans_name {plans} -c {configuration}"
     if not data.is_dir():
-        raise UserError(
-            f"{data} does not exist, so {configuration} is planned but not preprocessed: "
-            f"run nnUNetv2_preprocess -d {dataset} -plans_name {plans} -c {configuration}"
-        )
+        raise UserError(f"{data} does not exist, so {configuration} is planned but not preprocessed: {command}")
+    channels = Dataset.read(folder / "dataset.json").channels
     if trainer.startswith("D2NetTrainer"):
-        file = folder / "dataset.json"
-        check_modalities(Dataset.read(file).channels, file, "train nnUNetTrainer instead, with -tr")
+        check_modalities(channels, folder / "dataset.json", "train nnUNetTrainer instead, with -tr")
+
+    from nnunetv2_d2net.plugin.preprocessing.cohort import check_preprocessed
+    from nnunetv2_d2net.plugin.preprocessing.training_cases import check_unchanged
+    from nnunetv2_d2net.plugin.training.splits import check_fold
+
+    check_fold(folder / "splits_final.json", fold, check_preprocessed(data, channels, command))
+    if os.environ.get("nnUNet_raw") and not {"--c", "--val"} & set(words):
+        check_unchanged(data, folder_of("nnUNet_raw") / folder.name, command)
 
 
 def _check_processes(words: Sequence[str], trainer: type) -> None:

@@ -42,9 +42,9 @@ def fingerprint_seam(extractor: type) -> AbstractContextManager[None]:
     return replaced(module, extractor.__name__, extractor)
 
 
-def integrity_seam(check_case: Callable[..., bool]) -> AbstractContextManager[None]:
-    """Check the cases of a data set our way: nnU-Net's check wants as many images as there are channels."""
-    return replaced("nnunetv2.experiment_planning.verify_dataset_integrity", "check_cases", check_case)
+def integrity_seam(check: Callable[..., None]) -> AbstractContextManager[None]:
+    """Check a data set our way: nnU-Net's check wants as many images as there are channels, and ends in tracebacks."""
+    return replaced("nnunetv2.experiment_planning.plan_and_preprocess_api", "verify_dataset_integrity", check)
 
 
 def plans_seam(manager: type) -> AbstractContextManager[None]:

@@ -1,7 +1,6 @@
 """nnU-Net's fingerprint of a data set whose cases may lack modalities."""
 
 import functools
-import logging
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -10,18 +9,26 @@ from typing import Any, NamedTuple
 import numpy as np
 from nnunetv2.experiment_planning.dataset_fingerprint.fingerprint_extractor import DatasetFingerprintExtractor
 from nnunetv2.imageio.base_reader_writer import BaseReaderWriter
-from nnunetv2.imageio.reader_writer_registry import determine_reader_writer_from_dataset_json
 from nnunetv2.preprocessing.cropping.cropping import crop_to_nonzero
 from numpy.typing import NDArray
 
-from nnunetv2_d2net.base.dataset import CaseFiles, channels_of
+from nnunetv2_d2net.base.dataset import CaseFiles, Dataset, dataset_number
 from nnunetv2_d2net.base.errors import UserError
-from nnunetv2_d2net.base.files import read_json, write_json
-from nnunetv2_d2net.base.images import Image, differences, read_image
-from nnunetv2_d2net.base.processes import run_all
-from nnunetv2_d2net.base.text import listed
+from nnunetv2_d2net.base.files import read_json, read_json_or, sha256_of, write_json
 from nnunetv2_d2net.plugin.preprocessing.cohort import check_every_modality
-from nnunetv2_d2net.plugin.preprocessing.reading import read_case
+from nnunetv2_d2net.plugin.preprocessing.training_cases import (
+    CHECKED,
+    for_each_case,
+    images_of,
+    lean,
+    read_training_case,
+    reader_of,
+    state_of,
+    training_cases,
+)
+
+_NEARLY = 0.05
+"""Share of the standard deviation by which means of sampled intensities may differ."""
 
 PERCENTILES = {"percentile_00_5": 0.5, "median": 50.0, "percentile_99_5": 99.5}
 
@@ -48,71 +55,67 @@ class D2NetFingerprintExtractor(DatasetFingerprintExtractor):
     """nnU-Net's fingerprint, from the images that each case has: those of complete cases come out as nnU-Net's."""
 
     def run(self, overwrite_existing: bool = False) -> dict:  # noqa: FBT001, FBT002 - nnU-Net's signature
-        """Read every training case and write ``dataset_fingerprint.json``.
+        """Check and read every training case, and write ``dataset_fingerprint.json``.
+
+        One that is there stays. It is believed if the files are those that it was made from; else, and where nnU-Net
+        has made it, all cases are read, and it has to say the same.
 
         Raises:
-            UserError: Cases that cannot be used, of which each is logged with its reason; or a modality that no case
-                has.
+            UserError: Cases that cannot be used, of which each is logged with its reason; a modality that no case has;
+                or the fingerprint is of other data.
         """
-        path = Path(os.environ["nnUNet_preprocessed"]) / self.dataset_name / "dataset_fingerprint.json"
-        if path.is_file() and not overwrite_existing:
-            return read_json(path, "remove it, or pass --clean")
-        channels = channels_of(self.dataset_json, f"{self.input_folder}/dataset.json")
-        cases = self._analyze_cases(len(channels))
-        check_every_modality({name: case.available for name, case in cases.items()}, channels)
-        fingerprint = {
-            "spacings": [case.spacing for case in cases.values()],
-            "shapes_after_crop": [list(case.shape) for case in cases.values()],
-            "foreground_intensity_properties_per_channel": {
-                str(m): describe_intensities([case.intensities[m] for case in cases.values()])
-                for m in range(len(channels))
-            },
-            "median_relative_size_after_cropping": float(np.median([case.relative_size for case in cases.values()])),
-        }
-        write_json(path, fingerprint, indent=4)
-        return fingerprint
+        raw, folder = Path(self.input_folder), Path(os.environ["nnUNet_preprocessed"]) / self.dataset_name
+        path, remedy = folder / "dataset_fingerprint.json", f"run {self._command}, then plan and preprocess again"
+        dataset = Dataset.of(self.dataset_json, str(raw / "dataset.json"))
+        cases = training_cases(raw, dataset)
+        state = state_of(raw, dataset, cases)
+        before = read_json(path, remedy) if path.is_file() and not overwrite_existing else None
+        if before is not None and read_json_or(folder / CHECKED, {}) == {**state, "fingerprint": sha256_of(path)}:
+            return before
+        fingerprint = self._fingerprint(dataset, cases)
+        if before is None:
+            write_json(path, fingerprint, indent=4)
+        elif not are_alike(before, fingerprint):
+            raise UserError(f"{path} is of other data than those that are there now: {remedy}")
+        write_json(folder / CHECKED, {**state, "fingerprint": sha256_of(path)}, indent=None)
+        return fingerprint if before is None else before
 
-    def _analyze_cases(self, n_modalities: int) -> dict[str, CaseFingerprint]:
-        cases = {str(name): CaseFiles(tuple(files["images"]), files["label"]) for name, files in self.dataset.items()}
-        example = next(iter(cases.values())).images[0]
-        reader = determine_reader_writer_from_dataset_json(self.dataset_json, example)
+    @property
+    def _command(self) -> str:
+        return f"d2net extract_fingerprint -d {dataset_number(self.dataset_name)} --clean"
+
+    def _fingerprint(self, dataset: Dataset, cases: Mapping[str, CaseFiles]) -> dict[str, Any]:
+        reader = reader_of(dataset, images_of(cases))
         n_samples = int(self.num_foreground_voxels_for_intensitystats // len(cases))
-        analyze = functools.partial(analyze_case, reader=reader, n_modalities=n_modalities, n_samples=n_samples)
+        analyze = functools.partial(analyze_case, reader=reader, dataset=lean(dataset), n_samples=n_samples)
         shown = bool(self.show_progress_bar)
-        by_files = dict(run_all(analyze, list(cases.values()), self.num_processes, title="fingerprint", progress=shown))
-        results = {name: by_files[files] for name, files in cases.items()}
-        problems = {name: result for name, result in results.items() if isinstance(result, str)}
-        for name, problem in problems.items():
-            logging.getLogger("nnunetv2_d2net").error("training case %r: %s", name, problem)
-        if problems:
-            raise UserError(
-                f"{len(problems)} of {len(cases)} training cases cannot be used ({listed(list(problems))}): "
-                "mend what is said above, or take their files out of imagesTr and labelsTr"
-            )
-        return {name: result for name, result in results.items() if isinstance(result, CaseFingerprint)}
+        results = list(for_each_case(analyze, cases, self.num_processes, "fingerprint", progress=shown).items())
+        check_every_modality({name: case.available for name, case in results}, dataset.channels)
+        analyzed = [case for _, case in results]
+        return {
+            "spacings": [case.spacing for case in analyzed],
+            "shapes_after_crop": [list(case.shape) for case in analyzed],
+            "foreground_intensity_properties_per_channel": {
+                str(m): describe_intensities([case.intensities[m] for case in analyzed])
+                for m in range(len(dataset.channels))
+            },
+            "median_relative_size_after_cropping": float(np.median([case.relative_size for case in analyzed])),
+        }
 
 
-def analyze_case(
-    files: CaseFiles, reader: type[BaseReaderWriter], n_modalities: int, n_samples: int
-) -> CaseFingerprint | str:
-    """Read one training case; what is wrong with it comes back as a line of text, to be told with all others.
+def analyze_case(files: CaseFiles, reader: type[BaseReaderWriter], dataset: Dataset, n_samples: int) -> CaseFingerprint:
+    """Read one training case.
 
     Args:
         files: Of the case.
         reader: nnU-Net's.
-        n_modalities: M.
+        dataset: What dataset.json says.
         n_samples: Intensities to sample for each modality.
+
+    Raises:
+        UserError: It cannot be used.
     """
-    try:
-        read = read_case(files.images, reader(), n_modalities)
-        label = read_image(files.label or "", reader().read_seg)
-    except UserError as error:
-        return str(error)
-    reference = Image(Path(files.images[0]), read.images, {"spacing": read.properties["spacing"]})
-    # origin and direction of labels are not compared: nnU-Net, too, does without them
-    wrong = differences(label._replace(properties={"spacing": label.properties["spacing"]}), reference)
-    if wrong:
-        return f"{files.label} and {files.images[0]} differ in {' and '.join(wrong)}: resample them onto each other"
+    read, label = read_training_case(files, reader, dataset)
     cropped, labels, _ = crop_to_nonzero(read.images, label.voxels)
     available = np.array(read.available)
     sampled, _ = DatasetFingerprintExtractor.collect_foreground_intensities(
@@ -126,6 +129,21 @@ def analyze_case(
         float(np.prod(cropped.shape[1:]) / np.prod(read.images.shape[1:])),
         tuple(np.asarray(next(drawn), np.float32) if flag else None for flag in read.available),
     )
+
+
+def are_alike(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
+    """Tell whether two fingerprints may be of the same data: sizes and spacings agree, and intensities nearly."""
+    key = "foreground_intensity_properties_per_channel"
+    try:
+        shapes = [sorted(zip(map(list, f["shapes_after_crop"]), f["spacings"], strict=True)) for f in (one, other)]
+        if not np.array_equal(np.array(shapes[0], float), np.array(shapes[1], float)) or len(one[key]) != len(
+            other[key]
+        ):
+            return False
+        pairs = [(one[key][channel], statistics) for channel, statistics in other[key].items()]
+        return all(abs(a["mean"] - b["mean"]) <= _NEARLY * max(a["std"], b["std"]) for a, b in pairs)
+    except (KeyError, TypeError, ValueError):
+        return False
 
 
 def describe_intensities(samples: Sequence[NDArray[np.floating] | None]) -> Mapping[str, Any]:

@@ -1,19 +1,29 @@
 """nnU-Net's planning and preprocessing, for data sets whose cases may lack modalities."""
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
+from functools import partial
+from pathlib import Path
 
 import nnunetv2
-from nnunetv2.experiment_planning.verify_dataset_integrity import check_cases
-from nnunetv2.imageio.base_reader_writer import BaseReaderWriter
 from nnunetv2.utilities.find_class_by_name import recursive_find_python_class
 
+from nnunetv2_d2net.base.dataset import Dataset
 from nnunetv2_d2net.base.errors import UserError
+from nnunetv2_d2net.base.text import listed
 from nnunetv2_d2net.plugin import seams
 from nnunetv2_d2net.plugin.planning import planner as ours
 from nnunetv2_d2net.plugin.planning.fingerprint import D2NetFingerprintExtractor
 from nnunetv2_d2net.plugin.preprocessing.preprocessor import MissingModalityPlansManager
-from nnunetv2_d2net.plugin.preprocessing.reading import read_case
+from nnunetv2_d2net.plugin.preprocessing.training_cases import (
+    check_one,
+    for_each_case,
+    images_of,
+    lean,
+    reader_of,
+    training_cases,
+)
 
 
 def is_our_planner(name: str) -> bool:
@@ -31,39 +41,58 @@ def is_our_planner(name: str) -> bool:
 
 
 @contextmanager
-def incomplete_cases(planner: str) -> Iterator[str]:
-    """Let nnU-Net's commands plan with a planner of this package, and read and preprocess cases as they are.
+def incomplete_cases(planner: str | None = None) -> Iterator[str]:
+    """Let nnU-Net's commands plan with a planner of this package, and read, check and preprocess cases as they are.
 
     Args:
-        planner: Its name.
+        planner: Its name; None where none plans.
 
     Yields:
         Name of the fingerprint extractor to use, for ``-fpe``.
     """
     with (
-        seams.planner_seam(getattr(ours, planner)),
+        nullcontext() if planner is None else seams.planner_seam(getattr(ours, planner)),
         seams.fingerprint_seam(D2NetFingerprintExtractor),
-        seams.integrity_seam(check_case),
+        seams.integrity_seam(check_integrity),
         seams.plans_seam(MissingModalityPlansManager),
     ):
         yield D2NetFingerprintExtractor.__name__
 
 
-def check_case(image_files: Sequence[str], label_file: str, n_modalities: int, reader: type[BaseReaderWriter]) -> bool:
-    """Check one case as nnU-Net does, but for the number of its images.
+def check_integrity(folder: str, num_processes: int = 8) -> None:
+    """Check a raw data set as nnU-Net does, but for the number of a case's images.
 
     Args:
-        image_files: Those it has.
-        label_file: Its segmentation.
-        n_modalities: M.
-        reader: nnU-Net's.
+        folder: Of the raw data set.
+        num_processes: Cases at a time.
 
-    Returns:
-        False if something is wrong, which is printed.
+    Raises:
+        UserError: dataset.json counts other cases or numbers labels with gaps, or a case cannot be used.
     """
-    try:
-        read_case(image_files, reader(), n_modalities)
-    except UserError as error:
-        print(f"Error: {error}")  # noqa: T201 - beside what nnU-Net prints
-        return False
-    return check_cases(list(image_files), label_file, len(image_files), reader)
+    path = Path(folder) / "dataset.json"
+    dataset = Dataset.read(path)
+    cases, expected = training_cases(Path(folder), dataset), dataset.content.get("numTraining")
+    if expected != len(cases):
+        raise UserError(f'{path}: "numTraining" is {expected}, and there are {len(cases)} training cases: correct it')
+    values = dataset.known_values
+    if values != tuple(range(len(values))):
+        raise UserError(f'{path}: "labels" are not numbered from 0 without gaps ({listed(values, 20)}): renumber them')
+    work = partial(check_one, reader=reader_of(dataset, images_of(cases)), dataset=lean(dataset))
+    for_each_case(work, cases, num_processes, progress=True)
+
+
+def check_complete(folder: Path, dataset: Dataset) -> None:
+    """Refuse incomplete cases where nnU-Net's own planner is to plan, which does without none of the images.
+
+    Raises:
+        UserError: There are some, or cases whose files cannot be told apart.
+    """
+    cases = training_cases(folder, dataset)
+    numbers = Counter(len(files.images) for files in cases.values())
+    usual = max(numbers)
+    odd = [case for case, files in cases.items() if len(files.images) != usual or files.problem]
+    if odd:
+        raise UserError(
+            f"{folder} has cases that lack images ({listed(odd)}), with which nnU-Net's own planners cannot do: "
+            "plan with -pl D2NetPlanner"
+        )

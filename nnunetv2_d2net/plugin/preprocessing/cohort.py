@@ -2,11 +2,15 @@
 
 import json
 import pickle
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any, cast
+
+from nnunetv2.training.dataloading.nnunet_dataset import infer_dataset_class
 
 from nnunetv2_d2net.base.errors import UserError
 from nnunetv2_d2net.base.files import read_json, write_text
+from nnunetv2_d2net.base.text import counted, last_line, listed
 
 AVAILABLE = "available_modalities"
 """Key of nnU-Net's case properties under which the M flags travel."""
@@ -20,12 +24,15 @@ def availability_file(folder: Path) -> Path:
     return folder.with_name(f"{folder.name}.available_modalities.json")
 
 
-def write_availability(folder: Path, names: Sequence[str]) -> dict[str, list[bool]]:
+def write_availability(
+    folder: Path, names: Sequence[str], sizes: Mapping[str, Mapping[str, int]]
+) -> dict[str, list[bool]]:
     """Gather what preprocessing found out about each case into one file.
 
     Args:
         folder: Of the preprocessed cases; each has its properties in ``CASE.pkl``.
         names: M names of the modalities.
+        sizes: Of the raw files that each case was made from, by their paths below the raw data set's folder.
 
     Returns:
         M flags by case.
@@ -39,8 +46,9 @@ def write_availability(folder: Path, names: Sequence[str]) -> dict[str, list[boo
             flags[path.stem] = pickle.load(file)[AVAILABLE]  # written a moment ago by this very program
     check_every_modality(flags, names)
     lines = [f"    {json.dumps(case)}: {json.dumps(available)}" for case, available in flags.items()]
-    text = '{{\n  "modalities": {},\n  "available": {{\n{}\n  }}\n}}\n'.format(
-        json.dumps(list(names)), ",\n".join(lines)
+    raw = [f"    {json.dumps(case)}: {json.dumps(of_case)}" for case, of_case in sizes.items()]
+    text = '{{\n  "modalities": {},\n  "available": {{\n{}\n  }},\n  "raw_sizes": {{\n{}\n  }}\n}}\n'.format(
+        json.dumps(list(names)), ",\n".join(lines), ",\n".join(raw)
     )
     write_text(availability_file(folder), text)
     return flags
@@ -70,13 +78,74 @@ def read_availability(folder: Path) -> dict[str, list[bool]]:
     Raises:
         UserError: The file holds something else.
     """
-    path, remedy = availability_file(folder), "preprocess again with d2net plan_and_preprocess"
+    return _read(folder)["available"]
+
+
+def _read(folder: Path) -> dict[str, Any]:
+    path, remedy = availability_file(folder), "preprocess again with d2net preprocess"
     if not path.is_file():
-        return {}
+        return {"available": {}}
     content = read_json(path, remedy, {"modalities": list, "available": dict})
     n_modalities = len(content["modalities"])
     for case, available in content["available"].items():
         known = isinstance(available, list) and len(available) == n_modalities
         if not known or not all(isinstance(flag, bool) for flag in available) or not any(available):
             raise UserError(f"{path}: {case!r} has no {n_modalities} flags of which one is true: {remedy}")
-    return content["available"]
+    return content
+
+
+def check_preprocessed(folder: Path, names: Sequence[str], remedy: str) -> list[str]:
+    """Refuse preprocessed data that are not what this package makes, or whose note speaks of other data.
+
+    Args:
+        folder: Of the preprocessed cases.
+        names: M names of the modalities.
+        remedy: What to do.
+
+    Returns:
+        Names of the cases.
+
+    Raises:
+        UserError: There is no case, one has not M channels, or the note is of other data.
+    """
+    cases, content = sorted(path.stem for path in folder.glob("*.pkl")), _read(folder)
+    if not cases:
+        raise UserError(f"{folder} holds no preprocessed case: {remedy}")
+    flags, note = content["available"], availability_file(folder)
+    if flags and content["modalities"] != list(names):
+        raise UserError(f"{note} speaks of other modalities ({listed(content['modalities'])}): {remedy}")
+    if flags and sorted(flags) != cases:
+        raise UserError(f"{note} speaks of other cases ({listed(sorted(set(flags) ^ set(cases)))}): {remedy}")
+    for case, (n_channels, own) in zip(cases, _channels_and_flags(folder, cases, remedy), strict=True):
+        if n_channels != len(names):
+            raise UserError(
+                f"{case} of {folder} has {counted(n_channels, 'channel')}, not {len(names)}, as nnU-Net preprocesses "
+                f"incomplete cases: {remedy}"
+            )
+        if own != flags.get(case):
+            raise UserError(f"{note} does not say what {case} was preprocessed from: {remedy}")
+    return cases
+
+
+def _channels_and_flags(folder: Path, cases: Sequence[str], remedy: str) -> Iterator[tuple[int, list[bool] | None]]:
+    """Number of channels of each preprocessed case, and the flags that went with it; None from nnU-Net."""
+    try:
+        dataset = infer_dataset_class(str(folder))(str(folder), list(cases))
+        for case in cases:
+            data, _, _, properties = cast(Any, dataset.load_case(case))
+            yield int(data.shape[0]), properties.get(AVAILABLE)
+    except Exception as error:  # readers raise what they like
+        raise UserError(f"{folder} cannot be read ({last_line(error)}): {remedy}") from error
+
+
+def changed_since(folder: Path, sizes: Mapping[str, Mapping[str, int]]) -> list[str]:
+    """Name the training cases whose raw files are not those that were preprocessed; none where nobody noted it.
+
+    Args:
+        folder: Of the preprocessed cases.
+        sizes: Of the raw files that there are now, see :func:`write_availability`.
+    """
+    before = _read(folder).get("raw_sizes")
+    if not isinstance(before, dict):
+        return []
+    return sorted(case for case in before.keys() | sizes.keys() if before.get(case) != sizes.get(case))

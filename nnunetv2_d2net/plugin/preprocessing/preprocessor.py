@@ -13,12 +13,21 @@ from nnunetv2.utilities.dataset_name_id_conversion import maybe_convert_to_datas
 from nnunetv2.utilities.plans_handling.plans_handler import ConfigurationManager, PlansManager
 from numpy.typing import NDArray
 
-from nnunetv2_d2net.base.dataset import channels_of
+from nnunetv2_d2net.base.dataset import CaseFiles, Dataset, dataset_number
 from nnunetv2_d2net.base.errors import UserError
-from nnunetv2_d2net.base.files import read_json
-from nnunetv2_d2net.base.images import is_constant, read_image
-from nnunetv2_d2net.plugin.preprocessing.cohort import AVAILABLE, write_availability
+from nnunetv2_d2net.base.files import write_text
+from nnunetv2_d2net.base.images import is_constant
+from nnunetv2_d2net.base.text import counted
+from nnunetv2_d2net.plugin.preprocessing.cohort import AVAILABLE, availability_file, write_availability
 from nnunetv2_d2net.plugin.preprocessing.reading import read_case
+from nnunetv2_d2net.plugin.preprocessing.training_cases import (
+    CHECKED,
+    channels_in_training,
+    check_training_cases,
+    read_label,
+    sizes_of,
+    training_cases,
+)
 from nnunetv2_d2net.plugin.seams import preprocessor_seam
 
 CONSTANT = "constant_images"
@@ -40,16 +49,28 @@ class MissingModalityPreprocessor(DefaultPreprocessor):
     def run(
         self, dataset_name_or_id: int | str, configuration_name: str, plans_identifier: str, num_processes: int
     ) -> None:
-        """Preprocess the training cases, and note beside them which modalities each of them has.
+        """Check all training cases, preprocess them, and note beside them which modalities each of them has.
 
         Raises:
-            UserError: A file cannot be used, or no case has one of the modalities.
+            UserError: A file cannot be used, no case has one of the modalities, or the plans are of other data.
         """
+        name = maybe_convert_to_dataset_name(dataset_name_or_id)
+        raw, base = (Path(os.environ[f"nnUNet_{kind}"]) / name for kind in ("raw", "preprocessed"))
+        plans = PlansManager(str(base / f"{plans_identifier}.json"))
+        configuration = plans.get_configuration(configuration_name)
+        dataset = _shared_dataset(raw, base)
+        channels, n_planned = dataset.channels, len(configuration.normalization_schemes)
+        if n_planned != len(channels):
+            raise UserError(
+                f"{base / plans_identifier}.json is for {counted(n_planned, 'channel')}, "
+                f"{raw / 'dataset.json'} has {len(channels)}: plan again"
+            )
+        reader, shown = plans.image_reader_writer_class, bool(self.show_progress_bar)
+        check_training_cases(raw, dataset, reader, base / CHECKED, num_processes, progress=shown)
+        data = base / configuration.data_identifier
+        availability_file(data).unlink(missing_ok=True)
         super().run(dataset_name_or_id, configuration_name, plans_identifier, num_processes)
-        base = Path(os.environ["nnUNet_preprocessed"]) / maybe_convert_to_dataset_name(dataset_name_or_id)
-        configuration = PlansManager(str(base / f"{plans_identifier}.json")).get_configuration(configuration_name)
-        channels = channels_of(read_json(base / "dataset.json", "plan again"))
-        write_availability(base / configuration.data_identifier, channels)
+        write_availability(data, channels, sizes_of(raw, training_cases(raw, dataset)))
 
     def run_case(
         self,
@@ -65,9 +86,10 @@ class MissingModalityPreprocessor(DefaultPreprocessor):
             UserError: A file cannot be used, or no modality is left.
         """
         content: dict = load_json(dataset_json) if isinstance(dataset_json, str) else dataset_json
-        reader = plans_manager.image_reader_writer_class()
-        case = read_case(image_files, reader, len(channels_of(content)))
-        seg = None if seg_file is None else read_image(seg_file, reader.read_seg).voxels
+        reader, dataset = plans_manager.image_reader_writer_class(), Dataset.of(content)
+        channels = None if seg_file is None else channels_in_training(CaseFiles(tuple(image_files)), dataset)
+        case = read_case(image_files, reader, len(dataset.channels), channels=channels)
+        seg = None if seg_file is None else read_label(seg_file, reader, dataset).voxels
         properties = {**case.properties, AVAILABLE: list(case.available), CONSTANT: list(case.constant)}
         return self.run_case_npy(case.images, seg, properties, plans_manager, configuration_manager, content)
 
@@ -100,6 +122,27 @@ class MissingModalityPreprocessor(DefaultPreprocessor):
             _only(data, available), seg, properties, plans_manager, configuration_manager, dataset_json
         )
         return _only(data, available), cast(NDArray, seg), properties
+
+
+def _shared_dataset(raw: Path, base: Path) -> Dataset:
+    """Read the raw data set's dataset.json, and see that the plans' folder has the same; give it one where it has none.
+
+    Raises:
+        UserError: Channels, labels or the file ending have changed since planning.
+    """
+    dataset, planned = Dataset.read(raw / "dataset.json"), base / "dataset.json"
+    if not planned.is_file():  # plans of another data set were moved here
+        write_text(planned, (raw / "dataset.json").read_text(encoding="utf-8"))
+    before = Dataset.read(planned, "plan again")
+    keys = ("channel_names", "modality", "labels", "regions_class_order", "file_ending", "dataset")
+    changed = [key for key in keys if before.content.get(key) != dataset.content.get(key)]
+    if changed:
+        number = dataset_number(raw.name)
+        raise UserError(
+            f"{raw / 'dataset.json'} has changed since planning ({', '.join(changed)}): "
+            f"run d2net extract_fingerprint -d {number} --clean and d2net plan -d {number} first"
+        )
+    return dataset
 
 
 def available_in(images: NDArray, flags: Sequence[bool] | None = None) -> NDArray[np.bool_]:

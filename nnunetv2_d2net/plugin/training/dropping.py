@@ -12,15 +12,16 @@ from nnunetv2.training.dataloading.nnunet_dataset import infer_dataset_class
 from nnunetv2.utilities.plans_handling.plans_handler import ConfigurationManager, PlansManager
 from torch import Tensor, nn
 
+from nnunetv2_d2net.base.dataset import channels_of, dataset_number
 from nnunetv2_d2net.base.errors import UserError
 from nnunetv2_d2net.base.files import write_json
 from nnunetv2_d2net.method.modalities import draw_available, subset_rotation, zero_missing
 from nnunetv2_d2net.plugin.named_code import check_architecture
-from nnunetv2_d2net.plugin.preprocessing.cohort import availability_file, read_availability
+from nnunetv2_d2net.plugin.preprocessing.cohort import availability_file, check_preprocessed, read_availability
 from nnunetv2_d2net.plugin.preprocessing.preprocessor import MissingModalityConfiguration, accept_absent_files
 from nnunetv2_d2net.plugin.seams import dataset_seam
 from nnunetv2_d2net.plugin.training.resuming import ResumingTrainer
-from nnunetv2_d2net.plugin.training.splits import balanced_splits
+from nnunetv2_d2net.plugin.training.splits import N_FOLDS, balanced_splits, check_fold
 from nnunetv2_d2net.plugin.training.validation import blanking_dataset, hard_counts
 
 
@@ -122,6 +123,20 @@ class ModalityDroppingTrainer(ResumingTrainer):
             f"name {other} behind the trainer of this package among the base classes"
         )
 
+    def on_train_start(self) -> None:
+        """Start as nnU-Net does, once the preprocessed data have turned out to be what they should be.
+
+        Raises:
+            UserError: They have not, as those that stock nnU-Net makes of incomplete cases.
+        """
+        check_preprocessed(
+            Path(self.preprocessed_dataset_folder),
+            channels_of(self.dataset_json),
+            f"run d2net preprocess -d {dataset_number(self.plans_manager.dataset_name)} "
+            f"-plans_name {self.plans_manager.plans_name} -c {self.configuration_name}",
+        )
+        super().on_train_start()
+
     @functools.cached_property
     def cohort(self) -> dict[str, list[bool]]:
         """M flags of each preprocessed case; empty where stock nnU-Net has preprocessed, which needs all files."""
@@ -139,7 +154,7 @@ class ModalityDroppingTrainer(ResumingTrainer):
         if unknown:
             raise UserError(
                 f"{availability_file(Path(self.preprocessed_dataset_folder))} does not know {', '.join(unknown)}: "
-                "preprocess again with d2net plan_and_preprocess"
+                "preprocess again with d2net preprocess"
             )
         return torch.tensor([self.cohort[case] for case in batch["keys"]])
 
@@ -218,10 +233,14 @@ class ModalityDroppingTrainer(ResumingTrainer):
         """Return nnU-Net's split; a new one has every pattern of modalities in every fold, as far as there are enough.
 
         Cohorts of complete cases, and those that have a split, get exactly nnU-Net's.
+
+        Raises:
+            UserError: The file of the splits is damaged or names other cases, or there are too few cases to split.
         """
         path = Path(self.preprocessed_dataset_folder_base) / "splits_final.json"
+        check_fold(path, self.fold, [case.stem for case in Path(self.preprocessed_dataset_folder).glob("*.pkl")])
         patterns = set(map(tuple, self.cohort.values()))
-        if self.fold != "all" and not path.is_file() and len(patterns) > 1 and len(self.cohort) >= 5:
+        if self.fold != "all" and not path.is_file() and len(patterns) > 1 and len(self.cohort) >= N_FOLDS:
             write_json(path, balanced_splits(self.cohort), indent=4)
         return super().do_split()
 

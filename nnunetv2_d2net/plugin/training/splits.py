@@ -1,12 +1,73 @@
 """Folds of a cohort whose cases have different modalities."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 
+from nnunetv2_d2net.base.errors import UserError
+from nnunetv2_d2net.base.files import read_json_value
+from nnunetv2_d2net.base.text import counted, listed
+
+_REPAIR = "repair it, or move it away to split anew"
+
+N_FOLDS = 5
+"""Of the splits that nnU-Net makes where there are none."""
+
+
+def check_fold(path: Path, fold: str | int, cases: Collection[str]) -> None:
+    """Refuse a fold that cannot be trained, before anything is written; the file of the splits is only read.
+
+    Args:
+        path: ``splits_final.json``, which nnU-Net makes where it is not there.
+        fold: A number or ``all``. One beyond those of the file is nnU-Net's random split, and is fine.
+        cases: Names of the preprocessed cases.
+
+    Raises:
+        UserError: There are too few cases to make splits of, the file has another form, or the fold has no training
+            or validation case, or one that is not there.
+    """
+    if fold == "all":
+        return
+    if not path.is_file():
+        if len(cases) < N_FOLDS:
+            raise UserError(
+                f"{counted(len(cases), 'training case')} cannot make {N_FOLDS} folds: train fold all, or write {path} "
+                'with [{"train": [...], "val": [...]}]'
+            )
+        return
+    splits = read_splits(path)
+    if int(fold) >= len(splits):
+        return
+    split, names = splits[int(fold)], set[str]()
+    for part in ("train", "val"):
+        listed_here = split.get(part) if isinstance(split, dict) else None
+        if not isinstance(listed_here, list) or not listed_here or not all(isinstance(n, str) for n in listed_here):
+            raise UserError(f'{path}: fold {fold} has no list of cases under "{part}": {_REPAIR}')
+        names.update(listed_here)
+    absent = sorted(names - set(cases))
+    if absent:
+        raise UserError(
+            f"{path}: fold {fold} names cases that are not preprocessed ({listed(absent)}): correct the file, or "
+            "preprocess again"
+        )
+
+
+def read_splits(path: Path) -> list[Any]:
+    """Read ``splits_final.json``: a list with ``train`` and ``val`` cases of each fold.
+
+    Raises:
+        UserError: It holds something else.
+    """
+    splits = read_json_value(path, _REPAIR)
+    if not isinstance(splits, list) or not splits:
+        raise UserError(f"{path} holds no list of folds: {_REPAIR}")
+    return splits
+
 
 def balanced_splits(
-    flags: Mapping[str, Sequence[bool]], n_folds: int = 5, seed: int = 12345
+    flags: Mapping[str, Sequence[bool]], n_folds: int = N_FOLDS, seed: int = 12345
 ) -> list[dict[str, list[str]]]:
     """Split cases so that every fold validates on about as many cases of each availability pattern.
 

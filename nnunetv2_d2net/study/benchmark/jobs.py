@@ -11,6 +11,7 @@ from nnunetv2_d2net.base.dataset import FoundCases
 from nnunetv2_d2net.base.errors import UserError
 from nnunetv2_d2net.base.files import read_json_or
 from nnunetv2_d2net.plugin.planning.plans import preprocessed_folder
+from nnunetv2_d2net.plugin.training.splits import check_fold, read_splits
 from nnunetv2_d2net.study.benchmark.setup import Setup
 from nnunetv2_d2net.study.pipeline import is_whole
 
@@ -109,11 +110,11 @@ class Progress:
         path = self.setup.preprocessed / "splits_final.json"
         if not path.is_file():
             return []
-        splits = read_json_or(path, [])
-        if not splits:
-            raise UserError(f"{path} holds no folds, it may be cut short: repair it, or remove it to split anew")
+        splits, cases = read_splits(path), self.setup.dataset.training_cases(self.setup.raw)
         if max(self.fold_numbers, default=0) >= len(splits):
             raise UserError(f"{path} has the folds 0 to {len(splits) - 1}: pass some of them with -f")
+        for fold in self.fold_numbers:
+            check_fold(path, fold, cases)
         return splits
 
     @property

@@ -12,13 +12,15 @@ from nnunetv2_d2net.base.dataset import dataset_number
 from nnunetv2_d2net.base.errors import UserError
 from nnunetv2_d2net.base.files import locked, read_json_or, write_json
 from nnunetv2_d2net.base.processes import end_with
+from nnunetv2_d2net.plugin.planning.plans import preprocessed_folder
+from nnunetv2_d2net.plugin.preprocessing.cohort import check_preprocessed
+from nnunetv2_d2net.plugin.training.splits import N_FOLDS
 from nnunetv2_d2net.study.benchmark import jobs
 from nnunetv2_d2net.study.benchmark.cost import measure
 from nnunetv2_d2net.study.benchmark.jobs import Job, Progress
 from nnunetv2_d2net.study.benchmark.setup import Setup, schedule_of
 from nnunetv2_d2net.study.pipeline import passing_trainer, plan_and_preprocess, predict_subsets, train_fold
 
-N_SPLITS = 5
 _PLANNERS = {
     "nnUNetPlans": "ExperimentPlanner",
     "nnUNetResEncUNetMPlans": "nnUNetPlannerResEncM",
@@ -60,6 +62,8 @@ def run_job(setup: Setup, name: str, parent: int | None = None) -> None:
         if job.part != jobs.ENSEMBLE and not progress.trained(job):
             note = setup.training_note(job.arm, job.part)
             device = torch.device(setup.device)
+            data = preprocessed_folder(setup.preprocessed / f"{setup.plans}.json", setup.configuration, "plan again")
+            check_preprocessed(data, setup.dataset.channels, _preprocess_command(setup))
             train_fold(setup.model(job.arm), job.part, device, lambda trainer: write_json(note, schedule_of(trainer)))
         if job.predicts(setup) and not progress.predicted(job):
             predict(setup, job, progress.files_to_predict(job))
@@ -114,18 +118,22 @@ def _preprocess(setup: Setup) -> None:
     number, plans = dataset_number(setup.raw.name), setup.preprocessed / f"{setup.plans}.json"
     if read_json_or(started, None) is None and read_json_or(plans, None) is not None:
         raise UserError(
-            f"{plans} is planned but {setup.configuration} is not preprocessed in full: run "
-            f"nnUNetv2_preprocess -d {number} -plans_name {setup.plans} -c {setup.configuration}"
+            f"{plans} is planned but {setup.configuration} is not preprocessed in full: {_preprocess_command(setup)}"
         )
     write_json(started, {"plans": setup.plans})
     plan_and_preprocess(number, _planner(setup.plans), setup.configuration, processes=setup.processes)
 
 
+def _preprocess_command(setup: Setup) -> str:
+    number = dataset_number(setup.raw.name)
+    return f"run d2net preprocess -d {number} -plans_name {setup.plans} -c {setup.configuration}"
+
+
 def _split(setup: Setup) -> None:
     """Split as a training would, once for all jobs: several trainings would write the file at the same time."""
     n_cases = len(setup.dataset.training_cases(setup.raw))
-    if n_cases < N_SPLITS:
-        raise UserError(f"{n_cases} training cases do not make {N_SPLITS} folds: pass -f all --cases test")
+    if n_cases < N_FOLDS:
+        raise UserError(f"{n_cases} training cases do not make {N_FOLDS} folds: pass -f all --cases test")
     model = setup.model("nnUNetTrainerModalityDropout")
     with passing_trainer(model, setup.folds[0], torch.device(setup.device)) as trainer:
         trainer.do_split()

@@ -58,13 +58,17 @@ class TestContent:
         assert channels_of({"channel_names": channels, "modality": {"0": "old"}}) == names
 
     @pytest.mark.parametrize(
-        "channels", [None, [], {}, "T1", 5, ["FLAIR", "T1"], {"FLAIR": "0"}, {"0.5": "T1"}, [["0"]]]
+        "channels", [None, [], {}, "T1", 5, ["FLAIR", "T1"], {"FLAIR": "T1"}, {"0.5": "T1"}, [["0"]]]
     )
     def test_channels_of_another_form(self, channels):
         for damaged in ({"channel_names": channels}, {"modality": channels}, {}):
             assert one_line(channels_of, damaged, "x.json") == (
                 'x.json lacks "channel_names" such as {"0": "FLAIR", "1": "T1"}: add it'
             )
+
+    @pytest.mark.parametrize("channels", [{"FLAIR": 0, "T1": 1}, {"FLAIR": "0"}])
+    def test_names_and_numbers_swapped(self, channels):
+        assert "names and numbers swapped: write" in one_line(channels_of, {"channel_names": channels}, "x.json")
 
     @pytest.mark.parametrize(
         ("labels", "regions", "ignore", "known"),

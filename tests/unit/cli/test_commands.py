@@ -1,9 +1,12 @@
 import json
 import os
+import shutil
 import sys
 
+import numpy as np
 import pytest
 import torch
+from nnunetv2.training.dataloading.nnunet_dataset import nnUNetDatasetBlosc2
 
 from nnunetv2_d2net.cli.main import main
 from tests.unit.conftest import whole_plans
@@ -13,7 +16,7 @@ REST = {"labels": {"background": 0, "lesion": 1}, "file_ending": ".nii.gz"}
 
 
 @pytest.fixture
-def roots(tmp_path, monkeypatch):
+def roots(tmp_path, monkeypatch, preprocessed_cases):
     """nnU-Net's three folders with one data set of two modalities, planned and preprocessed for 3d_fullres."""
     folders = {name: tmp_path / name for name in ("nnUNet_raw", "nnUNet_preprocessed", "nnUNet_results")}
     for name, folder in folders.items():
@@ -31,8 +34,30 @@ def roots(tmp_path, monkeypatch):
         "heir": {"inherits_from": "3d_fullres"},
     }
     write_json(preprocessed / "D2NetPlans.json", whole_plans(configurations))
-    (preprocessed / "D2NetPlans_3d_fullres").mkdir()
+    shutil.copytree(preprocessed_cases, preprocessed / "D2NetPlans_3d_fullres")
+    write_raw_files(folders["nnUNet_raw"] / DATASET)
     return folders
+
+
+@pytest.fixture(scope="session")
+def preprocessed_cases(tmp_path_factory):
+    """Folder of five cases of two channels, as nnU-Net leaves it."""
+    return save_cases(tmp_path_factory.mktemp("cases"), 2)
+
+
+def save_cases(folder, n_channels):
+    for case in range(5):
+        images = np.ones((n_channels, 2, 2, 2), np.float32)
+        nnUNetDatasetBlosc2.save_case(images, images[:1].astype(np.int16), {}, str(folder / f"c{case}"))
+    return folder
+
+
+def write_raw_files(folder):
+    """Empty files of one complete case."""
+    for name in ("imagesTr/c0_0000", "imagesTr/c0_0001", "labelsTr/c0"):
+        path = folder / f"{name}.nii.gz"
+        path.parent.mkdir(exist_ok=True)
+        path.touch()
 
 
 def write_json(path, content):
@@ -192,7 +217,7 @@ def test_train_uses_our_trainer_and_plans_and_passes_the_rest(roots, trained, mo
 def test_train_with_names_of_the_user(roots, trained):
     preprocessed = roots["nnUNet_preprocessed"] / DATASET
     write_json(preprocessed / "nnUNetPlans.json", whole_plans({"2d": {"data_identifier": "nnUNetPlans_2d"}}))
-    (preprocessed / "nnUNetPlans_2d").mkdir()
+    shutil.copytree(preprocessed / "D2NetPlans_3d_fullres", preprocessed / "nnUNetPlans_2d")
     words = [DATASET, "2d", "all", "-tr", "nnUNetTrainer", "-p", "nnUNetPlans", "-device", "cpu"]
     assert main(["train", *words]) == 0
     assert trained[0][0][4:] == words
@@ -216,7 +241,7 @@ def test_train_with_a_configuration_that_inherits_its_data(roots, trained):
         (["9", "3d_fullres", "0"], ["Dataset009_"]),
         (["Dataset009_X", "3d_fullres", "0"], ["Dataset009_X", "plan_and_preprocess"]),
         (["7", "3d_lowres", "0"], ["D2NetPlans.json", "3d_lowres", "3d_fullres, 2d"]),
-        (["7", "2d", "0"], ["D2NetPlans_2d", "nnUNetv2_preprocess -d 7 -plans_name D2NetPlans -c 2d"]),
+        (["7", "2d", "0"], ["D2NetPlans_2d", "run d2net preprocess -d 7 -plans_name D2NetPlans -c 2d"]),
         (["7", "3d_fullres", "0", "-p", "Other"], ["Other.json", "there: D2NetPlans"]),
         (["7", "3d_fullres", "0", "-pretrained_weights", "no.pth"], ["no.pth"]),
         (["7", "3d_fullres", "0", "-tr", "NoSuchTrainer"], ["NoSuchTrainer", "D2NetTrainerPaper"]),
@@ -228,10 +253,67 @@ def test_train_bad_input(roots, trained, words, parts, capsys):
     assert not trained
 
 
+def test_train_looks_at_data_and_splits_before_the_first_step(roots, trained, capsys):
+    splits = roots["nnUNet_preprocessed"] / DATASET / "splits_final.json"
+    splits.write_text('[{"train": ["c0"],,')
+    assert main(["train", "7", "3d_fullres", "0"]) == 1
+    one_line(capsys, str(splits), "is no JSON (line 1")
+    assert splits.read_text() == '[{"train": ["c0"],,'
+    splits.unlink()
+    data = roots["nnUNet_preprocessed"] / DATASET / "D2NetPlans_3d_fullres"
+    for path in data.glob("c3*"):
+        path.unlink()
+    assert main(["train", "7", "3d_fullres", "0"]) == 1
+    one_line(capsys, "4 training cases cannot make 5 folds", "fold all", str(splits))
+    shutil.rmtree(data)
+    data.mkdir()
+    save_cases(data, 1)
+    assert main(["train", "7", "3d_fullres", "all", "-tr", "nnUNetTrainer"]) == 1
+    one_line(capsys, "c0 of", "1 channel, not 2", "run d2net preprocess -d 7 -plans_name D2NetPlans -c 3d_fullres")
+    assert not trained
+
+
+STEPS = {
+    "extract_fingerprint": ("extract_fingerprint_entry", ["-fpe", "D2NetFingerprintExtractor"]),
+    "preprocess": ("preprocess_entry", ["-plans_name", "D2NetPlans"]),
+}
+
+
+@pytest.mark.parametrize("command", STEPS)
+def test_steps_one_by_one_pass_the_rest(roots, command, monkeypatch):
+    from nnunetv2.experiment_planning import plan_and_preprocess_entrypoints
+
+    entry, words = STEPS[command]
+    seen = []
+    monkeypatch.setattr(plan_and_preprocess_entrypoints, entry, lambda: seen.extend(sys.argv[1:]))
+    assert main([command, "-d", "7", "-np", "2"]) == 0
+    assert seen == [*words, "-d", "7", "-np", "2"]
+
+
+@pytest.mark.parametrize(
+    ("words", "parts"),
+    [
+        (["extract_fingerprint"], ["d2net extract_fingerprint -d ID"]),
+        (["plan", "-d", "9"], ["Dataset009_"]),
+        (["plan", "-d", "7", "-pl", "NoSuchPlanner"], ["NoSuchPlanner", "D2NetPlanner"]),
+        (["preprocess", "-d", "7", "-plans_name", "Other", "-c", "2d"], ["Other.json", "run d2net plan -d 7"]),
+        (["preprocess", "-d", "7", "-c", "3d_lowres"], ["D2NetPlans.json", "3d_lowres", "3d_fullres, 2d"]),
+        (["preprocess", "-d", "7", "-plans_name", "Other"], ["Other.json", "run d2net plan -d 7"]),
+    ],
+)
+def test_steps_one_by_one_bad_input(roots, words, parts, capsys):
+    assert main(words) == 1
+    one_line(capsys, *parts)
+
+
 def test_train_refuses_one_modality(roots, trained, capsys):
     write_json(roots["nnUNet_preprocessed"] / DATASET / "dataset.json", {"channel_names": {"0": "CT"}, **REST})
     assert main(["train", "7", "3d_fullres", "0"]) == 1
     one_line(capsys, "CT", "at least 2", "nnUNetTrainer")
+    data = roots["nnUNet_preprocessed"] / DATASET / "D2NetPlans_3d_fullres"
+    shutil.rmtree(data)
+    data.mkdir()
+    save_cases(data, 1)
     assert main(["train", "7", "3d_fullres", "0", "-tr", "nnUNetTrainer"]) == 0
 
 

@@ -1,15 +1,12 @@
 """The contracts with nnU-Net: that it reads, at the moment of use, what we exchange. One probe for each seam."""
 
 import inspect
-import multiprocessing
 import sys
-from multiprocessing.pool import ThreadPool
 from types import SimpleNamespace
 
 import pytest
 import torch
 from nnunetv2.experiment_planning import plan_and_preprocess_api
-from nnunetv2.experiment_planning.verify_dataset_integrity import verify_dataset_integrity
 from nnunetv2.inference import data_iterators
 from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor, predict_entry_point
 from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
@@ -81,17 +78,21 @@ def test_fingerprint(raw):
     assert calls == [((SINGLE_CHANNEL.dataset_id, 3), {"verbose": True}), (False, True)]
 
 
-def test_integrity(raw, monkeypatch):
-    cases = []
+def test_integrity(raw):
+    checked = []
 
-    def check_case(images, label, n_modalities, reader):
-        cases.append((len(images), n_modalities, hasattr(reader, "read_seg")))
-        return label.endswith("case_Tr0.nii.gz")
+    class Extractor:
+        def __init__(self, *args, **kwargs):
+            pass
 
-    monkeypatch.setattr(multiprocessing, "get_context", lambda method: SimpleNamespace(Pool=ThreadPool))
-    with seams.integrity_seam(check_case), pytest.raises(RuntimeError, match="Some images have errors"):
-        verify_dataset_integrity(str(raw), 1)
-    assert cases == [(1, 1, True)] * SINGLE_CHANNEL.n_train
+        def run(self, **kwargs):
+            pass
+
+    with seams.integrity_seam(lambda *given: checked.append(given)):
+        plan_and_preprocess_api.extract_fingerprint_dataset(
+            SINGLE_CHANNEL.dataset_id, Extractor, 3, check_dataset_integrity=True
+        )
+    assert checked == [(str(raw), 3)]
 
 
 def test_plans(raw):

@@ -141,12 +141,13 @@ def test_prepared_needs_plans_every_case_and_the_folds(setup):
         _ = Progress(replace(setup, configuration="3d_fullres")).prepared
 
 
-def test_splits_that_cannot_be_read_are_named_and_stay(setup):
+@pytest.mark.parametrize("text", ['[{"train": ', "[]", "5", '[{"train": ["case_Tr0"]}]'])
+def test_splits_that_cannot_be_used_are_named_and_stay(setup, text):
     splits = setup.preprocessed / "splits_final.json"
-    splits.write_text('[{"train": ')
-    with pytest.raises(UserError, match=r"splits_final\.json holds no folds.*remove it to split anew"):
+    splits.write_text(text)
+    with pytest.raises(UserError, match=r"splits_final\.json.*: repair it, or move it away"):
         one_job.prepare(replace(setup, folds=("0",)))
-    assert splits.read_text() == '[{"train": '
+    assert splits.read_text() == text
     assert Progress(setup).prepared  # fold all needs none
 
 
@@ -158,7 +159,7 @@ def test_too_few_cases_make_no_folds(setup):
 
 def test_plans_that_somebody_else_made_are_not_made_again(setup):
     next((setup.preprocessed / "data").glob("*.pkl")).unlink()
-    with pytest.raises(UserError, match="nnUNetv2_preprocess -d 7 -plans_name D2NetPlans -c 2d"):
+    with pytest.raises(UserError, match="run d2net preprocess -d 7 -plans_name D2NetPlans -c 2d"):
         one_job.prepare(setup)
     with pytest.raises(UserError, match="no planner is known"):
         one_job.prepare(replace(setup, plans="OtherPlans"))

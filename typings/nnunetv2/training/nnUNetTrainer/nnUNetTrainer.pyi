@@ -11,6 +11,7 @@ from torch import nn
 class nnUNetTrainer:
     plans_manager: PlansManager
     configuration_manager: ConfigurationManager
+    configuration_name: str
     label_manager: LabelManager
     dataset_json: dict[str, Any]
     logger: MetaLogger

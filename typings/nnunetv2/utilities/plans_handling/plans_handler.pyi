@@ -12,6 +12,7 @@ class ConfigurationManager:
     patch_size: list[int]
     spacing: list[float]
     data_identifier: str
+    normalization_schemes: list[str]
     previous_stage_name: str | None
     use_mask_for_norm: list[bool]
     @property

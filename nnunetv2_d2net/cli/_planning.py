@@ -1,0 +1,42 @@
+"""What the commands share that plan and preprocess."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from nnunetv2_d2net.base.dataset import Dataset, folder_of
+from nnunetv2_d2net.base.errors import UserError
+from nnunetv2_d2net.cli._checks import dataset_folder
+from nnunetv2_d2net.cli._words import values_of
+from nnunetv2_d2net.plugin.planning.plans import check_modalities
+
+
+def data_sets(command: str, words: Sequence[str]) -> dict[Path, Dataset]:
+    """Read the data sets that ``-d`` names.
+
+    Args:
+        command: Ours.
+        words: Its arguments.
+
+    Returns:
+        What each dataset.json says, by the folder of the raw data.
+
+    Raises:
+        UserError: None is named, one is not there, or a variable is not set.
+    """
+    numbers = values_of(words, "-d")
+    if not numbers:
+        raise UserError(f"no data set given: d2net {command} -d ID")
+    folder_of("nnUNet_preprocessed")
+    folders = [dataset_folder(number, "nnUNet_raw", "it needs the raw data") for number in numbers]
+    return {folder: Dataset.read(folder / "dataset.json") for folder in folders}
+
+
+def refuse_one_modality(datasets: dict[Path, Dataset]) -> None:
+    """Refuse data sets that have nothing to be missing.
+
+    Raises:
+        UserError: There is one.
+    """
+    for folder, dataset in datasets.items():
+        remedy = "plan with -pl ExperimentPlanner and train nnUNetTrainer"
+        check_modalities(dataset.channels, folder / "dataset.json", remedy)

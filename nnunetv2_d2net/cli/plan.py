@@ -1,0 +1,44 @@
+"""``d2net plan``."""
+
+import argparse
+from collections.abc import Sequence
+
+from nnunetv2_d2net.cli._nnunet import call_entry_point
+from nnunetv2_d2net.cli._planning import data_sets, refuse_one_modality
+from nnunetv2_d2net.cli._words import describe_passing, value_of
+
+HELP = (
+    "Plan for D2-Net: nnUNetv2_plan_experiment with -pl D2NetPlanner unless you name another. "
+    "The fingerprint is extracted if it is not there, and has to be of these data."
+)
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Describe the arguments; all of them are nnU-Net's."""
+    usage = "d2net plan -d ID [ID ...] [-pl PLANNER] [nnU-Net's arguments ...]"
+    describe_passing(parser, usage, "nnUNetv2_plan_experiment")
+
+
+def run(args: argparse.Namespace, extra: Sequence[str]) -> int:
+    """See that the fingerprints are of the data that are there, then let nnU-Net plan.
+
+    Raises:
+        UserError: A variable, a data set or the planner is missing, or a training case cannot be used.
+    """
+    words = ["-pl", "D2NetPlanner", *extra]
+    datasets, planner = data_sets("plan", words), value_of(words, "-pl")
+
+    from nnunetv2.experiment_planning.plan_and_preprocess_entrypoints import plan_experiment_entry
+
+    from nnunetv2_d2net.plugin.planning.fingerprint import D2NetFingerprintExtractor
+    from nnunetv2_d2net.plugin.planning.incomplete import check_complete, incomplete_cases, is_our_planner
+
+    if is_our_planner(planner):
+        refuse_one_modality(datasets)
+    else:
+        for folder, dataset in datasets.items():
+            check_complete(folder, dataset)
+    for folder in datasets:
+        D2NetFingerprintExtractor(folder.name).run()
+    with incomplete_cases(planner if is_our_planner(planner) else None):
+        return call_entry_point(plan_experiment_entry, "plan", words)

@@ -1,0 +1,61 @@
+import json
+
+import pytest
+
+from nnunetv2_d2net.base.errors import UserError
+from nnunetv2_d2net.plugin.training.splits import check_fold
+
+CASES = [f"c{i}" for i in range(5)]
+GOOD = {"train": CASES[:4], "val": CASES[4:]}
+
+
+def written(path, content):
+    path.write_bytes(content if isinstance(content, bytes) else json.dumps(content).encode())
+    return path
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        (b'[{"train": ["c0"],, "val": ["c1"]}]', "is no JSON"),
+        (json.dumps([GOOD]).encode("utf-16"), "is no text in UTF-8"),
+        (b"\xef\xbb\xbf" + json.dumps([GOOD]).encode(), "byte order mark"),
+        ([], "no list of folds"),
+        (5, "no list of folds"),
+        ({"0": GOOD}, "no list of folds"),
+        (None, "no list of folds"),
+        (["c0"], 'under "train"'),
+        ([{"train": CASES}], 'under "val"'),
+        ([{"train": CASES, "val": []}], 'under "val"'),
+        ([{"train": CASES, "val": [1]}], 'under "val"'),
+        ([{"train": "c0", "val": ["c1"]}], 'under "train"'),
+        ([{"train": CASES, "val": ["c9"]}], "not preprocessed (c9)"),
+    ],
+)
+def test_splits_that_cannot_be_used_are_told_and_stay(tmp_path, content, words):
+    path = written(tmp_path / "splits_final.json", content)
+    before = path.read_bytes()
+    with pytest.raises(UserError) as error:
+        check_fold(path, 0, CASES)
+    assert str(path) in str(error.value)
+    assert words in str(error.value)
+    assert path.read_bytes() == before
+    check_fold(path, "all", CASES)
+
+
+def test_other_folds_and_cases_do_not_matter(tmp_path):
+    path = written(tmp_path / "splits_final.json", [GOOD, {"train": ["gone"]}])
+    check_fold(path, 0, [*CASES, "another"])
+    check_fold(path, "0", CASES)
+    check_fold(path, 7, CASES)  # nnU-Net splits at random
+
+
+def test_too_few_cases_without_splits(tmp_path):
+    path = tmp_path / "splits_final.json"
+    with pytest.raises(
+        UserError, match=r"2 training cases cannot make 5 folds: train fold all, or write .*splits"
+    ):
+        check_fold(path, 0, CASES[:2])
+    check_fold(path, "all", CASES[:2])
+    check_fold(path, 0, CASES)
+    check_fold(written(path, [{"train": ["c0"], "val": ["c1"]}]), 0, CASES[:2])
