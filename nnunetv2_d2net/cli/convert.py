@@ -15,6 +15,7 @@ HELP = (
 )
 
 _LAYOUTS = "brats2018, brats2021, brats2023, msd, or a mapping file (default: recognized)"
+_OPTIONS = ("test", "link", "resample", "nan_outside_as_zero", "label_header_from_images", "labels", "processes")
 _TEST = "another folder of the same layout, for imagesTs and, where there are segmentations, labelsTs"
 
 
@@ -29,6 +30,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--check", action="store_true", help="say what is there and what is wrong, write nothing")
     add("--link", action="store_true", help="link to images that need no change instead of copying")
     add("--resample", action="store_true", help="resample images that lie elsewhere than the others of their case")
+    zero = "take NaN outside the field of view, as some programs write when they resample, as 0"
+    add("--nan_outside_as_zero", action="store_true", help=zero)
+    header = (
+        "put segmentations that lie elsewhere than the images of their case onto the images' grid, voxels unchanged"
+    )
+    add("--label_header_from_images", action="store_true", help=header)
+    labels = "what the label values mean, where files do not tell: brats2021 (4 enhancing tumor) or brats2023 (3)"
+    add("--labels", metavar="YEAR", help=labels)
     add_processes(parser, "cases at a time")
 
 
@@ -47,11 +56,11 @@ def run(args: argparse.Namespace, extra: Sequence[str]) -> int:
     from nnunetv2_d2net.data.convert.layouts import layout_of
     from nnunetv2_d2net.data.convert.summary import describe_check, describe_conversion
 
-    layout = layout_of(args.source, args.layout)
+    layout = layout_of(args.source, args.layout, args.labels)
     how = "recognized" if args.layout == "auto" else "read"
     sys.stdout.write(f"{args.source}: {how} as {layout.title} (--layout {layout.name})\n")
     sys.stdout.flush()
-    options = {name: getattr(args, name) for name in ("test", "link", "resample", "processes")}
+    options = {name: value for name, value in vars(args).items() if name in _OPTIONS}
     options |= {"layout": layout.name, "progress": True}
     if args.check:
         checked = check_folder(args.source, **options)

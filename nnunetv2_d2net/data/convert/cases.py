@@ -17,6 +17,7 @@ LABEL = "segmentation"
 """The slot of a case that holds its labels; the other slots are called like the modalities."""
 
 _ENDINGS = (".nii.gz", ".nii")
+_OTHER_ENDINGS = (".mha", ".mhd", ".nrrd", ".nhdr", ".img", ".mgz", ".dcm")
 _JUNK = "__MACOSX"
 _KINDS = {"missing": "unreadable", "labels": "unknown labels"}
 
@@ -115,6 +116,7 @@ class Layout:
         modalities: In the order of the channels.
         looks_like: Names of its files, for messages.
         find: Lists the cases below a folder.
+        labels_are_known: Whether the user has said what the label values mean.
     """
 
     name: str
@@ -123,6 +125,7 @@ class Layout:
     scheme: LabelScheme
     looks_like: str
     find: Callable[[Path], Contents]
+    labels_are_known: bool = False
 
 
 class Match(NamedTuple):
@@ -149,8 +152,17 @@ def nifti_files(source: Path) -> list[Path]:
         raise UserError(f"{source} is no folder: pass the folder that holds the cases")
     paths = sorted(path for path in _walk(source) if nifti_stem(path.name) is not None)
     if not paths:
-        raise UserError(f"{source} holds no file that ends in .nii or .nii.gz: pass the folder that holds the cases")
+        others = other_images(source)
+        holds = f", but {others[0]} and the like: convert them with SimpleITK, or" if others else ":"
+        raise UserError(
+            f"{source} holds no file that ends in .nii or .nii.gz{holds} pass the folder that holds the cases"
+        )
     return paths
+
+
+def other_images(source: Path) -> list[Path]:
+    """List the images of other formats below a folder, which are not read."""
+    return sorted(path for path in _walk(source) if path.name.lower().endswith(_OTHER_ENDINGS))
 
 
 def nifti_stem(name: str) -> str | None:
@@ -212,8 +224,10 @@ def _problems(name: str, files: Sequence[Match]) -> Iterator[tuple[str, str]]:
     for match in files:
         twin = seen.setdefault(match.slot, match)
         if twin is not match:
-            both = f"{twin.volume.path} and {match.volume.path}"
-            yield "duplicate file", f"{both} are both the {match.slot} of {name!r}: remove one"
+            both = f"{twin.volume.path} and {match.volume.path} are both the {match.slot} of {name!r}"
+            is_copy = match.slot != LABEL or nifti_stem(twin.volume.path.name) == nifti_stem(match.volume.path.name)
+            remedy = "remove one" if is_copy else "put all classes into one file, with a value for each"
+            yield "duplicate file", f"{both}: {remedy}"
     if not name.isprintable() or name != name.strip() or name.startswith("."):
         yield "bad name", f"{str(path)!r} gives the case name {name!r}: rename the file"
     lost = next((match.volume.path for match in files if not match.volume.path.is_file()), None)

@@ -13,8 +13,9 @@ from nnunetv2_d2net.base.errors import UserError
 from nnunetv2_d2net.base.files import UNFINISHED, explaining_disk_errors, locked_folder, write_json
 from nnunetv2_d2net.base.processes import run_all
 from nnunetv2_d2net.data.convert.cases import CaseReport, Contents, Layout, Problem, SourceCase
+from nnunetv2_d2net.data.convert.doubts import refuse_foreign_labels
 from nnunetv2_d2net.data.convert.layouts import AUTO, find_cases, layout_of
-from nnunetv2_d2net.data.convert.one_case import ENDING, convert_case
+from nnunetv2_d2net.data.convert.one_case import ENDING, Leniency, convert_case, label_values
 from nnunetv2_d2net.data.convert.record import Record, open_record
 
 _PLAIN_SHARE = 0.5
@@ -93,6 +94,9 @@ def check_folder(  # noqa: PLR0913 - all but the first have defaults
     raw: Path | str | None = None,
     link: bool = False,
     resample: bool = False,
+    nan_outside_as_zero: bool = False,
+    label_header_from_images: bool = False,
+    labels: str | None = None,
     processes: int = 1,
     progress: bool = False,
 ) -> Checked:
@@ -103,9 +107,11 @@ def check_folder(  # noqa: PLR0913 - all but the first have defaults
     Raises:
         UserError: The source is not usable at all, or a process was killed.
     """
-    known = layout_of(Path(source), layout)
+    known = layout_of(Path(source), layout, labels)
     contents = find_cases(known, Path(source), Path(test) if test else None)
-    read = partial(convert_case, layout=known, resample=resample)
+    refuse_foreign_labels(Path(source), known, ((case.name, label_values(case)) for case in contents.cases))
+    how = Leniency(resample, nan_outside_as_zero, label_header_from_images)
+    read = partial(convert_case, layout=known, how=how)
     results = run_all(read, contents.cases, processes, title="check", progress=progress)
     by_name = {case.name: report for case, report in results}
     reports = [by_name[case.name] for case in contents.cases]
@@ -125,6 +131,9 @@ def convert_folder(  # noqa: PLR0913 - all but the first three have defaults
     test: Path | str | None = None,
     link: bool = False,
     resample: bool = False,
+    nan_outside_as_zero: bool = False,
+    label_header_from_images: bool = False,
+    labels: str | None = None,
     processes: int = 1,
     progress: bool = False,
 ) -> Converted:
@@ -139,6 +148,10 @@ def convert_folder(  # noqa: PLR0913 - all but the first three have defaults
         test: A second folder of the same layout, whose cases are all for testing.
         link: Link to images that need no change instead of copying them.
         resample: Resample images that lie elsewhere than the others of their case, instead of refusing the case.
+        nan_outside_as_zero: Take NaN outside an image's field of view as 0, instead of refusing the case.
+        label_header_from_images: Put segmentations that lie elsewhere than the images of their case, but have as many
+            voxels, onto the images' grid as they are.
+        labels: The layout of BraTS whose label values the files have, whatever their names say.
         processes: How many cases at a time; with 1 no process is started.
         progress: Show a bar.
 
@@ -151,9 +164,11 @@ def convert_folder(  # noqa: PLR0913 - all but the first three have defaults
     folder = root / dataset_folder_name(dataset_id, name)
     refuse_taken_number([root], folder.name)
     sources = {"Tr": Path(source)} | ({"Ts": Path(test)} if test else {})
-    known = layout_of(sources["Tr"], layout)
+    known = layout_of(sources["Tr"], layout, labels)
     contents = find_cases(known, sources["Tr"], sources.get("Ts"))
-    convert = partial(convert_case, layout=known, folder=folder, resample=resample, link=link)
+    refuse_foreign_labels(sources["Tr"], known, ((case.name, label_values(case)) for case in contents.cases))
+    how = Leniency(resample, nan_outside_as_zero, label_header_from_images)
+    convert = partial(convert_case, layout=known, folder=folder, how=how, link=link)
     with locked_folder(folder), explaining_disk_errors(folder):
         record = open_record(folder, known, sources)
         pending = [case for case in contents.cases if not record.is_complete(case)]

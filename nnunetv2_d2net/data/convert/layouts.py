@@ -1,5 +1,6 @@
 """The layouts that are known, BraTS of every year and Task01 of the Decathlon, and which of them a source has."""
 
+import dataclasses
 import re
 from collections.abc import Mapping, Sequence
 from functools import partial
@@ -21,29 +22,39 @@ from nnunetv2_d2net.data.convert.cases import (
     nifti_files,
     nifti_stem,
 )
+from nnunetv2_d2net.data.convert.doubts import is_of_no_tumor, refuse_lost_files
 from nnunetv2_d2net.data.convert.mapping import read_mapping
-from nnunetv2_d2net.data.convert.scheme import LabelScheme, make_scheme
+from nnunetv2_d2net.data.convert.scheme import CAVITY, CORE, EDEMA, ENHANCING, LabelScheme, make_scheme
 
 AUTO, MSD = "auto", "msd"
 MODALITIES = ("FLAIR", "T1", "T1ce", "T2")
 """Of the data sets made from known layouts, in the order of the channels."""
 
-CORE, EDEMA, ENHANCING, CAVITY = "necrotic or non-enhancing core", "edema", "enhancing tumor", "resection cavity"
 REGIONS = {"whole tumor": [CORE, EDEMA, ENHANCING], "tumor core": [CORE, ENHANCING], "enhancing tumor": [ENHANCING]}
 
 _NO_SEGMENTATION = "has no segmentation: it goes to imagesTs"
 
 
-def layout_of(source: Path, wanted: str = AUTO) -> Layout:
+def layout_of(source: Path, wanted: str = AUTO, labels: str | None = None) -> Layout:
     """Return the layout of a source.
 
     Args:
         source: The folder.
         wanted: Name of a known layout, path of a mapping file, or ``auto``.
+        labels: The layout of BraTS whose label values the files have, whatever they are called; None for its own.
 
     Raises:
         UserError: The folder or the mapping file is unusable, or no layout or several were recognized.
     """
+    layout = _layout_of(source, wanted)
+    if labels is None:
+        return layout
+    if labels not in _BRATS or layout.name not in _BRATS:
+        raise UserError(f"--labels takes {', '.join(_BRATS)}, and only for these: a mapping file names its own labels")
+    return dataclasses.replace(layout, scheme=_BRATS[labels].scheme, labels_are_known=True)
+
+
+def _layout_of(source: Path, wanted: str) -> Layout:
     if not source.is_dir():
         raise UserError(f"{source} is no folder: pass the folder that holds the cases")
     if wanted in _BRATS:
@@ -87,7 +98,7 @@ def _contents(layout: Layout, source: Path) -> Contents:
 # BraTS
 
 
-_OLD_TOKENS = {"flair": "FLAIR", "t1": "T1", "t1ce": "T1ce", "t1gd": "T1ce", "t2": "T2", "seg": LABEL}
+_OLD_TOKENS = {"flair": "FLAIR", "t1": "T1", "t1ce": "T1ce", "t1gd": "T1ce", "t1c": "T1ce", "t2": "T2", "seg": LABEL}
 _NEW_TOKENS = {"t2f": "FLAIR", "t1n": "T1", "t1c": "T1ce", "t2w": "T2", "seg": LABEL}
 _OLD_NAME = re.compile(rf"(?P<case>.+)_(?P<token>{'|'.join(_OLD_TOKENS)})", re.IGNORECASE | re.DOTALL)
 _NEW_NAME = re.compile(rf"(?P<case>.+)-(?P<token>{'|'.join(_NEW_TOKENS)})", re.IGNORECASE | re.DOTALL)
@@ -101,6 +112,10 @@ def _find_brats(source: Path, name: re.Pattern[str], tokens: Mapping[str, str]) 
             matches.append(Match(match["case"], tokens[match["token"].lower()], Volume(path), (str(path.parent),)))
     misnamed = _misnamed_segmentations(files)
     contents = gather(files | misnamed, MODALITIES)
+    if not contents.cases and {problem.kind for problem in contents.problems} == {"colliding name", "no image"}:
+        reason, *_ = contents.problems[0].line.rpartition(": ")
+        raise UserError(f"{source} has no usable case: {reason}, and so on: write a mapping file, see docs/data.md")
+    refuse_lost_files(source, contents, MODALITIES)
     training = {_collection(case) for case in contents.cases if case.label}
     for case in contents.cases:
         if case.label in misnamed:
@@ -116,7 +131,8 @@ def _misnamed_segmentations(files: Mapping[Path, Sequence[Match]]) -> dict[Path,
     for _, group in groupby(sorted(files, key=attrgetter("parent")), attrgetter("parent")):
         paths = list(group)
         matches = [match for path in paths for match in files[path]]
-        candidates = [path for path in paths if not files[path] and "seg" in path.name.lower()]
+        candidates = [p for p in paths if not files[p] and "seg" in p.name.lower() and not is_of_no_tumor(p.name)]
+        candidates = [path for path in candidates if re.search("tumou?r|lesion", path.name.lower())] or candidates
         is_one_case = len({match.case for match in matches}) == 1 and all(match.slot != LABEL for match in matches)
         if is_one_case and len(candidates) == 1:
             misnamed[candidates[0]] = [matches[0]._replace(slot=LABEL, volume=Volume(candidates[0]))]
@@ -154,7 +170,9 @@ def _recognize_brats(source: Path) -> Layout:
 
 def _brats(name: str, title: str, pattern: re.Pattern[str], tokens: Mapping[str, str], scheme: LabelScheme) -> Layout:
     separator = "_" if pattern is _OLD_NAME else "-"
-    looks_like = ", ".join(f"CASE{separator}{token}.nii.gz" for token in tokens if token != "t1gd")
+    looks_like = ", ".join(
+        f"CASE{separator}{token}.nii.gz" for token in tokens if token not in ("t1gd", "t1c" if separator == "_" else "")
+    )
     return Layout(name, title, MODALITIES, scheme, looks_like, partial(_find_brats, name=pattern, tokens=tokens))
 
 
@@ -182,7 +200,12 @@ def _read_decathlon(source: Path) -> Layout:
         UserError: It is missing or damaged, of another task, or of nnU-Net.
     """
     path = source / "dataset.json"
-    content = read_json(path, "copy it again from Task01_BrainTumour")
+    content = read_json(path, "it should be as in Task01_BrainTumour")
+    if next((source / "imagesTr").glob("*_0000.nii.gz"), None) and "channel_names" not in content:
+        raise UserError(
+            f"{source} is a raw data set of nnU-Net v1: convert it by nnU-Net's own command, "
+            f"nnUNetv2_convert_old_nnUNet_dataset {source} DatasetXXX_NAME"
+        )
     if "channel_names" in content:
         raise UserError(f"{source} is a data set of nnU-Net already: put it into nnUNet_raw and plan")
     try:

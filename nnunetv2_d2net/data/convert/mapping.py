@@ -68,7 +68,9 @@ def read_mapping(path: Path) -> Layout:
         content = yaml.safe_load(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise UserError(f"{path} cannot be read ({error.strerror}): pass a known layout or a mapping file") from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+    except UnicodeDecodeError as error:
+        raise UserError(f"{path} is no text in UTF-8 (UTF-16, as Windows writes?): save it as UTF-8") from error
+    except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         where = f" in line {mark.line + 1}" if mark else ""
         raise UserError(f"{path} is no YAML{where}: mend it, {_REMEDY}") from error
@@ -109,6 +111,9 @@ def _texts(name: str, value: Any) -> list[str]:  # noqa: ANN401
     texts = value if isinstance(value, list) else [value]
     if not texts or not all(isinstance(text, str) for text in texts):
         raise UserError(f"{name} needs a pattern such as '{{case}}/{{case}}_flair.nii.gz', or a list of them")
+    backslash = next((text for text in texts if "\\" in text), None)
+    if backslash:
+        raise UserError(f"pattern {backslash!r} has a backslash: write / between folders")
     return texts
 
 
@@ -136,6 +141,9 @@ def _find(source: Path, patterns: Sequence[tuple[str, re.Pattern[str]]], modalit
             match = pattern.fullmatch(path.relative_to(source).as_posix())
             if match:
                 fitting.setdefault(slot, Match(match["case"], slot, Volume(path), match.groups()[:-1]))
+        shortest = min((len(match.case) for match in fitting.values()), default=0)
+        # of two patterns the one that says more: the other takes ce-gadolinium for a part of the case's name
+        fitting = {slot: match for slot, match in fitting.items() if len(match.case) == shortest}
         if len(fitting) > 1:
             both = " and ".join(fitting)
             raise UserError(f"{path} fits the patterns of {both}: make the patterns of the mapping file stricter")

@@ -12,12 +12,15 @@ from numpy.typing import NDArray
 
 from nnunetv2_d2net.base.files import written_whole
 from nnunetv2_d2net.base.images import (
+    ROUNDED,
     Image,
     ImageError,
     differences,
     digest,
+    header_lines,
     is_constant,
     label_counts,
+    notes_of,
     properties_of,
     read_sitk,
     write_sitk,
@@ -30,11 +33,15 @@ _GZIP = b"\x1f\x8b"
 
 
 class CaseImage(NamedTuple):
-    """An image of a case, and the file that it comes from; ``unchanged`` says that the file holds just this."""
+    """An image of a case, and the file that it comes from; ``unchanged`` says that the file holds just this.
+
+    ``grid`` is the file whose grid it has, where that is another one.
+    """
 
     image: sitk.Image
     source: Path
     unchanged: bool
+    grid: Path | None = None
 
     @property
     def voxels(self) -> NDArray[Any]:
@@ -50,8 +57,30 @@ class CaseVolumes(NamedTuple):
     report: CaseReport
 
 
+class Leniency(NamedTuple):
+    """What is done with images that are refused otherwise; see :func:`~..convert.convert_folder`."""
+
+    resample: bool = False
+    nan_outside_as_zero: bool = False
+    label_header_from_images: bool = False
+
+
+STRICT = Leniency()
+
+
+def label_values(case: SourceCase) -> frozenset[int] | None:
+    """Return the values of a case's segmentation; None where there is none, or it cannot be used."""
+    if case.label is None:
+        return None
+    try:
+        image = read_volume(case.label)
+        return frozenset(label_counts(case.label, sitk.GetArrayViewFromImage(image)))
+    except ImageError:
+        return None
+
+
 def convert_case(
-    case: SourceCase, layout: Layout, folder: Path | None = None, *, resample: bool = False, link: bool = False
+    case: SourceCase, layout: Layout, folder: Path | None = None, *, how: Leniency = STRICT, link: bool = False
 ) -> CaseReport:
     """Read a case and, where there is a folder, write it.
 
@@ -59,14 +88,14 @@ def convert_case(
         case: Its files.
         layout: Of the source.
         folder: Of the data set, with its subfolders; None only reads.
-        resample: Resample images onto the grid of the case.
+        how: What to do with images that lie elsewhere, or hold NaN.
         link: Link to images that need no change instead of copying them.
 
     Raises:
         UserError: It could not be written.
     """
     try:
-        volumes = read_case(case, layout.scheme, resample=resample)
+        volumes = read_case(case, layout.scheme, **how._asdict())
     except ImageError as error:
         return CaseReport.of(case, Problem.of(case.name, error))
     if folder is not None:
@@ -74,20 +103,32 @@ def convert_case(
     return volumes.report
 
 
-def read_case(case: SourceCase, scheme: LabelScheme, *, resample: bool) -> CaseVolumes:
+def read_case(
+    case: SourceCase,
+    scheme: LabelScheme,
+    *,
+    resample: bool,
+    nan_outside_as_zero: bool = False,
+    label_header_from_images: bool = False,
+) -> CaseVolumes:
     """Read a case and bring it onto one grid: that of its segmentation, or else of its first image.
 
     Args:
         case: Its files.
         scheme: Its label values.
         resample: Resample images that lie elsewhere, linearly, instead of refusing the case.
+        nan_outside_as_zero: Take NaN outside an image's field of view as 0.
+        label_header_from_images: Put a segmentation that lies elsewhere, but has as many voxels, onto the images' grid.
 
     Raises:
         ImageError: It cannot be converted.
     """
     report = CaseReport.of(case)
-    images = _read_images(case)
+    images = _read_images(case, nan_outside_as_zero=nan_outside_as_zero)
     label = case.label and CaseImage(read_volume(case.label), case.label, unchanged=True)
+    sources = {one.source: one for one in [*images.values(), *([label] if label else [])]}
+    report.notes += header_lines([_located(one) for one in sources.values()])
+    label = label and _label_on_grid(label, list(images.values()), report, even_far=label_header_from_images)
     images = _on_one_grid(images, label or next(iter(images.values())), report, resample=resample)
     images = _without_placeholders(images, report)
     report.modalities = list(images)
@@ -97,39 +138,71 @@ def read_case(case: SourceCase, scheme: LabelScheme, *, resample: bool) -> CaseV
         remedy = "mend it, or name them in a mapping file"
         relabeled, report.voxels = relabel(label.source, label.image, scheme.values, remedy)
         same = all(scheme.values[value] == value for value in report.voxels)
-        label = CaseImage(relabeled, label.source, same and label.image.GetPixelID() == sitk.sitkUInt8)
+        same = same and label.unchanged and label.image.GetPixelID() == sitk.sitkUInt8
+        label = label._replace(image=relabeled, unchanged=same)
     return CaseVolumes(images, label, report)
 
 
-def _read_images(case: SourceCase) -> dict[str, CaseImage]:
+def _read_images(case: SourceCase, *, nan_outside_as_zero: bool) -> dict[str, CaseImage]:
     files: dict[Path, sitk.Image] = {}
     images = {}
     for name, (path, channel) in case.images.items():
         if path not in files:
             n_volumes = None if channel is None else sum(other.path == path for other in case.images.values())
-            files[path] = read_volume(path, n_volumes)
+            files[path] = read_volume(path, n_volumes, nan_outside_as_zero=nan_outside_as_zero)
         image = files[path] if channel is None else files[path][:, :, :, channel]
-        images[name] = CaseImage(image, path, unchanged=channel is None)
+        for key in files[path].GetMetaDataKeys():
+            image.SetMetaData(key, files[path].GetMetaData(key))  # it holds what is odd about the header
+        has_zeros_for_nan = any("taken as 0" in note for note in notes_of(image))
+        images[name] = CaseImage(image, path, unchanged=channel is None and not has_zeros_for_nan)
     return images
 
 
-def read_volume(path: Path, n_volumes: int | None = None) -> sitk.Image:
+def read_volume(path: Path, n_volumes: int | None = None, *, nan_outside_as_zero: bool | None = None) -> sitk.Image:
     """Read a NIfTI file, and nothing but NIfTI.
 
     Args:
         path: The file.
         n_volumes: How many volumes it holds along its fourth axis; None for a file of three axes.
+        nan_outside_as_zero: Take NaN outside the field of view as 0; None where that is not offered.
 
     Raises:
         ImageError: It cannot be read, has another shape, or holds NaN or infinity.
     """
-    image = read_sitk(path, only_nifti=True)
+    image = read_sitk(path, only_nifti=True, nan_outside_as_zero=nan_outside_as_zero)
     size, n_values = image.GetSize(), image.GetNumberOfComponentsPerPixel()
     if n_values > 1 or len(size) != (3 if n_volumes is None else 4) or (n_volumes and size[3] != n_volumes):
         shape = f"{size} voxels" + (f" of {n_values} values" if n_values > 1 else "")
-        remedy = f"it should hold {n_volumes} volumes" if n_volumes else "split it into one 3D file per modality"
-        raise ImageError(path, "shape", f"holds {shape}", remedy)
+        raise ImageError(path, "shape", f"holds {shape}", _shape_remedy(len(size), n_values, n_volumes))
     return image
+
+
+def _shape_remedy(n_axes: int, n_values: int, n_volumes: int | None) -> str:
+    if n_values > 1:
+        return "write one value per voxel, for a segmentation whole numbers in the place of colors"
+    if n_axes < 3:
+        return "stack the slices of a patient into one 3D file; single slices are not converted"
+    return f"it should hold {n_volumes} volumes" if n_volumes else "split it into one 3D file per modality"
+
+
+def _label_on_grid(label: CaseImage, images: Sequence[CaseImage], report: CaseReport, *, even_far: bool) -> CaseImage:
+    """Give a segmentation the images' place where its header was rounded or, if asked for, lost."""
+    first, *others = images
+    difference = " and ".join(differences(_located(label), _located(first)))
+    if not difference or any(differences(_located(other), _located(first), ROUNDED) for other in others):
+        return label
+    is_rounded = not differences(_located(label), _located(first), ROUNDED)
+    if not is_rounded and not (even_far and label.image.GetSize() == first.image.GetSize()):
+        return label
+    report.notes.append(f"{label.source} takes the grid of {first.source}: it differed in {difference}")
+    return _moved(label, first)
+
+
+def _moved(one: CaseImage, grid: CaseImage) -> CaseImage:
+    """Put an image onto a grid of the same size, its voxels as they are."""
+    image = sitk.GetImageFromArray(one.voxels)
+    image.CopyInformation(grid.image)
+    return CaseImage(image, one.source, unchanged=False, grid=grid.grid or grid.source)
 
 
 def _on_one_grid(
@@ -139,23 +212,30 @@ def _on_one_grid(
     for name, one in images.items():
         difference = " and ".join(differences(_located(one), _located(grid)))
         aligned[name] = one
-        if difference and resample:
-            aligned[name] = _resample(one, grid.image)
+        if difference and not differences(_located(one), _located(grid), ROUNDED):
+            aligned[name] = _moved(one, grid)
+            report.notes.append(f"{one.source} takes the grid of {grid.source}: it differed in {difference}")
+        elif difference and resample:
+            aligned[name] = _resample(one, grid)
             report.notes.append(f"{one.source} was resampled onto {grid.source}: it differed in {difference}")
         elif difference:
-            elsewhere[one.source] = f"differs from {grid.source} in {difference}"
+            notes = [f", of which {note.split('; ')[-1]}" for note in notes_of(one.image) if " was read" in note]
+            elsewhere[one.source] = f"differs from {grid.source} in {difference}{''.join(notes)}"
     if elsewhere:
-        raise _images_error("geometry", elsewhere, "register them, or pass --resample if their headers are right")
+        remedy = "register them, or pass --resample if their headers are right"
+        if len(elsewhere) == len(images) and grid.image.GetSize() == next(iter(images.values())).image.GetSize():
+            remedy += ", or --label_header_from_images if only that of the segmentation is wrong"
+        raise _images_error("geometry", elsewhere, remedy)
     return aligned
 
 
 def _located(one: CaseImage) -> Image:
-    return Image(one.source, one.voxels[None], properties_of(one.image))
+    return Image(one.source, one.voxels[None], properties_of(one.image), tuple(notes_of(one.image)))
 
 
-def _resample(one: CaseImage, grid: sitk.Image) -> CaseImage:
-    image = sitk.Resample(one.image, grid, sitk.Transform(), sitk.sitkLinear, 0.0, one.image.GetPixelID())
-    resampled = CaseImage(image, one.source, unchanged=False)
+def _resample(one: CaseImage, grid: CaseImage) -> CaseImage:
+    image = sitk.Resample(one.image, grid.image, sitk.Transform(), sitk.sitkLinear, 0.0, one.image.GetPixelID())
+    resampled = CaseImage(image, one.source, unchanged=False, grid=grid.grid or grid.source)
     if is_constant(resampled.voxels) and not is_constant(one.voxels):
         reason, remedy = "does not overlap the case's other images", "its header is wrong, or it is of somebody else"
         raise ImageError(one.source, "geometry", reason, remedy)
@@ -164,12 +244,18 @@ def _resample(one: CaseImage, grid: sitk.Image) -> CaseImage:
 
 def _without_placeholders(images: Mapping[str, CaseImage], report: CaseReport) -> dict[str, CaseImage]:
     """Leave out images without content, which count as absent everywhere else, too."""
-    constant = {name: one.source for name, one in images.items() if is_constant(one.voxels)}
-    if len(constant) == len(images):
-        raise _images_error("no image", dict.fromkeys(constant.values(), "is constant"), "provide a real image")
-    what = "a placeholder: it counts as absent"
-    report.notes += [f"{path} is constant in {name}, {what}" for name, path in constant.items()]
-    return {name: one for name, one in images.items() if name not in constant}
+    empty = {name: one.source for name, one in images.items() if _has_two_values(one.voxels)}
+    if len(empty) == len(images):
+        raise _images_error("no image", dict.fromkeys(empty.values(), "is constant"), "provide a real image")
+    for name, path in empty.items():
+        what = "is constant" if is_constant(images[name].voxels) else "has only two values"
+        report.notes.append(f"{path} {what} in {name}, a placeholder: it counts as absent")
+    return {name: one for name, one in images.items() if name not in empty}
+
+
+def _has_two_values(voxels: NDArray[Any]) -> bool:
+    """Tell whether an image has no content: at most one value in the head, and one around it."""
+    return bool(((voxels == voxels.min()) | (voxels == voxels.max())).all())
 
 
 def _images_error(kind: str, reasons: Mapping[Path, str], remedy: str) -> ImageError:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from nnunetv2_d2net.base.errors import UserError
 
 BACKGROUND, IGNORE = "background", "ignore"
+CORE, EDEMA, ENHANCING, CAVITY = "necrotic or non-enhancing core", "edema", "enhancing tumor", "resection cavity"
 _LARGEST = 254  # nnU-Net writes segmentations with 8 bits below 255
 
 

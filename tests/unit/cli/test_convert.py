@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from nnunetv2_d2net.cli.main import main
-from tests.unit.data.convert.source_folders import label_with, voxels, write_case
+from tests.unit.data.convert.source_folders import NEW, label_with, voxels, write_case
 
 
 @pytest.fixture(autouse=True)
@@ -102,6 +102,18 @@ def test_resample_is_told(source, capsys):
     assert convert(source, "--check", "--resample") == 0
     assert "note: " in (printed := capsys.readouterr().out)
     assert "c_t2.nii.gz was resampled onto" in printed
+
+
+@pytest.mark.parametrize("check", [True, False])
+def test_labels_of_another_year_are_asked_about_before_anything_is_written(tmp_path, capsys, check):
+    for name in ("a", "b"):
+        write_case(tmp_path / "new names", name, NEW, label=label_with(1, 2, 4))
+    words = [tmp_path / "new names", *(["--check"] if check else ["-d", "18", "--name", "Old"])]
+    assert convert(*words) == 1
+    assert "--labels brats2023 or --labels brats2021" in error_of(capsys)
+    assert not list((tmp_path / "raw").iterdir())
+    assert convert(*words, "--labels", "brats2021") == 0
+    assert "4 -> 3  enhancing tumor: 2 voxels in 2 cases" in capsys.readouterr().out
 
 
 def test_no_training_case_is_an_error(tmp_path, capsys):

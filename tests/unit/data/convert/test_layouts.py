@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from nnunetv2_d2net.base.errors import UserError
+from nnunetv2_d2net.data.convert.doubts import refuse_foreign_labels
 from nnunetv2_d2net.data.convert.layouts import find_cases, layout_of
 from tests.unit.data.convert.source_folders import NEW, OLD, random_image, write_case, write_nifti
 
@@ -248,3 +249,87 @@ def test_layouts_travel_to_other_processes(source, tmp_path, name):
     layout = layout_of(source, str(mapping) if name == "mapping" else name)
     assert pickle.loads(pickle.dumps(layout)).find(source) == layout.find(source)
     assert layout.find(source).cases
+
+
+# What may mean something else
+
+
+@pytest.mark.parametrize("rest", ["_T1w", "_t1_post", "_ce-gadolinium_T1w", "_t1ce.mha"])
+def test_a_file_that_may_be_the_lacking_modality_is_never_lost(source, rest):
+    write_case(source, "a", only=("FLAIR", "T2", "seg"))
+    touch(source / "a" / f"a{rest}{'' if rest.endswith('.mha') else '.nii.gz'}")
+    with pytest.raises(UserError, match=rf"{rest.split('.')[0]}.*1 file, such as .*mapping file") as caught:
+        find(source)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("name", ["a_segm", "a_GlistrBoost", "a_gtv", "a-label"])
+def test_a_segmentation_of_another_name_or_place_is_never_lost(source, name):
+    write_case(source, "a", only=("FLAIR", "T1", "T1ce", "T2"))
+    touch(source / "a" / "b_t1.nii.gz")  # so that the only candidate of the folder is not the only case's
+    touch(source / "segmentations" / f"{name}.nii.gz")
+    with pytest.raises(UserError, match=f"{name[1:]} .*mapping file"):
+        find(source)
+
+
+def test_ucsf_pdgm_has_masks_of_the_brain_and_bias_fields(source):
+    names = {"FLAIR": "_FLAIR", "T1": "_T1", "T1ce": "_T1c", "T2": "_T2", "seg": "_tumor_segmentation"}
+    folder = write_case(source, "UCSF-PDGM-0004", names)
+    others = [f"{name}.nii.gz" for name in ("T1_bias", "T1c_bias", "SWI", "brain_segmentation")]
+    for other in others:
+        touch(folder / f"UCSF-PDGM-0004_{other}")
+    found = find(source)
+    assert shape_of(found) == {"UCSF-PDGM-0004": ("Tr", "FLAIR", "T1", "T1ce", "T2")}
+    assert found.cases[0].label == folder / "UCSF-PDGM-0004_tumor_segmentation.nii.gz"
+    assert len(found.stray) == len(others)
+
+
+def test_a_mask_of_the_brain_is_no_segmentation_of_a_tumor(source):
+    folder = write_case(source, "a", only=("FLAIR", "T1", "T1ce", "T2"))
+    touch(folder / "a_brain_segmentation.nii.gz")
+    assert find(source).cases[0].label is None
+
+
+def test_names_that_make_no_case_are_for_a_mapping_file(source):
+    for token in ("t1", "t1ce"):
+        touch(source / "A" / f"A-{token}.nii" / f"1_brain_{token}.nii")
+    touch(source / "A" / "A-seg.nii" / "1_final_seg.nii")
+    with pytest.raises(UserError, match=r"give the same case name .*: write a mapping file") as caught:
+        find(source)
+    assert "rename" not in str(caught.value)
+
+
+def test_other_formats_and_old_raw_data_are_named(source):
+    touch(source / "a" / "a_t1.mha")
+    with pytest.raises(UserError, match=r"a_t1\.mha and the like: convert them"):
+        layout_of(source)
+    touch(source / "imagesTr" / "a_0000.nii.gz")
+    (source / "dataset.json").write_text('{"modality": {"0": "T1"}, "labels": {"0": "background"}}')
+    with pytest.raises(UserError, match="nnUNetv2_convert_old_nnUNet_dataset"):
+        layout_of(source)
+
+
+def values(*of_cases):
+    return [(f"case {i}", of_case) for i, of_case in enumerate(of_cases)]
+
+
+def test_labels_that_two_years_name_otherwise_are_asked_about(source):
+    write_case(source, "a", NEW)
+    layout = layout_of(source)
+    refuse_foreign_labels(source, layout, values({0, 4}, {0, 1, 2, 3}))
+    refuse_foreign_labels(source, layout, values({0, 1, 2}, None, {0}))
+    with pytest.raises(UserError, match=r"label 4.*'case 1'.*no case has 3.*--labels brats2023 or --labels brats2021"):
+        refuse_foreign_labels(source, layout, values({0, 1, 2}, {0, 1, 2, 4}))
+    for year, name in (("brats2021", "enhancing tumor"), ("brats2023", "resection cavity")):
+        told = layout_of(source, labels=year)
+        refuse_foreign_labels(source, told, values({0, 1, 2, 4}))
+        assert told.scheme.names[4] == name
+    with pytest.raises(UserError, match="--labels takes"):
+        layout_of(source, labels="2021")
+
+
+def test_nothing_labelled_is_refused(source):
+    write_case(source, "a")
+    with pytest.raises(UserError, match="2 segmentations, all without any label"):
+        refuse_foreign_labels(source, layout_of(source), values({0}, None, {0}))
+    refuse_foreign_labels(source, layout_of(source), values(None))

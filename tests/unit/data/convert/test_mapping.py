@@ -145,3 +145,29 @@ def test_a_file_that_fits_two_modalities(mapping, source):
 def test_patterns(pattern, path, case, place):
     match = compile_pattern(pattern).fullmatch(path)
     assert (match and match["case"], match and match.groups()[:-1]) == (case, place)
+
+
+def test_the_pattern_with_the_shorter_case_says_more(mapping, source):
+    keys = "{T1: 'anat/{case}_T1w.nii.gz', T1ce: 'anat/{case}_ce-gadolinium_T1w.nii.gz'}"
+    layout = read_mapping(mapping(with_keys(modalities=keys)))
+    for name in ("sub-1_T1w", "sub-1_ce-gadolinium_T1w"):
+        touch(source, f"anat/{name}.nii.gz")
+    (case,) = layout.find(source).cases
+    assert (case.name, case.images["T1"].path.name) == ("sub-1", "sub-1_T1w.nii.gz")
+    assert case.images["T1ce"].path.name == "sub-1_ce-gadolinium_T1w.nii.gz"
+
+
+def test_files_from_windows_are_told(mapping, tmp_path):
+    with pytest.raises(UserError, match="has a backslash: write / between folders"):
+        read_mapping(mapping(with_keys(modalities=r"{A: '{case}\t1.nii.gz'}")))
+    (tmp_path / "utf16.yaml").write_text("modalities: {}", encoding="utf-16")
+    with pytest.raises(UserError, match=r"UTF-16.*save it as UTF-8"):
+        read_mapping(tmp_path / "utf16.yaml")
+
+
+def test_one_mask_per_class_is_no_duplicate(mapping, source):
+    layout = read_mapping(mapping(with_keys(label="['{case}/core.nii.gz', '{case}/edema.nii.gz']")))
+    for name in ("t1", "core", "edema"):
+        touch(source, f"a/{name}.nii.gz")
+    (problem,) = layout.find(source).problems
+    assert problem.line.endswith(": put all classes into one file, with a value for each")

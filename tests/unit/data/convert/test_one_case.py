@@ -218,3 +218,84 @@ def test_the_layouts_differ_in_what_they_know(source):
     assert read_case(case, BRATS2018.scheme, resample=False).report.voxels == {0: 335, 4: 1}
     relabeled = read_case(case, BRATS2023.scheme, resample=False).label.image
     assert sitk.GetArrayFromImage(relabeled).max() == 4
+
+
+# What is told, or done where it is asked for
+
+
+def load_with(source, **how):
+    layout = layout_of(source)
+    (case,) = find_cases(layout, source, None).cases
+    return read_case(case, layout.scheme, **{"resample": False, **how})
+
+
+def test_nan_outside_the_field_of_view_becomes_zero_where_asked_for(source):
+    write_case(source, "a")
+    array = random_image().astype(np.float32)
+    array[:, :2] = np.nan
+    write_nifti(source / "a" / "a_t1.nii.gz", array)
+    assert "--nan_outside_as_zero" in problem_of(source).line
+    volumes = load_with(source, nan_outside_as_zero=True)
+    np.testing.assert_array_equal(volumes.images["T1"].voxels, np.nan_to_num(array))
+    assert not volumes.images["T1"].unchanged
+    assert any("a_t1.nii.gz has NaN outside the field of view" in note for note in volumes.report.notes)
+    array[3, 4, 4] = np.nan  # within the head
+    write_nifti(source / "a" / "a_t1.nii.gz", array)
+    with pytest.raises(ImageError, match="holds NaN"):
+        load_with(source, nan_outside_as_zero=True)
+
+
+def test_a_segmentation_whose_header_was_lost_takes_the_images_grid_where_asked_for(source):
+    write_case(source, "a", origin=(9.0, -7.0, 5.0))
+    write_nifti(source / "a" / "a_seg.nii.gz", label_with(1, 2, 4))
+    assert "--label_header_from_images" in problem_of(source).line
+    volumes = load_with(source, label_header_from_images=True)
+    assert volumes.label.image.GetOrigin() == (9.0, -7.0, 5.0)
+    np.testing.assert_array_equal(volumes.label.voxels, label_with(1, 2, 3))
+    assert "a_seg.nii.gz takes the grid of" in volumes.report.notes[0]
+    write_nifti(source / "a" / "a_seg.nii.gz", np.zeros((6, 7, 9), np.uint8))  # which is another field of view
+    with pytest.raises(ImageError, match="shape"):
+        load_with(source, label_header_from_images=True)
+
+
+@pytest.mark.parametrize("slot", ["T2", "seg"])
+def test_a_header_that_was_rounded_is_no_other_grid(source, slot):
+    write_case(source, "a", origin=(9.004, -7.0, 5.0))
+    array = label_with(1, 2, 3) if slot == "seg" else random_image()
+    array = np.where(array == 3, 4, array)
+    write_nifti(source / "a" / f"a{OLD[slot]}.nii.gz", array, origin=(9.0, -7.0, 5.0))
+    volumes = load_with(source, resample=True)
+    one = volumes.label if slot == "seg" else volumes.images[slot]
+    assert one.image.GetOrigin() == pytest.approx((9.004, -7.0, 5.0))
+    assert not one.unchanged
+    assert "takes the grid of" in volumes.report.notes[0]
+    np.testing.assert_array_equal(one.voxels, label_with(1, 2, 3) if slot == "seg" else array)
+
+
+def test_an_image_of_two_values_is_a_placeholder(source):
+    write_case(source, "a")
+    array = np.zeros(SHAPE, np.float32)
+    array[0] = -1
+    write_nifti(source / "a" / "a_t1ce.nii.gz", array)
+    report = load_with(source).report
+    assert report.modalities == ["FLAIR", "T1", "T2"]
+    assert "a_t1ce.nii.gz has only two values in T1ce, a placeholder" in report.notes[0]
+
+
+def test_headers_that_are_odd_are_told_once(source):
+    folder = write_case(source, "a", ending=".nii")
+    for path in folder.iterdir():
+        content = bytearray(path.read_bytes())
+        content[252:256] = bytes(4)  # qform and sform
+        path.write_bytes(content)
+    (note,) = load_with(source).report.notes
+    assert "has neither qform nor sform" in note
+    assert "4 other files of its case" in note
+
+
+@pytest.mark.parametrize(("shape", "remedy"), [((7, 8), "stack the slices"), ((6, 7, 8, 3), "in the place of colors")])
+def test_the_remedy_of_a_shape_follows_from_it(source, shape, remedy):
+    write_case(source, "a", only=("T1",))
+    image = sitk.GetImageFromArray(np.ones(shape, np.uint8), isVector=len(shape) == 4)
+    sitk.WriteImage(image, str(source / "a" / "a_t1.nii.gz"))
+    assert remedy in problem_of(source).line

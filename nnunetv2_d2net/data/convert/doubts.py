@@ -1,0 +1,86 @@
+"""What may mean something else than it was taken for: files beside a case, and labels of another year."""
+
+import re
+from collections.abc import Collection, Iterable, Sequence
+from pathlib import Path
+
+from nnunetv2_d2net.base.errors import UserError
+from nnunetv2_d2net.base.text import counted, listed
+from nnunetv2_d2net.data.convert.cases import Contents, Layout, nifti_stem, other_images
+from nnunetv2_d2net.data.convert.scheme import CAVITY, ENHANCING
+
+_NO_TUMOR = re.compile(
+    "(?<![a-z])(brain|parenchyma|skull|head|vessel|ventric|bias|adc|swi|dwi|dti|asl|hardi|cbv|cbf|dsc|dce)",
+    re.IGNORECASE,
+)
+_IMAGE = re.compile("t1|t2|flair|(?<![a-z])(ce|gd|gad|mr|fl|pd)(?![a-z])|contrast|post|pre", re.IGNORECASE)
+_LABEL = re.compile("seg|mask|label|roi|gtv|glistr|tumou?r|lesion|manual|annot", re.IGNORECASE)
+
+
+def is_of_no_tumor(name: str) -> bool:
+    """Tell whether a file's name says that it is a mask of something else, or no anatomical image.
+
+    Example:
+        >>> is_of_no_tumor("P1_brain_segmentation.nii.gz"), is_of_no_tumor("P1_tumor_segmentation.nii.gz")
+        (True, False)
+    """
+    return _NO_TUMOR.search(name) is not None
+
+
+def refuse_lost_files(source: Path, contents: Contents, modalities: Sequence[str]) -> None:
+    """Refuse a source where a case lacks an image or its segmentation, and a file beside it may be just that.
+
+    Raises:
+        UserError: There are such files, whose names say neither what they are nor that they are something else.
+    """
+    cases, lost = {case.name: case for case in contents.cases}, {}
+    for path in [*contents.stray, *other_images(source)]:
+        stem = nifti_stem(path.name) or path.name
+        ends = [mark.start() for mark in re.finditer("[_.-]", stem) if stem[: mark.start()] in cases]
+        if not ends:
+            continue
+        case, rest = cases[stem[: ends[-1]]], stem[ends[-1] :]
+        of_image = len(case.images) < len(modalities) and _IMAGE.search(rest) and not _LABEL.search(rest)
+        of_label = case.label is None and _LABEL.search(rest)
+        if (of_image or of_label) and not is_of_no_tumor(rest):
+            lost.setdefault(rest, []).append(path)
+    if lost:
+        kinds = listed([f"{rest} ({counted(len(paths), 'file')}, such as {paths[0]})" for rest, paths in lost.items()])
+        raise UserError(
+            f"{source} has cases that lack an image or a segmentation, and files beside them of unknown meaning, "
+            f"{kinds}: say in a mapping file what they are (docs/data.md), or move them away"
+        )
+
+
+def refuse_foreign_labels(source: Path, layout: Layout, values: Iterable[tuple[str, Collection[int] | None]]) -> None:
+    """Refuse label values that nothing can be learned from, or that another year gave another meaning.
+
+    Args:
+        source: The folder, for messages.
+        layout: Of the source.
+        values: Each case, and the label values of its segmentation if it has one; read until there is no doubt.
+
+    Raises:
+        UserError: Nothing is labelled, or what is called resection cavity may be enhancing tumor.
+    """
+    numbers = {name: value for value, name in layout.scheme.names.items()}
+    is_doubtful = layout.name == "brats2023" and not layout.labels_are_known
+    n_empty, n_labels, of_cavity = 0, 0, None
+    for case, present in values:
+        if present is None:
+            continue
+        if numbers[ENHANCING] in present if is_doubtful else any(present):
+            return
+        n_empty, n_labels = n_empty + (not any(present)), n_labels + 1
+        if is_doubtful and numbers[CAVITY] in present:
+            of_cavity = of_cavity or case
+    if of_cavity:
+        raise UserError(
+            f"{source} has label {numbers[CAVITY]}, which is {CAVITY} in BraTS 2024 and {ENHANCING} in BraTS 2021, "
+            f"such as in {of_cavity!r}, and no case has {numbers[ENHANCING]}: say what it is by --labels brats2023 or "
+            "--labels brats2021"
+        )
+    if n_labels and n_empty == n_labels:
+        raise UserError(
+            f"{source} has {counted(n_empty, 'segmentation')}, all without any label: are they the right files?"
+        )
