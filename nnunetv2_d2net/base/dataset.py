@@ -102,11 +102,13 @@ class Dataset:
         channels = channels_of(content, source)
         check_key(content, "labels", dict, source, remedy)
         check_key(content, "file_ending", str, source, remedy)
+        if "dataset" in content:
+            check_key(content, "dataset", dict, source, remedy)
         labels = content["labels"]
         for name, value in labels.items():
             if not _is_label(value) or (name == "ignore" and not isinstance(value, int)):
                 raise UserError(
-                    f"{source}: label {name!r} is {value!r}, not a whole number or a list of them: {remedy}"
+                    f'{source}: "labels": label {name!r} is {value!r}, not a whole number or a list of them: {remedy}'
                 )
         regions = {n: _values(value) for n, value in labels.items() if n not in ("background", "ignore")}
         return cls(channels, regions, labels.get("ignore"), content["file_ending"], content, source)
@@ -212,7 +214,6 @@ class Dataset:
     def _listed_cases(self, folder: Path) -> dict[str, CaseFiles]:
         """Cases of a data set's own list of files, which may lie anywhere; paths as nnU-Net resolves them."""
         remedy = 'it lists "images" and a "label" for each case'
-        check_key(self.content, "dataset", dict, self.source, remedy)
         found = {}
         for case, files in self.content["dataset"].items():
             where = f'{self.source}: case {case!r} in "dataset"'
@@ -240,15 +241,21 @@ def channels_of(content: Mapping[str, Any], source: str = "dataset.json") -> tup
         >>> channels_of({"channel_names": {"1": "T2", "0": "FLAIR"}})
         ('FLAIR', 'T2')
     """
-    channels = content.get("channel_names", content.get("modality"))
-    try:
-        names = tuple(str(channels[number]) for number in sorted(channels, key=int))  # pyright: ignore
-    except (KeyError, ValueError, TypeError, AttributeError):
-        names = ()
-    if not names and isinstance(channels, dict) and channels and all(str(n).isdecimal() for n in channels.values()):
-        raise UserError(f'{source}: "channel_names" has names and numbers swapped: write {_CHANNELS_EXAMPLE}')
-    if not names:
+    key, remedy = "channel_names" if "channel_names" in content else "modality", f"write it as {_CHANNELS_EXAMPLE}"
+    if key not in content:
         raise UserError(f'{source} lacks "channel_names" such as {_CHANNELS_EXAMPLE}: add it')
+    check_key(content, key, dict, source, remedy)
+    channels = content[key]
+    for number in channels:
+        check_key(channels, number, (str, int, float), f'{source}: "{key}"', remedy)
+    try:
+        names = tuple(str(channels[number]) for number in sorted(channels, key=int))
+    except (ValueError, TypeError) as error:
+        if all(str(name).isdecimal() for name in channels.values()):
+            raise UserError(f'{source}: "{key}" has names and numbers swapped: {remedy}') from error
+        raise UserError(f'{source}: "{key}" has keys that are no numbers of channels: {remedy}') from error
+    if not names:
+        raise UserError(f'{source}: "{key}" names no channel: {remedy}')
     return names
 
 

@@ -58,13 +58,31 @@ class TestContent:
         assert channels_of({"channel_names": channels, "modality": {"0": "old"}}) == names
 
     @pytest.mark.parametrize(
-        "channels", [None, [], {}, "T1", 5, ["FLAIR", "T1"], {"FLAIR": "T1"}, {"0.5": "T1"}, [["0"]]]
+        ("channels", "part"),
+        [
+            (None, "is null, not an object"),
+            (["FLAIR", "T1"], "is a list, not an object"),
+            ("T1", "is a text, not an object"),
+            (5, "is a whole number, not an object"),
+            ({}, "names no channel"),
+            ({"FLAIR": "T1"}, "has keys that are no numbers of channels"),
+            ({"0.5": "T1"}, "has keys that are no numbers of channels"),
+            ({"0": None}, ': "0" is null, not a text or a whole number or a number'),
+            ({"0": "T1", "1": ["T2"]}, ': "1" is a list, not a text or a whole number or a number'),
+        ],
     )
-    def test_channels_of_another_form(self, channels):
-        for damaged in ({"channel_names": channels}, {"modality": channels}, {}):
-            assert one_line(channels_of, damaged, "x.json") == (
-                'x.json lacks "channel_names" such as {"0": "FLAIR", "1": "T1"}: add it'
-            )
+    def test_channels_of_another_form(self, channels, part):
+        for key in ("channel_names", "modality"):
+            line = one_line(channels_of, {key: channels}, "x.json")
+            assert line.startswith(f'x.json: "{key}"')
+            assert f'{part}: write it as {{"0": "FLAIR", "1": "T1"}}' in line
+        assert one_line(channels_of, {}, "x.json") == (
+            'x.json lacks "channel_names" such as {"0": "FLAIR", "1": "T1"}: add it'
+        )
+
+    def test_a_list_of_cases_of_another_form(self):
+        for other in (5, [], None):
+            assert 'x.json: "dataset" is ' in one_line(Dataset.of, content(dataset=other), "x.json")
 
     @pytest.mark.parametrize("channels", [{"FLAIR": 0, "T1": 1}, {"FLAIR": "0"}])
     def test_names_and_numbers_swapped(self, channels):
@@ -450,8 +468,6 @@ class TestCases:
     @pytest.mark.parametrize(
         ("files", "part"),
         [
-            ([], '"dataset" is a list, not an object'),
-            (None, '"dataset" is null, not an object'),
             ({"a": 1}, "case 'a' in \"dataset\" is no object"),
             ({"a": {"label": "l"}}, 'case \'a\' in "dataset" lacks "images"'),
             ({"a": {"images": ["i"]}}, 'case \'a\' in "dataset" lacks "label"'),
