@@ -428,8 +428,12 @@ def _numbers(properties: Mapping[str, Any]) -> dict[str, NDArray[np.floating]]:
 
 
 def is_constant(voxels: NDArray[Any]) -> bool:
-    """Tell whether all voxels are alike: a placeholder, which counts as absent everywhere."""
-    return bool(voxels.min() == voxels.max())
+    """Tell whether all voxels are alike: a placeholder, which counts as absent everywhere.
+
+    So is an image of 0 in the head and one negative value around it.
+    """
+    low, high = voxels.min(), voxels.max()
+    return bool(low == high or (high == 0 and ((voxels == low) | (voxels == high)).all()))
 
 
 def digest(voxels: NDArray[Any]) -> str:

@@ -17,6 +17,9 @@ from nnunetv2_d2net.base.images import Image, ImageError, differences, header_li
 
 _LOG = logging.getLogger("nnunetv2_d2net")
 
+_MOST_COMPARED = 100_000  # voxels
+_ONE_IMAGE = 0.9998  # correlation; two modalities of one patient reach 0.98
+
 
 class CaseImages(NamedTuple):
     """One case as read.
@@ -106,16 +109,32 @@ def _check_place(image: Image, reference: Image) -> None:
         raise ImageError(image.path, "shape", reason, "split it into one file per modality")
     if ways := differences(image, reference):
         reason = f"differs from {reference.path} in {', '.join(ways)}"
-        raise ImageError(image.path, "geometry", reason, "register and resample them onto each other")
+        raise ImageError(image.path, "geometry", reason, f"register and resample them onto each other{_or(image.path)}")
+
+
+def _or(path: Path) -> str:
+    """What else to do, if the number at the end of a file's name is no modality's."""
+    stem, dot, ending = path.name.partition(".")
+    return (
+        "; or, if the number at the end of their names is the patient's, put that of the modality behind each name, as "
+        f"{stem}_0000{dot}{ending} for the first modality"
+    )
 
 
 def _repeated(images: Sequence[tuple[str, NDArray[np.floating]]]) -> list[str]:
-    """Say which images hold the same voxels."""
-    return [
-        f"{one} and {other} hold the same voxels: one modality may have been given as another"
-        for (one, voxels), (other, others) in itertools.combinations(images, 2)
-        if np.array_equal(voxels, others)
-    ]
+    """Say which images are one image, be it scaled or rounded in one of them."""
+    lines = []
+    for (one, voxels), (other, others) in itertools.combinations(images, 2):
+        step = voxels.size // _MOST_COMPARED + 1
+        with np.errstate(invalid="ignore", divide="ignore"):  # NaN where a sample is constant
+            likeness = np.corrcoef(voxels.ravel()[::step], others.ravel()[::step])[0, 1]
+        if np.array_equal(voxels, others):
+            lines.append(f"{one} and {other} hold the same voxels: one modality may have been given as another")
+        elif likeness > _ONE_IMAGE:
+            lines.append(
+                f"{one} and {other} are one image, scaled or rounded: one modality may have been given as another"
+            )
+    return lines
 
 
 def _check_heads(images: Sequence[tuple[str, NDArray[np.floating]]]) -> list[str]:
@@ -134,11 +153,7 @@ def _check_heads(images: Sequence[tuple[str, NDArray[np.floating]]]) -> list[str
         match, (file, _), (other, _) = cast(HeadMatch, matches[n]), images[n], images[0 if n else 1]
         outlines = f"Dice of their outlines {match.overlap:.2f}"
         if match.differ:
-            stem, dot, ending = Path(file).name.partition(".")
-            remedy = (
-                "register them onto each other; or, if the number at the end of their names is the patient's, put that "
-                f"of the modality behind each name, as {stem}_0000{dot}{ending} for the first modality"
-            )
+            remedy = f"register them onto each other{_or(Path(file))}"
             raise ImageError(file, "geometry", f"shows another head than {other} ({outlines})", remedy)
         lines.append(f"{file} may show another head than {other} ({outlines}): see that they are of one patient")
     return lines

@@ -470,6 +470,11 @@ class TestVoxels:
         assert not is_constant(np.array([0, 1e-30]))
         assert not is_constant(np.array([np.nan, np.nan]))
 
+    def test_nothing_in_the_head_and_one_negative_value_around_it(self):
+        assert is_constant(np.array([-1, 0, 0, -1]))
+        assert not is_constant(np.array([-1, 0, -2]))
+        assert not is_constant(np.array([0, 1, 1, 0])), "a mask may be a channel"
+
     def test_a_digest_tells_voxels_and_not_how_they_are_kept(self):
         voxels = noise()
         same = [voxels.astype(kind) for kind in ("u1", "i2", ">i2", "u4", "i8", "f4", ">f4", "f8", ">f8")]

@@ -143,6 +143,7 @@ def test_images_that_lie_elsewhere(files, arrays, what, geometry, reader):
 def test_images_of_different_shape(files, arrays):
     write_image(files[1], arrays[1][:, :-1])
     refused(files, files[1], files[0], "differs from", "in shape (6x6x8 and 6x7x8 voxels)", "register and resample")
+    refused(files, "if the number at the end of their names is the patient's", "as a_0001_0000.nii.gz for the first")
 
 
 def test_an_absent_file_cannot_be_misaligned(files, arrays):
@@ -288,6 +289,20 @@ def test_a_modality_given_twice_is_told(files, arrays, caplog):
     read_case(files, SimpleITKIO(), 3)
     assert f"{files[0]} and {files[2]} hold the same voxels" in caplog.text
     assert files[1] not in caplog.text
+
+
+def test_a_modality_given_twice_in_another_scale_is_told(files, arrays, caplog):
+    write_image(files[2], np.rint(1000 * arrays[0]) - 7)
+    read_case(files, SimpleITKIO(), 3)
+    (line,) = caplog.messages
+    assert line.startswith(f"{files[0]} and {files[2]} are one image, scaled or rounded")
+
+
+def test_a_placeholder_of_two_values_counts_as_absent(files, arrays):
+    write_image(files[1], np.where(arrays[0] > 0, 0, -1))
+    case = read_case(files, SimpleITKIO(), 3)
+    assert case.available == (True, False, True)
+    assert case.constant == (files[1],)
 
 
 def test_an_ending_in_capitals(files, arrays):
