@@ -52,7 +52,8 @@ def run(args: argparse.Namespace, extra: Sequence[str]) -> int:
     from nnunetv2_d2net.data.phantom.source_layout import write_source
 
     options = {"processes": args.processes, "resume": args.resume, "progress": True}
-    spec = PhantomSpec(args.dataset_id or 1, args.train, args.test, args.size, args.seed, args.name, args.missing)
+    number = 1 if args.layout else args.dataset_id
+    spec = PhantomSpec(number, args.train, args.test, args.size, args.seed, args.name, args.missing)
     n_cases = f"{spec.n_train} training and {spec.n_test} test cases"
     if raw is None:
         write_source(args.output, args.layout, spec, **options)

@@ -15,7 +15,7 @@ from nnunetv2.imageio.reader_writer_registry import determine_reader_writer_from
 
 from nnunetv2_d2net.base.dataset import Dataset
 from nnunetv2_d2net.base.errors import UserError
-from nnunetv2_d2net.base.files import append_json_line, file_state, locked, make_folder, read_json_lines
+from nnunetv2_d2net.base.files import append_json_line, file_state, locked_folder, make_folder, read_json_lines
 from nnunetv2_d2net.base.processes import run_all
 from nnunetv2_d2net.data.inspect.one_case import CaseJob, inspect_case
 from nnunetv2_d2net.data.inspect.pictures import draw_pictures
@@ -62,7 +62,7 @@ def inspect_dataset(
     if output is None:
         return _inspect_all(folder, split, dataset, look(jobs), look(other_jobs))
     make_folder(output)
-    with locked(output / ".lock"):
+    with locked_folder(output):
         other_split = look(other_jobs, output / f"cache_images{_OTHER[split]}.jsonl")
         records = look(jobs, output / "cache.jsonl")
         inspection = _inspect_all(folder, split, dataset, records, other_split)

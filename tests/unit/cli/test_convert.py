@@ -180,6 +180,7 @@ def test_help_of_the_converters_imports_neither_numpy_nor_torch():
         ([], "pass -d ID for a data set"),
         (["-o", "x", "-d", "7"], "pass -d ID for a data set"),
         (["--layout", "brats2018"], "--layout needs -o FOLDER"),
+        (["-d", "0"], "-d between 1 and 999"),
         (["--layout", "brats2018", "-o", "x", "-d", "7"], "--layout needs -o FOLDER"),
         (["-d", "7", "--missing", "0.9"], "--missing from 0 to 0.75"),
     ],

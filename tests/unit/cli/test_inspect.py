@@ -38,7 +38,6 @@ def test_tables_and_pictures(raw, tmp_path, capsys):
     assert files_of(raw) == before
     out = tmp_path / "d2net_inspect_Dataset803"
     assert {path.name for path in out.iterdir()} == {
-        ".lock",
         "cache.jsonl",
         "cache_imagesTs.jsonl",
         "cases.csv",

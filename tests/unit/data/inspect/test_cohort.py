@@ -3,7 +3,6 @@
 import json
 import os
 from dataclasses import asdict
-from functools import partial
 
 import nibabel
 import numpy as np
@@ -11,7 +10,7 @@ import pytest
 import SimpleITK as sitk
 
 from nnunetv2_d2net.base.errors import UserError
-from nnunetv2_d2net.base.files import locked
+from nnunetv2_d2net.base.files import locked_folder
 from nnunetv2_d2net.data.inspect import cohort
 from nnunetv2_d2net.data.inspect.cohort import inspect_dataset
 from nnunetv2_d2net.data.inspect.features import find_head
@@ -92,10 +91,9 @@ def test_without_a_folder_nothing_is_written_or_said(dataset, tmp_path, monkeypa
     assert capfd.readouterr() == ("", "")
 
 
-def test_one_inspection_at_a_time_in_a_folder(dataset, tmp_path, monkeypatch):
-    monkeypatch.setattr(cohort, "locked", partial(locked, seconds=0))
+def test_one_inspection_at_a_time_in_a_folder(dataset, tmp_path):
     dataset.inspect(tmp_path / "out")
-    with locked(tmp_path / "out" / ".lock"), pytest.raises(UserError, match=r"another process holds .*out/\.lock"):
+    with locked_folder(tmp_path / "out"), pytest.raises(UserError, match=r"another process holds .*out"):
         dataset.inspect(tmp_path / "out")
 
 
