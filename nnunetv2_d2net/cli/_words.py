@@ -33,6 +33,17 @@ def value_of(words: Sequence[str], flag: str, default: str = "") -> str:
     return next(iter(values_of(words, flag) or ()), default)
 
 
+def without(words: Sequence[str], flag: str) -> list[str]:
+    """Return the words without a flag and the one word that follows it.
+
+    Example:
+        >>> without(["7", "-p", "A", "--npz", "-p=B"], "-p")
+        ['7', '--npz']
+    """
+    pairs = zip(["", *words], words, strict=False)
+    return [word for previous, word in pairs if flag not in (previous, word) and not word.startswith(f"{flag}=")]
+
+
 def positionals(words: Sequence[str]) -> list[str]:
     """Return the words that belong to no flag, where ``-flag`` takes one value and ``--flag`` takes none.
 

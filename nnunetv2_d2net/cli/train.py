@@ -10,11 +10,13 @@ from nnunetv2_d2net.base.errors import UserError
 from nnunetv2_d2net.cli._checks import check_folds, dataset_folder
 from nnunetv2_d2net.cli._nnunet import call_entry_point, device_words, trainer_class
 from nnunetv2_d2net.cli._process_group import errors_of_processes, is_one_of_several, process_group
-from nnunetv2_d2net.cli._words import describe_passing, positionals, value_of
+from nnunetv2_d2net.cli._words import describe_passing, positionals, value_of, values_of, without
 from nnunetv2_d2net.plugin.planning.plans import check_modalities, preprocessed_folder
 from nnunetv2_d2net.plugin.registration import announce_trainers
 
 HELP = "Train D2-Net: nnUNetv2_train with -tr D2NetTrainer and -p D2NetPlans unless you name others."
+
+_PRETRAINED = "-pretrained_weights"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -31,12 +33,9 @@ def run(args: argparse.Namespace, extra: Sequence[str]) -> int:
             the pretrained weights are another network's.
     """
     words = ["-tr", "D2NetTrainer", "-p", "D2NetPlans", *extra]
-    trainer, weights = value_of(words, "-tr"), value_of(words, "-pretrained_weights")
+    trainer = value_of(words, "-tr")
     _check_data(words, trainer)
-    if weights and not Path(weights).is_file():
-        raise UserError(
-            f"{weights} does not exist: -pretrained_weights takes a checkpoint such as fold_0/checkpoint_final.pth"
-        )
+    weights = _pretrained_weights(words)
     announce_trainers()
     trainer_type = trainer_class(trainer)
     words = device_words(words) + words
@@ -44,16 +43,41 @@ def run(args: argparse.Namespace, extra: Sequence[str]) -> int:
 
     from nnunetv2.run.run_training import run_training_entry
 
-    with process_group(value_of(words, "-device", "cuda")) if is_one_of_several() else errors_of_processes():
+    from nnunetv2_d2net.plugin.training.dropping import ModalityDroppingTrainer
+    from nnunetv2_d2net.plugin.training.pretrained import starting_from
+
+    if issubclass(trainer_type, ModalityDroppingTrainer):
+        words = without(words, _PRETRAINED)
+    else:
+        weights = None  # nnU-Net loads them itself
+    several = process_group(value_of(words, "-device", "cuda")) if is_one_of_several() else errors_of_processes()
+    with starting_from(weights), several:
         try:
             return call_entry_point(run_training_entry, "train", words)
-        except AssertionError as error:  # what nnU-Net says about weights that do not fit
-            if not weights or "pretrained model" not in str(error):
+        except AssertionError as error:  # what nnU-Net's own trainers say about weights that do not fit
+            if "pretrained model" not in str(error):
                 raise
             raise UserError(
-                f"-pretrained_weights {weights} does not fit {trainer} on these plans: pass a checkpoint of a D2-Net "
-                "trained on plans with the same network"
+                f"{_PRETRAINED} {value_of(words, _PRETRAINED)} does not fit {trainer} on these plans: "
+                "pass a checkpoint that was trained on plans with the same network"
             ) from error
+
+
+def _pretrained_weights(words: Sequence[str]) -> Path | None:
+    """Return the checkpoint to start from, which holds weights and nothing that would run; None where none is used."""
+    if values_of(words, _PRETRAINED) is None:
+        return None
+    weights = Path(value_of(words, _PRETRAINED))
+    if not weights.is_file():
+        example = "fold_0/checkpoint_final.pth"
+        raise UserError(f"{weights} does not exist: {_PRETRAINED} takes a checkpoint such as {example}")
+    if "--c" in words:
+        raise UserError(f"{_PRETRAINED} starts a training and --c goes on with one: leave one of them out")
+
+    from nnunetv2_d2net.plugin.checkpoints import check_finite, read_checkpoint
+
+    check_finite(weights, read_checkpoint(weights)["network_weights"])
+    return None if "--val" in words else weights
 
 
 def _check_data(words: Sequence[str], trainer: str) -> None:

@@ -24,7 +24,7 @@ _DOTTED_NAME = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)+", re.ASCII)
 _U_NETS = ("PlainConvUNet", "ResidualEncoderUNet")
 _MOVED = re.compile(rf"dynamic_network_architectures(\.[A-Za-z_]\w*)*\.({'|'.join(_U_NETS)})", re.ASCII)
 """nnU-Net looks a network by its last name up where its module is no more."""
-_TRUST = "if you trust it, use nnU-Net's own commands"
+_TRUST = "use nnU-Net's own commands only if you know what it does"
 
 _RESAMPLING = "preprocessing.resampling"
 _SEARCHED: Mapping[str, tuple[str, type | None]] = {

@@ -4,6 +4,7 @@ import json
 import shutil
 
 import pytest
+import torch
 from nnunetv2.experiment_planning.plan_and_preprocess_api import plan_experiment_dataset
 from nnunetv2.run.run_training import run_training_entry
 from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
@@ -73,7 +74,7 @@ def test_one_modality_is_refused_by_the_trainer_itself(single):
     [
         ("dynamic_network_architectures.architectures.unet.ResidualUNet", ["ResidualUNet", "PlainConvUNet"]),
         ("dynamic_network_architectures.architectures.vgg.VGG16_cifar", ["plan again"]),
-        ("nowhere.NoSuchNetwork", ["BrokenPlans", "could not be found"]),
+        ("nowhere.NoSuchNetwork", ["BrokenPlans", "names code from elsewhere, nowhere.NoSuchNetwork"]),
     ],
 )
 def test_plans_of_an_unknown_network(root, regions_data, network, parts, capsys):
@@ -118,6 +119,9 @@ def test_a_checkpoint_of_another_trainer(root, regions_model, foreign_checkpoint
 
 
 def test_pretrained_weights_of_another_network(root, regions_data, foreign_checkpoint, capsys):
+    content = torch.load(foreign_checkpoint, weights_only=False)
+    content["network_weights"] = {f"net.{name}": weight for name, weight in content["network_weights"].items()}
+    torch.save(content, foreign_checkpoint)
     words = [*TRAIN[:3], "2", "-device", "cpu", "-p", "nnUNetPlans", "-pretrained_weights", foreign_checkpoint]
     new = refused(root, capsys, words, foreign_checkpoint, "-pretrained_weights")
     assert not any(path.endswith(".pth") for path in new)

@@ -193,7 +193,7 @@ def test_nothing_is_written_where_checkpoints_are_disabled(saved):
 def test_a_checkpoint_that_is_cut_short_is_named(saved, size):
     trainer, checkpoint = saved
     os.truncate(checkpoint, size)
-    with pytest.raises(UserError, match=f"{LATEST} is cut short: remove it"):
+    with pytest.raises(UserError, match=f"{LATEST} is cut short or damaged: .*or remove it, and --c"):
         trainer.load_checkpoint(str(checkpoint))
 
 

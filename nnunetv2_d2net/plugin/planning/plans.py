@@ -89,9 +89,8 @@ def check_plans(plans: Mapping[str, Any], where: str, remedy: str) -> None:
     """
     _check_values(plans, _PLANS, where, remedy)
     if not _DATASET_NAME.fullmatch(plans["dataset_name"]):
-        raise UserError(
-            f'{where}: "dataset_name" is {plans["dataset_name"]!r}, not a name such as Dataset007_Name: {remedy}'
-        )
+        name = plans["dataset_name"]
+        raise UserError(f'{where}: "dataset_name" is {name!r}, no name of a data set like Dataset007_Name: {remedy}')
     _check_folder_name(plans["plans_name"], f'{where}: "plans_name"', remedy)
     for name in plans["configurations"]:
         inside = f"{where}: configuration {name}"

@@ -20,6 +20,7 @@ from nnunetv2_d2net.plugin.named_code import check_architecture
 from nnunetv2_d2net.plugin.preprocessing.cohort import availability_file, check_preprocessed, read_availability
 from nnunetv2_d2net.plugin.preprocessing.preprocessor import MissingModalityConfiguration, accept_absent_files
 from nnunetv2_d2net.plugin.seams import dataset_seam
+from nnunetv2_d2net.plugin.training.pretrained import load_fitting_weights, pretrained_weights
 from nnunetv2_d2net.plugin.training.resuming import ResumingTrainer
 from nnunetv2_d2net.plugin.training.splits import N_FOLDS, balanced_splits, check_fold
 from nnunetv2_d2net.plugin.training.validation import blanking_dataset, hard_counts
@@ -106,14 +107,18 @@ class ModalityDroppingTrainer(ResumingTrainer):
         )
 
     def initialize(self) -> None:
-        """Initialize as nnU-Net does, and see that no class mixed in has silenced ours.
+        """Initialize as nnU-Net does, see that no class mixed in has silenced ours, and take pretrained weights.
 
         Raises:
-            UserError: One has: it comes before ours and does not ask the next one.
+            UserError: One has: it comes before ours and does not ask the next one. Or the weights fit nowhere.
         """
         super().initialize()
         if not isinstance(self.configuration_manager, MissingModalityConfiguration):
             raise self.silenced("build_network_architecture")
+        path = pretrained_weights()
+        if path is not None:
+            for line in load_fitting_weights(self.network, path, channels_of(self.dataset_json)):
+                self.print_to_log_file(f"pretrained weights: {line}")
 
     def silenced(self, hook: str) -> UserError:
         """Say that another class comes before ours and keeps it from acting."""

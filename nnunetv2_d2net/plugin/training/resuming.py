@@ -10,6 +10,7 @@ import torch.distributed as dist
 
 from nnunetv2_d2net.base.errors import UserError
 from nnunetv2_d2net.base.files import written_whole
+from nnunetv2_d2net.plugin.checkpoints import read_checkpoint
 from nnunetv2_d2net.plugin.training.distributed import DistributedTrainer
 
 RANDOM_STATES = "random_states"
@@ -86,15 +87,24 @@ class ResumingTrainer(DistributedTrainer):
         nnU-Net writes ``checkpoint_latest`` before it compares the epoch's pseudo-Dice with the best one.
 
         Raises:
-            UserError: The file is cut short.
+            UserError: The file cannot be read without running code in it, or is of another network or trainer.
         """
         try:
+            if isinstance(filename_or_checkpoint, str):
+                read_checkpoint(Path(filename_or_checkpoint))  # nnU-Net unpickles it
+        except UserError as error:
+            raise UserError(f"{error}; or remove it, and --c goes on from another one of its folder") from error
+        name = filename_or_checkpoint if isinstance(filename_or_checkpoint, str) else "the checkpoint"
+        try:
             super().load_checkpoint(filename_or_checkpoint)
-        except (EOFError, RuntimeError) as error:
-            if isinstance(error, RuntimeError) and "PytorchStreamReader" not in str(error):
+        except KeyError as error:
+            raise UserError(f"{name} lacks {error}, it was exported for prediction: go on with the original") from error
+        except (RuntimeError, ValueError) as error:
+            if "state_dict" not in str(error) and "state dict" not in str(error):
                 raise
             raise UserError(
-                f"{filename_or_checkpoint} is cut short: remove it, and --c goes on from another one of its folder"
+                f"{name} does not fit {type(self).__name__} on these plans: "
+                "train anew without --c, or use the trainer that wrote it"
             ) from error
         self._best_ema = max(self.logger.get_value("ema_fg_dice", step=None), default=None)
 

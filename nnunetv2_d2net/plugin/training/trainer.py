@@ -185,27 +185,6 @@ class D2NetTrainer(ModalityDroppingTrainer):
                 self._log("codes", code_variances(self.bare_network, images, available))
         return super().validation_step(batch)
 
-    def load_checkpoint(self, filename_or_checkpoint: dict | str) -> None:
-        """Load a checkpoint of this trainer.
-
-        Raises:
-            UserError: The weights are those of another network.
-        """
-        try:
-            super().load_checkpoint(filename_or_checkpoint)
-        except KeyError as error:
-            raise UserError(
-                f"{filename_or_checkpoint if isinstance(filename_or_checkpoint, str) else 'the checkpoint'} lacks "
-                f"{error}, it was exported for prediction: go on with the original"
-            ) from error
-        except RuntimeError as error:
-            if "state_dict" not in str(error):
-                raise
-            raise UserError(
-                f"{filename_or_checkpoint if isinstance(filename_or_checkpoint, str) else 'the checkpoint'} does not "
-                f"fit {type(self).__name__} on these plans: train anew without --c, or use the trainer that wrote it"
-            ) from error
-
     @property
     def bare_network(self) -> D2Net:
         """The network without the wrappers of DDP and torch.compile.

@@ -2,6 +2,7 @@ import json
 import os
 import shutil
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -304,6 +305,68 @@ def test_steps_one_by_one_pass_the_rest(roots, command, monkeypatch):
 def test_steps_one_by_one_bad_input(roots, words, parts, capsys):
     assert main(words) == 1
     one_line(capsys, *parts)
+
+
+WEIGHTS = {"trainer_name": "nnUNetTrainer", "init_args": {}, "network_weights": {"w": torch.ones(2)}}
+
+
+def start_from(tmp_path, trainer, *more, content=WEIGHTS):
+    torch.save(content, tmp_path / "w.pth")
+    return main(
+        ["train", "7", "3d_fullres", "0", "-tr", trainer, "-pretrained_weights", str(tmp_path / "w.pth"), *more]
+    )
+
+
+@pytest.mark.parametrize(
+    ("trainer", "is_ours"), [("D2NetTrainer", True), ("nnUNetTrainerModalityDropout", True), ("nnUNetTrainer", False)]
+)
+def test_pretrained_weights_are_handed_to_our_trainers(roots, trained, tmp_path, monkeypatch, trainer, is_ours):
+    from nnunetv2.run import run_training
+
+    from nnunetv2_d2net.plugin.training.pretrained import pretrained_weights
+
+    handed = []
+    monkeypatch.setattr(
+        run_training,
+        "run_training_entry",
+        lambda: handed.append((pretrained_weights(), "-pretrained_weights" in sys.argv)),
+    )
+    assert start_from(tmp_path, trainer) == 0
+    assert handed == [(tmp_path / "w.pth", False) if is_ours else (None, True)]
+    assert start_from(tmp_path, trainer, "--val") == 0
+    assert handed[1][0] is None
+    assert pretrained_weights() is None
+
+
+@pytest.mark.parametrize("trainer", ["D2NetTrainer", "nnUNetTrainer"])
+@pytest.mark.parametrize(
+    ("changes", "words", "parts"),
+    [
+        ({"more": Path("x")}, [], ["w.pth", "someone you trust"]),
+        ({"network_weights": {"w": torch.tensor(float("nan"))}}, [], ["w.pth", "NaN"]),
+        ({"network_weights": 5}, [], ["w.pth", '"network_weights"']),
+        ({}, ["--c"], ["-pretrained_weights", "--c", "leave one of them out"]),
+    ],
+)
+def test_pretrained_weights_that_are_refused(roots, trained, tmp_path, trainer, changes, words, parts, capsys):
+    assert start_from(tmp_path, trainer, *words, content=WEIGHTS | changes) == 1
+    one_line(capsys, *parts)
+    assert not trained
+
+
+@pytest.mark.parametrize("trainer", ["D2NetTrainer", "nnUNetTrainer"])
+@pytest.mark.parametrize("name", ["no_dataset_name", "list", "hostile"])
+def test_train_refuses_plans_that_nnunet_cannot_use_or_should_not(roots, trained, trainer, name, capsys):
+    plans = whole_plans()
+    if name == "no_dataset_name":
+        del plans["dataset_name"]
+    arguments = plans["configurations"]["3d_fullres"]["architecture"]["arch_kwargs"]
+    if name == "hostile":
+        arguments["conv_op"] = "torch.nn.modules.module.torch.os.system"
+    write_json(roots["nnUNet_preprocessed"] / DATASET / "D2NetPlans.json", [] if name == "list" else plans)
+    assert main(["train", "7", "3d_fullres", "0", "-tr", trainer]) == 1
+    one_line(capsys, "D2NetPlans.json", {"list": "holds a list", "hostile": "elsewhere"}.get(name, '"dataset_name"'))
+    assert not trained
 
 
 def test_train_refuses_one_modality(roots, trained, capsys):

@@ -1,0 +1,134 @@
+"""Fine-tuning: training that starts from another model's weights, as far as they fit."""
+
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+from torch._dynamo import OptimizedModule
+from torch.nn.parallel import DistributedDataParallel
+
+from nnunetv2_d2net.base.dataset import channels_of
+from nnunetv2_d2net.base.errors import UserError
+from nnunetv2_d2net.base.files import read_json_or
+from nnunetv2_d2net.base.text import counted, listed
+from nnunetv2_d2net.plugin.checkpoints import check_finite, read_checkpoint
+
+_VARIABLE = "D2NET_PRETRAINED_WEIGHTS"
+_WRAPPERS = ("module.", "_orig_mod.")
+
+
+@contextmanager
+def starting_from(path: Path | None) -> Iterator[None]:
+    """Let trainers of this package start from a checkpoint's weights, in processes that are started meanwhile, too.
+
+    nnU-Net's ``-pretrained_weights`` unpickles the file and wants every layer of the network in it.
+
+    Args:
+        path: The checkpoint; None for no such.
+    """
+    if path is None:
+        yield
+        return
+    os.environ[_VARIABLE] = str(path.resolve())
+    try:
+        yield
+    finally:
+        del os.environ[_VARIABLE]
+
+
+def pretrained_weights() -> Path | None:
+    """Return the checkpoint from which this process's trainer starts, if there is one."""
+    path = os.environ.get(_VARIABLE)
+    return Path(path) if path else None
+
+
+def load_fitting_weights(network: nn.Module, path: Path, channels: Sequence[str]) -> list[str]:
+    """Take every layer of a checkpoint that fits by name and shape; the others stay as they are.
+
+    Args:
+        network: May be wrapped by DDP or torch.compile.
+        path: A checkpoint of nnU-Net's, of any trainer.
+        channels: Modalities of the data set, in the order of the network's input.
+
+    Returns:
+        What was taken and what was not, line by line.
+
+    Raises:
+        UserError: It cannot be read without running code in it, holds NaN, or fits nowhere.
+    """
+    checkpoint = read_checkpoint(path)
+    network = network.module if isinstance(network, DistributedDataParallel) else network
+    network = network._orig_mod if isinstance(network, OptimizedModule) else network
+    theirs = {_unwrapped(name): weight for name, weight in checkpoint["network_weights"].items()}
+    layers = _layers(network)
+    lacking = {layer: [n for n in own if n not in theirs] for layer, own in layers.items()}
+    misfits = {layer for layer, own in layers.items() if any(_differs(own[n], theirs.get(n)) for n in own)}
+    taken = [layer for layer in layers if not lacking[layer] and layer not in misfits]
+    if not any(weight.ndim > 1 for layer in taken for weight in layers[layer].values()):
+        raise UserError(
+            f"-pretrained_weights {path} fits no layer of this network: "
+            "pass a checkpoint that was trained on plans with the same network"
+        )
+    check_finite(path, {n: theirs[n] for layer in taken for n in layers[layer]})
+    with torch.no_grad():
+        for layer in taken:
+            for name, weight in layers[layer].items():
+                weight.copy_(theirs[name])
+    lines = [f"{path} ({checkpoint['trainer_name']}): {_by_part(taken, layers)} taken"]
+    absent = [layer for layer in layers if lacking[layer] and layer not in misfits]
+    if misfits:
+        lines.append(f"of another shape, left as they are: {listed([n for n in layers if n in misfits], 10)}")
+    if absent:
+        lines.append(f"not in the file, left as they are: {_by_part(absent, layers)}")
+    unused = dict.fromkeys(_part(name) for name in theirs if name not in network.state_dict())
+    if unused:
+        lines.append(f"in the file, and not used: {listed(list(unused), 10)}")
+    return [*lines, *_other_channels(path, channels)]
+
+
+def _layers(network: nn.Module) -> dict[str, dict[str, Tensor]]:
+    """Return the weights of each layer, by their whole names; what a network has under two names comes once."""
+    state, layers = network.state_dict(), {}
+    for layer, module in network.named_modules():
+        names = [name for name in module.state_dict() if "." not in name]
+        own = {name: state[name] for name in (f"{layer}.{n}" if layer else n for n in names)}
+        if own:
+            layers[layer] = own
+    return layers
+
+
+def _differs(own: Tensor, other: Tensor | None) -> bool:
+    return other is not None and own.shape != other.shape
+
+
+def _unwrapped(name: str) -> str:
+    for wrapper in _WRAPPERS:
+        name = name.removeprefix(wrapper)
+    return name
+
+
+def _part(name: str) -> str:
+    return name.partition(".")[0]
+
+
+def _by_part(some: Sequence[str], layers: dict[str, dict[str, Tensor]]) -> str:
+    parts = dict.fromkeys(_part(layer) for layer in some)
+    return ", ".join(
+        f"{part} ({sum(_part(s) == part for s in some)} of {counted(sum(_part(n) == part for n in layers), 'layer')})"
+        for part in parts
+    )
+
+
+def _other_channels(path: Path, channels: Sequence[str]) -> list[str]:
+    """Say where the file's own model knows other modalities, or another order, which its first layer relies on."""
+    source = path.resolve().parents[1] / "dataset.json"
+    try:
+        theirs = channels_of(read_json_or(source, {}))
+    except UserError:
+        return []
+    if list(theirs) == list(channels):
+        return []
+    return [f"WARNING: that model knows {', '.join(theirs)}, in this order; this data set has {', '.join(channels)}"]

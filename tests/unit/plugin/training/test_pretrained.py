@@ -1,0 +1,186 @@
+import json
+import os
+from copy import deepcopy
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
+
+from nnunetv2_d2net.base.errors import UserError
+from nnunetv2_d2net.plugin.training.dropping import nnUNetTrainerModalityDropout
+from nnunetv2_d2net.plugin.training.pretrained import load_fitting_weights, pretrained_weights, starting_from
+from nnunetv2_d2net.plugin.training.trainer import D2NetTrainer
+from tests.unit.plugin.preprocessing.conftest import build_dataset_json, build_plans
+
+CHANNELS = ["FLAIR", "T1", "T1ce"]
+
+
+def network_of(trainer, n_classes=3, n_channels=3, features=None):
+    plans = deepcopy(build_plans(["ZScoreNormalization"] * n_channels))
+    if features:
+        plans.plans["configurations"]["tiny"]["architecture"]["arch_kwargs"]["features_per_stage"] = features
+    configuration = plans.get_configuration("tiny")
+    return trainer.build_network_architecture(plans, configuration, n_channels, n_classes)
+
+
+@pytest.fixture
+def write(tmp_path):
+    def write(network, wrapper="", **changes):
+        weights = {wrapper + name: weight for name, weight in network.state_dict().items()}
+        content = {"network_weights": weights, "trainer_name": "nnUNetTrainer", "init_args": {"configuration": "tiny"}}
+        path = tmp_path / "model" / "fold_0" / "checkpoint_final.pth"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        torch.save(content | changes, path)
+        return path
+
+    return write
+
+
+def taken(network, before, stock):
+    """Which weights came from the checkpoint; the others must be as they were."""
+    after, names = network.state_dict(), set()
+    for name, weight in after.items():
+        if name in stock.state_dict() and torch.equal(weight, stock.state_dict()[name]):
+            names.add(name)
+        else:
+            assert torch.equal(weight, before[name]), name
+    return names
+
+
+@pytest.fixture
+def stock():
+    network = network_of(nnUNetTrainer)
+    with torch.no_grad():
+        for parameter in network.parameters():
+            parameter.normal_()  # zeros and ones of a fresh network would be equal by chance
+    return network
+
+
+@pytest.mark.parametrize("wrapper", ["", "module.", "_orig_mod.", "module._orig_mod."])
+@pytest.mark.parametrize("trainer", [D2NetTrainer, nnUNetTrainerModalityDropout])
+def test_weights_of_stock_nnunet(write, stock, trainer, wrapper):
+    network = network_of(trainer)
+    before = deepcopy(network.state_dict())
+    lines = load_fitting_weights(network, write(stock, wrapper), CHANNELS)
+    assert taken(network, before, stock) == set(stock.state_dict())
+    n_encoder, n_decoder = lines[0].count("encoder ("), lines[0].count("decoder (")
+    assert (n_encoder, n_decoder) == (1, 1)
+    assert "nnUNetTrainer" in lines[0]
+    assert [line.partition(":")[0] for line in lines[1:]] == (
+        ["not in the file, left as they are"] if trainer is D2NetTrainer else []
+    )
+    if trainer is D2NetTrainer:
+        for part in ("modality_encoder", "teacher", "fusion", "absent_codes"):
+            assert part in lines[1]
+
+
+def test_weights_of_a_d2net_for_the_rival(write):
+    other = network_of(D2NetTrainer)
+    lines = load_fitting_weights(network_of(nnUNetTrainerModalityDropout), write(other), CHANNELS)
+    assert lines[1].startswith("in the file, and not used: modality_encoder")
+
+
+def test_layers_that_do_not_fit_are_named(write, stock):
+    """Another number of classes and of modalities: heads and first layer stay, whole."""
+    network = network_of(nnUNetTrainerModalityDropout, n_classes=5, n_channels=2)
+    before = deepcopy(network.state_dict())
+    lines = load_fitting_weights(network, write(stock), CHANNELS[:2])
+    rest = set(stock.state_dict()) - taken(network, before, stock)
+    assert rest == {n for n in stock.state_dict() if "seg_layers" in n or n.startswith(first_layers())}
+    assert lines[1].startswith("of another shape, left as they are: encoder.stages.0.")
+    assert "decoder.seg_layers.0" in lines[1]
+
+
+def first_layers():
+    layer = "encoder.stages.0.0.convs.0."
+    return tuple(f"{prefix}{layer}{name}." for prefix in ("", "decoder.") for name in ("conv", "all_modules.0"))
+
+
+def test_a_network_of_which_nothing_fits(write):
+    other = write(network_of(nnUNetTrainer, features=[6, 10]))
+    with pytest.raises(UserError, match=r"-pretrained_weights .*fits no layer .* the same network"):
+        load_fitting_weights(network_of(D2NetTrainer), other, CHANNELS)
+
+
+def test_weights_that_are_nan_are_not_taken(write, stock):
+    network = network_of(D2NetTrainer)
+    before = deepcopy(network.state_dict())
+    torch.nn.init.constant_(stock.decoder.seg_layers[0].bias, np.nan)
+    with pytest.raises(UserError, match="NaN"):
+        load_fitting_weights(network, write(stock), CHANNELS)
+    assert all(torch.equal(weight, before[name]) for name, weight in network.state_dict().items())
+
+
+def test_code_is_not_run(write, stock, tmp_path):
+    class Hostile:
+        def __reduce__(self):
+            return os.mkdir, (str(tmp_path / "RAN"),)
+
+    with pytest.raises(UserError, match="someone you trust"):
+        load_fitting_weights(network_of(D2NetTrainer), write(stock, more=Hostile()), CHANNELS)
+    assert not (tmp_path / "RAN").exists()
+
+
+@pytest.mark.parametrize(("theirs", "is_told"), [(CHANNELS, False), (CHANNELS[::-1], True), (["CT"], True)])
+def test_modalities_in_another_order_are_told(write, stock, theirs, is_told):
+    path = write(stock)
+    names = {str(i): name for i, name in enumerate(theirs)}
+    (path.parents[1] / "dataset.json").write_text(json.dumps({"channel_names": names}))
+    lines = load_fitting_weights(network_of(nnUNetTrainerModalityDropout), path, CHANNELS)
+    assert any(line.startswith("WARNING") and ", ".join(theirs) in line for line in lines) == is_told
+
+
+def test_the_checkpoint_is_handed_on_for_a_while():
+    assert pretrained_weights() is None
+    with starting_from(Path("a.pth")):
+        assert pretrained_weights() == Path("a.pth").resolve()
+    with starting_from(None):
+        assert pretrained_weights() is None
+
+
+@pytest.fixture
+def trainer_of(tmp_path, monkeypatch):
+    for name in ("raw", "preprocessed", "results"):
+        monkeypatch.setenv(f"nnUNet_{name}", str(tmp_path / name))
+    monkeypatch.setenv("nnUNet_compile", "f")
+    (tmp_path / "preprocessed" / "Dataset007_Tiny" / "tiny").mkdir(parents=True)
+    (tmp_path / "preprocessed" / "Dataset007_Tiny" / "tiny" / "a.npz").touch()
+
+    def trainer_of(kind):
+        plans = build_plans(["ZScoreNormalization"] * 3).plans
+        plans["continue_training"] = False
+        return kind(plans, "tiny", 0, build_dataset_json(3), torch.device("cpu"))
+
+    return trainer_of
+
+
+@pytest.mark.parametrize("kind", [D2NetTrainer, nnUNetTrainerModalityDropout])
+def test_our_trainers_start_from_it_and_say_so(write, stock, trainer_of, kind, capsys):
+    trainer = trainer_of(kind)
+    with starting_from(write(stock)):
+        trainer.initialize()
+    assert torch.equal(trainer.network.state_dict()["encoder.stages.0.0.convs.0.conv.weight"].cpu(), first_of(stock))
+    assert "pretrained weights: " in capsys.readouterr().out
+    other = trainer_of(kind)
+    other.initialize()
+    assert not torch.equal(other.network.state_dict()["encoder.stages.0.0.convs.0.conv.weight"].cpu(), first_of(stock))
+
+
+def first_of(network):
+    return network.state_dict()["encoder.stages.0.0.convs.0.conv.weight"]
+
+
+@pytest.mark.parametrize("kind", [D2NetTrainer, nnUNetTrainerModalityDropout])
+def test_going_on_with_a_checkpoint_that_does_not_fit(write, trainer_of, kind):
+    trainer = trainer_of(kind)
+    trainer.initialize()
+    path = write(network_of(nnUNetTrainer, features=[6, 10]), current_epoch=1, logging={}, _best_ema=None)
+    trainer.logger.load_checkpoint = lambda _: None
+    with pytest.raises(UserError, match=f"{path} does not fit {kind.__name__} on these plans"):
+        trainer.load_checkpoint(str(path))
+    with pytest.raises(UserError, match=r"lacks 'current_epoch', it was exported"):
+        trainer.load_checkpoint(str(write(trainer.network)))
+    with pytest.raises(UserError, match=r"someone you trust; or remove it, and --c goes on from another"):
+        trainer.load_checkpoint(str(write(trainer.network, more=Path("x"))))
