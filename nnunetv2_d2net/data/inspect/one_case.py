@@ -109,15 +109,15 @@ def _read_images(job: CaseJob, record: CaseRecord) -> dict[int, Image]:
 
 
 def _read_file(file: str, channel: int, job: CaseJob, record: CaseRecord) -> Image | None:
-    reader = job.reader()
+    reader, decoded = job.reader(), []
     try:
-        return read_image(file, lambda name: reader.read_images((name,)))
+        return read_image(file, lambda name: decoded.append(reader.read_images((name,))) or decoded[-1])
     except ImageError as error:
         if error.kind != "NaN":
             record.files[channel], record.states[channel] = file, UNREADABLE
             record.add(UNREADABLE, file, f"the image {error.reason}", error.remedy)
             return None
-        for m in _targets(len(reader.read_images((file,))[0]), channel, job):
+        for m in _targets(len(decoded[-1][0]), channel, job):
             record.files[m], record.states[m] = file, NOT_FINITE
             record.add(NOT_FINITE, file, f"{job.dataset.channels[m]} {error.reason}", error.remedy)
         return None
