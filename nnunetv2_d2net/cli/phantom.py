@@ -52,7 +52,7 @@ def run(args: argparse.Namespace, extra: Sequence[str]) -> int:
     from nnunetv2_d2net.data.phantom.source_layout import write_source
 
     options = {"processes": args.processes, "resume": args.resume, "progress": True}
-    number = 1 if args.layout else args.dataset_id
+    number = 1 if args.dataset_id is None else args.dataset_id
     spec = PhantomSpec(number, args.train, args.test, args.size, args.seed, args.name, args.missing)
     n_cases = f"{spec.n_train} training and {spec.n_test} test cases"
     if raw is None:

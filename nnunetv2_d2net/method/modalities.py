@@ -79,8 +79,8 @@ def zero_missing(images: Tensor, available: Tensor) -> Tensor:
 def infer_available(images: Tensor) -> Tensor:
     """Tell which modalities are there, for callers that know nothing but the images.
 
-    A channel that holds NaN is missing, and all others are there. Where no channel does, one of zeros is missing; a tile
-    in which every channel is zero (air) counts as complete.
+    A channel that holds NaN is missing, and all others are there. Where no channel does, one of zeros is missing; a
+    tile in which every channel is zero (air) counts as complete.
 
     Args:
         images: Normalized images, ``(B, M, *spatial)``.

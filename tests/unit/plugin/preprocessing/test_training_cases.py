@@ -122,15 +122,15 @@ def test_an_incomplete_case_where_names_count(tmp_path):
 
 
 def test_names_that_nnunet_does_not_see(tmp_path, caplog):
-    dataset = write_raw(tmp_path, [f"imagesTr/{c}_{m:04d}.nii.gz" for c in "abd" for m in range(2)], ("X", "Y"))
+    dataset = write_raw(tmp_path, [f"imagesTr/{c}_{m:04d}.nii.gz" for c in "abe" for m in range(2)], ("X", "Y"))
     for m in range(2):
         path = tmp_path / "imagesTr" / f"a_{m:04d}.nii.gz"
         path.rename(path.with_name(f"a_{m:03d}.nii.gz"))
     (tmp_path / "labelsTr" / "b.nii.gz").rename(tmp_path / "labelsTr" / "c.nii.gz")
-    (tmp_path / "imagesTr" / "d_0001.nii.gz").rename(tmp_path / "imagesTr" / "d_0001.NII.GZ")
+    (tmp_path / "imagesTr" / "e_0001.nii.gz").rename(tmp_path / "imagesTr" / "e_0001.NII.GZ")
     refused(tmp_path, dataset, "a", "a_000.nii.gz (and 1 file more like it)", "name it a_0000.nii.gz")
     refused(tmp_path, dataset, "b", "labelsTr/b.nii.gz is not there")
-    refused(tmp_path, dataset, "d", "d_0001.NII.GZ", "does not see it")
+    refused(tmp_path, dataset, "e", "e_0001.NII.GZ", "does not see it")
     assert "not trained on: c of labelsTr" in caplog.text
 
 
