@@ -478,8 +478,14 @@ def _unique(voxels: NDArray[Any]) -> tuple[NDArray[Any], NDArray[np.integer]]:
     return np.unique(voxels, return_counts=True)
 
 
-def write_sitk(image: sitk.Image, path: Path) -> None:
+def write_sitk(image: sitk.Image, path: Path, place_of: Path | None = None) -> None:
     """Write an image compressed, whole or not at all.
+
+    Args:
+        image: The image.
+        path: Where to.
+        place_of: A NIfTI file of the same grid; if its header is odd, what it says about the place is kept as it is,
+            for SimpleITK would write what it has made of it, and other programs read the file otherwise.
 
     Raises:
         UserError: It cannot be written.
@@ -487,6 +493,24 @@ def write_sitk(image: sitk.Image, path: Path) -> None:
     with written_whole(path) as unfinished:
         sitk.WriteImage(image, str(unfinished), useCompression=True)
         check_written(unfinished)
+        if place_of is not None:
+            _keep_place(place_of, unfinished)
+
+
+def _keep_place(source: Path, target: Path) -> None:
+    with _unpacked(source) as stream:
+        theirs = _nifti_header(stream.read(_LONGEST_HEADER))
+    if theirs is None or not check_header(theirs):
+        return
+    with _unpacked(target) as stream:
+        content = stream.read()
+    ours = Nifti1Header(content[: Nifti1Header.sizeof_hdr], check=False)
+    for name in ours.keys():  # noqa: SIM118  # it is no dictionary
+        if name.startswith(("qform", "sform", "quatern", "qoffset", "srow")):
+            ours[name] = theirs[name]
+    ours["pixdim"][:4], ours["xyzt_units"] = theirs["pixdim"][:4], theirs["xyzt_units"]
+    content = ours.binaryblock + content[len(ours.binaryblock) :]
+    target.write_bytes(gzip.compress(content, mtime=0) if target.suffix == ".gz" else content)
 
 
 def check_written(path: Path) -> None:

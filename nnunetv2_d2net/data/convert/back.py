@@ -106,7 +106,7 @@ def _convert_one(values: Mapping[int, int], job: tuple[Path, Path]) -> Problem |
         image, _ = relabel(source, read_volume(source), values, "is it another model's prediction?")
     except ImageError as error:
         return Problem.of(source.name, error)
-    write_sitk(image, target)
+    write_sitk(image, target, place_of=source)
     with explaining_disk_errors(target):
         times = source.stat()
         os.utime(target, ns=(times.st_atime_ns, times.st_mtime_ns))  # how a later run knows what it is made from

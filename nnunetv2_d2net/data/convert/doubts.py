@@ -1,13 +1,17 @@
 """What may mean something else than it was taken for: files beside a case, and labels of another year."""
 
 import re
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
 
 from nnunetv2_d2net.base.errors import UserError
 from nnunetv2_d2net.base.text import counted, listed
 from nnunetv2_d2net.data.convert.cases import Contents, Layout, nifti_stem, other_images
-from nnunetv2_d2net.data.convert.scheme import CAVITY, ENHANCING
+from nnunetv2_d2net.data.convert.scheme import CAVITY, ENHANCING, IGNORE, LabelScheme
 
 _NO_TUMOR = re.compile(
     "(?<![a-z])(brain|parenchyma|skull|head|vessel|ventric|bias|adc|swi|dwi|dti|asl|hardi|cbv|cbf|dsc|dce)",
@@ -15,6 +19,9 @@ _NO_TUMOR = re.compile(
 )
 _IMAGE = re.compile("t1|t2|flair|(?<![a-z])(ce|gd|gad|mr|fl|pd)(?![a-z])|contrast|post|pre", re.IGNORECASE)
 _LABEL = re.compile("seg|mask|label|roi|gtv|glistr|tumou?r|lesion|manual|annot", re.IGNORECASE)
+
+_LARGEST_TUMOR = 0.5  # of the head; those of BraTS stay below a third
+_BRIGHT = 1.25  # in T1ce over T1, each relative to its head; fluid takes up no contrast agent
 
 
 def is_of_no_tumor(name: str) -> bool:
@@ -84,3 +91,56 @@ def refuse_foreign_labels(source: Path, layout: Layout, values: Iterable[tuple[s
         raise UserError(
             f"{source} has {counted(n_empty, 'segmentation')}, all without any label: are they the right files?"
         )
+
+
+def label_oddities(
+    labels: NDArray[Any], images: Mapping[str, NDArray[Any]], scheme: LabelScheme
+) -> Iterator[tuple[str, bool]]:
+    """Say what no tumor of the head looks like, in a few words that follow the segmentation's name.
+
+    Args:
+        labels: With the data set's values, ``(z, y, x)``.
+        images: By modality, on the same grid.
+        scheme: What the values mean.
+
+    Yields:
+        The words, and whether the case is to be refused for it.
+    """
+    tumor, head = labels > 0, np.any([image != image.flat[0] for image in images.values()], axis=0)
+    share = tumor.sum() / max(head.sum(), 1)
+    if ENHANCING in scheme.names.values() and share > _LARGEST_TUMOR:
+        yield f"covers {share:.0%} of the head, as no tumor does", True
+    if (tumor & ~head).sum() > 0.5 * tumor.sum():
+        yield "lies outside the head for the most part: is it of another patient?", False
+    numbers = {name: scheme.values[value] for value, name in scheme.names.items()}
+    cavity = labels == numbers.get(CAVITY, -1)
+    if cavity.any() and {"T1", "T1ce"} <= images.keys():
+        plain, enhanced = (
+            np.median(image[cavity]) / np.median(image[head]) for image in (images["T1"], images["T1ce"])
+        )
+        if np.isfinite(plain) and plain > 0 and enhanced > _BRIGHT * plain:
+            yield f"has a {CAVITY} that is brighter in T1ce than in T1, as {ENHANCING} is: see --labels", False
+
+
+def cohort_oddities(layout: Layout, values: Mapping[str, Collection[int]]) -> list[str]:
+    """Say which classes no case has, and which cases have none.
+
+    Args:
+        layout: Of the source.
+        values: Label values of the source in each case that has a segmentation.
+    """
+    present, scheme = {value for of_case in values.values() for value in of_case}, layout.scheme
+    seen = {scheme.names[value] for value in present} | scheme.optional | {IGNORE}
+    absent = [name for name in dict.fromkeys(scheme.names.values()) if name not in seen]
+    empty = [name for name, of_case in values.items() if not any(of_case)]
+    notes = [
+        f"no case has the label {name!r}: is it another year's or somebody else's data?" for name in absent if values
+    ]
+    if empty:
+        notes.append(f"{counted(len(empty), 'segmentation')} without any label ({listed(empty)})")
+    numbers = {name: value for value, name in scheme.names.items()}
+    pair = {numbers.get(CAVITY), numbers.get(ENHANCING)}
+    is_doubtful = layout.name == "brats2023" and not layout.labels_are_known and pair <= present
+    if is_doubtful and not any(pair <= set(of_case) for of_case in values.values()):
+        notes.append(f"no case has both {CAVITY} and {ENHANCING}: were data of several years mixed? See --labels")
+    return notes

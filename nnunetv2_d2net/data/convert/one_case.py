@@ -11,6 +11,7 @@ import SimpleITK as sitk
 from numpy.typing import NDArray
 
 from nnunetv2_d2net.base.files import written_whole
+from nnunetv2_d2net.base.heads import match_heads
 from nnunetv2_d2net.base.images import (
     ROUNDED,
     Image,
@@ -26,6 +27,7 @@ from nnunetv2_d2net.base.images import (
     write_sitk,
 )
 from nnunetv2_d2net.data.convert.cases import CaseReport, Layout, Problem, SourceCase
+from nnunetv2_d2net.data.convert.doubts import label_oddities
 from nnunetv2_d2net.data.convert.scheme import LabelScheme
 
 ENDING = ".nii.gz"
@@ -140,6 +142,8 @@ def read_case(
         same = all(scheme.values[value] == value for value in report.voxels)
         same = same and label.unchanged and label.image.GetPixelID() == sitk.sitkUInt8
         label = label._replace(image=relabeled, unchanged=same)
+        _check_label(label, images, scheme, report)
+    _check_heads(images, report)
     return CaseVolumes(images, label, report)
 
 
@@ -244,17 +248,18 @@ def _resample(one: CaseImage, grid: CaseImage) -> CaseImage:
 
 def _without_placeholders(images: Mapping[str, CaseImage], report: CaseReport) -> dict[str, CaseImage]:
     """Leave out images without content, which count as absent everywhere else, too."""
-    empty = {name: one.source for name, one in images.items() if _has_two_values(one.voxels)}
-    if len(empty) == len(images):
-        raise _images_error("no image", dict.fromkeys(empty.values(), "is constant"), "provide a real image")
-    for name, path in empty.items():
-        what = "is constant" if is_constant(images[name].voxels) else "has only two values"
-        report.notes.append(f"{path} {what} in {name}, a placeholder: it counts as absent")
-    return {name: one for name, one in images.items() if name not in empty}
+    constant = {name: one.source for name, one in images.items() if is_constant(one.voxels)}
+    if len(constant) == len(images):
+        raise _images_error("no image", dict.fromkeys(constant.values(), "is constant"), "provide a real image")
+    what = "a placeholder: it counts as absent"
+    report.notes += [f"{path} is constant in {name}, {what}" for name, path in constant.items()]
+    kept = {name: one for name, one in images.items() if name not in constant}
+    masks = [name for name, one in kept.items() if _has_two_values(one.voxels)]
+    report.notes += [f"{kept[name].source} has only two values in {name}, as a mask has" for name in masks]
+    return kept
 
 
 def _has_two_values(voxels: NDArray[Any]) -> bool:
-    """Tell whether an image has no content: at most one value in the head, and one around it."""
     return bool(((voxels == voxels.min()) | (voxels == voxels.max())).all())
 
 
@@ -262,6 +267,25 @@ def _images_error(kind: str, reasons: Mapping[Path, str], remedy: str) -> ImageE
     """Say in one line what is wrong with several images."""
     (first, reason), *others = reasons.items()
     return ImageError(first, kind, "; ".join([reason, *(f"{path} {other}" for path, other in others)]), remedy)
+
+
+def _check_label(label: CaseImage, images: Mapping[str, CaseImage], scheme: LabelScheme, report: CaseReport) -> None:
+    for words, is_refused in label_oddities(label.voxels, {n: one.voxels for n, one in images.items()}, scheme):
+        if is_refused:
+            raise ImageError(label.source, "labels", words, "is it a mask of the brain? Put the tumor's in its place")
+        report.notes.append(f"{label.source} {words}")
+
+
+def _check_heads(images: Mapping[str, CaseImage], report: CaseReport) -> None:
+    """Refuse an image of somebody else, or one that was not registered."""
+    matches = zip(images.values(), match_heads([one.voxels for one in images.values()]), strict=True)
+    doubtful = [(one, match) for one, match in matches if match and match.doubtful]
+    for one, match in sorted(doubtful, key=lambda pair: pair[1].likeness):
+        if match.differ:
+            reason = f"shows another head than the other images of its case (outlines overlap by {match.overlap:.0%})"
+            raise ImageError(one.source, "geometry", reason, "register them, or put the patient's own image there")
+        what = f"may show another head than the other images of its case (outlines overlap by {match.overlap:.0%})"
+        report.notes.append(f"{one.source} {what}")
 
 
 def _describe_geometry(image: sitk.Image) -> dict[str, str]:
@@ -327,7 +351,7 @@ def remove_case(folder: Path, name: str, modalities: Sequence[str]) -> None:
 
 def _write(one: CaseImage, target: Path, *, link: bool) -> None:
     if not one.unchanged:
-        write_sitk(one.image, target)
+        write_sitk(one.image, target, place_of=one.grid or one.source)
         return
     with written_whole(target) as unfinished, one.source.open("rb") as source:
         if source.read(len(_GZIP)) != _GZIP:

@@ -1,5 +1,6 @@
 """What ``d2net convert`` prints: what a source holds, what was converted, and what is wrong."""
 
+import re
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
@@ -8,12 +9,19 @@ from nnunetv2_d2net.base.dataset import subset_name
 from nnunetv2_d2net.base.text import listed, shortened
 from nnunetv2_d2net.data.convert.cases import CaseReport, Layout
 from nnunetv2_d2net.data.convert.convert import Checked, Converted
+from nnunetv2_d2net.data.convert.doubts import cohort_oddities
+
+_MOST_ALIKE = 5  # notes of one kind that are listed one by one
 
 
 def describe_check(checked: Checked) -> str:
     """Describe a source that was read: what it holds, which case has which modality, notes, disk space."""
     good = [report for report in checked.reports if report.problem is None]
-    lines = [*_source_lines(checked.layout, good, checked.stray), *_case_lines(checked.layout, good), *_notes(good)]
+    lines = [
+        *_source_lines(checked.layout, good, checked.stray),
+        *_case_lines(checked.layout, good),
+        *_notes(good),
+    ]
     lines += [f"disk: {checked.space}"] if checked.space else []
     return "\n".join(lines) + "\n"
 
@@ -66,13 +74,25 @@ def _case_lines(layout: Layout, reports: Sequence[CaseReport]) -> list[str]:
 
 def _notes(reports: Sequence[CaseReport]) -> list[str]:
     """List what the user should know: notes of the cases, images that are the same, mixed orientations."""
-    notes = [note for report in reports for note in report.notes]
-    notes += _twins(reports)
+    notes = [*_by_kind(reports), *_twins(reports)]
     orientations = Counter(report.geometry["orientation"] for report in reports)
     if len(orientations) > 1:
         counts = ", ".join(f"{name} {n}" for name, n in orientations.most_common())
         notes.append(f"cases differ in orientation ({counts}): nnU-Net turns none, a network learns better from one")
     return [f"note: {note}" for note in shortened(notes)]
+
+
+def _by_kind(reports: Sequence[CaseReport]) -> list[str]:
+    """List the notes of the cases; where many headers are odd in the same way, the first and how many there are."""
+    kinds: dict[str, list[str]] = {}
+    for note in (note for report in reports for note in report.notes):
+        _, has, what = note.partition(" has ")
+        kinds.setdefault(re.sub(r"[\d.]+", "#", what) if has else note, []).append(note)
+    lines = []
+    for notes in kinds.values():
+        many = len(notes) > _MOST_ALIKE
+        lines += [f"{notes[0]}; the like in {len(notes) - 1} other cases"] if many else notes
+    return lines
 
 
 def _twins(reports: Sequence[CaseReport]) -> list[str]:
@@ -110,4 +130,5 @@ def _label_lines(layout: Layout, reports: Sequence[CaseReport]) -> list[str]:
         return ["label values: none, no case has a segmentation"]
     values, names = layout.scheme.values, layout.scheme.names
     lines = [f"{v} -> {values[v]}  {names[v]}: {n} voxels in {cases[v]} cases" for v, n in sorted(voxels.items())]
-    return ["label values:", *(f"  {line}" for line in lines)]
+    oddities = cohort_oddities(layout, {report.case: report.voxels for report in reports if report.voxels})
+    return ["label values:", *(f"  {line}" for line in lines), *(f"note: {oddity}" for oddity in oddities)]

@@ -429,3 +429,19 @@ def test_long_lists_are_cut(source):
     text = describe_check(Checked(layout, reports, [], [], None))
     assert text.endswith("  ... and 69 more\n")
     assert text.count("\n  -     T1") == 30
+
+
+def test_odd_headers_of_many_cases_are_one_line_and_absent_classes_are_told(source):
+    layout = layout_of(write_case(source, "a", NEW).parent)
+    geometry = {"size": "1", "spacing": "1", "orientation": "LPS"}
+    reports = [
+        CaseReport(f"c{i}", "Tr", {}, None, {}, ["T1"], {0: 9, 4 - i % 2: i % 3}, geometry, [f"c{i}_t1 has {i} mm"])
+        for i in range(9)
+    ]
+    text = describe_check(Checked(layout, reports, [], [], None))
+    assert "note: c0_t1 has 0 mm; the like in 8 other cases\n" in text
+    assert text.count("mm;") == text.count(" mm") == 1
+    assert "note: no case has the label 'edema'" in text
+    assert "note: no case has both resection cavity and enhancing tumor" in text
+    reports[0].voxels = {0: 9}
+    assert "note: 1 segmentation without any label (c0)" in describe_check(Checked(layout, reports, [], [], None))

@@ -1,7 +1,9 @@
 """One case: labels that are floats, grids that differ, files that are damaged."""
 
+import gzip
 import re
 
+import nibabel
 import numpy as np
 import pytest
 import SimpleITK as sitk
@@ -9,7 +11,7 @@ import SimpleITK as sitk
 from nnunetv2_d2net.base.images import ImageError
 from nnunetv2_d2net.data.convert.cases import Problem
 from nnunetv2_d2net.data.convert.layouts import BRATS2018, BRATS2023, find_cases, layout_of
-from nnunetv2_d2net.data.convert.one_case import read_case
+from nnunetv2_d2net.data.convert.one_case import convert_case, read_case
 from tests.unit.data.convert.source_folders import (
     NEW,
     OLD,
@@ -272,14 +274,14 @@ def test_a_header_that_was_rounded_is_no_other_grid(source, slot):
     np.testing.assert_array_equal(one.voxels, label_with(1, 2, 3) if slot == "seg" else array)
 
 
-def test_an_image_of_two_values_is_a_placeholder(source):
+def test_an_image_that_is_constant_within_the_head_is_a_placeholder(source):
     write_case(source, "a")
     array = np.zeros(SHAPE, np.float32)
     array[0] = -1
     write_nifti(source / "a" / "a_t1ce.nii.gz", array)
     report = load_with(source).report
     assert report.modalities == ["FLAIR", "T1", "T2"]
-    assert "a_t1ce.nii.gz has only two values in T1ce, a placeholder" in report.notes[0]
+    assert "a_t1ce.nii.gz is constant in T1ce, a placeholder" in report.notes[0]
 
 
 def test_headers_that_are_odd_are_told_once(source):
@@ -299,3 +301,75 @@ def test_the_remedy_of_a_shape_follows_from_it(source, shape, remedy):
     image = sitk.GetImageFromArray(np.ones(shape, np.uint8), isVector=len(shape) == 4)
     sitk.WriteImage(image, str(source / "a" / "a_t1.nii.gz"))
     assert remedy in problem_of(source).line
+
+
+# Labels and heads that cannot be right
+
+
+def ball(center, radius=9.0, size=24):
+    return np.linalg.norm(np.indices((size,) * 3) - np.reshape(center, (3, 1, 1, 1)), axis=0) < radius
+
+
+def write_head(source, suffixes=NEW, *, enhancing=1.0, tumor=2.0, value=4, moved=0):
+    """A head with one labelled ball; in T1ce the ball is brighter by a factor."""
+    head, lesion, texture = ball((11.5,) * 3), ball((11.5,) * 3, tumor), np.random.default_rng(0).random((24,) * 3)
+    for slot, suffix in suffixes.items():
+        array = (lesion * value).astype(np.uint8)
+        if slot != "seg":
+            array = (head * (100 + 50 * texture) * (1 + (slot == "T1ce") * (enhancing - 1) * lesion)).astype(np.float32)
+            array = np.roll(array, moved * (slot == "T2"), axis=(0, 1))
+        write_nifti(source / "a" / f"a{suffix}.nii.gz", array)
+
+
+def test_a_mask_of_the_brain_is_refused_whatever_it_is_called(source):
+    write_head(source, OLD, tumor=9, value=1)
+    problem = problem_of(source)
+    assert problem.kind == "unknown labels"
+    assert "a_seg.nii.gz covers 100% of the head" in problem.line
+    write_head(source, OLD, tumor=3, value=1)
+    assert not load(source).report.notes
+
+
+@pytest.mark.parametrize(("enhancing", "told"), [(1.0, False), (2.0, True)])
+def test_a_cavity_that_enhances_is_told(source, enhancing, told):
+    write_head(source, enhancing=enhancing)
+    assert [("brighter in T1ce" in note) for note in load(source).report.notes] == [True] * told
+
+
+def test_labels_outside_the_head_are_told(source):
+    write_head(source)
+    write_nifti(source / "a" / "a-seg.nii.gz", ball((3, 3, 3), 2).astype(np.uint8))
+    assert any("a-seg.nii.gz lies outside the head" in note for note in load(source).report.notes)
+
+
+def test_another_head_is_no_modality_of_this_case(source):
+    write_head(source, moved=4)
+    problem = problem_of(source)
+    assert problem.kind == "geometry"
+    assert "a-t2w.nii.gz shows another head" in problem.line
+
+
+@pytest.mark.parametrize("odd", ["negative", "sform elsewhere"])
+def test_what_is_written_lies_where_the_source_lies_for_every_reader(source, tmp_path, odd):
+    folder = write_case(source, "a", origin=(9.0, -7.0, 5.0))
+    for path in folder.iterdir():
+        image = nibabel.load(path)
+        image.set_qform(image.affine, 1)
+        moved = image.affine.copy()
+        moved[:3, 3] += (odd != "negative") * 3
+        image.set_sform(moved, 2)
+        image.header["vox_offset"] = 352  # which nibabel forgets
+        image.header["pixdim"][1] *= -1 if odd == "negative" else 1
+        path.write_bytes(gzip.compress(image.header.binaryblock + gzip.decompress(path.read_bytes())[348:]))
+    layout = layout_of(source)
+    (case,) = find_cases(layout, source, None).cases
+    assert convert_case(case, layout, tmp_path / "to").notes
+    label, image = tmp_path / "to/labelsTr/a.nii.gz", tmp_path / "to/imagesTr/a_0000.nii.gz"
+    for form in ("get_qform", "get_sform"):
+        of_label, of_image, of_source = (
+            getattr(nibabel.load(path), form)() for path in (label, image, folder / "a_seg.nii.gz")
+        )
+        np.testing.assert_array_equal(of_label, of_image)
+        np.testing.assert_array_equal(of_label, of_source)
+    assert sitk.ReadImage(str(label)).GetDirection() == sitk.ReadImage(str(image)).GetDirection()
+    np.testing.assert_array_equal(voxels(label), label_with(1, 2, 3, 3))
