@@ -1,13 +1,13 @@
 """Turning predictions into the label values of the source that their model's data set was converted from."""
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
 from nnunetv2_d2net.base.errors import UserError
-from nnunetv2_d2net.base.files import explaining_disk_errors, make_folder, read_json_or, write_json
+from nnunetv2_d2net.base.files import explaining_disk_errors, locked_folder, make_folder, read_json_or, write_json
 from nnunetv2_d2net.base.images import ImageError, write_sitk
 from nnunetv2_d2net.base.processes import run_all
 from nnunetv2_d2net.data.convert.cases import Problem, nifti_stem
@@ -63,6 +63,13 @@ def convert_back(
     jobs = [(path, output / path.relative_to(predictions)) for path in _segmentations(predictions)]
     if output.resolve() == predictions.resolve() or predictions.resolve() in output.resolve().parents:
         raise UserError(f"{output} lies in the predictions themselves: pass another -o")
+    with locked_folder(output):
+        return _convert_all(jobs, output, values, processes, progress=progress)
+
+
+def _convert_all(
+    jobs: Sequence[tuple[Path, Path]], output: Path, values: Mapping[int, int], processes: int, *, progress: bool
+) -> BackResult:
     _note_values(output, values)
     pending = [job for job in jobs if not _is_done(*job)]
     n_done = len(jobs) - len(pending)

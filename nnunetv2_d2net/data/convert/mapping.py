@@ -10,7 +10,7 @@ import yaml
 
 from nnunetv2_d2net.base.dataset import can_name_folder
 from nnunetv2_d2net.base.errors import UserError
-from nnunetv2_d2net.data.convert.cases import LABEL, Contents, Layout, Match, Volume, gather, nifti_files
+from nnunetv2_d2net.data.convert.cases import LABEL, Contents, Layout, Match, Volume, gather, nifti_files, nifti_stem
 from nnunetv2_d2net.data.convert.scheme import LabelScheme, make_scheme
 
 _KEYS = {"modalities", "label", "labels", "regions"}
@@ -137,8 +137,10 @@ def _find(source: Path, patterns: Sequence[tuple[str, re.Pattern[str]]], modalit
     files: dict[Path, list[Match]] = {}
     for path in nifti_files(source):
         fitting: dict[str, Match] = {}  # by slot, of the first pattern that fits
+        stem = nifti_stem(path.name) or ""
+        name = path.relative_to(source).with_name(stem + path.name[len(stem) :].lower()).as_posix()
         for slot, pattern in patterns:
-            match = pattern.fullmatch(path.relative_to(source).as_posix())
+            match = pattern.fullmatch(name)
             if match:
                 fitting.setdefault(slot, Match(match["case"], slot, Volume(path), match.groups()[:-1]))
         shortest = min((len(match.case) for match in fitting.values()), default=0)

@@ -137,7 +137,7 @@ def read_case(
     report.geometry = _describe_geometry(next(iter(images.values())).image)
     report.digests = {n: digest(one.voxels) for n, one in images.items()}
     if label:
-        remedy = "mend it, or name them in a mapping file"
+        remedy = "mend it, name them in a mapping file, or pass --labels with their year"
         relabeled, report.voxels = relabel(label.source, label.image, scheme.values, remedy)
         same = all(scheme.values[value] == value for value in report.voxels)
         same = same and label.unchanged and label.image.GetPixelID() == sitk.sitkUInt8

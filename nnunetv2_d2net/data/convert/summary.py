@@ -118,6 +118,7 @@ def _modality_lines(layout: Layout, reports: Sequence[CaseReport]) -> list[str]:
         "modalities: " + ", ".join(f"{name} {present[name]}" for name in layout.modalities),
         "subsets:",
         *(f"  {name.ljust(width)}  {n}" for name, n in subsets.most_common()),
+        *(f"note: no case has {name}" for name in layout.modalities if reports and not present[name]),
     ]
 
 

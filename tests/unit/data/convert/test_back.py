@@ -8,7 +8,7 @@ import pytest
 import SimpleITK as sitk
 
 from nnunetv2_d2net.base.errors import UserError
-from nnunetv2_d2net.base.files import write_json
+from nnunetv2_d2net.base.files import locked_folder, write_json
 from nnunetv2_d2net.data.convert.back import convert_back, read_back_values
 from nnunetv2_d2net.data.convert.layouts import BRATS2018
 from tests.unit.data.convert.source_folders import label_with, voxels, write_nifti
@@ -129,3 +129,9 @@ def test_values_from_a_record_or_a_mapping_file(tmp_path):
             read_back_values(record)
     with pytest.raises(UserError, match="cannot be read"):
         read_back_values(tmp_path / "no.json")
+
+
+def test_two_at_a_time_are_refused(predictions, tmp_path):
+    output = tmp_path / "back"
+    with locked_folder(output), pytest.raises(UserError, match="another process holds"):
+        convert_back(predictions, output, VALUES)

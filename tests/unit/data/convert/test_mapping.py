@@ -171,3 +171,9 @@ def test_one_mask_per_class_is_no_duplicate(mapping, source):
         touch(source, f"a/{name}.nii.gz")
     (problem,) = layout.find(source).problems
     assert problem.line.endswith(": put all classes into one file, with a value for each")
+
+
+def test_endings_may_be_in_upper_case(mapping, source):
+    touch(source, "a_t1.NII.GZ", "a_mask.nii.GZ")
+    (case,) = read_mapping(mapping(with_keys())).find(source).cases
+    assert (case.images["T1"].path.name, case.label) == ("a_t1.NII.GZ", source / "a_mask.nii.GZ")
