@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 from nnunetv2_d2net import __version__
@@ -9,6 +10,7 @@ from nnunetv2_d2net.base.dataset import subset_name
 from nnunetv2_d2net.base.errors import UserError
 from nnunetv2_d2net.base.files import read_json, sha256_of, write_json
 from nnunetv2_d2net.base.text import version_of
+from nnunetv2_d2net.plugin.prediction.likeness import read_fingerprint
 
 EXPECTED_DICE = "dice_by_subset.json"
 """File in a model's folder with the mean Dice that each subset of modalities reached, by region."""
@@ -30,12 +32,14 @@ class Model(NamedTuple):
         checkpoints: SHA-256 of each fold's checkpoint, by its path below the folder.
         expected_dice: Mean Dice by subset and region; empty if nobody has measured it.
         measured_on: Which cases it was measured on, and how many.
+        fingerprint: nnU-Net's, of the training data; empty if the folder does not have it.
     """
 
     folder: Path
     checkpoints: dict[str, str]
     expected_dice: dict[str, dict[str, float]]
     measured_on: str = ""
+    fingerprint: Mapping[str, Any] = MappingProxyType({})
 
 
 def describe_model(folder: Path, folds: Sequence[str | int], checkpoint_name: str) -> Model:
@@ -53,7 +57,7 @@ def describe_model(folder: Path, folds: Sequence[str | int], checkpoint_name: st
     checkpoints = {name: sha256_of(folder / name) for name in names}
     dice = read_expected_dice(folder, checkpoints)
     content = read_json(folder / EXPECTED_DICE, "repair or remove it") if dice else {}
-    return Model(folder, checkpoints, dice, str(content.get("measured on", "")))
+    return Model(folder, checkpoints, dice, str(content.get("measured on", "")), read_fingerprint(folder))
 
 
 def read_expected_dice(folder: Path, checkpoints: Mapping[str, str] | None = None) -> dict[str, dict[str, float]]:

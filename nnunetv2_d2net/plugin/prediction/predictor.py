@@ -23,6 +23,7 @@ from nnunetv2_d2net.base.files import make_folder
 from nnunetv2_d2net.base.text import counted, last_line
 from nnunetv2_d2net.method.modalities import infer_available
 from nnunetv2_d2net.plugin.prediction.in_memory import stack_images
+from nnunetv2_d2net.plugin.prediction.likeness import unlike_training
 from nnunetv2_d2net.plugin.prediction.model_folder import UNUSABLE, read_model, unusable
 from nnunetv2_d2net.plugin.prediction.note import Model, closing_line, describe_model, note
 from nnunetv2_d2net.plugin.prediction.subset_network import StackedHeads, SubsetNetwork
@@ -367,7 +368,7 @@ class D2NetPredictor(nnUNetPredictor):
             found = self.dataset.find_cases(Path(list_of_lists_or_source_folder))
             for case, problem in list(found.problems.items())[part_id::num_parts]:
                 self.fail(case, problem)
-            for line in self.dataset.reading_of(found.files):
+            for line in self.dataset.reading_of(found.files) if found.files else ():
                 _LOG.info("%s", line)
             list_of_lists_or_source_folder = list(found.files.values())
         elif not all(list_of_lists_or_source_folder):
@@ -462,13 +463,12 @@ class D2NetPredictor(nnUNetPredictor):
         if output is None:
             return segmentation_of(self, logits, properties, probabilities=probabilities)
         target = Path(output)
-        content = note(
-            self.model,
-            properties[AVAILABLE],
-            self.dataset.channels,
-            properties.get(CONSTANT, ()),
-            properties.get(REMARKS, ()),
-        )
+        oddities = properties.get(CONSTANT, ()), properties.get(REMARKS, ())
+        content = note(self.model, properties[AVAILABLE], self.dataset.channels, *oddities)
+        unlike = unlike_training(self.model.fingerprint if self.model else {}, properties)
+        content["unlike the training data"] = unlike
+        for line in unlike if self.bar is None else ():  # once, and not for each of all subsets
+            _LOG.warning("case %r %s", target.name, line)
         for line in content.get("warnings", ()):
             _LOG.warning("case %r: %s", target.name, line)
         try:

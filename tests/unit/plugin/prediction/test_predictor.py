@@ -633,6 +633,17 @@ def test_a_model_from_its_folder(predictor, trained, tmp_path, folds, names, cap
     assert f"case 'a': {warning}" in caplog.messages
 
 
+def test_a_case_unlike_the_training_data_is_told_and_noted(predictor, trained, tmp_path, caplog):
+    fingerprint = {"spacings": [[9, 9, 9]], "shapes_after_crop": [[2, 2, 2]]}
+    (trained / "dataset_fingerprint.json").write_text(json.dumps(fingerprint))
+    predictor.initialize_from_trained_model_folder(str(trained), [0])
+    predictor.predict_from_files(write_cases(tmp_path / "in", {"a": [0, 1]}), str(tmp_path / "out"))
+    content = json.loads((tmp_path / "out" / "a.modalities.json").read_text())
+    line, *_ = content["unlike the training data"]
+    assert line == "has voxels of 1 x 1 x 1 mm, the training data of 9 to 9 mm"
+    assert f"case 'a' {line}" in caplog.messages
+
+
 def test_a_cascade_is_refused(predictor, trained):
     plans = json.loads((trained / "plans.json").read_text())
     plans["configurations"]["tiny"]["previous_stage"] = "low"
