@@ -264,6 +264,11 @@ def _unreadable(path: Path, header: Nifti1Header | None, error: Exception) -> Im
         reason = f"has a sheared sform: its axes miss right angles by {shear_of(header):.1f} degrees"
         remedy = "resample it onto a grid of right angles, for instance with nibabel.processing.resample_to_output"
         return ImageError(path, "header", reason, remedy)
+    with _unpacked(path) as stream:
+        is_misnamed = isinstance(stream, gzip.GzipFile) and path.suffix.lower() == ".nii"
+    if header is not None and is_misnamed and not isinstance(error, EOFError):
+        reason = "cannot be read (it is compressed, and its name does not say so)"
+        return ImageError(path, "unreadable", reason, f"call it {path.name}.gz")
     remedy = COPY_AGAIN if isinstance(error, EOFError) else WRITE_AGAIN
     return ImageError(path, "unreadable", f"cannot be read ({last_line(error)})", remedy)
 

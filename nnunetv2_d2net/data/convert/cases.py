@@ -116,7 +116,7 @@ class Layout:
         modalities: In the order of the channels.
         looks_like: Names of its files, for messages.
         find: Lists the cases below a folder.
-        labels_are_known: Whether the user has said what the label values mean.
+        labels_are_known: Whether the source or the user says what the label values mean, and not names alone.
     """
 
     name: str

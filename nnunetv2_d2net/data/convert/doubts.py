@@ -23,6 +23,8 @@ _LABEL = re.compile("seg|mask|label|roi|gtv|glistr|tumou?r|lesion|manual|annot",
 _LARGEST_TUMOR = 0.5  # of the head; those of BraTS stay below a third
 _BRIGHT = 1.25  # in T1ce over T1, each relative to its head; fluid takes up no contrast agent
 
+_FEWEST = 50  # voxels whose brightness says something
+
 
 def is_of_no_tumor(name: str) -> bool:
     """Tell whether a file's name says that it is a mask of something else, or no anatomical image.
@@ -53,9 +55,11 @@ def refuse_lost_files(source: Path, contents: Contents, modalities: Sequence[str
             lost.setdefault(rest, []).append(path)
     if lost:
         kinds = listed([f"{rest} ({counted(len(paths), 'file')}, such as {paths[0]})" for rest, paths in lost.items()])
+        others = any(nifti_stem(path.name) is None for paths in lost.values() for path in paths)
+        remedy = "convert them to NIfTI" if others else "say in a mapping file what they are (docs/data.md)"
         raise UserError(
             f"{source} has cases that lack an image or a segmentation, and files beside them of unknown meaning, "
-            f"{kinds}: say in a mapping file what they are (docs/data.md), or move them away"
+            f"{kinds}: {remedy}, or move them away"
         )
 
 
@@ -71,7 +75,7 @@ def refuse_foreign_labels(source: Path, layout: Layout, values: Iterable[tuple[s
         UserError: Nothing is labelled, or what is called resection cavity may be enhancing tumor.
     """
     numbers = {name: value for value, name in layout.scheme.names.items()}
-    is_doubtful = layout.name == "brats2023" and not layout.labels_are_known
+    is_doubtful = CAVITY in numbers and not layout.labels_are_known
     n_empty, n_labels, of_cavity = 0, 0, None
     for case, present in values:
         if present is None:
@@ -94,32 +98,40 @@ def refuse_foreign_labels(source: Path, layout: Layout, values: Iterable[tuple[s
 
 
 def label_oddities(
-    labels: NDArray[Any], images: Mapping[str, NDArray[Any]], scheme: LabelScheme
-) -> Iterator[tuple[str, bool]]:
+    labels: NDArray[Any], images: Mapping[str, NDArray[Any]], scheme: LabelScheme, *, are_known: bool
+) -> Iterator[tuple[str, str | None]]:
     """Say what no tumor of the head looks like, in a few words that follow the segmentation's name.
 
     Args:
         labels: With the data set's values, ``(z, y, x)``.
         images: By modality, on the same grid.
         scheme: What the values mean.
+        are_known: Whether that is known from more than names.
 
     Yields:
-        The words, and whether the case is to be refused for it.
+        The words, and the remedy where the case is to be refused for it.
     """
     tumor, head = labels > 0, np.any([image != image.flat[0] for image in images.values()], axis=0)
     share = tumor.sum() / max(head.sum(), 1)
     if ENHANCING in scheme.names.values() and share > _LARGEST_TUMOR:
-        yield f"covers {share:.0%} of the head, as no tumor does", True
+        yield (
+            f"covers {share:.0%} of the head, as no tumor does",
+            "is it a mask of the brain? Put the tumor's in its place",
+        )
     if (tumor & ~head).sum() > 0.5 * tumor.sum():
-        yield "lies outside the head for the most part: is it of another patient?", False
+        yield "lies outside the head for the most part: is it of another patient?", None
     numbers = {name: scheme.values[value] for value, name in scheme.names.items()}
+    remedy = "say what it is by --labels brats2023 or --labels brats2021, and convert several years one by one"
     cavity = labels == numbers.get(CAVITY, -1)
-    if cavity.any() and {"T1", "T1ce"} <= images.keys():
+    if cavity.sum() >= _FEWEST and {"T1", "T1ce"} <= images.keys():
         plain, enhanced = (
             np.median(image[cavity]) / np.median(image[head]) for image in (images["T1"], images["T1ce"])
         )
         if np.isfinite(plain) and plain > 0 and enhanced > _BRIGHT * plain:
-            yield f"has a {CAVITY} that is brighter in T1ce than in T1, as {ENHANCING} is: see --labels", False
+            yield (
+                f"has a {CAVITY} that is brighter in T1ce than in T1, as {ENHANCING} is",
+                None if are_known else remedy,
+            )
 
 
 def cohort_oddities(layout: Layout, values: Mapping[str, Collection[int]]) -> list[str]:
@@ -140,7 +152,7 @@ def cohort_oddities(layout: Layout, values: Mapping[str, Collection[int]]) -> li
         notes.append(f"{counted(len(empty), 'segmentation')} without any label ({listed(empty)})")
     numbers = {name: value for value, name in scheme.names.items()}
     pair = {numbers.get(CAVITY), numbers.get(ENHANCING)}
-    is_doubtful = layout.name == "brats2023" and not layout.labels_are_known and pair <= present
+    is_doubtful = pair <= present and not layout.labels_are_known
     if is_doubtful and not any(pair <= set(of_case) for of_case in values.values()):
         notes.append(f"no case has both {CAVITY} and {ENHANCING}: were data of several years mixed? See --labels")
     return notes

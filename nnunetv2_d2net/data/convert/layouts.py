@@ -223,7 +223,8 @@ def _read_decathlon(source: Path) -> Layout:
     order = [CORE, EDEMA, ENHANCING]
     scheme = make_scheme(dict(sorted(names.items(), key=lambda item: order.index(item[1]))), REGIONS)
     title = "Medical Segmentation Decathlon, Task01_BrainTumour"
-    return Layout(MSD, title, MODALITIES, scheme, _MSD_LOOKS_LIKE, partial(_find_decathlon, channels=channels))
+    find = partial(_find_decathlon, channels=channels)
+    return Layout(MSD, title, MODALITIES, scheme, _MSD_LOOKS_LIKE, find, labels_are_known=True)
 
 
 def _find_decathlon(source: Path, channels: Sequence[str]) -> Contents:

@@ -95,7 +95,9 @@ def _layout_of(content: Any, path: Path) -> Layout:  # noqa: ANN401 - whatever t
         texts += [(LABEL, text) for text in _texts("label", content["label"])]
     looks_like = ", ".join(text for _, text in texts)
     find = partial(_find, patterns=[(slot, compile_pattern(text)) for slot, text in texts], modalities=modalities)
-    return Layout(str(path), f"mapping file {path}", modalities, _scheme(content), looks_like, find)
+    return Layout(
+        str(path), f"mapping file {path}", modalities, _scheme(content), looks_like, find, labels_are_known=True
+    )
 
 
 def _modalities(value: Any) -> dict[str, Any]:  # noqa: ANN401

@@ -97,7 +97,7 @@ def convert_case(
         UserError: It could not be written.
     """
     try:
-        volumes = read_case(case, layout.scheme, **how._asdict())
+        volumes = read_case(case, layout.scheme, labels_are_known=layout.labels_are_known, **how._asdict())
     except ImageError as error:
         return CaseReport.of(case, Problem.of(case.name, error))
     if folder is not None:
@@ -112,6 +112,7 @@ def read_case(
     resample: bool,
     nan_outside_as_zero: bool = False,
     label_header_from_images: bool = False,
+    labels_are_known: bool = True,
 ) -> CaseVolumes:
     """Read a case and bring it onto one grid: that of its segmentation, or else of its first image.
 
@@ -120,6 +121,7 @@ def read_case(
         scheme: Its label values.
         resample: Resample images that lie elsewhere, linearly, instead of refusing the case.
         nan_outside_as_zero: Take NaN outside an image's field of view as 0.
+        labels_are_known: Whether it is known from more than names what the values mean.
         label_header_from_images: Put a segmentation that lies elsewhere, but has as many voxels, onto the images' grid.
 
     Raises:
@@ -137,12 +139,17 @@ def read_case(
     report.geometry = _describe_geometry(next(iter(images.values())).image)
     report.digests = {n: digest(one.voxels) for n, one in images.items()}
     if label:
-        remedy = "mend it, name them in a mapping file, or pass --labels with their year"
+        remedy = "mend it, or name them in a mapping file"
+        remedy = remedy if labels_are_known else f"{remedy}, or pass --labels with their year"
         relabeled, report.voxels = relabel(label.source, label.image, scheme.values, remedy)
         same = all(scheme.values[value] == value for value in report.voxels)
         same = same and label.unchanged and label.image.GetPixelID() == sitk.sitkUInt8
         label = label._replace(image=relabeled, unchanged=same)
-        _check_label(label, images, scheme, report)
+        voxels = {name: one.voxels for name, one in images.items()}
+        for words, remedy in label_oddities(label.voxels, voxels, scheme, are_known=labels_are_known):
+            if remedy:
+                raise ImageError(label.source, "labels", words, remedy)
+            report.notes.append(f"{label.source} {words}")
     _check_heads(images, report)
     return CaseVolumes(images, label, report)
 
@@ -267,13 +274,6 @@ def _images_error(kind: str, reasons: Mapping[Path, str], remedy: str) -> ImageE
     """Say in one line what is wrong with several images."""
     (first, reason), *others = reasons.items()
     return ImageError(first, kind, "; ".join([reason, *(f"{path} {other}" for path, other in others)]), remedy)
-
-
-def _check_label(label: CaseImage, images: Mapping[str, CaseImage], scheme: LabelScheme, report: CaseReport) -> None:
-    for words, is_refused in label_oddities(label.voxels, {n: one.voxels for n, one in images.items()}, scheme):
-        if is_refused:
-            raise ImageError(label.source, "labels", words, "is it a mask of the brain? Put the tumor's in its place")
-        report.notes.append(f"{label.source} {words}")
 
 
 def _check_heads(images: Mapping[str, CaseImage], report: CaseReport) -> None:

@@ -258,7 +258,8 @@ def test_layouts_travel_to_other_processes(source, tmp_path, name):
 def test_a_file_that_may_be_the_lacking_modality_is_never_lost(source, rest):
     write_case(source, "a", only=("FLAIR", "T2", "seg"))
     touch(source / "a" / f"a{rest}{'' if rest.endswith('.mha') else '.nii.gz'}")
-    with pytest.raises(UserError, match=rf"{rest.split('.')[0]}.*1 file, such as .*mapping file") as caught:
+    remedy = "convert them to NIfTI" if rest.endswith(".mha") else "say in a mapping file"
+    with pytest.raises(UserError, match=rf"{rest.split('.')[0]}.*1 file, such as .*: {remedy}") as caught:
         find(source)
     assert "\n" not in str(caught.value)
 

@@ -330,10 +330,13 @@ def test_a_mask_of_the_brain_is_refused_whatever_it_is_called(source):
     assert not load(source).report.notes
 
 
-@pytest.mark.parametrize(("enhancing", "told"), [(1.0, False), (2.0, True)])
-def test_a_cavity_that_enhances_is_told(source, enhancing, told):
-    write_head(source, enhancing=enhancing)
-    assert [("brighter in T1ce" in note) for note in load(source).report.notes] == [True] * told
+def test_a_cavity_that_enhances_is_asked_about_where_only_names_say_what_it_is(source):
+    write_head(source, enhancing=1.0, tumor=4.0)
+    assert not load_with(source, labels_are_known=False).report.notes
+    write_head(source, enhancing=2.0, tumor=4.0)
+    assert "a-seg.nii.gz has a resection cavity that is brighter in T1ce" in load_with(source).report.notes[0]
+    with pytest.raises(ImageError, match=r"brighter in T1ce than in T1.*--labels"):
+        load_with(source, labels_are_known=False)
 
 
 def test_labels_outside_the_head_are_told(source):
@@ -373,3 +376,10 @@ def test_what_is_written_lies_where_the_source_lies_for_every_reader(source, tmp
         np.testing.assert_array_equal(of_label, of_source)
     assert sitk.ReadImage(str(label)).GetDirection() == sitk.ReadImage(str(image)).GetDirection()
     np.testing.assert_array_equal(voxels(label), label_with(1, 2, 3, 3))
+
+
+def test_a_compressed_file_that_is_not_called_so(source):
+    write_case(source, "a", only=("T1",), ending=".nii")
+    path = source / "a" / "a_t1.nii"
+    path.write_bytes(gzip.compress(path.read_bytes()))
+    assert problem_of(source).line.endswith("its name does not say so): call it a_t1.nii.gz")
