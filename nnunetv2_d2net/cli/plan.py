@@ -3,6 +3,7 @@
 import argparse
 from collections.abc import Sequence
 
+from nnunetv2_d2net.base.errors import UserError
 from nnunetv2_d2net.cli._nnunet import call_entry_point
 from nnunetv2_d2net.cli._planning import data_sets, refuse_one_modality
 from nnunetv2_d2net.cli._words import describe_passing, value_of
@@ -15,7 +16,7 @@ HELP = (
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Describe the arguments; all of them are nnU-Net's."""
-    usage = "d2net plan -d ID [ID ...] [-pl PLANNER] [nnU-Net's arguments ...]"
+    usage = "d2net plan -d ID [ID ...] [-pl PLANNER] [-np N] [nnU-Net's arguments ...]"
     describe_passing(parser, usage, "nnUNetv2_plan_experiment")
 
 
@@ -28,6 +29,7 @@ def run(args: argparse.Namespace, extra: Sequence[str]) -> int:
     words = ["-pl", "D2NetPlanner", *extra]
     datasets, planner = data_sets("plan", words), value_of(words, "-pl")
 
+    from nnunetv2.configuration import default_num_processes
     from nnunetv2.experiment_planning.plan_and_preprocess_entrypoints import plan_experiment_entry
 
     from nnunetv2_d2net.plugin.planning.fingerprint import D2NetFingerprintExtractor
@@ -38,7 +40,10 @@ def run(args: argparse.Namespace, extra: Sequence[str]) -> int:
     else:
         for folder, dataset in datasets.items():
             check_complete(folder, dataset)
+    processes = value_of(words, "-np", str(default_num_processes))
+    if not processes.isdigit() or int(processes) < 1:
+        raise UserError(f"-np {processes}: choose at least 1 process")
     for folder in datasets:
-        D2NetFingerprintExtractor(folder.name).run()
+        D2NetFingerprintExtractor(folder.name, int(processes)).run()
     with incomplete_cases(planner if is_our_planner(planner) else None):
         return call_entry_point(plan_experiment_entry, "plan", words)

@@ -59,7 +59,11 @@ def data(cohort):
 
 def test_what_a_case_lacks_is_noted_beside_the_data(data):
     content = json.loads(availability_file(data).read_text())
-    assert content == {"modalities": list(SPEC.channels), "available": FLAGS}
+    assert (content["modalities"], content["available"]) == (list(SPEC.channels), FLAGS)
+    sizes = content["raw_sizes"]
+    assert sizes.keys() == FLAGS.keys()
+    assert {len(sizes["case_Tr1"]), len(sizes["case_Tr7"])} == {3, 5}  # label included
+    assert all(size > 0 for of_case in sizes.values() for size in of_case.values())
 
 
 def test_an_absent_channel_is_zero_and_the_others_are_normalized(data):
