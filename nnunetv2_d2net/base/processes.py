@@ -74,7 +74,8 @@ def _in_processes(
             process.terminate()
         for process in ours:
             process.join()
-        if isinstance(error, BrokenProcessPool):
+        # a process that was killed while others are still starting breaks the pool in the middle of submitting
+        if isinstance(error, BrokenProcessPool) or str(error) == "handle is closed":
             raise UserError(_KILLED) from error
         raise
     finally:

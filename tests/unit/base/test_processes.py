@@ -132,6 +132,14 @@ class TestFaults:
         assert multiprocessing.active_children() == []
         assert capfd.readouterr() == ("", "")
 
+    def test_a_process_that_is_killed_while_others_start_is_the_same_line(self, monkeypatch):
+        def submit(*_):
+            raise OSError("handle is closed")  # by the thread that has noticed it
+
+        monkeypatch.setattr("concurrent.futures.ProcessPoolExecutor.submit", submit)
+        with pytest.raises(UserError, match=r"^a process was killed"):
+            list(run_all(operator.neg, [1, 2], 2, progress=False))
+
     def test_who_looks_at_the_first_result_only_ends_the_others(self):
         start = time.monotonic()
         for item, _ in run_all(time.sleep, [0.01, 60, 60, 60], 2, progress=False):
