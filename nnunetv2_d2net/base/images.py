@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from nnunetv2_d2net.base.errors import UserError
 from nnunetv2_d2net.base.files import written_whole
 from nnunetv2_d2net.base.headers import HeaderError, check_header, second_place, shear_of
-from nnunetv2_d2net.base.text import last_line
+from nnunetv2_d2net.base.text import counted, last_line
 
 TOLERANCE = 1e-3
 """Largest difference of two geometries, in mm or as a cosine, and of a label from a whole number."""
@@ -146,13 +146,13 @@ def header_lines(images: Iterable[Image]) -> list[str]:
 
 def header_oddities(images: Iterable[Image]) -> list[tuple[Path, str]]:
     """Return the lines of :func:`header_lines` as files, the first of those that have an oddity, and what is odd."""
-    files: dict[str, list[Path]] = {}
+    found: dict[str, list[Path]] = {}
     for image in images:
         for note in image.notes:
-            files.setdefault(note, []).append(image.path)
+            found.setdefault(note, []).append(image.path)
     return [
-        (first, note + (f" (and so have {len(others)} other files of its case)" if others else ""))
-        for note, (first, *others) in files.items()
+        (files[0], note + (f" (as in {counted(len(files), 'file')} of its case)" if len(files) > 1 else ""))
+        for note, files in found.items()
     ]
 
 

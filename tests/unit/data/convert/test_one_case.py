@@ -292,7 +292,7 @@ def test_headers_that_are_odd_are_told_once(source):
         path.write_bytes(content)
     (note,) = load_with(source).report.notes
     assert "has neither qform nor sform" in note
-    assert "4 other files of its case" in note
+    assert "as in 5 files of its case" in note
 
 
 @pytest.mark.parametrize(("shape", "remedy"), [((7, 8), "stack the slices"), ((6, 7, 8, 3), "in the place of colors")])

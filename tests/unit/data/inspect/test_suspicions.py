@@ -50,7 +50,7 @@ def test_headers_that_contradict_themselves(dataset):
     finding = only(dataset.inspect().findings)
     assert (finding.case, finding.kind, finding.file) == ("case_04", "header", str(dataset.image(4, "FLAIR")))
     assert finding.reason.startswith("it has a qform and an sform that differ by 12.4 mm")
-    assert "(and so have 3 other files of its case)" in finding.reason
+    assert "(as in 4 files of its case)" in finding.reason
 
 
 def test_a_header_without_units_of_a_head(dataset):
