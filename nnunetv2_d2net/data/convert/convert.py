@@ -170,6 +170,7 @@ def convert_folder(  # noqa: PLR0913 - all but the first three have defaults
     how = Leniency(resample, nan_outside_as_zero, label_header_from_images)
     convert = partial(convert_case, layout=known, folder=folder, how=how, link=link)
     with locked_folder(folder), explaining_disk_errors(folder):
+        refuse_taken_number([root], folder.name)  # again: another conversion may just have begun
         record = open_record(folder, known, sources)
         pending = [case for case in contents.cases if not record.is_complete(case)]
         _open_folder(record, contents, pending, link=link)

@@ -193,7 +193,11 @@ def _shape_remedy(n_axes: int, n_values: int, n_volumes: int | None) -> str:
         return "write one value per voxel, for a segmentation whole numbers in the place of colors"
     if n_axes < 3:
         return "stack the slices of a patient into one 3D file; single slices are not converted"
-    return f"it should hold {n_volumes} volumes" if n_volumes else "split it into one 3D file per modality"
+    return (
+        f"it should hold {n_volumes} volumes along its fourth axis"
+        if n_volumes
+        else "split it into one 3D file per modality"
+    )
 
 
 def _label_on_grid(label: CaseImage, images: Sequence[CaseImage], report: CaseReport, *, even_far: bool) -> CaseImage:

@@ -15,7 +15,7 @@ from nnunetv2_d2net.data.convert import convert as module
 from nnunetv2_d2net.data.convert import one_case
 from nnunetv2_d2net.data.convert.cases import CaseReport
 from nnunetv2_d2net.data.convert.convert import Checked, check_folder, convert_folder
-from nnunetv2_d2net.data.convert.layouts import layout_of
+from nnunetv2_d2net.data.convert.layouts import find_cases, layout_of
 from nnunetv2_d2net.data.convert.one_case import convert_case
 from nnunetv2_d2net.data.convert.summary import describe_check
 from tests.unit.data.convert.source_folders import NEW, OLD, label_with, random_image, voxels, write_case, write_nifti
@@ -354,6 +354,17 @@ def test_two_at_a_time_are_refused(cohort, target):
     assert {name: data for name, data in snapshot(target).items() if name != LOCK} == before
     run(cohort, target)
     assert read(target / "dataset.json")["numTraining"] == 4
+
+
+def test_two_names_of_one_number_at_a_time_are_refused(cohort, target, monkeypatch):
+    def begin_another(_known, source, test):
+        (target.parent / "Dataset018_Other").mkdir(parents=True)
+        return find_cases(_known, source, test)
+
+    monkeypatch.setattr("nnunetv2_d2net.data.convert.convert.find_cases", begin_another)
+    with pytest.raises(UserError, match=r"Dataset018_Other has the number 18 already"):
+        run(cohort, target)
+    assert not target.exists()
 
 
 def test_a_foreign_folder_or_another_source_is_refused(cohort, target, tmp_path):
