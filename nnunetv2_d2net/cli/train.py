@@ -89,7 +89,7 @@ def _check_data(words: Sequence[str], trainer: str) -> None:
     folder_of("nnUNet_results")
     plan = f"run d2net plan_and_preprocess -d {dataset}"
     folder = dataset_folder(dataset, "nnUNet_preprocessed", plan)
-    others = ", ".join(sorted(path.stem for path in folder.glob("*Plans*.json")))
+    others = ", ".join(sorted(path.stem for path in folder.glob("*Plans*.json") if "." not in path.stem))
     plans = value_of(words, "-p")
     remedy = f"{plan}, or pass other plans with -p (there: {others})" if others else plan
     data = preprocessed_folder(folder / f"{plans}.json", configuration, remedy)
