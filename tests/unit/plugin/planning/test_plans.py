@@ -80,7 +80,7 @@ def test_a_value_that_is_missing_or_of_another_type_is_named(write, keys, value)
         (IN, {"inherits_from": 3}, '"inherits_from" is a whole number'),
         (("configurations",), [], '"configurations" is a list'),
         (("label_manager",), 5, '"label_manager" is a whole number'),
-        (("dataset_name",), "/home/me/Dataset001_X", "dataset_name.*no.* such as Dataset007_Name"),
+        (("dataset_name",), "/home/me/Dataset001_X", "dataset_name.*no name of a data set like Dataset007_Name"),
         (("dataset_name",), "../../Dataset001_X", "dataset_name"),
         (("plans_name",), "../escaped", "plans_name.*another folder"),
         ((*IN, "data_identifier"), "..", "data_identifier.*another folder"),
