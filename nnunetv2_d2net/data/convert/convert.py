@@ -2,7 +2,7 @@
 
 import os
 import shutil
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
@@ -107,9 +107,7 @@ def check_folder(  # noqa: PLR0913 - all but the first have defaults
     Raises:
         UserError: The source is not usable at all, or a process was killed.
     """
-    known = layout_of(Path(source), layout, labels)
-    contents = find_cases(known, Path(source), Path(test) if test else None)
-    refuse_foreign_labels(Path(source), known, ((case.name, label_values(case)) for case in contents.cases))
+    known, contents = _look_into(Path(source), Path(test) if test else None, layout, labels)
     how = Leniency(resample, nan_outside_as_zero, label_header_from_images)
     read = partial(convert_case, layout=known, how=how)
     results = run_all(read, contents.cases, processes, title="check", progress=progress)
@@ -164,9 +162,7 @@ def convert_folder(  # noqa: PLR0913 - all but the first three have defaults
     folder = root / dataset_folder_name(dataset_id, name)
     refuse_taken_number([root], folder.name)
     sources = {"Tr": Path(source)} | ({"Ts": Path(test)} if test else {})
-    known = layout_of(sources["Tr"], layout, labels)
-    contents = find_cases(known, sources["Tr"], sources.get("Ts"))
-    refuse_foreign_labels(sources["Tr"], known, ((case.name, label_values(case)) for case in contents.cases))
+    known, contents = _look_into(sources["Tr"], sources.get("Ts"), layout, labels)
     how = Leniency(resample, nan_outside_as_zero, label_header_from_images)
     convert = partial(convert_case, layout=known, folder=folder, how=how, link=link)
     with locked_folder(folder), explaining_disk_errors(folder):
@@ -175,17 +171,21 @@ def convert_folder(  # noqa: PLR0913 - all but the first three have defaults
         pending = [case for case in contents.cases if not record.is_complete(case)]
         _open_folder(record, contents, pending, link=link)
         n_done = len(contents.cases) - len(pending)
-        problems = list(contents.problems)
-        for _, report in run_all(convert, pending, processes, title=folder.name, n_done=n_done, progress=progress):
-            if report.problem:
-                problems.append(report.problem)
-            else:
-                record.add(report)
+        results = run_all(convert, pending, processes, title=folder.name, n_done=n_done, progress=progress)
+        problems = [*contents.problems, *_take_in(record, (report for _, report in results))]
         record.finish({problem.case: problem.line for problem in problems})
         vanished = sorted(record.cases.keys() - {case.name for case in contents.cases})
         converted = Converted(known, record.reports(), sorted(problems), contents.stray, folder, n_done, vanished)
         _finish(converted)
     return converted
+
+
+def _look_into(source: Path, test: Path | None, layout: str, labels: str | None) -> tuple[Layout, Contents]:
+    """Recognize a source and list its cases; refuse labels of unknown meaning before any image is read."""
+    known = layout_of(source, layout, labels)
+    contents = find_cases(known, source, test)
+    refuse_foreign_labels(source, known, ((case.name, label_values(case)) for case in contents.cases))
+    return known, contents
 
 
 def _space_for(cases: Sequence[SourceCase], folder: Path, *, link: bool) -> Space:
@@ -211,6 +211,15 @@ def _open_folder(record: Record, contents: Contents, pending: Sequence[SourceCas
         (record.folder / name).mkdir(exist_ok=True)
     for name in stale:
         record.remove(name)
+
+
+def _take_in(record: Record, reports: Iterable[CaseReport]) -> Iterator[Problem]:
+    """Note the cases that are complete; yield what is wrong with the others."""
+    for report in reports:
+        if report.problem:
+            yield report.problem
+        else:
+            record.add(report)
 
 
 def _finish(converted: Converted) -> None:
