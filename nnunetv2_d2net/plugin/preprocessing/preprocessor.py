@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
-from batchgenerators.utilities.file_and_folder_operations import load_json
 from nnunetv2.preprocessing.preprocessors.default_preprocessor import DefaultPreprocessor
 from nnunetv2.utilities.dataset_name_id_conversion import maybe_convert_to_dataset_name
 from nnunetv2.utilities.plans_handling.plans_handler import ConfigurationManager, PlansManager
@@ -15,7 +14,7 @@ from numpy.typing import NDArray
 
 from nnunetv2_d2net.base.dataset import CaseFiles, Dataset, dataset_number
 from nnunetv2_d2net.base.errors import UserError
-from nnunetv2_d2net.base.files import write_text
+from nnunetv2_d2net.base.files import read_json, write_text
 from nnunetv2_d2net.base.images import is_constant
 from nnunetv2_d2net.base.text import counted
 from nnunetv2_d2net.plugin.preprocessing.cohort import AVAILABLE, availability_file, write_availability
@@ -85,7 +84,7 @@ class MissingModalityPreprocessor(DefaultPreprocessor):
         Raises:
             UserError: A file cannot be used, or no modality is left.
         """
-        content: dict = load_json(dataset_json) if isinstance(dataset_json, str) else dataset_json
+        content: dict = read_json(Path(dataset_json), "plan again") if isinstance(dataset_json, str) else dataset_json
         reader, dataset = plans_manager.image_reader_writer_class(), Dataset.of(content)
         channels = None if seg_file is None else channels_in_training(CaseFiles(tuple(image_files)), dataset)
         case = read_case(image_files, reader, len(dataset.channels), channels=channels)
