@@ -7,7 +7,7 @@ from pathlib import Path
 
 from nnunetv2_d2net.base.dataset import subset_name
 from nnunetv2_d2net.base.text import listed, shortened
-from nnunetv2_d2net.data.convert.cases import CaseReport, Layout
+from nnunetv2_d2net.data.convert.cases import LABEL, CaseReport, Layout
 from nnunetv2_d2net.data.convert.convert import Checked, Converted
 from nnunetv2_d2net.data.convert.doubts import cohort_oddities
 
@@ -50,6 +50,7 @@ def _source_lines(layout: Layout, reports: Sequence[CaseReport], stray: Sequence
     lines = [
         f"cases: {n_train} for training, {n_test} for testing ({n_labels} of these with a segmentation)",
         *_modality_lines(layout, reports),
+        *_name_lines(layout, reports),
         *_label_lines(layout, reports),
     ]
     for key in ("size", "spacing", "orientation"):
@@ -120,6 +121,16 @@ def _modality_lines(layout: Layout, reports: Sequence[CaseReport]) -> list[str]:
         *(f"  {name.ljust(width)}  {n}" for name, n in subsets.most_common()),
         *(f"note: no case has {name}" for name in layout.modalities if reports and not present[name]),
     ]
+
+
+def _name_lines(layout: Layout, reports: Sequence[CaseReport]) -> list[str]:
+    """Say which files were taken for what, by what their names have beside the case's."""
+    names = {slot: Counter() for slot in (*layout.modalities, LABEL)}
+    for report in reports:
+        for slot, path in (report.images | ({LABEL: report.label} if report.label else {})).items():
+            names[slot][Path(path).name.removeprefix(report.case)] += 1
+    lines = [f"  {slot}: " + listed([f"{name} ({n})" for name, n in c.most_common()]) for slot, c in names.items() if c]
+    return ["files:", *lines] if lines else []
 
 
 def _label_lines(layout: Layout, reports: Sequence[CaseReport]) -> list[str]:

@@ -41,6 +41,7 @@ def test_check_then_convert_then_back(source, tmp_path, capsys):
     printed = capsys.readouterr().out
     assert printed.startswith(f"{source}: recognized as BraTS 2017 to 2020 (--layout brats2018)\n")
     assert "  -     T1 -    -   training  c\n" in printed
+    assert "files:\n  FLAIR: _flair.nii.gz (1)\n  T1: _t1.nii.gz (2)\n" in printed
     assert "MB needed" in printed
     assert printed.endswith("no problems found\n")
     assert not list((tmp_path / "raw").iterdir())
