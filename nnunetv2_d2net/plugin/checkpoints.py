@@ -110,7 +110,7 @@ def _identity(checkpoint: Mapping[str, Any]) -> tuple[object, ...]:
 def _content_of(path: Path) -> Any:  # noqa: ANN401 - whatever the file holds
     try:
         with path.open("rb") as file:
-            begins_as_zip = file.read(4) == _ZIP
+            begins_as_zip = _ZIP.startswith(file.read(len(_ZIP)))  # or is empty
     except OSError as error:
         raise UserError(f"{path} cannot be read ({reason_of(error)}): check the path and its permissions") from error
     is_whole_zip = zipfile.is_zipfile(path)

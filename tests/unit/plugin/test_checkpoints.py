@@ -60,9 +60,10 @@ def test_code_in_a_checkpoint_is_not_run(write, tmp_path, legacy):
 def test_the_remedy_follows_from_the_cause(write, tmp_path):
     path = write(content(network_weights={"w": torch.ones(5000)}))
     whole = path.read_bytes()
-    path.write_bytes(whole[: len(whole) // 2])
-    refused(path, "is cut short or damaged: copy it again")
-    for other in (b"", b"version https://git-lfs.github.com/spec/v1\n", b"\x1f\x8b" * 50, b"\x80\x02}q\x00."):
+    for n_bytes in (len(whole) // 2, 2, 0):
+        path.write_bytes(whole[:n_bytes])
+        refused(path, "is cut short or damaged: copy it again")
+    for other in (b"version https://git-lfs.github.com/spec/v1\n", b"\x1f\x8b" * 50, b"\x80\x02}q\x00."):
         path.write_bytes(other)
         refused(path, NONE, "pass one that a training has written")
     refused(tmp_path / "checkpoint_no.pth", "cannot be read", "No such file")
