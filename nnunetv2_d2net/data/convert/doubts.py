@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from nnunetv2_d2net.base.errors import UserError
 from nnunetv2_d2net.base.text import counted, listed
 from nnunetv2_d2net.data.convert.cases import Contents, Layout, nifti_stem, other_images
-from nnunetv2_d2net.data.convert.scheme import CAVITY, ENHANCING, IGNORE, LabelScheme
+from nnunetv2_d2net.data.convert.scheme import CAVITY, CORE, EDEMA, ENHANCING, IGNORE, LabelScheme
 
 _NO_TUMOR = re.compile(
     "(?<![a-z])(brain|parenchyma|skull|head|vessel|ventric|bias|adc|swi|dwi|dti|asl|hardi|cbv|cbf|dsc|dce)",
@@ -24,6 +24,8 @@ _LARGEST_TUMOR = 0.5  # of the head; those of BraTS stay below a third
 _BRIGHT = 1.25  # in T1ce over T1, each relative to its head; fluid takes up no contrast agent
 
 _FEWEST = 50  # voxels whose brightness says something
+
+_INNER = 0.1  # edema surrounds the core; as seen from outside it has many times its share
 
 
 def is_of_no_tumor(name: str) -> bool:
@@ -121,6 +123,9 @@ def label_oddities(
     if (tumor & ~head).sum() > 0.5 * tumor.sum():
         yield "lies outside the head for the most part: is it of another patient?", None
     numbers = {name: scheme.values[value] for value, name in scheme.names.items()}
+    core, edema = (labels == numbers.get(name, -1) for name in (CORE, EDEMA))
+    if min(core.sum(), edema.sum()) >= _FEWEST and _at_surface(edema, tumor) < _INNER * _at_surface(core, tumor):
+        yield f"has {EDEMA} within the {CORE}: do their values have each other's name?", None
     remedy = "say what it is by --labels brats2023 or --labels brats2021, and convert several years one by one"
     cavity = labels == numbers.get(CAVITY, -1)
     if cavity.sum() >= _FEWEST and {"T1", "T1ce"} <= images.keys():
@@ -132,6 +137,13 @@ def label_oddities(
                 f"has a {CAVITY} that is brighter in T1ce than in T1, as {ENHANCING} is",
                 None if are_known else remedy,
             )
+
+
+def _at_surface(part: NDArray[np.bool_], whole: NDArray[np.bool_]) -> float:
+    """Return which share of a part's voxels have a neighbor outside the whole."""
+    outside = ~whole
+    near = np.any([np.roll(outside, step, axis) for axis in range(3) for step in (-1, 1)], axis=0)
+    return float((part & near).sum() / part.sum())
 
 
 def cohort_oddities(layout: Layout, values: Mapping[str, Collection[int]]) -> list[str]:

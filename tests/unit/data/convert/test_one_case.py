@@ -339,6 +339,15 @@ def test_a_cavity_that_enhances_is_asked_about_where_only_names_say_what_it_is(s
         load_with(source, labels_are_known=False)
 
 
+@pytest.mark.parametrize(("inner", "outer", "told"), [(1, 2, False), (2, 1, True)])
+def test_edema_within_the_core_is_told(source, inner, outer, told):
+    write_head(source, OLD)
+    center = (11.5,) * 3
+    label = np.select([ball(center, 3.5), ball(center, 4.5), ball(center, 6.5)], [inner, 4, outer], 0)
+    write_nifti(source / "a" / "a_seg.nii.gz", label.astype(np.uint8))
+    assert [("edema within the necrotic" in note) for note in load(source).report.notes] == [True] * told
+
+
 def test_labels_outside_the_head_are_told(source):
     write_head(source)
     write_nifti(source / "a" / "a-seg.nii.gz", ball((3, 3, 3), 2).astype(np.uint8))
