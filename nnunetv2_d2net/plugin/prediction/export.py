@@ -11,7 +11,15 @@ import torch
 from tqdm import tqdm
 
 from nnunetv2_d2net.base.errors import UserError
-from nnunetv2_d2net.base.files import explaining_disk_errors, publish, read_json, unfinished_folder, write_json
+from nnunetv2_d2net.base.files import (
+    explaining_disk_errors,
+    publish,
+    read_json,
+    read_json_or,
+    sha256_of,
+    unfinished_folder,
+    write_json,
+)
 from nnunetv2_d2net.method.network.d2net import inference_weights
 from nnunetv2_d2net.plugin.planning.plans import MISSING_IN_MODEL, read_plans
 from nnunetv2_d2net.plugin.prediction.model_folder import read_model
@@ -108,7 +116,18 @@ def _write(model: Path, checkpoints: Mapping[Path, dict[str, Any]], target: Path
         written.parent.mkdir()
         torch.save(_for_prediction(content), written)
         sizes.append(ExportedCheckpoint(f"{path.parent.name}/{path.name}", path.stat().st_size, written.stat().st_size))
+    _keep_measured(model, target, [checkpoint.name for checkpoint in sizes])
     return sizes
+
+
+def _keep_measured(model: Path, target: Path, names: Sequence[str]) -> None:
+    """Let what was measured with the model's checkpoints hold for the exported ones: the network is the same."""
+    path = target / EXPECTED_DICE
+    content = read_json_or(path, {})
+    of = content.get("checkpoints")
+    if isinstance(of, dict):
+        same = [name for name in names if name in of and of[name] == sha256_of(model / name)]
+        write_json(path, content | {"checkpoints": of | {name: sha256_of(target / name) for name in same}}, indent=4)
 
 
 def _copy_json(source: Path, target: Path) -> None:

@@ -52,9 +52,7 @@ def test_other_folds_and_cases_do_not_matter(tmp_path):
 
 def test_too_few_cases_without_splits(tmp_path):
     path = tmp_path / "splits_final.json"
-    with pytest.raises(
-        UserError, match=r"2 training cases cannot make 5 folds: train fold all, or write .*splits"
-    ):
+    with pytest.raises(UserError, match=r"2 training cases cannot make 5 folds: train fold all, or write .*splits"):
         check_fold(path, 0, CASES[:2])
     check_fold(path, "all", CASES[:2])
     check_fold(path, 0, CASES)
