@@ -189,7 +189,12 @@ def test_stock_nnunets_plans_and_data_stay_untouched(regions_data, regions_model
         if name.startswith("nnUNetPlans"):
             assert regions_data.after[name][1] == written, name
     new = {name.split("/")[0] for name in regions_data.after.keys() - regions_data.before.keys()}
-    assert new == {"D2NetPlans.json", "D2NetPlans_3d_fullres", "D2NetPlans_3d_fullres.available_modalities.json"}
+    assert new == {
+        "D2NetPlans.json",
+        "D2NetPlans_3d_fullres",
+        "D2NetPlans_3d_fullres.available_modalities.json",
+        "d2net_checked.json",
+    }
     plans = json.loads((regions_model.preprocessed / "D2NetPlans.json").read_text())
     identifiers = {c: v["data_identifier"] for c, v in plans["configurations"].items() if "data_identifier" in v}
     assert identifiers["3d_fullres"] == "D2NetPlans_3d_fullres"

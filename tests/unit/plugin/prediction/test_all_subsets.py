@@ -195,7 +195,8 @@ def test_bad_cases_are_reported_and_the_others_predicted(all_subsets, source, tm
     processes = {"num_processes_preprocessing": threads, "num_processes_segmentation_export": threads}
     with pytest.raises(UserError, match=r"2 cases could not be segmented \('worse', 'bad'\)"):
         all_subsets.predict_from_files(source, str(tmp_path / "out"), **processes)
-    assert [message.startswith("case 'bad': ") for message in caplog.messages].count(True) == 1
+    errors = [record.message for record in caplog.records if record.levelname == "ERROR"]
+    assert [message.startswith("case 'bad': ") for message in errors].count(True) == 1
     assert {name: segmented(tmp_path / "out" / name) for name in SUBSETS} == {name: cases_of(name) for name in SUBSETS}
 
 

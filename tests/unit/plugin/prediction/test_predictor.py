@@ -403,7 +403,7 @@ def test_bad_cases_are_reported_and_the_others_predicted(predictor, tmp_path, ca
     assert summary.startswith("4 cases could not be segmented (")
     assert "\n" not in summary
     assert "--continue_prediction" in summary
-    lines = caplog.messages
+    lines = [record.message for record in caplog.records if record.levelname == "ERROR"]
     for case, words in zip(bad, ("cut_0001.nii.gz cannot be read", "NaN", "remove one", "rename it"), strict=True):
         assert repr(case) in summary
         assert [words in line for line in lines if line.startswith(f"case {case!r}: ")] == [True]
