@@ -2,16 +2,12 @@
 
 import contextlib
 import hashlib
-import io
 import logging
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from functools import partial
 from pathlib import Path
-
-from nnunetv2.imageio.base_reader_writer import BaseReaderWriter
-from nnunetv2.imageio.reader_writer_registry import determine_reader_writer_from_dataset_json
 
 from nnunetv2_d2net.base.dataset import Dataset
 from nnunetv2_d2net.base.errors import UserError
@@ -23,6 +19,7 @@ from nnunetv2_d2net.data.inspect.record import CaseRecord, Finding, Inspection
 from nnunetv2_d2net.data.inspect.suspicions import find_duplicates, find_outliers
 from nnunetv2_d2net.data.inspect.swaps import find_swaps
 from nnunetv2_d2net.data.inspect.tables import write_tables
+from nnunetv2_d2net.plugin.preprocessing.training_cases import lean, reader_of
 
 _LOG = logging.getLogger("nnunetv2_d2net")
 _OTHER = {"Tr": "Ts", "Ts": "Tr"}
@@ -78,21 +75,9 @@ def _find_jobs(folder: Path, dataset: Dataset, split: str) -> list[CaseJob]:
     if not images:
         problem = next((files.problem for files in cases.values() if files.problem), "add images")
         raise UserError(f"{folder / f'images{split}'} holds no image that can be used: {problem}")
-    reader = _find_reader(dataset, images)
+    reader, known = reader_of(dataset, images), lean(dataset)
     labeled = split == "Tr" or any(files.label for files in cases.values())
-    lean = replace(dataset, content={})  # which may list all files, and goes to a process with every case
-    return [CaseJob(case, files, lean, reader, labeled) for case, files in cases.items()]
-
-
-def _find_reader(dataset: Dataset, images: Sequence[str]) -> type[BaseReaderWriter]:
-    """Choose nnU-Net's reader as nnU-Net does, by an image that it tries to read: the first that is not damaged."""
-    for example in [*images, None]:
-        # which prints every reader's traceback
-        with contextlib.suppress(Exception), contextlib.redirect_stderr(io.StringIO()):
-            return determine_reader_writer_from_dataset_json(dict(dataset.content), example, verbose=False)  # pyright: ignore
-    raise UserError(
-        f"{dataset.source}: nnU-Net has no reader for {images[0]}: mend file_ending or overwrite_image_reader_writer"
-    )
+    return [CaseJob(case, files, known, reader, labeled) for case, files in cases.items()]
 
 
 def _find_other_jobs(folder: Path, dataset: Dataset, split: str) -> list[CaseJob]:
