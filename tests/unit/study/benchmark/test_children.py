@@ -101,7 +101,7 @@ def test_progress_is_the_last_thing_said_in_this_run(setup, scripts):
     log = setup.out / "A" / "training_fold_0.txt"
     log.parent.mkdir(parents=True)
     log.write_text("Epoch 7\n")
-    child = children.Child(setup, "A/0", {})
+    child = children.Child(setup, "A/0", child_environment("cpu", 1))
     assert child.progress() in ("A/0 starts", "A/0 epoch 42", "A/0 predict 37 %")
     child.process.wait()
     assert child.progress() == "A/0 predict 37 %"
