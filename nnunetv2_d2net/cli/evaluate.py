@@ -38,8 +38,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--model",
         type=Path,
         metavar="MODEL",
-        help="keep the mean Dice by subset in this model's folder, whose checkpoints must have made all predictions "
-        "(their .modalities.json say so): later predictions are told how far to trust them",
+        help="keep the Dice by subset, with spread and number of cases, in this model's folder, whose checkpoints must "
+        "have made all predictions (their .modalities.json say so): later predictions are told how far to trust them",
     )
     parser.add_argument(
         "--published",
@@ -82,7 +82,7 @@ def run(args: argparse.Namespace, extra: Sequence[str]) -> int:
     if args.model:
         from nnunetv2_d2net.study.scores.measured import keep_with_model
 
-        cases = f"{len({score.case for score in scores})} cases of {args.references.resolve().parent.name}"
+        cases = f"the cases of {args.references.resolve().parent.name}/{args.references.resolve().name}"
         sys.stdout.write(f"written: {keep_with_model(scores, args.predictions, args.model, cases)}\n")
     return 0
 

@@ -14,12 +14,12 @@ from nnunetv2_d2net.base.errors import UserError
 from nnunetv2_d2net.base.files import make_folder
 from nnunetv2_d2net.base.images import read_image
 from nnunetv2_d2net.data.phantom.dataset import PhantomSpec, write_phantom
-from nnunetv2_d2net.plugin.prediction.note import write_expected_dice
 from nnunetv2_d2net.plugin.registration import announce_trainers
 from nnunetv2_d2net.study.pipeline import Model, is_whole, plan_and_preprocess, predict_subsets, train_fold
 from nnunetv2_d2net.study.scores.case_picture import draw_case
 from nnunetv2_d2net.study.scores.evaluate import evaluate_folder
-from nnunetv2_d2net.study.scores.tables import dice_by_subset, write_dice_tables
+from nnunetv2_d2net.study.scores.measured import keep_scores
+from nnunetv2_d2net.study.scores.tables import write_dice_tables
 
 DATASET = PhantomSpec(dataset_id=999, n_train=20, n_test=6, size="small", seed=0, name="D2NetDemo")
 N_PROCESSES = os.cpu_count() or 1
@@ -80,8 +80,7 @@ def _tabulate(out: Path, raw: Path, model: Model, *, progress: bool) -> str:
     scores, failures, *_ = evaluate_folder(predictions, references, processes=N_PROCESSES, progress=progress)
     if failures:
         raise UserError(failures[0])
-    cases = f"{DATASET.n_test} simulated cases"
-    write_expected_dice(model.folder, dice_by_subset(scores), cases, model.digests([FOLD]))
+    keep_scores(scores, model.folder, "simulated cases", model.digests([FOLD]))
     dataset = Dataset.read(raw / "dataset.json")
     incomplete = dataset.subset_name(dataset.available(drop=["T1ce"]))
     largest = max(dataset.segmentations(references).values(), key=lambda file: (read_image(file).voxels > 0).sum())

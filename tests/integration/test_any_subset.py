@@ -20,7 +20,7 @@ from nnunetv2.model_sharing.entry_points import install_from_zip_entry_point
 from nnunetv2_d2net.base.dataset import subset_name
 from nnunetv2_d2net.method.modalities import modality_subsets
 from nnunetv2_d2net.plugin.prediction import writing
-from nnunetv2_d2net.plugin.prediction.note import write_expected_dice
+from nnunetv2_d2net.plugin.prediction.note import Measured, write_measured
 from nnunetv2_d2net.plugin.prediction.predictor import D2NetPredictor
 from tests.conftest import ANISOTROPIC_3D
 from tests.integration.conftest import Model, d2net, nnunet, tiny_nnunet, train_d2net
@@ -245,9 +245,9 @@ def test_a_folder_without_images_and_an_output_that_cannot_be_written(regions_mo
 
 
 def test_the_note_warns_where_a_region_was_unreliable(regions_model, tmp_path, capsys):
-    dice = {"FLAIR+T1+T2": {"whole tumor": 0.9, "enhancing tumor": 0.2}}
-    dice["FLAIR+T1+T1ce+T2"] = {"whole tumor": 0.91, "enhancing tumor": 0.8}
-    write_expected_dice(regions_model.folder, dice, "some cases")
+    dice = {"FLAIR+T1+T2": {"whole tumor": Measured(0.9), "enhancing tumor": Measured(0.2)}}
+    dice["FLAIR+T1+T1ce+T2"] = {"whole tumor": Measured(0.91), "enhancing tumor": Measured(0.8)}
+    write_measured(regions_model.folder, dice, "some cases")
     try:
         assert predict(regions_model, regions_model.raw / "imagesTs", tmp_path, "--drop", "T1ce") == 0
     finally:

@@ -9,11 +9,11 @@ from nnunetv2_d2net import __version__
 from nnunetv2_d2net.base.dataset import subset_name
 from nnunetv2_d2net.base.errors import UserError
 from nnunetv2_d2net.base.files import read_json, sha256_of, write_json
-from nnunetv2_d2net.base.text import version_of
+from nnunetv2_d2net.base.text import counted, version_of
 from nnunetv2_d2net.plugin.prediction.likeness import read_fingerprint
 
 EXPECTED_DICE = "dice_by_subset.json"
-"""File in a model's folder with the mean Dice that each subset of modalities reached, by region."""
+"""File in a model's folder with the Dice that each subset of modalities reached, by region."""
 
 UNRELIABLE = 0.8
 """A region is unreliable where its Dice falls below this share of what all modalities reach."""
@@ -24,20 +24,43 @@ FLOOR = 0.5
 NEVER_MEASURED = "never measured"
 
 
+DICE = "mean Dice measured with these modalities"
+SD = "SD over cases of the measured Dice"
+N_CASES = "cases of the measured Dice"
+
+
+class Measured(NamedTuple):
+    """Dice of one subset and region over the cases of a measurement.
+
+    Attributes:
+        dice: Mean.
+        sd: Standard deviation over the cases, of a sample; None for a single case, or where nobody noted it.
+        n: How many cases; None where nobody noted it.
+    """
+
+    dice: float
+    sd: float | None = None
+    n: int | None = None
+
+
+MeasuredTable = Mapping[str, Mapping[str, Measured]]
+"""By subset (as :func:`subset_name` names it), then by region."""
+
+
 class Model(NamedTuple):
     """A trained model as it is on disk.
 
     Attributes:
         folder: ``TRAINER__PLANS__CONFIGURATION``.
         checkpoints: SHA-256 of each fold's checkpoint, by its path below the folder.
-        expected_dice: Mean Dice by subset and region; empty if nobody has measured it.
-        measured_on: Which cases it was measured on, and how many.
+        measured: Dice by subset and region; empty if nobody has measured it.
+        measured_on: Which cases it was measured on.
         fingerprint: nnU-Net's, of the training data; empty if the folder does not have it.
     """
 
     folder: Path
     checkpoints: dict[str, str]
-    expected_dice: dict[str, dict[str, float]]
+    measured: MeasuredTable
     measured_on: str = ""
     fingerprint: Mapping[str, Any] = MappingProxyType({})
 
@@ -55,13 +78,13 @@ def describe_model(folder: Path, folds: Sequence[str | int], checkpoint_name: st
     """
     names = [f"fold_{fold}/{checkpoint_name}" for fold in folds]
     checkpoints = {name: sha256_of(folder / name) for name in names}
-    dice = read_expected_dice(folder, checkpoints)
-    content = read_json(folder / EXPECTED_DICE, "repair or remove it") if dice else {}
-    return Model(folder, checkpoints, dice, str(content.get("measured on", "")), read_fingerprint(folder))
+    table = read_measured(folder, checkpoints)
+    content = read_json(folder / EXPECTED_DICE, "repair or remove it") if table else {}
+    return Model(folder, checkpoints, table, str(content.get("measured on", "")), read_fingerprint(folder))
 
 
-def read_expected_dice(folder: Path, checkpoints: Mapping[str, str] | None = None) -> dict[str, dict[str, float]]:
-    """Return the mean Dice by subset and region that was measured with a model.
+def read_measured(folder: Path, checkpoints: Mapping[str, str] | None = None) -> MeasuredTable:
+    """Return the Dice by subset and region that was measured with a model.
 
     Args:
         folder: The model's folder.
@@ -77,12 +100,15 @@ def read_expected_dice(folder: Path, checkpoints: Mapping[str, str] | None = Non
     if not path.is_file():
         return {}
     content = read_json(path, "repair or remove it", {"dice": dict})
-    measured = content.get("checkpoints", {})
+    made_by, sd, n = (content.get(key, {}) for key in ("checkpoints", "sd", "n"))  # older files have no sd and n
     try:
-        if any(measured.get(name, digest) != digest for name, digest in (checkpoints or {}).items()):
+        if any(made_by.get(name, digest) != digest for name, digest in (checkpoints or {}).items()):
             return {}
         return {
-            subset: {region: float(value) for region, value in regions.items()}
+            subset: {
+                region: Measured(float(value), _number(sd, subset, region), _number(n, subset, region))
+                for region, value in regions.items()
+            }
             for subset, regions in content["dice"].items()
         }
     except (ValueError, TypeError, AttributeError) as error:
@@ -91,19 +117,29 @@ def read_expected_dice(folder: Path, checkpoints: Mapping[str, str] | None = Non
         ) from error
 
 
-def write_expected_dice(
-    folder: Path, dice: dict[str, dict[str, float]], cases: str, checkpoints: Mapping[str, str] | None = None
+def _number(table: Mapping[str, Any], subset: str, region: str) -> Any:  # noqa: ANN401 - JSON
+    value = table.get(subset, {}).get(region)
+    return value if value is None or isinstance(value, int) else float(value)
+
+
+def write_measured(
+    folder: Path, table: MeasuredTable, cases: str, checkpoints: Mapping[str, str] | None = None
 ) -> None:
-    """Keep the mean Dice by subset and region with the model, for the notes of later predictions.
+    """Keep the Dice by subset and region with the model, for the notes of later predictions.
 
     Args:
         folder: The model's folder.
-        dice: Mean Dice by subset (as :func:`subset_name` names it) and region.
+        table: What was measured.
         cases: Which cases it was measured on, in words.
         checkpoints: SHA-256 of the checkpoints that were measured, by path below the folder: the figures are not told
             for others.
     """
-    content = {"measured on": cases, "checkpoints": dict(checkpoints or {}), "dice": dice}
+    content: dict[str, Any] = {"measured on": cases, "checkpoints": dict(checkpoints or {})}
+    for key in Measured._fields:
+        content[key] = {
+            subset: {region: getattr(measured, key) for region, measured in regions.items()}
+            for subset, regions in table.items()
+        }
     write_json(folder / EXPECTED_DICE, content)
 
 
@@ -138,31 +174,29 @@ def note(
         "remarks on the images": list(remarks),
         "Dice measured on": NEVER_MEASURED,
     }
-    if model and model.expected_dice:
+    if model and model.measured:
         subset, complete = subset_name(available, names), subset_name([True] * len(names), names)
-        measured = model.expected_dice.get(subset, {})
-        content["mean Dice measured with these modalities"] = measured
-        content["Dice measured on"] = (
-            (model.measured_on or "cases that nobody has named") if measured else NEVER_MEASURED
-        )
-        content["warnings"] = warnings(model.expected_dice, subset, complete, content["absent modalities"])
+        measured = model.measured.get(subset, {})
+        for key, field in ((DICE, "dice"), (SD, "sd"), (N_CASES, "n")):
+            content[key] = {region: getattr(of_region, field) for region, of_region in measured.items()}
+        if measured:
+            content["Dice measured on"] = model.measured_on or "cases that nobody has named"
+        content["warnings"] = warnings(model.measured, subset, complete, content["absent modalities"])
     return content
 
 
-def warnings(
-    expected_dice: dict[str, dict[str, float]], subset: str, complete: str, absent: Sequence[str]
-) -> list[str]:
+def warnings(table: MeasuredTable, subset: str, complete: str, absent: Sequence[str]) -> list[str]:
     """One line for each region that is unreliable, without the absent modalities or whatever there is.
 
     Args:
-        expected_dice: Mean Dice by subset and region.
+        table: Dice by subset and region.
         subset: Name of what is available.
         complete: Name of all modalities.
         absent: Names of what is not.
     """
     lines = []
-    for region, reached in expected_dice.get(subset, {}).items():
-        best = expected_dice.get(complete, {}).get(region, reached)
+    for region, measured in table.get(subset, {}).items():
+        reached, best = measured.dice, table.get(complete, {}).get(region, measured).dice
         if reached < UNRELIABLE * best and f"{reached:.2f}" != f"{best:.2f}":
             lines.append(
                 f"{region} is unreliable without {', '.join(absent)}: "
@@ -181,12 +215,25 @@ def closing_line(content: Mapping[str, Any]) -> str:
         content: The note, with volumes.
 
     Example:
-        >>> content = {"available modalities": ["T2"], "volumes (ml)": {"core": 12.34}, "Dice measured on": "2 cases"}
-        >>> closing_line(content | {"mean Dice measured with these modalities": {"core": 0.7}})
-        'core 12.3 ml; Dice with T2: core 0.70 on 2 cases'
+        >>> content = {"available modalities": ["T2"], "volumes (ml)": {"core": 12.34}}
+        >>> content["Dice measured on"] = "cases of A"
+        >>> closing_line(content | {DICE: {"core": 0.7}, SD: {"core": 0.21}, N_CASES: {"core": 9}})
+        'core 12.3 ml; Dice with T2: core 0.70 ± 0.21 (mean ± SD over 9 cases) on cases of A'
     """
-    dice = content.get("mean Dice measured with these modalities", {})
     sizes = ", ".join(f"{region} {volume:.1f} ml" for region, volume in content.get("volumes (ml)", {}).items())
-    figures = ", ".join(f"{region} {value:.2f}" for region, value in dice.items())
-    measured = f"{figures} on {content['Dice measured on']}" if figures else NEVER_MEASURED
-    return f"{sizes or 'no volumes'}; Dice with {', '.join(content['available modalities'])}: {measured}"
+    measured = f"Dice with {', '.join(content['available modalities'])}: {_measured(content)}"
+    return f"{sizes or 'no volumes'}; {measured}"
+
+
+def _measured(content: Mapping[str, Any]) -> str:
+    """Figures of each region, over how many cases, and which."""
+    spreads = {region: sd for region, sd in content.get(SD, {}).items() if sd is not None}
+    figures = ", ".join(
+        f"{region} {dice:.2f}" + (f" ± {spreads[region]:.2f}" if region in spreads else "")
+        for region, dice in content.get(DICE, {}).items()
+    )
+    if not figures:
+        return NEVER_MEASURED
+    counts = {n for n in content.get(N_CASES, {}).values() if n is not None}
+    over = f" ({'mean ± SD over' if spreads else 'of'} {counted(max(counts), 'case')})" if counts else ""
+    return f"{figures}{over} on {content['Dice measured on']}"

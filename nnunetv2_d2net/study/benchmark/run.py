@@ -9,7 +9,6 @@ from typing import Any
 from nnunetv2_d2net import __version__
 from nnunetv2_d2net.base.errors import UserError
 from nnunetv2_d2net.base.files import file_state, make_folder, read_json_or, write_json
-from nnunetv2_d2net.plugin.prediction.note import write_expected_dice
 from nnunetv2_d2net.study.benchmark import jobs
 from nnunetv2_d2net.study.benchmark.children import run_children
 from nnunetv2_d2net.study.benchmark.cost import cost_of
@@ -19,8 +18,9 @@ from nnunetv2_d2net.study.report.page import write_report
 from nnunetv2_d2net.study.report.results import CASES, read_benchmark
 from nnunetv2_d2net.study.scores.comparison import Comparison, compare_all, write_comparison
 from nnunetv2_d2net.study.scores.evaluate import evaluate_folder
+from nnunetv2_d2net.study.scores.measured import keep_scores
 from nnunetv2_d2net.study.scores.metrics import CaseScore
-from nnunetv2_d2net.study.scores.tables import METRICS, dice_by_subset, write_tables
+from nnunetv2_d2net.study.scores.tables import METRICS, write_tables
 
 _ARM_FILES = (
     "metrics.csv",
@@ -103,8 +103,7 @@ def _evaluate(setup: Setup, arm: str, *, progress: bool) -> list[CaseScore]:
         n = len(found.failures)
         raise UserError(f"{n} of {arm}'s segmentations could not be scored: mend what is said above and repeat")
     write_tables(found.scores, folder, setup.dataset.channels)
-    cases = f"{CASES[setup.cases]} of {setup.raw.name}"
-    write_expected_dice(model.folder, dice_by_subset(found.scores), cases, model.digests(setup.folds))
+    keep_scores(found.scores, model.folder, f"{CASES[setup.cases]} of {setup.raw.name}", model.digests(setup.folds))
     return found.scores
 
 

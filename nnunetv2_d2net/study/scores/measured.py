@@ -1,22 +1,41 @@
 """What was measured with a model is kept with it, for the notes of later predictions."""
 
-from collections.abc import Iterable
+import math
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from nnunetv2_d2net.base.dataset import subset_name
 from nnunetv2_d2net.base.errors import UserError
 from nnunetv2_d2net.base.files import read_json, sha256_of
-from nnunetv2_d2net.plugin.prediction.note import EXPECTED_DICE, write_expected_dice
+from nnunetv2_d2net.plugin.prediction.note import EXPECTED_DICE, Measured, write_measured
 from nnunetv2_d2net.plugin.prediction.writing import NOTE
 from nnunetv2_d2net.study.scores.evaluate import ALL_GIVEN
 from nnunetv2_d2net.study.scores.metrics import CaseScore
-from nnunetv2_d2net.study.scores.tables import dice_by_subset
+from nnunetv2_d2net.study.scores.tables import summarize
 
 _PREDICT = "predict anew with this model by d2net predict, or leave out --model"
 
 
+def keep_scores(scores: Sequence[CaseScore], model: Path, cases: str, checkpoints: Mapping[str, str]) -> None:
+    """Write the mean Dice by subset and region, its spread over the cases and their number, into a model's folder.
+
+    Args:
+        scores: Of what the checkpoints have segmented; the subset of each is named by what was given.
+        model: ``TRAINER__PLANS__CONFIGURATION``.
+        cases: What was measured on, in words.
+        checkpoints: SHA-256 of each, by path below the folder.
+    """
+    table: dict[str, dict[str, Measured]] = {score.subset: {} for score in scores}
+    regions = {score.region for score in scores}
+    for region, by_subset in summarize(scores, "dice").items():
+        for subset, part in by_subset.items():
+            if region in regions and subset in table:  # else a mean over regions or subsets
+                table[subset][region] = Measured(part.mean, None if math.isnan(part.sd) else part.sd, part.n)
+    write_measured(model, table, cases, checkpoints)
+
+
 def keep_with_model(scores: Iterable[CaseScore], predictions: Path, model: Path, cases: str) -> Path:
-    """Write mean Dice by subset into a model's folder, if its checkpoints made every prediction.
+    """Write the Dice by subset into a model's folder, if its checkpoints made every prediction.
 
     Args:
         scores: Of the predictions.
@@ -42,8 +61,7 @@ def keep_with_model(scores: Iterable[CaseScore], predictions: Path, model: Path,
         available, made_by = note["available modalities"], note["checkpoints (sha256)"]
         _check_checkpoints(path, made_by, model, checkpoints)
         subsets[case, subset] = subset_name([True] * len(available), available)
-    dice = dice_by_subset([score._replace(subset=subsets[score[:2]]) for score in measured])
-    write_expected_dice(model, dice, cases, checkpoints)
+    keep_scores([score._replace(subset=subsets[score[:2]]) for score in measured], model, cases, checkpoints)
     return model / EXPECTED_DICE
 
 

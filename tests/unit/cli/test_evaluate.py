@@ -105,7 +105,9 @@ def test_what_was_measured_is_kept_with_the_model(folders, model, capsys):
     assert "written: model/dice_by_subset.json" in capsys.readouterr().out
     content = json.loads((model / "dice_by_subset.json").read_text())
     assert content["dice"] == {"T1": {"whole": 1.0, "core": 0.0}, "T1+T2": {"whole": 1.0, "core": 1.0}}
-    assert content["measured on"] == f"1 cases of {folders.name}"
+    assert content["sd"] == {"T1": {"whole": None, "core": None}, "T1+T2": {"whole": None, "core": None}}
+    assert content["n"] == {"T1": {"whole": 1, "core": 1}, "T1+T2": {"whole": 1, "core": 1}}
+    assert content["measured on"] == f"the cases of {folders.name}/labels"
     assert content["checkpoints"] == {CHECKPOINT: hashlib.sha256(b"weights").hexdigest()}
 
 

@@ -9,7 +9,7 @@ import torch
 from nnunetv2_d2net.base.errors import UserError
 from nnunetv2_d2net.base.files import sha256_of
 from nnunetv2_d2net.plugin.prediction.export import export_model
-from nnunetv2_d2net.plugin.prediction.note import read_expected_dice, write_expected_dice
+from nnunetv2_d2net.plugin.prediction.note import Measured, read_measured, write_measured
 from tests.unit.conftest import whole_plans
 
 LABELS = {"background": 0, "lesion": 1}
@@ -128,20 +128,20 @@ def test_no_path_of_this_machine_is_written(model, tmp_path):
 
 
 def test_what_was_measured_goes_along(model, tmp_path):
-    name, dice = "fold_0/checkpoint_final.pth", {"FLAIR": {"lesion": 0.5}}
-    write_expected_dice(model, dice, "5 cases", {name: sha256_of(model / name)})
+    name, dice = "fold_0/checkpoint_final.pth", {"FLAIR": {"lesion": Measured(0.5, 0.1, 5)}}
+    write_measured(model, dice, "5 cases", {name: sha256_of(model / name)})
     export_model(model, tmp_path / "out")
     written = tmp_path / "out" / model.parent.name / model.name
     assert sha256_of(written / name) != sha256_of(model / name)
-    assert read_expected_dice(written, {name: sha256_of(written / name)}) == dice
+    assert read_measured(written, {name: sha256_of(written / name)}) == dice
 
 
 def test_what_was_measured_with_an_older_checkpoint_does_not(model, tmp_path):
     name = "fold_0/checkpoint_final.pth"
-    write_expected_dice(model, {"FLAIR": {"lesion": 0.5}}, "5 cases", {name: "0" * 64})
+    write_measured(model, {"FLAIR": {"lesion": Measured(0.5)}}, "5 cases", {name: "0" * 64})
     export_model(model, tmp_path / "out")
     written = tmp_path / "out" / model.parent.name / model.name
-    assert read_expected_dice(written, {name: sha256_of(written / name)}) == {}
+    assert read_measured(written, {name: sha256_of(written / name)}) == {}
 
 
 @pytest.mark.parametrize("fold", ["../fold_0", "0/../../x", "first"])

@@ -9,20 +9,21 @@ from nnunetv2_d2net.base.errors import UserError
 from nnunetv2_d2net.plugin.prediction.note import (
     FLOOR,
     UNRELIABLE,
+    Measured,
     Model,
     closing_line,
     describe_model,
     note,
-    read_expected_dice,
+    read_measured,
     warnings,
-    write_expected_dice,
+    write_measured,
 )
 
 NAMES = ["T1", "T1ce", "T2"]
 DICE = {
-    "T1+T1ce+T2": {"whole": 0.9, "enhancing": 0.8},
-    "T1+T2": {"whole": 0.85, "enhancing": 0.31},
-    "T1": {"whole": 0.5, "enhancing": 0.2},
+    "T1+T1ce+T2": {"whole": Measured(0.9, 0.05, 5), "enhancing": Measured(0.8, 0.1, 5)},
+    "T1+T2": {"whole": Measured(0.85, 0.06, 5), "enhancing": Measured(0.31, 0.2, 5)},
+    "T1": {"whole": Measured(0.5, None, 1), "enhancing": Measured(0.2, None, 1)},
 }
 
 
@@ -38,7 +39,7 @@ def folder(tmp_path):
 def test_checkpoints_are_hashed(folder):
     model = describe_model(folder, [0, "all"], "checkpoint_final.pth")
     assert model.folder == folder
-    assert model.expected_dice == {}
+    assert model.measured == {}
     assert model.checkpoints == {
         "fold_0/checkpoint_final.pth": hashlib.sha256(b"zero").hexdigest(),
         "fold_all/checkpoint_final.pth": hashlib.sha256(b"x" * 3_000_000).hexdigest(),
@@ -47,25 +48,34 @@ def test_checkpoints_are_hashed(folder):
 
 
 def test_measured_dice_is_kept_with_the_model(folder):
-    assert read_expected_dice(folder) == {}
-    write_expected_dice(folder, DICE, "5 held-out cases")
-    assert read_expected_dice(folder) == DICE
-    assert describe_model(folder, [0], "checkpoint_final.pth").expected_dice == DICE
+    assert read_measured(folder) == {}
+    write_measured(folder, DICE, "held-out cases")
+    assert read_measured(folder) == DICE
+    assert describe_model(folder, [0], "checkpoint_final.pth").measured == DICE
     (file,) = folder.glob("*.json")
-    assert json.loads(file.read_text())["measured on"] == "5 held-out cases"
+    assert json.loads(file.read_text())["measured on"] == "held-out cases"
 
 
 def test_dice_of_a_checkpoint_that_was_replaced_is_not_told(folder):
     measured = describe_model(folder, [0, "all"], "checkpoint_final.pth").checkpoints
-    write_expected_dice(folder, DICE, "5 held-out cases", measured)
-    assert describe_model(folder, [0], "checkpoint_final.pth").expected_dice == DICE
+    write_measured(folder, DICE, "held-out cases", measured)
+    assert describe_model(folder, [0], "checkpoint_final.pth").measured == DICE
     (folder / "fold_0" / "checkpoint_final.pth").write_bytes(b"trained anew")
-    assert describe_model(folder, [0], "checkpoint_final.pth").expected_dice == {}
-    assert describe_model(folder, ["all"], "checkpoint_final.pth").expected_dice == DICE
+    assert describe_model(folder, [0], "checkpoint_final.pth").measured == {}
+    assert describe_model(folder, ["all"], "checkpoint_final.pth").measured == DICE
 
 
 @pytest.mark.parametrize(
-    "content", ["", "[]", '{"T1": {"whole": 0.5}}', '{"dice": {"T1": 0.5}}', '{"dice": {"T1": {"w": null}}}']
+    "content",
+    [
+        "",
+        "[]",
+        '{"T1": {"whole": 0.5}}',
+        '{"dice": {"T1": {"whole": 0.5}}, "sd": {"T1": {"whole": "x"}}}',
+        '{"dice": {"T1": {"whole": 0.5}}, "n": [5]}',
+        '{"dice": {"T1": 0.5}}',
+        '{"dice": {"T1": {"w": null}}}',
+    ],
 )
 def test_measurements_that_are_something_else(folder, content):
     (folder / "dice_by_subset.json").write_text(content)
@@ -104,10 +114,12 @@ def test_a_model_from_memory_has_a_note_too():
 
 
 def test_a_note_says_what_to_expect(folder):
-    write_expected_dice(folder, DICE, "5 held-out cases")
+    write_measured(folder, DICE, "held-out cases")
     content = note(describe_model(folder, [0], "checkpoint_final.pth"), (True, False, True), NAMES)
-    assert content["Dice measured on"] == "5 held-out cases"
-    assert content["mean Dice measured with these modalities"] == DICE["T1+T2"]
+    assert content["Dice measured on"] == "held-out cases"
+    assert content["mean Dice measured with these modalities"] == {"whole": 0.85, "enhancing": 0.31}
+    assert content["SD over cases of the measured Dice"] == {"whole": 0.06, "enhancing": 0.2}
+    assert content["cases of the measured Dice"] == {"whole": 5, "enhancing": 5}
     assert content["warnings"] == [
         "enhancing is unreliable without T1ce: mean Dice 0.31 instead of 0.80 with all modalities"
     ]
@@ -127,26 +139,35 @@ def test_all_modalities_need_no_warning(folder):
 
 @pytest.mark.parametrize(("reached", "n_lines"), [(1.0, 0), (0.8, 0), (UNRELIABLE * 0.75, 0), (0.599, 1), (0.0, 1)])
 def test_a_region_is_unreliable_below_a_share_of_the_best(reached, n_lines):
-    dice = {"all": {"core": 0.75}, "some": {"core": reached}}
+    dice = {"all": {"core": Measured(0.75)}, "some": {"core": Measured(reached)}}
     assert len(warnings(dice, "some", "all", ["T1"])) == n_lines
 
 
 @pytest.mark.parametrize(("reached", "n_lines"), [(FLOOR, 0), (FLOOR - 0.01, 1), (0.0, 1)])
 def test_a_region_may_be_unreliable_whatever_there_is(reached, n_lines):
-    lines = warnings({"all": {"core": reached}}, "all", "all", [])
+    lines = warnings({"all": {"core": Measured(reached)}}, "all", "all", [])
     assert lines == [f"core is unreliable even with all modalities: mean Dice {reached:.2f}"][:n_lines]
 
 
 def test_a_region_that_is_poor_with_all_is_so_without_some():
-    dice = {"all": {"core": 0.4}, "some": {"core": 0.36}}
+    dice = {"all": {"core": Measured(0.4)}, "some": {"core": Measured(0.36)}}
     assert warnings(dice, "some", "all", ["T1"]) == ["core is unreliable without T1: mean Dice 0.36"]
-    assert warnings({"some": {"core": 0.36}}, "some", "all", ["T1"]) == warnings(dice, "some", "all", ["T1"])
+    assert warnings({"some": dice["some"]}, "some", "all", ["T1"]) == warnings(dice, "some", "all", ["T1"])
 
 
 def test_the_closing_line(folder):
-    content = note(Model(folder, {}, DICE, "5 cases"), (True, False, True), NAMES)
+    content = note(Model(folder, {}, DICE, "cases of A"), (True, False, True), NAMES)
     line = closing_line({**content, "volumes (ml)": {"whole": 63.26, "enhancing": 0.0}})
-    assert line == "whole 63.3 ml, enhancing 0.0 ml; Dice with T1, T2: whole 0.85, enhancing 0.31 on 5 cases"
+    figures = "whole 0.85 ± 0.06, enhancing 0.31 ± 0.20 (mean ± SD over 5 cases) on cases of A"
+    assert line == f"whole 63.3 ml, enhancing 0.0 ml; Dice with T1, T2: {figures}"
+
+
+def test_the_closing_line_of_one_case_and_of_an_older_table(folder):
+    one = note(Model(folder, {}, DICE, "cases of A"), (True, False, False), NAMES)
+    assert closing_line(one).endswith("Dice with T1: whole 0.50, enhancing 0.20 (of 1 case) on cases of A")
+    (folder / "dice_by_subset.json").write_text('{"measured on": "12 cases", "dice": {"T1": {"whole": 0.5}}}')
+    older = note(describe_model(folder, [0], "checkpoint_final.pth"), (True, False, False), NAMES)
+    assert closing_line(older) == "no volumes; Dice with T1: whole 0.50 on 12 cases"
 
 
 def test_a_warning_names_region_and_absent_modalities():

@@ -17,7 +17,7 @@ from skimage import io
 from nnunetv2_d2net.base.errors import UserError
 from nnunetv2_d2net.method.modalities import modality_subsets
 from nnunetv2_d2net.plugin.prediction import writing
-from nnunetv2_d2net.plugin.prediction.note import write_expected_dice
+from nnunetv2_d2net.plugin.prediction.note import Measured, write_measured
 from nnunetv2_d2net.plugin.prediction.subset_network import SubsetNetwork
 from tests.unit.plugin.prediction.conftest import HALF, Sums, build_network, build_predictor, unweighted, write_cases
 from tests.unit.plugin.preprocessing.conftest import brains, build_dataset_json, build_plans, write_image
@@ -617,7 +617,8 @@ def trained(tmp_path):
 
 @pytest.mark.parametrize(("folds", "names"), [([0], ["fold_0"]), ("all", ["fold_all"]), (None, ["fold_0"])])
 def test_a_model_from_its_folder(predictor, trained, tmp_path, folds, names, caplog):
-    write_expected_dice(trained, {"FLAIR+T1+T1ce": {"core": 0.8}, "FLAIR+T1": {"core": 0.3}}, "two cases")
+    measured = {"FLAIR+T1+T1ce": {"core": Measured(0.8)}, "FLAIR+T1": {"core": Measured(0.3)}}
+    write_measured(trained, measured, "two cases")
     predictor.initialize_from_trained_model_folder(str(trained), folds)
     predictor.predict_from_files(write_cases(tmp_path / "in", {"a": [0, 1]}), str(tmp_path / "out"))
     content = json.loads((tmp_path / "out" / "a.modalities.json").read_text())
