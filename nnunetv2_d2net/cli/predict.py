@@ -23,7 +23,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add what nnU-Net does not have."""
     usage = (
         "d2net predict -i FOLDER -o FOLDER -d ID -c CONFIGURATION [-f FOLD ...] "
-        "[--modalities NAME ... | --drop NAME ...] [--all_subsets] [nnU-Net's arguments ...]"
+        "[--modalities NAME ... | --drop NAME ...] [--all_subsets] [--agreement] [nnU-Net's arguments ...]"
     )
     describe_passing(parser, usage, "nnUNetv2_predict")
     choice = parser.add_mutually_exclusive_group()
@@ -32,6 +32,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     choice.add_argument("--drop", nargs="+", metavar="NAME", help="use all modalities but these, named likewise")
     parser.add_argument(
         "--all_subsets", action="store_true", help="predict with every subset of the modalities, one folder for each"
+    )
+    parser.add_argument(
+        "--agreement",
+        action="store_true",
+        help="compare each segmentation with those without one of its modalities, of single folds and without "
+        "mirroring, and say what it hangs on most; with K modalities the network runs up to K + 1 times as long",
     )
     parser.add_argument(
         "--nan_outside_as_zero",
@@ -78,7 +84,7 @@ def run(args: argparse.Namespace, extra: Sequence[str]) -> int:
     # nnU-Net builds the predictor itself, from arguments of its own, so the flags travel with the class.
     base = AllSubsetsPredictor if args.all_subsets else D2NetPredictor
     settings = {"allowed": available, "part": part, "subsets_per_pass": args.subsets_per_pass}
-    settings["nan_outside_as_zero"] = args.nan_outside_as_zero
+    settings |= {"nan_outside_as_zero": args.nan_outside_as_zero, "agreement": args.agreement}
     predictor = type(base.__name__, (base,), settings)
     with predictor_seam(predictor):
         return call_entry_point(predict_entry_point, "predict", device_words(words) + words)

@@ -10,6 +10,7 @@ from nnunetv2_d2net.base.dataset import subset_name
 from nnunetv2_d2net.base.errors import UserError
 from nnunetv2_d2net.base.files import read_json, sha256_of, write_json
 from nnunetv2_d2net.base.text import counted, version_of
+from nnunetv2_d2net.plugin.prediction.agreement import AGREEMENT, worst_agreement
 from nnunetv2_d2net.plugin.prediction.likeness import read_fingerprint
 
 EXPECTED_DICE = "dice_by_subset.json"
@@ -209,7 +210,7 @@ def warnings(table: MeasuredTable, subset: str, complete: str, absent: Sequence[
 
 
 def closing_line(content: Mapping[str, Any]) -> str:
-    """Say of one segmentation how large each region is and how good the model was with these modalities.
+    """Say of one segmentation how large each region is, how good the model was with these modalities, what it hangs on.
 
     Args:
         content: The note, with volumes.
@@ -222,7 +223,8 @@ def closing_line(content: Mapping[str, Any]) -> str:
     """
     sizes = ", ".join(f"{region} {volume:.1f} ml" for region, volume in content.get("volumes (ml)", {}).items())
     measured = f"Dice with {', '.join(content['available modalities'])}: {_measured(content)}"
-    return f"{sizes or 'no volumes'}; {measured}"
+    agreement = f"; {worst_agreement(content[AGREEMENT])}" if AGREEMENT in content else ""
+    return f"{sizes or 'no volumes'}; {measured}{agreement}"
 
 
 def _measured(content: Mapping[str, Any]) -> str:

@@ -14,6 +14,7 @@ from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor
 from nnunetv2.inference.sliding_window_prediction import compute_gaussian
 from nnunetv2.preprocessing.preprocessors.default_preprocessor import DefaultPreprocessor
 from nnunetv2.utilities.helpers import empty_cache
+from nnunetv2.utilities.label_handling.label_handling import LabelManager
 from torch import Tensor, nn
 from tqdm import tqdm
 
@@ -22,6 +23,7 @@ from nnunetv2_d2net.base.errors import UserError
 from nnunetv2_d2net.base.files import make_folder
 from nnunetv2_d2net.base.text import counted, last_line
 from nnunetv2_d2net.method.modalities import infer_available
+from nnunetv2_d2net.plugin.prediction.agreement import AGREEMENT, WITHOUT_MIRRORING, Subset, Witnesses, region_masks
 from nnunetv2_d2net.plugin.prediction.in_memory import stack_images
 from nnunetv2_d2net.plugin.prediction.likeness import unlike_training
 from nnunetv2_d2net.plugin.prediction.model_folder import UNUSABLE, read_model, unusable
@@ -34,8 +36,6 @@ from nnunetv2_d2net.plugin.preprocessing.preprocessor import CONSTANT, accept_ab
 from nnunetv2_d2net.plugin.preprocessing.reading import CaseImages, read_case
 from nnunetv2_d2net.plugin.registration import announce_trainers
 from nnunetv2_d2net.plugin.seams import sliding_window_seam
-
-Subset = tuple[bool, ...]
 
 REMARKS = "remarks"
 """Key of nnU-Net's case properties under which what is odd about the images travels."""
@@ -54,6 +54,8 @@ class D2NetPredictor(nnUNetPredictor):
         allowed: M flags; modalities that are not allowed are treated as if their files were absent. None allows all.
         subsets_per_pass: How many subsets share a sliding window. The memory for tiles and logits grows with it.
         nan_outside_as_zero: Take NaN outside an image's field of view as 0, and do not refuse the image.
+        agreement: Compare each segmentation with what the network says without one of the modalities, by single folds
+            and without mirroring, and note it. K modalities need K + 1 times the passes of the network.
         part: Which part of the cases ``predict_from_files_sequential`` takes, and of how many: nnU-Net's method has no
             argument for it.
         model: What was loaded, for the notes beside the segmentations; None if the network came from elsewhere.
@@ -64,6 +66,7 @@ class D2NetPredictor(nnUNetPredictor):
     allowed: Subset | None = None
     subsets_per_pass: int = 4
     nan_outside_as_zero: bool = False
+    agreement: bool = False
     part: tuple[int, int] = (0, 1)
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:  # noqa: ANN401 - nnU-Net's arguments
@@ -71,6 +74,7 @@ class D2NetPredictor(nnUNetPredictor):
         self.model: Model | None = None
         self.failures: dict[str, str] = {}
         self.bar: tqdm | None = None
+        self._witnesses: Witnesses | None = None
 
     def initialize_from_trained_model_folder(
         self,
@@ -125,11 +129,41 @@ class D2NetPredictor(nnUNetPredictor):
         Returns:
             Logits, ``(S, C, *spatial)``, on the CPU.
         """
-        network = SubsetNetwork(cast(nn.Module, self.network), subsets.to(self.device))
-        heads = StackedHeads(len(subsets) * self.label_manager.num_segmentation_heads)
+        watched = self._watched(subsets)
+        network = SubsetNetwork(cast(nn.Module, self.network), subsets.to(self.device), watched)
+        heads = StackedHeads(network.n_maps * self.label_manager.num_segmentation_heads)
         with sliding_window_seam(self, network, heads):
-            logits = super().predict_logits_from_preprocessed_data(data)
-        return logits.unflatten(0, (len(subsets), -1))
+            logits = super().predict_logits_from_preprocessed_data(data).unflatten(0, (network.n_maps, -1))
+        if self._witnesses is not None and watched:
+            self._witnesses.hear(WITHOUT_MIRRORING, logits[len(subsets) :])
+        return logits[: len(subsets)]
+
+    def _watched(self, subsets: Tensor) -> list[int]:
+        """Positions of the subsets that must be known without mirroring, too."""
+        if self._witnesses is None:
+            return []
+        self._witnesses.window = [tuple(subset) for subset in subsets.tolist()]
+        mirrored = self.use_mirroring and self.allowed_mirroring_axes
+        return self._witnesses.wanted_in_window if mirrored else []
+
+    def _internal_maybe_mirror_and_predict(self, x: Tensor) -> Tensor:
+        network = self.network
+        if not isinstance(network, SubsetNetwork):
+            return super()._internal_maybe_mirror_and_predict(x)
+        network.kept = None  # of a tile that failed
+        return network.with_unmirrored(super()._internal_maybe_mirror_and_predict(x))
+
+    def predict_sliding_window_return_logits(self, input_image: Tensor) -> Tensor:
+        """Predict with one fold, as nnU-Net does, which averages the folds' logits afterwards."""
+        logits = super().predict_sliding_window_return_logits(input_image)
+        n_folds = len(self.list_of_parameters)
+        if self._witnesses is not None and n_folds > 1:
+            names = [Path(name).parent.name for name in self.model.checkpoints] if self.model else []
+            fold = self._witnesses.next_fold(n_folds)
+            maps = logits.unflatten(0, (-1, self._own_label_manager.num_segmentation_heads))
+            name = names[fold] if fold < len(names) else f"fold_{fold}"
+            self._witnesses.hear(f"by {name} alone", [maps[n] for n in self._witnesses.wanted_in_window])
+        return logits
 
     def predict_logits_from_preprocessed_data(self, data: Tensor) -> Tensor:
         """Predict one preprocessed case with the allowed modalities; a channel of zeros counts as absent.
@@ -257,15 +291,39 @@ class D2NetPredictor(nnUNetPredictor):
                     writer.submit(lambda: None)
                     continue
                 subsets = item.get("subsets") or [tuple(item["data_properties"][AVAILABLE])]
-                logits = self._logits_of(_loaded(item["data"]), subsets)
-                outputs = item.get("outputs") or [item["ofile"]]
-                for subset, maps, output in zip(subsets, logits, outputs, strict=True):
-                    properties = {**item["data_properties"], AVAILABLE: list(subset)}
-                    writer.submit(functools.partial(self._finish, maps, properties, output, save_probabilities))
+                outputs = dict(zip(subsets, item.get("outputs") or [item["ofile"]], strict=True))
+                for subset, maps, found in self._segmented(_loaded(item["data"]), subsets):
+                    properties = {**item["data_properties"], AVAILABLE: list(subset), **found}
+                    finish = functools.partial(self._finish, maps, properties, outputs[subset], save_probabilities)
+                    writer.submit(finish)
                     self.count()
         compute_gaussian.cache_clear()
         empty_cache(self.device)
         return writer.results
+
+    def _segmented(self, data: Tensor, subsets: Sequence[Subset]) -> Iterator[tuple[Subset, Tensor, dict[str, Any]]]:
+        """Yield each subset with its logits ``(C, *spatial)`` and, where it is asked for, how far others agree."""
+        if not self.agreement:
+            for subset, maps in zip(subsets, self._logits_of(data, subsets), strict=True):
+                yield subset, maps, {}
+            return
+        self._witnesses = witnesses = Witnesses(subsets, self.dataset.channels, self._masks_of)
+        try:
+            for subset, maps in zip(witnesses.subsets, self._logits_of(data, witnesses.subsets), strict=True):
+                found = witnesses.agreement(subset, maps, list(self.dataset.regions))
+                if subset in subsets:
+                    yield subset, maps, {AGREEMENT: found}
+        finally:
+            self._witnesses = None
+
+    def _masks_of(self, logits: Tensor) -> Tensor:
+        labels = self._own_label_manager.convert_logits_to_segmentation(logits.cpu())
+        return region_masks(cast(Tensor, labels), self.dataset)
+
+    @property
+    def _own_label_manager(self) -> LabelManager:
+        """The model's, also while another stands in its place."""
+        return self.plans_manager.get_label_manager(self.dataset_json)
 
     def _logits_of(self, data: Tensor, subsets: Sequence[Subset]) -> Iterator[Tensor]:
         """Yield the logits ``(C, *spatial)`` of each subset."""
@@ -467,6 +525,8 @@ class D2NetPredictor(nnUNetPredictor):
         content = note(self.model, properties[AVAILABLE], self.dataset.channels, *oddities)
         unlike = unlike_training(self.model.fingerprint if self.model else {}, properties)
         content["unlike the training data"] = unlike
+        if AGREEMENT in properties:
+            content[AGREEMENT] = properties[AGREEMENT]
         for line in unlike if self.bar is None else ():  # once, and not for each of all subsets
             _LOG.warning("case %r %s", target.name, line)
         for line in content.get("warnings", ()):

@@ -1,10 +1,13 @@
 """One forward pass of a tile for several subsets of its modalities."""
 
+from collections.abc import Sequence
 from typing import Any, NamedTuple, cast
 
+import torch
 from torch import Tensor, nn
 
 from nnunetv2_d2net.method.modalities import zero_missing
+from nnunetv2_d2net.method.network.companion import Companion
 from nnunetv2_d2net.method.network.d2net import D2Net
 
 
@@ -18,30 +21,46 @@ class SubsetNetwork(nn.Module):
     """Segment one tile with every one of some subsets, their logits side by side on the channel axis.
 
     nnU-Net's sliding window then accumulates all subsets at once. D2-Net is told the masks, and encodes each modality's
-    codes once for all subsets; other networks see the missing modalities as zeros.
+    codes once for all subsets; so is a companion; other networks see the missing modalities as zeros.
 
     Args:
         network: Any network of nnU-Net's, compiled or not.
         subsets: Bool ``(S, M)``, on the network's device.
+        unmirrored: Positions of P subsets whose logits of the tile as it is are kept, beside nnU-Net's average over
+            mirrored tiles.
     """
 
-    def __init__(self, network: nn.Module, subsets: Tensor) -> None:
+    def __init__(self, network: nn.Module, subsets: Tensor, unmirrored: Sequence[int] = ()) -> None:
         super().__init__()
         self.network = network
         self.subsets = subsets
+        self.unmirrored = list(unmirrored)
+        self.kept: Tensor | None = None
+
+    @property
+    def n_maps(self) -> int:
+        """S + P."""
+        return len(self.subsets) + len(self.unmirrored)
 
     def forward(self, tile: Tensor) -> Tensor:
         """Map one tile ``(1, M, *patch)`` to logits ``(1, S * C, *patch)``."""
         n_subsets = len(self.subsets)
         tiles = tile.expand(n_subsets, *tile.shape[1:])
         bare = self.bare_network
-        if isinstance(bare, D2Net):
-            codes = bare.modality_encoder(tile) if n_subsets > 1 else None
+        if isinstance(bare, (D2Net, Companion)):
+            codes = bare.modality_encoder(tile) if n_subsets > 1 and bare.modality_encoder is not None else None
             codes = None if codes is None else codes.expand(n_subsets, *codes.shape[1:])
             logits = self.network(tiles, self.subsets, codes)
         else:
             logits = self.network(zero_missing(tiles, self.subsets))
+        if self.unmirrored and self.kept is None:
+            self.kept = logits[self.unmirrored].flatten(0, 1)[None]  # copied: nnU-Net adds the others in place
         return logits.flatten(0, 1)[None]
+
+    def with_unmirrored(self, average: Tensor) -> Tensor:
+        """Put the P kept logits behind nnU-Net's average of a tile: ``(1, (S + P) * C, *patch)``."""
+        kept, self.kept = self.kept, None
+        return average if kept is None else torch.cat([average, kept], 1)
 
     @property
     def bare_network(self) -> nn.Module:

@@ -15,9 +15,10 @@ def test_mean_spread_and_number_of_cases_are_kept_without_means_over_regions_and
     scores += [score("a", "T1+T2", "core", 0.9), score("a", "T1+T2", "whole", 1.0)]
     keep_scores(scores, tmp_path, "three cases", {"fold_0/checkpoint_final.pth": "0" * 64})
     table = read_measured(tmp_path)
-    assert {subset: list(regions) for subset, regions in table.items()} == dict.fromkeys(
-        ("T1", "T1+T2"), ["core", "whole"]
-    )
+    assert [(subset, *regions) for subset, regions in table.items()] == [
+        ("T1", "core", "whole"),
+        ("T1+T2", "core", "whole"),
+    ]
     assert table["T1"]["core"] == pytest.approx((0.4, 0.2, 3))
     assert table["T1"]["whole"] == Measured(1.0, 0.0, 3)
     assert table["T1+T2"]["core"] == Measured(0.9, None, 1)
