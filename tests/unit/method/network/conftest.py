@@ -10,6 +10,7 @@ from nnunetv2_d2net.method.network.d2net import D2Net, D2NetOptions
 ISOTROPIC = ((1, 1, 1), (2, 2, 2), (2, 2, 2))
 ANISOTROPIC = ((1, 1, 1), (1, 2, 2), (2, 2, 2))
 PLANAR = ((1, 1), (2, 2), (2, 2))
+SIX_STAGES = ((1, 1, 1), (1, 2, 2), (1, 2, 2), (1, 2, 2), (1, 2, 2), (2, 2, 2))  # as the paper's: banks of four levels
 OPTIONS = {
     "default": D2NetOptions(),
     "independent": D2NetOptions(independent_encoders=True),
