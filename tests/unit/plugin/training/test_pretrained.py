@@ -12,7 +12,7 @@ from nnunetv2_d2net.base.errors import UserError
 from nnunetv2_d2net.plugin.training.dropping import nnUNetTrainerModalityDropout
 from nnunetv2_d2net.plugin.training.pretrained import load_fitting_weights, pretrained_weights, starting_from
 from nnunetv2_d2net.plugin.training.trainer import D2NetTrainer
-from tests.unit.plugin.preprocessing.conftest import build_dataset_json, build_plans
+from tests.unit.plugin.preprocessing.conftest import build_plans
 
 CHANNELS = ["FLAIR", "T1", "T1ce"]
 
@@ -138,22 +138,6 @@ def test_the_checkpoint_is_handed_on_for_a_while():
         assert pretrained_weights() == Path("a.pth").resolve()
     with starting_from(None):
         assert pretrained_weights() is None
-
-
-@pytest.fixture
-def trainer_of(tmp_path, monkeypatch):
-    for name in ("raw", "preprocessed", "results"):
-        monkeypatch.setenv(f"nnUNet_{name}", str(tmp_path / name))
-    monkeypatch.setenv("nnUNet_compile", "f")
-    (tmp_path / "preprocessed" / "Dataset007_Tiny" / "tiny").mkdir(parents=True)
-    (tmp_path / "preprocessed" / "Dataset007_Tiny" / "tiny" / "a.npz").touch()
-
-    def trainer_of(kind):
-        plans = build_plans(["ZScoreNormalization"] * 3).plans
-        plans["continue_training"] = False
-        return kind(plans, "tiny", 0, build_dataset_json(3), torch.device("cpu"))
-
-    return trainer_of
 
 
 @pytest.mark.parametrize("kind", [D2NetTrainer, nnUNetTrainerModalityDropout])
