@@ -21,6 +21,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "-o", dest="output", type=Path, required=True, help="new zip file, or new folder to use as nnUNet_results"
     )
     parser.add_argument("-f", dest="folds", nargs="+", help="folds (default: all that are trained)")
+    parser.add_argument(
+        "--without_stock", action="store_true", help="leave the stock network of a companion out: half the size"
+    )
     parser.add_argument("-chk", default="checkpoint_final.pth", help="checkpoint (default: checkpoint_final.pth)")
 
 
@@ -35,7 +38,9 @@ def run(args: argparse.Namespace, extra: Sequence[str]) -> int:
 
     from nnunetv2_d2net.plugin.prediction.export import export_model
 
-    for name, before, after in export_model(args.model, args.output, args.folds, args.chk):
+    for name, before, after in export_model(
+        args.model, args.output, args.folds, args.chk, stock=not args.without_stock
+    ):
         sys.stdout.write(f"{name}: {before / 2**20:.2f} MiB -> {after / 2**20:.2f} MiB\n")
     sys.stdout.write(f"written: {args.output}\n")
     return 0

@@ -13,15 +13,20 @@ from nnunetv2_d2net.cli._process_group import errors_of_processes, is_one_of_sev
 from nnunetv2_d2net.cli._words import describe_passing, positionals, value_of, values_of, without
 from nnunetv2_d2net.plugin.planning.plans import check_modalities, preprocessed_folder
 from nnunetv2_d2net.plugin.registration import announce_trainers
+from nnunetv2_d2net.plugin.start import companion_of, find_stock
 
-HELP = "Train D2-Net: nnUNetv2_train with -tr D2NetTrainer and -p D2NetPlans unless you name others."
+HELP = (
+    "Train D2-Net: nnUNetv2_train with -tr D2NetTrainer and -p D2NetPlans unless you name others. With --start_from "
+    "STOCK, a stock nnU-Net's trainer, model folder or checkpoint, train its companion."
+)
 
 _PRETRAINED = "-pretrained_weights"
+_START = "--start_from"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Describe the arguments; all of them are nnU-Net's."""
-    usage = "d2net train ID CONFIGURATION FOLD [-tr TRAINER] [-p PLANS] [nnU-Net's arguments ...]"
+    """Describe the arguments; all but one of them are nnU-Net's."""
+    usage = "d2net train ID CONFIGURATION FOLD [-tr TRAINER] [-p PLANS] [--start_from STOCK] [nnU-Net's arguments ...]"
     describe_passing(parser, usage, "nnUNetv2_train")
 
 
@@ -32,7 +37,7 @@ def run(args: argparse.Namespace, extra: Sequence[str]) -> int:
         UserError: A variable, the plans, the preprocessed data or the trainer is missing, D2-Net cannot use them, or
             the pretrained weights are another network's.
     """
-    words = ["-tr", "D2NetTrainer", "-p", "D2NetPlans", *extra]
+    words = ["-tr", "D2NetTrainer", "-p", "D2NetPlans", *_of_companion(extra)]
     trainer = value_of(words, "-tr")
     _check_data(words, trainer)
     weights = _pretrained_weights(words)
@@ -63,6 +68,24 @@ def run(args: argparse.Namespace, extra: Sequence[str]) -> int:
             ) from error
 
 
+def _of_companion(words: Sequence[str]) -> list[str]:
+    """Return the words that train the companion of what ``--start_from`` names, without that flag."""
+    if values_of(words, _START) is None:
+        return list(words)
+    if value_of(words, _PRETRAINED):
+        raise UserError(f"{_START} and {_PRETRAINED} both name weights to start from: leave one of them out")
+    start, others = value_of(words, _START), without(words, _START)
+    trainer = companion_of(value_of(others, "-tr", "D2NetTrainer"))
+    dataset, configuration, fold = _positionals(others)
+    folder = folder_of("nnUNet_results") / dataset_folder(dataset, "nnUNet_preprocessed", _plan(dataset)).name
+    model, plans = find_stock(folder, start, configuration, value_of(others, "-p"))
+    checkpoint = model if model.is_file() else model / f"fold_{fold}" / "checkpoint_final.pth"
+    if not checkpoint.is_file():
+        raise UserError(f"{checkpoint} does not exist: train fold {fold} of that model to its end first")
+    start_words = [] if "--c" in others or "--val" in others else [_PRETRAINED, str(checkpoint)]
+    return [*without(without(others, "-tr"), "-p"), "-tr", trainer, "-p", plans, *start_words]
+
+
 def _pretrained_weights(words: Sequence[str]) -> Path | None:
     """Return the checkpoint to start from, which holds weights and nothing that would run; None where none is used."""
     if values_of(words, _PRETRAINED) is None:
@@ -80,14 +103,23 @@ def _pretrained_weights(words: Sequence[str]) -> Path | None:
     return None if "--val" in words else weights
 
 
-def _check_data(words: Sequence[str], trainer: str) -> None:
+def _positionals(words: Sequence[str]) -> tuple[str, str, str]:
     try:
         dataset, configuration, fold = positionals(words)
     except ValueError as error:
         raise UserError("give data set, configuration and fold: d2net train 7 3d_fullres 0") from error
     check_folds([fold])
+    return dataset, configuration, fold
+
+
+def _plan(dataset: str) -> str:
+    return f"run d2net plan_and_preprocess -d {dataset}"
+
+
+def _check_data(words: Sequence[str], trainer: str) -> None:
+    dataset, configuration, fold = _positionals(words)
     folder_of("nnUNet_results")
-    plan = f"run d2net plan_and_preprocess -d {dataset}"
+    plan = _plan(dataset)
     folder = dataset_folder(dataset, "nnUNet_preprocessed", plan)
     others = ", ".join(sorted(path.stem for path in folder.glob("*Plans*.json") if "." not in path.stem))
     plans = value_of(words, "-p")

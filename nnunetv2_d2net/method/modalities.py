@@ -26,6 +26,22 @@ def modality_subsets(n_modalities: int) -> Tensor:
     return subsets[torch.argsort(subsets.sum(1), stable=True)].bool()
 
 
+def subset_codes(available: Tensor) -> Tensor:
+    """Return the number of each case's subset: bit m is set where modality m is there.
+
+    Args:
+        available: Bool ``(B, M)``.
+
+    Returns:
+        Whole numbers ``(B,)`` below ``2^M``.
+
+    Example:
+        >>> subset_codes(torch.tensor([[True, False, True], [True, True, True]])).tolist()
+        [5, 7]
+    """
+    return (available.long() << torch.arange(available.shape[1], device=available.device)).sum(1)
+
+
 def draw_available(present: Tensor, p_complete: float, generator: torch.Generator) -> Tensor:
     """Draw, for each case on its own, which of its present modalities training may see.
 

@@ -22,6 +22,7 @@ from nnunetv2_d2net.method.network.md_stage import (
 from nnunetv2_d2net.method.network.outputs import D2NetOutputs
 from nnunetv2_d2net.method.network.td_stage import (
     BinaryTeacher,
+    BottleneckGate,
     ContentReconstruction,
     FeatureBanks,
     Fusion,
@@ -48,6 +49,10 @@ class D2NetOptions(NamedTuple):
         image_decoder_skips: Give the image decoder the encoder's skips.
         modulate_skips: Let the tumor-specific codes modulate the student's skips, too.
         modulate_encoder: Let the mask of available modalities modulate every stage of the tumor encoder.
+        modulate_missing: The same with the mask of missing modalities and no bias, which leaves complete input alone.
+        gated_bottleneck: Add the holistic features to the tumor feature z through a gate that starts at zero, instead
+            of putting them in its place: with this and without ``modulate_encoder`` the network is an exact superset
+            of the planned U-Net, and starts as that.
         recompute_branches: Compute the training-only branches again in the backward pass instead of keeping their
             feature maps (activation checkpointing): the same results with less memory and more time.
     """
@@ -62,6 +67,8 @@ class D2NetOptions(NamedTuple):
     image_decoder_skips: bool = False
     modulate_skips: bool = False
     modulate_encoder: bool = False
+    modulate_missing: bool = False
+    gated_bottleneck: bool = False
     recompute_branches: bool = False
 
 
@@ -92,7 +99,8 @@ class D2Net(nn.Module):
         options: What the paper leaves open.
 
     Raises:
-        ValueError: Fewer than two modalities, or a network that is no U-Net of this kind with at least two stages.
+        ValueError: Fewer than two modalities, or a network that is no U-Net of this kind with at least two stages, or
+            both kinds of modulation at once.
     """
 
     def __init__(self, unet: nn.Module, n_modalities: int, options: D2NetOptions | None = None) -> None:
@@ -103,6 +111,8 @@ class D2Net(nn.Module):
             raise ValueError(
                 f"D2-Net needs at least 2 modalities, this data set has {n_modalities}: train it with nnUNetTrainer"
             )
+        if options.modulate_encoder and options.modulate_missing:
+            raise ValueError("modulate_encoder and modulate_missing exclude each other: choose one")
         n_targets, n_codes = decoder.num_classes, options.code_length
         self.n_modalities = n_modalities
         self.recompute_branches = options.recompute_branches
@@ -116,8 +126,11 @@ class D2Net(nn.Module):
         self.content_reconstruction = ContentReconstruction(encoder, n_targets, n_codes)
         self.fusion = Fusion(encoder, n_targets, self.content_reconstruction.width)
         self.availability_modulation = (
-            AvailabilityModulation(encoder, n_modalities) if options.modulate_encoder else None
+            AvailabilityModulation(encoder, n_modalities, of_missing=options.modulate_missing)
+            if options.modulate_encoder or options.modulate_missing
+            else None
         )
+        self.bottleneck_gate = BottleneckGate(encoder.output_channels[-1]) if options.gated_bottleneck else None
         self.skip_modulation = SkipModulation(encoder, n_targets, n_codes) if options.modulate_skips else None
         self.image_decoder: ImageDecoder | None = ImageDecoder(
             encoder,
@@ -159,7 +172,7 @@ class D2Net(nn.Module):
         images = zero_missing(images, available)
         content = self.encode(images, available, modality_codes)
         tumor_features = self.content_reconstruction(content.skips[-1], content.tumor_codes)
-        holistic_features = self.fusion(tumor_features)
+        holistic_features = self.holistic_features(content, tumor_features)
         if not self.training:
             return self.decode(content, holistic_features)
 
@@ -194,6 +207,11 @@ class D2Net(nn.Module):
             else self.availability_modulation.encode(self.encoder, images, available)
         )
         return Content(skips, codes, self.modality_projection(codes.mean(2, keepdim=True))[:, :, 0])
+
+    def holistic_features(self, content: Content, tumor_features: Tensor) -> Tensor:
+        """Fuse the features F into what the student decodes, ``(B, K, *bottleneck)``: F', or z and F' behind a gate."""
+        fused = self.fusion(tumor_features)
+        return fused if self.bottleneck_gate is None else self.bottleneck_gate(content.skips[-1], fused)
 
     def decode(self, content: Content, holistic_features: Tensor) -> Tensor | list[Tensor]:
         """Run the student as nnU-Net runs its decoder: F' ``(B, K, *bottleneck)`` to logits."""
@@ -257,8 +275,14 @@ class D2Net(nn.Module):
 
 
 def inference_weights(state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Return the weights that segmenting needs, of a :class:`D2Net` or of any other network, which needs them all."""
-    return {name: tensor for name, tensor in state_dict.items() if name.partition(".")[0] not in TRAINING_BRANCHES}
+    """Return the weights that segmenting needs, of a :class:`D2Net` or of any other network, which needs them all.
+
+    The D2-Net may be the student of a companion.
+    """
+    branches = (*TRAINING_BRANCHES, *(f"student.{branch}" for branch in TRAINING_BRANCHES))
+    return {
+        name: tensor for name, tensor in state_dict.items() if not name.startswith(tuple(f"{b}." for b in branches))
+    }
 
 
 def _fit_exported_weights(network: D2Net, state_dict: dict, prefix: str, *_: object) -> None:

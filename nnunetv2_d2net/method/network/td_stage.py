@@ -4,6 +4,7 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
+import torch
 import torch.nn.functional as F
 from dynamic_network_architectures.building_blocks.helper import get_matching_convtransp
 from torch import Tensor, nn
@@ -91,6 +92,27 @@ class Fusion(nn.Module):
         """Map F ``(B * C, k, *bottleneck)`` to F' ``(B, K, *bottleneck)``."""
         x = self.conv_in(tumor_features.unflatten(0, (-1, self.n_targets)).flatten(1, 2))
         return self.conv_out(x + self.squeeze_excite(x))
+
+
+class BottleneckGate(nn.Module):
+    """Let the holistic features into the bottleneck as far as they help: z + g * F', with a gate g that starts at zero.
+
+    An option of this project: the paper puts F' in the place of z.
+    """
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.gate = nn.Parameter(torch.zeros(channels))
+
+    def forward(self, tumor_feature: Tensor, holistic_features: Tensor) -> Tensor:
+        """Return the gated sum of z and F', both ``(B, K, *bottleneck)``."""
+        gate = self.gate.view(-1, *[1] * (tumor_feature.ndim - 2))
+        return tumor_feature + gate * holistic_features
+
+    @torch.no_grad()
+    def opening(self) -> float:
+        """Return how far the gate is open: the root mean square over its channels."""
+        return float(self.gate.square().mean().sqrt())
 
 
 class TeacherLevel(nn.Module):

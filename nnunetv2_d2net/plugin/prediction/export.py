@@ -20,6 +20,7 @@ from nnunetv2_d2net.base.files import (
     unfinished_folder,
     write_json,
 )
+from nnunetv2_d2net.method.network.companion import STOCK
 from nnunetv2_d2net.method.network.d2net import inference_weights
 from nnunetv2_d2net.plugin.planning.plans import MISSING_IN_MODEL, read_plans
 from nnunetv2_d2net.plugin.prediction.model_folder import read_model
@@ -43,7 +44,12 @@ class ExportedCheckpoint(NamedTuple):
 
 
 def export_model(
-    model: Path, output: Path, folds: Sequence[str] | None = None, checkpoint_name: str = "checkpoint_final.pth"
+    model: Path,
+    output: Path,
+    folds: Sequence[str] | None = None,
+    checkpoint_name: str = "checkpoint_final.pth",
+    *,
+    stock: bool = True,
 ) -> list[ExportedCheckpoint]:
     """Write what prediction needs of a model: no branches, optimizer states or logs of the training.
 
@@ -56,6 +62,7 @@ def export_model(
             folder, to be used as ``nnUNet_results``.
         folds: Which folds; None for all that have the checkpoint.
         checkpoint_name: Which checkpoint.
+        stock: Keep the stock network of a companion; without it the student predicts with all modalities, too.
 
     Raises:
         UserError: The model lacks a file, one of them cannot be used, names code from elsewhere or is a link, or the
@@ -68,7 +75,7 @@ def export_model(
     for name in _NEEDED:
         if not (model / name).is_file():
             raise UserError(f"{model / name} does not exist: pass the folder of a trained model")
-    contents = read_model(model, checkpoints)
+    contents = [_for_prediction(content, stock=stock) for content in read_model(model, checkpoints)]
     if output.exists() and (output.is_file() or any(output.iterdir())):
         raise UserError(f"{output} exists: pass another -o, or remove it")
     dataset = _dataset_name(model)
@@ -114,7 +121,7 @@ def _write(model: Path, checkpoints: Mapping[Path, dict[str, Any]], target: Path
     for path, content in tqdm(checkpoints.items(), desc="export", unit="fold"):
         written = target / path.parent.name / path.name
         written.parent.mkdir()
-        torch.save(_for_prediction(content), written)
+        torch.save(content, written)
         sizes.append(ExportedCheckpoint(f"{path.parent.name}/{path.name}", path.stat().st_size, written.stat().st_size))
     _keep_measured(model, target, [checkpoint.name for checkpoint in sizes])
     return sizes
@@ -152,11 +159,12 @@ def _without_paths(content: Any) -> Any:  # noqa: ANN401 - JSON
     return _PATH.sub(lambda match: PureWindowsPath(match[0]).name, content)
 
 
-def _for_prediction(checkpoint: dict[str, Any]) -> dict[str, Any]:
+def _for_prediction(checkpoint: dict[str, Any], *, stock: bool) -> dict[str, Any]:
     """Keep the entries that nnU-Net's predictor reads."""
     axes = checkpoint.get("inference_allowed_mirroring_axes")
+    weights = inference_weights(checkpoint["network_weights"])
     return {
-        "network_weights": inference_weights(checkpoint["network_weights"]),
+        "network_weights": weights if stock else {n: w for n, w in weights.items() if not n.startswith(f"{STOCK}.")},
         "trainer_name": checkpoint["trainer_name"],
         "init_args": {"configuration": checkpoint["init_args"]["configuration"]},
         "inference_allowed_mirroring_axes": None if axes is None else tuple(int(axis) for axis in axes),

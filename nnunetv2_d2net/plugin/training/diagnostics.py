@@ -82,7 +82,7 @@ def code_variances(network: D2Net, images: Tensor, available: Tensor) -> dict[st
 
 def _logits(network: D2Net, content: Content, keep: float = 1.0) -> Tensor:
     tumor_features = network.content_reconstruction(content.skips[-1], content.tumor_codes)
-    logits = network.decode(content, network.fusion(tumor_features) * keep)
+    logits = network.decode(content, network.holistic_features(content, tumor_features) * keep)
     return logits if isinstance(logits, Tensor) else logits[0]
 
 

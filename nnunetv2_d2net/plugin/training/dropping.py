@@ -117,8 +117,12 @@ class ModalityDroppingTrainer(ResumingTrainer):
             raise self.silenced("build_network_architecture")
         path = pretrained_weights()
         if path is not None:
-            for line in load_fitting_weights(self.network, path, channels_of(self.dataset_json)):
-                self.print_to_log_file(f"pretrained weights: {line}")
+            self.start_from(path)
+
+    def start_from(self, path: Path) -> None:
+        """Take the weights of another training's checkpoint, as far as they fit."""
+        for line in load_fitting_weights(self.network, path, channels_of(self.dataset_json)):
+            self.print_to_log_file(f"pretrained weights: {line}")
 
     def silenced(self, hook: str) -> UserError:
         """Say that another class comes before ours and keeps it from acting."""

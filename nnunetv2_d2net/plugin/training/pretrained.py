@@ -45,6 +45,34 @@ def pretrained_weights() -> Path | None:
     return Path(path) if path else None
 
 
+def unwrapped(network: nn.Module) -> nn.Module:
+    """Return a network without the wrappers of DDP and torch.compile."""
+    network = network.module if isinstance(network, DistributedDataParallel) else network
+    return network._orig_mod if isinstance(network, OptimizedModule) else network
+
+
+def load_whole_network(network: nn.Module, path: Path) -> None:
+    """Take all weights of a checkpoint, which must be those of this network and nothing else.
+
+    Args:
+        network: Without wrappers.
+        path: A checkpoint of nnU-Net's.
+
+    Raises:
+        UserError: It cannot be read without running code in it, holds NaN, or is of another network.
+    """
+    checkpoint = read_checkpoint(path)
+    weights = {_unwrapped(name): weight for name, weight in checkpoint["network_weights"].items()}
+    check_finite(path, weights)
+    try:
+        network.load_state_dict(weights)
+    except RuntimeError as error:
+        raise UserError(
+            f"{path} ({checkpoint['trainer_name']}) is not the network of these plans: "
+            "start from a stock nnU-Net that was trained with the same plans and configuration"
+        ) from error
+
+
 def load_fitting_weights(network: nn.Module, path: Path, channels: Sequence[str]) -> list[str]:
     """Take every layer of a checkpoint that fits by name and shape; the others stay as they are.
 
@@ -59,9 +87,7 @@ def load_fitting_weights(network: nn.Module, path: Path, channels: Sequence[str]
     Raises:
         UserError: It cannot be read without running code in it, holds NaN, or fits nowhere.
     """
-    checkpoint = read_checkpoint(path)
-    network = network.module if isinstance(network, DistributedDataParallel) else network
-    network = network._orig_mod if isinstance(network, OptimizedModule) else network
+    checkpoint, network = read_checkpoint(path), unwrapped(network)
     theirs = {_unwrapped(name): weight for name, weight in checkpoint["network_weights"].items()}
     layers = _layers(network)
     lacking = {layer: [n for n in own if n not in theirs] for layer, own in layers.items()}

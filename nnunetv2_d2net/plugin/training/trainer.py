@@ -12,16 +12,16 @@ from nnunetv2.training.lr_scheduler.polylr import PolyLRScheduler
 from nnunetv2.utilities.helpers import empty_cache
 from nnunetv2.utilities.plans_handling.plans_handler import ConfigurationManager, PlansManager
 from torch import Tensor, nn
-from torch._dynamo import OptimizedModule
-from torch.nn.parallel import DistributedDataParallel
 from torch.optim import Optimizer
 
 from nnunetv2_d2net.base.errors import UserError
 from nnunetv2_d2net.method.losses.d2net_loss import LOSS_TERMS, D2NetLoss, LossOptions
+from nnunetv2_d2net.method.network.companion import Companion
 from nnunetv2_d2net.method.network.d2net import D2Net, D2NetOptions
 from nnunetv2_d2net.plugin.training.diagnostics import code_variances, gradient_shares, logit_changes
 from nnunetv2_d2net.plugin.training.dropping import ModalityDroppingTrainer, Step
 from nnunetv2_d2net.plugin.training.logger import D2NetLogger
+from nnunetv2_d2net.plugin.training.pretrained import unwrapped
 
 PAPER_WEIGHTS: Mapping[str, float] = dict.fromkeys(("sc", "fc", "rec", "kd_feature", "kd_logit", "aux", "consis"), 1.0)
 
@@ -192,8 +192,8 @@ class D2NetTrainer(ModalityDroppingTrainer):
         Raises:
             UserError: It is no D2-Net, because a class mixed in builds its own.
         """
-        network = self.network.module if isinstance(self.network, DistributedDataParallel) else self.network
-        network = network._orig_mod if isinstance(network, OptimizedModule) else network
+        network = unwrapped(self.network)
+        network = network.student if isinstance(network, Companion) else network
         if not isinstance(network, D2Net):
             raise self.silenced("build_network_architecture")
         return network

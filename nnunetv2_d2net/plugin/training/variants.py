@@ -12,6 +12,8 @@ from nnunetv2.training.lr_scheduler.polylr import PolyLRScheduler
 from torch.optim import Optimizer
 
 from nnunetv2_d2net.method.network.d2net import D2NetOptions
+from nnunetv2_d2net.plugin.start import COMPANION
+from nnunetv2_d2net.plugin.training.companion import CompanionTrainer
 from nnunetv2_d2net.plugin.training.demo import D2NetTrainerDemo
 from nnunetv2_d2net.plugin.training.dropping import ModalityDroppingTrainer, nnUNetTrainerModalityDropout
 from nnunetv2_d2net.plugin.training.trainer import PAPER_WEIGHTS, D2NetTrainer
@@ -97,7 +99,8 @@ _VARIANTS: Mapping[str, tuple[str, dict[str, Any]]] = {
 }
 
 _CLASSES = (nnUNetTrainerModalityDropout, D2NetTrainer, D2NetTrainerPaper, D2NetTrainerDemo)
-__all__ = [*(trainer.__name__ for trainer in _CLASSES), *_VARIANTS]  # noqa: PLE0604  # pyright: ignore[reportUnsupportedDunderAll]
+_COMPANIONS = tuple(trainer.__name__ + COMPANION for trainer in (nnUNetTrainerModalityDropout, D2NetTrainer))
+__all__ = [*(trainer.__name__ for trainer in _CLASSES), *_VARIANTS, *_COMPANIONS]  # noqa: PLE0604  # pyright: ignore[reportUnsupportedDunderAll]
 
 
 def find_trainer(name: str) -> type[ModalityDroppingTrainer]:
@@ -110,10 +113,18 @@ def find_trainer(name: str) -> type[ModalityDroppingTrainer]:
         AttributeError: There is none of that name.
     """
     base, _, length = name.rpartition("_")
+    made: tuple[tuple[type, ...], str, dict[str, Any]]
     if name in _VARIANTS:
-        made = (D2NetTrainer, *_VARIANTS[name])
-    elif base in __all__ and length in _EPOCHS:
-        made = (find_trainer(base), f"{base} for {length}.", {"n_epochs": _EPOCHS[length]})
+        made = ((D2NetTrainer,), *_VARIANTS[name])
+    elif length in _EPOCHS and "_" not in base:
+        made = ((find_trainer(base),), f"{base} for {length}.", {"n_epochs": _EPOCHS[length]})
+    elif name.endswith(COMPANION) and "_" not in name:
+        student = find_trainer(name.removesuffix(COMPANION))
+        made = (
+            (CompanionTrainer, student),
+            f"{student.__name__} that starts from a stock nnU-Net.",
+            _superset(student),
+        )
     elif name in __all__:
         return globals()[name]
     else:
@@ -123,10 +134,17 @@ def find_trainer(name: str) -> type[ModalityDroppingTrainer]:
     return globals()[name]
 
 
-def _make(
-    name: str, base: type[ModalityDroppingTrainer], doc: str, settings: dict[str, Any]
-) -> type[ModalityDroppingTrainer]:
-    return type(name, (base,), {**settings, "__module__": __name__, "__doc__": doc})
+def _superset(student: type[ModalityDroppingTrainer]) -> dict[str, Any]:
+    """Let a D2-Net begin as the planned U-Net, and stay that where nothing is missing until it has learned better."""
+    if not issubclass(student, D2NetTrainer):
+        return {}
+    options = student.network_options
+    return {"network_options": options._replace(gated_bottleneck=True, modulate_missing=True, modulate_encoder=False)}
+
+
+def _make(name: str, bases: tuple[type, ...], doc: str, settings: dict[str, Any]) -> type[ModalityDroppingTrainer]:
+    made: Any = type(name, bases, {**settings, "__module__": __name__, "__doc__": doc})
+    return made
 
 
 __getattr__ = find_trainer

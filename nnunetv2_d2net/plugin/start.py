@@ -1,0 +1,66 @@
+"""Which stock model a training starts from, and what the trainer of its companion is called; without torch."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from nnunetv2_d2net.base.errors import UserError
+from nnunetv2_d2net.base.text import listed
+
+COMPANION = "Companion"
+"""What a trainer's name ends with, before its length, where it trains the companion of a stock nnU-Net."""
+
+SEPARATOR = "__"
+"""nnU-Net's, between trainer, plans and configuration in the name of a model's folder."""
+
+
+def companion_of(trainer: str) -> str:
+    """Return the name of the trainer that trains a companion with this one's student.
+
+    Example:
+        >>> companion_of("D2NetTrainer_50epochs"), companion_of("D2NetTrainerCompanion")
+        ('D2NetTrainerCompanion_50epochs', 'D2NetTrainerCompanion')
+    """
+    base, length = trainer.partition("_")[::2]
+    base = base.removesuffix(COMPANION) + COMPANION
+    return f"{base}_{length}" if length else base
+
+
+def find_stock(results: Path, start: str, configuration: str, plans: str = "") -> tuple[Path, str]:
+    """Find the model that a companion starts from.
+
+    Args:
+        results: The data set's folder below nnUNet_results.
+        start: Name of a trainer, folder of a model, or a checkpoint.
+        configuration: Of the plans.
+        plans: Name of the plans; empty for those that the model was trained with.
+
+    Returns:
+        The model's folder, or the checkpoint; and the name of the plans.
+
+    Raises:
+        UserError: There is no such model, it is of another configuration, or several fit.
+    """
+    path = Path(start)
+    if path.is_dir() or path.is_file():
+        model = path.resolve() if path.is_dir() else path.resolve().parents[1]
+        of_plans = _plans_of(model, configuration)
+        if not of_plans and not plans:
+            raise UserError(f"{model} is not named TRAINER__PLANS__{configuration}: pass the plans with -p")
+        return path.resolve(), plans or of_plans
+    models = sorted(results.glob(SEPARATOR.join((start, plans or "*", configuration))))
+    if not models:
+        trained = [model.name for model in sorted(results.glob(SEPARATOR.join(("*", "*", configuration))))]
+        there = f" (there: {listed(trained, 5)})" if trained else ""
+        raise UserError(
+            f"no model of {start} for {configuration} in {results}{there}: "
+            "train it first, or pass a trainer, the folder of a model or a checkpoint that is there"
+        )
+    if len(models) > 1:
+        names = listed([model.name for model in models], 5)
+        raise UserError(f"{start} was trained with several plans ({names}): choose with -p")
+    return models[0], _plans_of(models[0], configuration)
+
+
+def _plans_of(model: Path, configuration: str) -> str:
+    parts: Sequence[str] = model.name.split(SEPARATOR)
+    return parts[1] if len(parts) == 3 and parts[2] == configuration else ""

@@ -1,0 +1,160 @@
+"""The superset of the planned U-Net, and the companion that keeps the stock network beside its student."""
+
+from copy import deepcopy
+
+import pytest
+import torch
+
+from nnunetv2_d2net.method.modalities import modality_subsets, subset_codes, zero_missing
+from nnunetv2_d2net.method.network.companion import STOCK, STUDENT, Companion
+from nnunetv2_d2net.method.network.d2net import D2Net, D2NetOptions, inference_weights
+from tests.unit.method.network.conftest import ANISOTROPIC, ISOTROPIC, PLANAR, build_d2net, build_unet
+
+SUPERSET = D2NetOptions(gated_bottleneck=True, modulate_missing=True)
+COMPLETE, WITHOUT_FIRST = [True] * 4, [False, True, True, True]
+
+
+def randomized(network, seed=0):
+    generator = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for parameter in network.parameters():
+            parameter.copy_(torch.randn(parameter.shape, generator=generator) * 0.2)
+    return network
+
+
+@pytest.mark.parametrize("residual", [False, True])
+@pytest.mark.parametrize("strides", [ISOTROPIC, ANISOTROPIC, PLANAR])
+def test_superset_starts_as_the_planned_network(strides, residual, make_images):
+    unet = randomized(build_unet(strides, residual=residual)).eval()
+    network = D2Net(deepcopy(unet), 4, SUPERSET).eval()
+    images = make_images(strides)
+    for subset in modality_subsets(4):
+        available = subset.expand(2, 4)
+        for theirs, ours in zip(unet(zero_missing(images, available)), network(images, available), strict=True):
+            assert torch.equal(theirs, ours)
+
+
+def test_modulation_of_what_is_missing_never_acts_on_complete_input(make_images):
+    unet = randomized(build_unet()).eval()
+    network = D2Net(deepcopy(unet), 4, SUPERSET).eval()
+    randomized(network.availability_modulation)
+    images, complete = make_images(), torch.ones(2, 4, dtype=torch.bool)
+    assert torch.equal(unet(images)[0], network(images, complete)[0])
+    fewer = complete.clone()
+    fewer[1, 2] = False
+    moved = (unet(zero_missing(images, fewer))[0] - network(images, fewer)[0]).abs().flatten(1).amax(1)
+    assert moved[0] == 0
+    assert moved[1] > 1e-3
+
+
+def test_an_open_gate_lets_the_fusion_in(make_images):
+    network = randomized(D2Net(build_unet(), 4, SUPERSET)).eval()
+    images, available = make_images(), torch.ones(2, 4, dtype=torch.bool)
+    assert network.bottleneck_gate.opening() > 0.1
+    opened = network(images, available)[0]
+    with torch.no_grad():
+        network.bottleneck_gate.gate.zero_()
+    assert network.bottleneck_gate.opening() == 0
+    assert not torch.allclose(opened, network(images, available)[0])
+
+
+def test_gate_gets_a_gradient_while_it_is_shut(make_images):
+    network = D2Net(build_unet(), 4, SUPERSET).train()
+    outputs = network(make_images(), torch.ones(2, 4, dtype=torch.bool))
+    outputs.student_logits[0].square().mean().backward()
+    assert network.bottleneck_gate.gate.grad.abs().max() > 0
+
+
+def test_two_modulations_exclude_each_other():
+    with pytest.raises(ValueError, match="choose one"):
+        D2Net(build_unet(), 4, D2NetOptions(modulate_encoder=True, modulate_missing=True))
+
+
+def test_modulation_of_what_is_there_is_as_before(make_images):
+    network = randomized(build_d2net(options=D2NetOptions(modulate_encoder=True))).eval()
+    images = make_images()
+    assert network.availability_modulation.linears[0].bias is not None
+    before = network(images, torch.tensor([COMPLETE, WITHOUT_FIRST]))[0]
+    with torch.no_grad():
+        network.availability_modulation.linears[0].bias.add_(1)
+    assert not torch.allclose(before, network(images, torch.tensor([COMPLETE, WITHOUT_FIRST]))[0])
+
+
+@pytest.fixture(params=["D2-Net", "U-Net"])
+def companion(request):
+    stock = randomized(build_unet(deep_supervision=False), 1)
+    student = randomized(build_unet(deep_supervision=False), 2)
+    student = D2Net(student, 4, SUPERSET) if request.param == "D2-Net" else student
+    return Companion(student, stock, 4).eval()
+
+
+def of_student(companion, images, available):
+    if isinstance(companion.student, D2Net):
+        return companion.student(images, available)
+    return companion.student(zero_missing(images, available))
+
+
+def test_stock_predicts_complete_input_and_nothing_else_at_first(companion, make_images):
+    images = make_images()
+    for subset in modality_subsets(4):
+        available = subset.expand(2, 4)
+        expected = companion.stock(images) if subset.all() else of_student(companion, images, available)
+        assert torch.equal(companion(images, available), expected)
+
+
+def test_each_case_of_a_batch_goes_to_its_own_network(companion, make_images):
+    images, available = make_images(), torch.tensor([COMPLETE, WITHOUT_FIRST])
+    logits = companion(images, available)
+    assert torch.allclose(logits[0], companion.stock(images)[0], atol=1e-6)
+    assert torch.allclose(logits[1], of_student(companion, images, available)[1], atol=1e-6)
+
+
+def test_table_decides(companion, make_images):
+    images, without_first = make_images(), torch.tensor([WITHOUT_FIRST]).expand(2, 4)
+    companion.by_stock[subset_codes(torch.tensor([WITHOUT_FIRST, COMPLETE]))] = torch.tensor([True, False])
+    assert torch.equal(companion(images, without_first), companion.stock(zero_missing(images, without_first)))
+    complete = torch.ones(2, 4, dtype=torch.bool)
+    assert torch.equal(companion(images, complete), of_student(companion, images, complete))
+
+
+def test_without_a_mask_it_reads_the_images(companion, make_images):
+    images = make_images()
+    images[1, 0] = float("nan")
+    logits = companion(images)
+    available = torch.tensor([COMPLETE, WITHOUT_FIRST])
+    assert torch.equal(logits, companion(images, available))
+
+
+def test_student_only(companion, make_images):
+    images, complete = make_images(), torch.ones(2, 4, dtype=torch.bool)
+    companion.student_only = True
+    assert torch.equal(companion(images, complete), of_student(companion, images, complete))
+    for name, expected in ((STOCK, companion.stock(images)), (STUDENT, of_student(companion, images, complete))):
+        assert torch.equal(companion.by_name(name, images, complete), expected)
+
+
+def test_training_reaches_the_student_alone(make_images):
+    companion = Companion(D2Net(build_unet(), 4, SUPERSET), build_unet(deep_supervision=False), 4).train()
+    assert not companion.stock.training
+    outputs = companion(make_images(), torch.ones(2, 4, dtype=torch.bool))
+    outputs.student_logits[0].mean().backward()
+    assert all(p.grad is None and not p.requires_grad for p in companion.stock.parameters())
+    assert any(p.grad is not None for p in companion.student.parameters())
+
+
+def test_weights_without_the_stock_network_make_a_student_alone(companion, make_images):
+    others = {name: w for name, w in companion.state_dict().items() if not name.startswith("stock.")}
+    images, complete = make_images(), torch.ones(2, 4, dtype=torch.bool)
+    expected = of_student(companion, images, complete)
+    companion.load_state_dict(others)
+    assert companion.stock is None
+    assert torch.equal(companion(images, complete), expected)
+
+
+def test_exported_weights_fit(companion, make_images):
+    images, available = make_images(), torch.tensor([COMPLETE, WITHOUT_FIRST])
+    expected = companion(images, available)
+    exported = inference_weights(companion.state_dict())
+    assert not any("teacher" in name or "image_decoder" in name for name in exported)
+    companion.load_state_dict(exported)
+    assert torch.equal(companion(images, available), expected)
