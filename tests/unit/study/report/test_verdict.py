@@ -127,6 +127,18 @@ def test_one_arm_has_nothing_to_compare_with():
     assert found.notes == []
 
 
+def test_the_corrected_p_decides():
+    """Better in all of six cases is p = 0.031, and 0.062 as one of two tests that decide."""
+    found = verdict(made_up({STOCK: values(0.6)[:6], DROPOUT: values(0.7)[:6], OURS: values(0.8)[:6]}))
+    assert not found.good
+    assert [line.claim for line in found.headlines] == [
+        "D2NetTrainer is not shown to beat nnUNetTrainerModalityDropout on average over the 3 subsets: "
+        "its lead may be chance.",
+        "D2NetTrainer is ahead of nnUNetTrainer on complete input, which may be chance.",
+    ]
+    assert all("p = 0.031, p = 0.062 after Holm's correction" in line.figures for line in found.headlines)
+
+
 def test_few_cases_and_unequal_training_are_noted():
     few = {arm: scores[:3] for arm, scores in {DROPOUT: values(0.7), OURS: values(0.8)}.items()}
     found = verdict(made_up(few, differences=["epochs differ: A 10, B 20"]))
