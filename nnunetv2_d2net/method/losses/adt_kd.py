@@ -51,40 +51,6 @@ def affinity(student: Tensor, teacher: Tensor) -> Tensor:
 
 
 @in_float32
-def feature_distillation_loss(
-    student_features: list[Tensor], teacher_features: list[Tensor], *, reduction: Reduction = "mean"
-) -> Tensor:
-    """Feature level of Eq. (9): what :func:`adt_kd_losses` returns first.
-
-    Args:
-        student_features: N_s maps, each ``(B, K, *spatial)``.
-        teacher_features: N_t maps, each ``(B, K, *spatial)``.
-        reduction: Over the N_s N_t pairs; the paper's Eq. (9) prints the sum.
-
-    Returns:
-        Scalar, the batch's mean.
-    """
-    pairs = _pairs(student_features, teacher_features, _instance_norm)
-    return _reduce([_weights(pair) * _squared_errors(pair) for pair in pairs], reduction)
-
-
-@in_float32
-def logit_distillation_loss(  # noqa: PLR0913
-    student_logits: list[Tensor],
-    teacher_logits: list[Tensor],
-    student_features: list[Tensor],
-    teacher_features: list[Tensor],
-    *,
-    regions: bool,
-    ignore: Tensor | None = None,
-    reduction: Reduction = "mean",
-) -> Tensor:
-    """Logit level of Eq. (9): what :func:`adt_kd_losses` returns second, with the same arguments."""
-    banks = (student_logits, teacher_logits, student_features, teacher_features)
-    return adt_kd_losses(*banks, regions=regions, ignore=ignore, reduction=reduction)[1]
-
-
-@in_float32
 def adt_kd_losses(  # noqa: PLR0913
     student_logits: list[Tensor],
     teacher_logits: list[Tensor],
@@ -122,7 +88,7 @@ def adt_kd_losses(  # noqa: PLR0913
         The feature loss and the logit loss, two scalars, each the batch's mean.
 
     Raises:
-        ValueError: If a bank has not as many logits as features.
+        ValueError: If a bank has not as many logits as features, or the reduction has another name.
     """
     if (len(student_logits), len(teacher_logits)) != (len(student_features), len(teacher_features)):
         raise ValueError("every level of a feature bank needs its own logits: pass as many logits as features")
@@ -201,5 +167,7 @@ def _bernoulli_divergence(student: Tensor, teacher: Tensor) -> Tensor:
 
 def _reduce(losses: list[Tensor], reduction: Reduction) -> Tensor:
     """Mean over the cases; mean or sum over the pairs, a list of ``(pairs, B)`` -> scalar."""
+    if reduction not in ("mean", "sum"):
+        raise ValueError(f"reduction is {reduction!r}: use 'mean' or 'sum'")
     per_pair = torch.cat(losses).mean(1)
     return per_pair.sum() if reduction == "sum" else per_pair.mean()

@@ -1,7 +1,7 @@
 """Auxiliary losses run in float32, whatever autocast and the network's dtype are."""
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, ParamSpec, TypeVar
 
 import torch
@@ -25,13 +25,16 @@ def in_float32(loss: Callable[P, R]) -> Callable[P, R]:
 
     @functools.wraps(loss)
     def wrapper(*args: P.args, **kwargs: P.kwargs) -> R:
-        first: Any = args[0]
-        device_type = (first if isinstance(first, Tensor) else first[0]).device.type
-        wide: dict[str, Any] = {name: _widen(value) for name, value in kwargs.items()}
-        with torch.autocast(device_type, enabled=False):
-            return loss(*(_widen(value) for value in args), **wide)  # pyright: ignore[reportCallIssue]
+        return _call(loss, args, kwargs)
 
     return wrapper
+
+
+def _call(loss: Callable[..., R], args: Sequence[Any], kwargs: Mapping[str, Any]) -> R:
+    first = args[0]
+    device_type = (first if isinstance(first, Tensor) else first[0]).device.type
+    with torch.autocast(device_type, enabled=False):
+        return loss(*map(_widen, args), **{name: _widen(value) for name, value in kwargs.items()})
 
 
 def _widen(value: Any) -> Any:  # noqa: ANN401

@@ -69,3 +69,20 @@ def test_a_zero_channel_is_missing_but_a_zero_tile_complete():
     images[0, 1] = 0
     images[1] = 0
     assert infer_available(images).tolist() == [[True, False, True], [True, True, True]]
+
+
+def test_the_generator_alone_decides_what_is_drawn():
+    present = torch.ones(50, 4, dtype=torch.bool)
+    torch.manual_seed(0)
+    first = draw_available(present, 0.3, generator())
+    state = torch.get_rng_state()
+    assert torch.equal(first, draw_available(present, 0.3, generator()))
+    assert torch.equal(state, torch.get_rng_state())
+    assert not torch.equal(first, draw_available(present, 0.3, generator(1)))
+
+
+def test_the_rotation_is_the_same_in_every_version():
+    """Pseudo-Dice and checkpoint_best of trainings can be compared as long as it is."""
+    numbers = (subset_rotation(4, 15) * torch.tensor([1, 2, 4, 8])).sum(1).tolist()
+    assert numbers == [15, 12, 3, 11, 1, 4, 5, 2, 8, 10, 6, 7, 14, 13, 9]
+    assert not torch.equal(subset_rotation(4, 15, seed=1), subset_rotation(4, 15))

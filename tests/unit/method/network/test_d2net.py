@@ -1,11 +1,16 @@
+import math
+
 import pytest
 import torch
 from torch import nn
 
 from nnunetv2_d2net.method.modalities import modality_subsets
-from nnunetv2_d2net.method.network.d2net import D2Net, D2NetOptions, inference_weights
+from nnunetv2_d2net.method.network.blocks import feature_map_sizes
+from nnunetv2_d2net.method.network.d2net import TRAINING_BRANCHES, D2Net, D2NetOptions, inference_weights
 from nnunetv2_d2net.method.network.outputs import D2NetOutputs
 from tests.unit.method.network.conftest import OPTIONS
+
+CONVOLUTIONS = (nn.Conv2d, nn.Conv3d, nn.ConvTranspose2d, nn.ConvTranspose3d)
 
 
 def tensors_of(outputs: D2NetOutputs):
@@ -261,6 +266,58 @@ def test_planner_counts_what_autograd_keeps(strides, make_d2net, make_images):
     elements = sum(size for pointer, (size, _) in saved.items() if pointer not in weights) / 4
     assert outputs is not None
     assert 1.7 < elements / network.compute_conv_feature_map_size(images.shape[2:]) < 2.3
+
+
+def maps_of(module, kinds):
+    """Note the sizes of what all layers of these kinds return, from now on."""
+    sizes = []
+    for layer in module.modules():
+        if isinstance(layer, kinds):
+            layer.register_forward_hook(lambda _m, _i, output: sizes.append(output.numel()))
+    return sizes
+
+
+@pytest.mark.parametrize("level", [0, 1])
+def test_planner_counts_the_maps_of_every_convolution(level, strides, make_d2net, make_images):
+    """Of one case; those of a reduction are counted once for each target, or not at all."""
+    network = make_d2net(strides, options=D2NetOptions(teacher_level=level, reconstruction_level=level))
+    images = make_images(strides, n_cases=1)
+    size = images.shape[2:]
+    sizes = feature_map_sizes(network.encoder, size)
+    assert [tuple(s) for s in sizes] == [tuple(x.shape[2:]) for x in network.encoder(images)]
+    parts = {
+        "modality_encoder": (nn.Conv2d, lambda part: part.compute_conv_feature_map_size(size, 4)),
+        "image_decoder": (CONVOLUTIONS, lambda part: part.compute_conv_feature_map_size(sizes, 4)),
+        "teacher": (CONVOLUTIONS, lambda part: part.compute_conv_feature_map_size(sizes)),
+        "feature_banks": (CONVOLUTIONS, lambda part: part.compute_conv_feature_map_size(sizes)),
+    }
+    found = {name: maps_of(getattr(network, name), kinds) for name, (kinds, _) in parts.items()}
+    reduced = maps_of(network.image_decoder.reduce, CONVOLUTIONS)
+    own = [maps_of(network.content_reconstruction.convs, CONVOLUTIONS), maps_of(network.fusion, CONVOLUTIONS)]
+    network(images)
+    counts = {name: count(getattr(network, name)) for name, (_, count) in parts.items()}
+    expected = {name: sum(found[name]) for name in parts}
+    expected["image_decoder"] -= sum(reduced)
+    assert counts == expected
+    bottleneck = math.prod(sizes[-1])
+    rest = (
+        2 * sum(own[0]) + network.content_reconstruction.width * 3 * bottleneck + sum(own[1])
+    )  # AdaIN keeps maps, too
+    stock = sum(part.compute_conv_feature_map_size(size) for part in (network.encoder, network.decoder))
+    total = network.compute_conv_feature_map_size(size)
+    assert total == stock + sum(counts.values()) + rest
+    assert isinstance(total, int)
+
+
+@pytest.mark.parametrize("name", TRAINING_BRANCHES)
+def test_each_of_the_training_branches_is_needed(name, make_d2net, make_images):
+    network = make_d2net()
+    setattr(network, name, None)
+    with pytest.raises(RuntimeError, match="train with the original"):
+        network(make_images())
+    with pytest.raises(RuntimeError, match="cannot be planned"):
+        network.compute_conv_feature_map_size((16, 20, 16))
+    network.eval()(make_images())
 
 
 def test_refuses_one_modality(make_unet):
