@@ -2,10 +2,9 @@
 
 import sys
 from collections.abc import Mapping
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
-from nnunetv2.training.lr_scheduler.polylr import PolyLRScheduler
 from nnunetv2.training.nnUNetTrainer.variants.data_augmentation.nnUNetTrainerNoDA import nnUNetTrainerNoDA
 from torch.optim import Optimizer
 from tqdm import tqdm
@@ -26,12 +25,12 @@ class D2NetTrainerDemo(nnUNetTrainerNoDA, D2NetTrainer):
     network_options: ClassVar[D2NetOptions] = D2NetTrainer.network_options._replace(modulate_encoder=True)
     loss_ramps: ClassVar[Mapping[str, float]] = {}
 
-    def configure_optimizers(self) -> tuple[Optimizer, PolyLRScheduler]:
+    def configure_optimizers(self) -> tuple[Optimizer, Any]:
         """Return AdamW with nnU-Net's schedule."""
         self.initial_lr, self.weight_decay = 3e-3, 1e-4
         parameters = self.network.parameters()
         optimizer = torch.optim.AdamW(parameters, self.initial_lr, (0.9, 0.99), weight_decay=self.weight_decay)
-        return optimizer, PolyLRScheduler(optimizer, self.initial_lr, self.num_epochs)
+        return optimizer, self.schedule_of(optimizer)
 
     def on_train_start(self) -> None:
         """Shorten the epochs, save after each, and open the progress bar."""

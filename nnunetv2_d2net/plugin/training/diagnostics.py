@@ -43,8 +43,9 @@ def logit_changes(network: D2Net, images: Tensor, available: Tensor) -> dict[str
         available: Bool ``(B, M)``.
 
     Returns:
-        Relative change (Euclidean norm of the difference over norm of the logits) with the holistic features F' set to
-        zero, and with the tumor-specific codes of another case of the batch (NaN for a batch of one).
+        Relative change (Euclidean norm of the difference over norm of the logits) with what the student decodes from
+        the bottleneck set to zero, with the tumor-specific codes of another case of the batch (NaN for a batch of one),
+        and, where the bottleneck has a gate, with the tumor feature z alone.
     """
     content = network.encode(zero_missing(images, available), available)
     logits = _logits(network, content)
@@ -53,6 +54,9 @@ def logit_changes(network: D2Net, images: Tensor, available: Tensor) -> dict[str
     if len(images) > 1:
         swapped = content._replace(tumor_codes=content.tumor_codes.roll(1, 0))
         changes["codes_swapped"] = _relative(_logits(network, swapped), logits)
+    if network.bottleneck_gate is not None:
+        logits_of_z = network.decode(content, content.skips[-1])
+        changes["gate_shut"] = _relative(logits_of_z if isinstance(logits_of_z, Tensor) else logits_of_z[0], logits)
     return changes
 
 

@@ -11,6 +11,7 @@ import torch
 from nnunetv2.training.dataloading.nnunet_dataset import infer_dataset_class
 from nnunetv2.utilities.plans_handling.plans_handler import ConfigurationManager, PlansManager
 from torch import Tensor, nn
+from torch.optim import Optimizer
 
 from nnunetv2_d2net.base.dataset import channels_of, dataset_number
 from nnunetv2_d2net.base.errors import UserError
@@ -22,6 +23,7 @@ from nnunetv2_d2net.plugin.preprocessing.preprocessor import MissingModalityConf
 from nnunetv2_d2net.plugin.seams import dataset_seam
 from nnunetv2_d2net.plugin.training.pretrained import load_fitting_weights, pretrained_weights
 from nnunetv2_d2net.plugin.training.resuming import ResumingTrainer
+from nnunetv2_d2net.plugin.training.schedule import PhasedPolyLR
 from nnunetv2_d2net.plugin.training.splits import N_FOLDS, balanced_splits, check_fold
 from nnunetv2_d2net.plugin.training.validation import blanking_dataset, hard_counts
 
@@ -56,11 +58,14 @@ class ModalityDroppingTrainer(ResumingTrainer):
 
     Attributes:
         p_complete: Probability that a training case keeps all its modalities.
+        complete_share: Share of the epochs, at the beginning, in which every case keeps all its modalities; the
+            learning rate falls in each of the two parts.
         n_epochs: Length of the training, None for nnU-Net's.
         absent_voxel: What the final validation puts into the channels that a case lacks.
     """
 
     p_complete: ClassVar[float] = 0.5
+    complete_share: ClassVar[float] = 0.0
     n_epochs: ClassVar[int | None] = None
     absent_voxel: ClassVar[float] = 0.0
     validation_step_index: int = 0
@@ -151,6 +156,25 @@ class ModalityDroppingTrainer(ResumingTrainer):
         """M flags of each preprocessed case; empty where stock nnU-Net has preprocessed, which needs all files."""
         return read_availability(Path(self.preprocessed_dataset_folder))
 
+    @property
+    def n_complete_epochs(self) -> int:
+        """How many epochs, at the beginning, show complete input only."""
+        return round(self.complete_share * self.num_epochs)
+
+    def configure_optimizers(self) -> tuple[Optimizer, Any]:
+        """Return the optimizer and the schedule of the trainers behind this one, in two parts where asked for."""
+        optimizer, scheduler = super().configure_optimizers()
+        return optimizer, self.schedule_of(optimizer) if self.n_complete_epochs else scheduler
+
+    def schedule_of(self, optimizer: Optimizer) -> PhasedPolyLR:
+        """Return nnU-Net's polynomial decay for an optimizer, in two parts where asked for."""
+        return PhasedPolyLR(optimizer, self.initial_lr, self.num_epochs, self.n_complete_epochs)
+
+    def draw(self, present: Tensor) -> Tensor:
+        """Draw which modalities the network may see in a training step, bool ``(B, M)``."""
+        p_complete = 1.0 if self.current_epoch < self.n_complete_epochs else self.p_complete
+        return draw_available(present, p_complete, self.subset_generator)
+
     def present_modalities(self, batch: dict) -> Tensor:
         """Tell which modalities the cases of a batch really have, bool ``(B, M)`` on the CPU.
 
@@ -197,7 +221,7 @@ class ModalityDroppingTrainer(ResumingTrainer):
         against the other.
         """
         present = self.present_modalities(batch)
-        step = self.step_on(batch, present, draw_available(present, self.p_complete, self.subset_generator))
+        step = self.step_on(batch, present, self.draw(present))
         self.optimizer.zero_grad(set_to_none=True)
         with self.autocast():
             loss = self.loss_of(self.network_outputs(step), step)

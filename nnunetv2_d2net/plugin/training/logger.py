@@ -11,12 +11,14 @@ from PIL import Image
 
 DPI = 100  # of nnU-Net's progress.png
 LOGIT_CHANGES = ("bottleneck_zeroed", "codes_swapped")
+GATE = ("logit_change/gate_shut", "gate/opening")
 CODE_VARIANCES = ("within_modality", "between_modalities")
 PANELS = {
     "loss": "loss term (unweighted)",
     "gradient_share": "share of the gradient on the encoder",
     "logit_change": "relative change of the logits",
     "codes": "variance of the code directions",
+    "gate": "opening of the bottleneck's gate",
 }
 
 
@@ -25,13 +27,15 @@ class D2NetLogger(LocalLogger):
 
     Args:
         terms: Names of the loss terms.
+        gated: The network has a gate before its bottleneck.
     """
 
-    def __init__(self, terms: Sequence[str]) -> None:
+    def __init__(self, terms: Sequence[str], *, gated: bool = False) -> None:
         super().__init__()
         self.own_keys = [f"{group}/{term}" for group in ("loss", "gradient_share") for term in terms]
         self.own_keys += [f"logit_change/{name}" for name in LOGIT_CHANGES]
         self.own_keys += [f"codes/{name}" for name in CODE_VARIANCES]
+        self.own_keys += GATE if gated else ()
         self._add_own_keys()
 
     def load_checkpoint(self, checkpoint: dict) -> None:
@@ -57,8 +61,10 @@ class D2NetLogger(LocalLogger):
             self.my_fantastic_logging.setdefault(key, [math.nan] * n_epochs)
 
     def _draw_panels(self, width: int) -> Image.Image:
-        figure, axes = plt.subplots(1, len(PANELS), figsize=(width / DPI, 10), dpi=DPI)
-        for axis, (group, title) in zip(axes, PANELS.items(), strict=True):
+        groups = {key.split("/")[0] for key in self.own_keys}
+        panels = {group: title for group, title in PANELS.items() if group in groups}
+        figure, axes = plt.subplots(1, len(panels), figsize=(width / DPI, 10), dpi=DPI)
+        for axis, (group, title) in zip(axes, panels.items(), strict=True):
             for key in (k for k in self.own_keys if k.startswith(group + "/")):
                 axis.plot(self.my_fantastic_logging[key], label=key.split("/")[1], linewidth=3)
             axis.set(xlabel="epoch", ylabel=title)

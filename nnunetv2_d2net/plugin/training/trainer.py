@@ -8,7 +8,6 @@ from typing import Any, ClassVar
 
 import torch
 import torch.distributed as dist
-from nnunetv2.training.lr_scheduler.polylr import PolyLRScheduler
 from nnunetv2.utilities.helpers import empty_cache
 from nnunetv2.utilities.plans_handling.plans_handler import ConfigurationManager, PlansManager
 from torch import Tensor, nn
@@ -96,7 +95,7 @@ class D2NetTrainer(ModalityDroppingTrainer):
             options=self.loss_options,
         )
 
-    def configure_optimizers(self) -> tuple[Optimizer, PolyLRScheduler]:
+    def configure_optimizers(self) -> tuple[Optimizer, Any]:
         """Return nnU-Net's SGD, with a momentum of its own for the modality encoders.
 
         The contrastive losses do not depend on the length of a code. nnU-Net's momentum of 0.99 then makes codes ever
@@ -107,7 +106,7 @@ class D2NetTrainer(ModalityDroppingTrainer):
         others = [p for p in self.network.parameters() if all(p is not own for own in encoder)]
         groups = [{"params": others}, {"params": encoder, "momentum": MODALITY_ENCODER_MOMENTUM}]
         optimizer = type(optimizer)(groups, **optimizer.defaults)
-        return optimizer, PolyLRScheduler(optimizer, self.initial_lr, self.num_epochs)
+        return optimizer, self.schedule_of(optimizer)
 
     def initialize(self) -> None:
         """Initialize as nnU-Net does, and see that no class mixed in has silenced ours.
@@ -115,7 +114,7 @@ class D2NetTrainer(ModalityDroppingTrainer):
         Raises:
             UserError: One has: it comes before ours and does not ask the next one.
         """
-        self.logger.local_logger = D2NetLogger(LOSS_TERMS)
+        self.logger.local_logger = D2NetLogger(LOSS_TERMS, gated=self.network_options.gated_bottleneck)
         self.term_sums = torch.zeros(len(LOSS_TERMS), device=self.device)
         super().initialize()
         if not isinstance(self.loss, D2NetLoss):
@@ -183,6 +182,8 @@ class D2NetTrainer(ModalityDroppingTrainer):
             with self.autocast():
                 self._log("logit_change", logit_changes(self.bare_network, images, available))
                 self._log("codes", code_variances(self.bare_network, images, available))
+            if self.bare_network.bottleneck_gate is not None:
+                self._log("gate", {"opening": self.bare_network.bottleneck_gate.opening()})
         return super().validation_step(batch)
 
     @property

@@ -8,7 +8,6 @@ from collections.abc import Mapping
 from typing import Any, ClassVar
 
 import torch
-from nnunetv2.training.lr_scheduler.polylr import PolyLRScheduler
 from torch.optim import Optimizer
 
 from nnunetv2_d2net.method.network.d2net import D2NetOptions
@@ -34,11 +33,11 @@ class D2NetTrainerPaper(D2NetTrainer):
     loss_weights: ClassVar[Mapping[str, float]] = PAPER_WEIGHTS
     loss_ramps: ClassVar[Mapping[str, float]] = {}
 
-    def configure_optimizers(self) -> tuple[Optimizer, PolyLRScheduler]:
+    def configure_optimizers(self) -> tuple[Optimizer, Any]:
         """Return Adam with the paper's learning rate and weight decay."""
         self.initial_lr, self.weight_decay = 3e-4, 5e-5
         optimizer = torch.optim.Adam(self.network.parameters(), self.initial_lr, weight_decay=self.weight_decay)
-        return optimizer, PolyLRScheduler(optimizer, self.initial_lr, self.num_epochs)
+        return optimizer, self.schedule_of(optimizer)
 
     def on_train_start(self) -> None:
         """Make an epoch one pass over the training cases."""
@@ -61,7 +60,17 @@ def _network(**options: object) -> dict[str, Any]:
     return {"network_options": D2NetTrainer.network_options._replace(**options)}  # pyright: ignore[reportArgumentType]
 
 
+class nnUNetTrainerModalityDropoutCompleteFirst(nnUNetTrainerModalityDropout):
+    """Modality dropout whose first half sees complete input only; then the learning rate rises again."""
+
+    complete_share: ClassVar[float] = 0.5
+
+
 _VARIANTS: Mapping[str, tuple[str, dict[str, Any]]] = {
+    "D2NetTrainerCompleteFirst": (
+        "D2NetTrainer whose first half sees complete input only; then the learning rate rises again.",
+        {"complete_share": 0.5},
+    ),
     "D2NetTrainerNoSFMCNoKD": ("Table II, row 1: neither contrastive nor distillation losses.", _weights()),
     "D2NetTrainerOnlySC": ("Table II, row 2: only the spatial contrastive loss.", _weights("sc")),
     "D2NetTrainerOnlyFC": ("Table II, row 3: only the frequency contrastive loss.", _weights("fc")),
@@ -98,7 +107,13 @@ _VARIANTS: Mapping[str, tuple[str, dict[str, Any]]] = {
     ),
 }
 
-_CLASSES = (nnUNetTrainerModalityDropout, D2NetTrainer, D2NetTrainerPaper, D2NetTrainerDemo)
+_CLASSES = (
+    nnUNetTrainerModalityDropout,
+    nnUNetTrainerModalityDropoutCompleteFirst,
+    D2NetTrainer,
+    D2NetTrainerPaper,
+    D2NetTrainerDemo,
+)
 _COMPANIONS = tuple(trainer.__name__ + COMPANION for trainer in (nnUNetTrainerModalityDropout, D2NetTrainer))
 __all__ = [*(trainer.__name__ for trainer in _CLASSES), *_VARIANTS, *_COMPANIONS]  # noqa: PLE0604  # pyright: ignore[reportUnsupportedDunderAll]
 

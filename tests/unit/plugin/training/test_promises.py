@@ -385,3 +385,44 @@ def test_a_class_mixed_in_before_ours_is_named(ready):
     trainer.network = nn.Identity()
     with pytest.raises(UserError, match="build_network_architecture is "):
         trainer.bare_network  # noqa: B018
+
+
+# --- complete input first ---
+
+
+@pytest.mark.parametrize("name", ["D2NetTrainerCompleteFirst", "nnUNetTrainerModalityDropoutCompleteFirst"])
+def test_complete_input_comes_first_and_the_learning_rate_rises_again(ready, name):
+    trainer = ready(find_trainer(f"{name}_10epochs"), p_complete=0.0)
+    masks, rates = {}, {}
+    for epoch in (0, 4, 5, 9):
+        trainer.current_epoch = epoch
+        trainer.on_train_epoch_start()
+        rates[epoch] = trainer.optimizer.param_groups[0]["lr"]
+        masks[epoch] = torch.stack([trainer.draw(PRESENT) for _ in range(50)])
+    for epoch in (0, 4):
+        assert (masks[epoch] == PRESENT).all()
+    for epoch in (5, 9):
+        assert not (masks[epoch] == PRESENT).all()
+    assert rates[0] == rates[5] == trainer.initial_lr
+    assert rates[4] == rates[9] < rates[5]
+
+
+def test_gate_is_logged_where_there_is_one(ready, make_batch):
+    for options, names in ((D2NetOptions(), set()), (D2NetOptions(gated_bottleneck=True), {"gate_shut", "opening"})):
+        trainer = ready(D2NetTrainer, network_options=options)
+        trainer.network.eval()
+        if names:
+            torch.nn.init.ones_(trainer.bare_network.bottleneck_gate.gate)
+        trainer.on_validation_epoch_start()
+        with torch.no_grad():
+            trainer.validation_step(make_batch())
+        logged = trainer.logger.local_logger.my_fantastic_logging
+        found = {
+            key.split("/")[1]: values[-1]
+            for key, values in logged.items()
+            if key.split("/")[-1] in {"gate_shut", "opening"}
+        }
+        assert found.keys() == names
+        if names:
+            assert found["opening"] == 1
+            assert found["gate_shut"] > 1e-3
