@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from nnunetv2_d2net.base.dataset import CaseFiles, Dataset
 from nnunetv2_d2net.base.errors import UserError
+from nnunetv2_d2net.base.features import HeadMask, find_head, join_heads, measure_features, widen_rough
 from nnunetv2_d2net.base.images import (
     Image,
     ImageError,
@@ -23,7 +24,6 @@ from nnunetv2_d2net.base.images import (
     read_image,
 )
 from nnunetv2_d2net.base.text import listed
-from nnunetv2_d2net.data.inspect.features import HeadMask, find_head, join_heads, measure_features, widen_rough
 from nnunetv2_d2net.data.inspect.record import (
     ABSENT,
     AVAILABLE,

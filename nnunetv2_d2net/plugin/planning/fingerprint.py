@@ -12,6 +12,7 @@ from nnunetv2.imageio.base_reader_writer import BaseReaderWriter
 from nnunetv2.preprocessing.cropping.cropping import crop_to_nonzero
 from numpy.typing import NDArray
 
+from nnunetv2_d2net.base.appearance import APPEARANCE, Appearance, CohortAppearance, appearance_of
 from nnunetv2_d2net.base.dataset import CaseFiles, Dataset, dataset_number
 from nnunetv2_d2net.base.errors import UserError
 from nnunetv2_d2net.base.files import read_json, read_json_or, sha256_of, write_json
@@ -42,6 +43,7 @@ class CaseFingerprint(NamedTuple):
         spacing: In mm, (z, y, x).
         relative_size: Of the crop, as a share of the image.
         intensities: Sampled from the foreground, an array for each modality there is, None for the others.
+        appearance: What it looks like.
     """
 
     available: tuple[bool, ...]
@@ -49,10 +51,14 @@ class CaseFingerprint(NamedTuple):
     spacing: list[float]
     relative_size: float
     intensities: tuple[NDArray[np.floating] | None, ...]
+    appearance: Appearance
 
 
 class D2NetFingerprintExtractor(DatasetFingerprintExtractor):
-    """nnU-Net's fingerprint, from the images that each case has: those of complete cases come out as nnU-Net's."""
+    """nnU-Net's fingerprint, from the images that each case has: those of complete cases come out as nnU-Net's.
+
+    One key more says what the cases look like, for predictions of later ones.
+    """
 
     def run(self, overwrite_existing: bool = False) -> dict:  # noqa: FBT001, FBT002 - nnU-Net's signature
         """Check and read every training case, and write ``dataset_fingerprint.json``.
@@ -100,6 +106,7 @@ class D2NetFingerprintExtractor(DatasetFingerprintExtractor):
                 for m in range(len(dataset.channels))
             },
             "median_relative_size_after_cropping": float(np.median([case.relative_size for case in analyzed])),
+            APPEARANCE: CohortAppearance.of([case.appearance for case in analyzed]).as_json(),
         }
 
 
@@ -128,6 +135,7 @@ def analyze_case(files: CaseFiles, reader: type[BaseReaderWriter], dataset: Data
         [float(length) for length in read.properties["spacing"]],
         float(np.prod(cropped.shape[1:]) / np.prod(read.images.shape[1:])),
         tuple(np.asarray(next(drawn), np.float32) if flag else None for flag in read.available),
+        appearance_of(read.images, read.available, read.properties["spacing"]),
     )
 
 

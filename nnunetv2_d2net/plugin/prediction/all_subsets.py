@@ -69,7 +69,7 @@ class AllSubsetsPredictor(D2NetPredictor):
         output = output_folder_or_list_of_truncated_output_files
         if not isinstance(output, str) or folder_with_segs_from_prev_stage is not None:
             raise UserError("all subsets go to one folder, without a previous stage: pass that folder")
-        self.failures = {}
+        self.begin()
         cases, _, _ = self._manage_input_and_output_lists(
             list_of_lists_or_source_folder, None, None, part_id=part_id, num_parts=num_parts
         )
@@ -106,7 +106,7 @@ class AllSubsetsPredictor(D2NetPredictor):
         """Leave out the subsets of which every file of these endings is there; none if there are no endings."""
         name = Path(files[0]).name[: -len(self.dataset.file_ending) - len("_0000")]
         outputs = {subset: str(folder / name) for subset, folder in folders.items()}
-        done = {s for s, output in outputs.items() if endings and all(Path(f"{output}{e}").is_file() for e in endings)}
+        done = {subset for subset, output in outputs.items() if endings and self.is_done(output, endings)}
         return Job(files, name, {subset: output for subset, output in outputs.items() if subset not in done})
 
     def _items_of(self, jobs: Iterable[Job], n_threads: int) -> Iterator[dict[str, Any]]:

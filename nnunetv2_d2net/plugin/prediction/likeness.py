@@ -1,12 +1,19 @@
 """Whether a case is like those that a model was trained on, as far as the training's fingerprint tells."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
+from nnunetv2_d2net.base.appearance import APPEARANCE, CohortAppearance, appearance_of
 from nnunetv2_d2net.base.errors import UserError
 from nnunetv2_d2net.base.files import read_json
+
+LOOKS = "unlike_training"
+"""Key of nnU-Net's case properties under which travels how a case looks like no training case, a line for each way."""
 
 _SPACING = 1.5  # times the coarsest, or below the finest, of the training data
 _LARGER, _SMALLER = 1.5, 2.0  # times the largest, or below the smallest, box around what is not 0
@@ -22,12 +29,51 @@ def read_fingerprint(model: Path) -> dict[str, Any]:
     return content if all(rows) else {}
 
 
+def compared_with_training(fingerprint: Mapping[str, Any], cohort: CohortAppearance | None) -> list[str]:
+    """Name what can be compared with the training data: nothing where nobody noted anything about them."""
+    head = "head and background" if cohort else "field of view"
+    modalities = ["looks of the modalities"] if cohort and cohort.tells_modalities else []
+    return ["voxel size", head, *modalities] if fingerprint else []
+
+
+def read_appearance(fingerprint: Mapping[str, Any]) -> CohortAppearance | None:
+    """Return what the training cases look like; None where their fingerprint does not say it, as nnU-Net's own."""
+    try:
+        return CohortAppearance.from_json(fingerprint[APPEARANCE])
+    except (KeyError, TypeError, ValueError):
+        return None
+
+
+def looks_unlike(
+    cohort: CohortAppearance | None,
+    images: NDArray[np.floating],
+    available: Sequence[bool],
+    spacing: Sequence[float],
+    names: Sequence[str],
+) -> dict[str, list[str]]:
+    """Say how a case looks like no training case, as properties to travel with it; none where nothing is known.
+
+    Args:
+        cohort: The training cases.
+        images: ``(M, z, y, x)``, before preprocessing.
+        available: M flags.
+        spacing: In mm, (z, y, x).
+        names: M names.
+    """
+    if cohort is None:
+        return {}
+    case = appearance_of(images, available, spacing)
+    same = case.features.shape == cohort.reference[0].shape  # else of another version
+    return {LOOKS: cohort.doubts(case, names)} if same else {}
+
+
 def unlike_training(fingerprint: Mapping[str, Any], properties: Mapping[str, Any]) -> list[str]:
     """Say in which ways a case is unlike every training case.
 
     Args:
         fingerprint: nnU-Net's, of the training data; may be empty.
-        properties: nnU-Net's, of the preprocessed case.
+        properties: nnU-Net's, of the preprocessed case, with what :func:`looks_unlike` gave. Where it gave nothing, the
+            box around what is not 0 is compared.
 
     Example:
         >>> trained = {"spacings": [[1, 1, 1]], "shapes_after_crop": [[100, 100, 100]]}
@@ -45,6 +91,8 @@ def unlike_training(fingerprint: Mapping[str, Any], properties: Mapping[str, Any
     if max(spacing) > _SPACING * max(edges) or min(spacing) < min(edges) / _SPACING:
         sizes = " x ".join(f"{edge:.3g}" for edge in spacing)
         lines.append(f"has voxels of {sizes} mm, the training data of {min(edges):.3g} to {max(edges):.3g} mm")
+    if LOOKS in properties:
+        return [*lines, *properties[LOOKS]]
     boxes = [_liters(shape, known) for shape, known in zip(shapes, spacings, strict=False)]
     box = _liters(properties["shape_after_cropping_and_before_resampling"], spacing)
     if box > _LARGER * max(boxes) or box < min(boxes) / _SMALLER:

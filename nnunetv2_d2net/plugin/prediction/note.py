@@ -6,12 +6,13 @@ from types import MappingProxyType
 from typing import Any, NamedTuple
 
 from nnunetv2_d2net import __version__
+from nnunetv2_d2net.base.appearance import CohortAppearance
 from nnunetv2_d2net.base.dataset import subset_name
 from nnunetv2_d2net.base.errors import UserError
 from nnunetv2_d2net.base.files import read_json, sha256_of, write_json
 from nnunetv2_d2net.base.text import counted, version_of
 from nnunetv2_d2net.plugin.prediction.agreement import AGREEMENT, worst_agreement
-from nnunetv2_d2net.plugin.prediction.likeness import read_fingerprint
+from nnunetv2_d2net.plugin.prediction.likeness import compared_with_training, read_appearance, read_fingerprint
 
 EXPECTED_DICE = "dice_by_subset.json"
 """File in a model's folder with the Dice that each subset of modalities reached, by region."""
@@ -21,6 +22,8 @@ UNRELIABLE = 0.8
 
 FLOOR = 0.5
 """A region is unreliable where its Dice falls below this, whatever all modalities reach."""
+
+VOLUMES = "volumes (ml)"
 
 NEVER_MEASURED = "never measured"
 
@@ -57,6 +60,7 @@ class Model(NamedTuple):
         measured: Dice by subset and region; empty if nobody has measured it.
         measured_on: Which cases it was measured on.
         fingerprint: nnU-Net's, of the training data; empty if the folder does not have it.
+        cohort: What the training cases look like; None where the fingerprint does not say it.
     """
 
     folder: Path
@@ -64,6 +68,12 @@ class Model(NamedTuple):
     measured: MeasuredTable
     measured_on: str = ""
     fingerprint: Mapping[str, Any] = MappingProxyType({})
+    cohort: CohortAppearance | None = None
+
+    @property
+    def compared(self) -> list[str]:
+        """What of a case is compared with the training data."""
+        return compared_with_training(self.fingerprint, self.cohort)
 
 
 def describe_model(folder: Path, folds: Sequence[str | int], checkpoint_name: str) -> Model:
@@ -81,7 +91,8 @@ def describe_model(folder: Path, folds: Sequence[str | int], checkpoint_name: st
     checkpoints = {name: sha256_of(folder / name) for name in names}
     table = read_measured(folder, checkpoints)
     content = read_json(folder / EXPECTED_DICE, "repair or remove it") if table else {}
-    return Model(folder, checkpoints, table, str(content.get("measured on", "")), read_fingerprint(folder))
+    measured_on, fingerprint = str(content.get("measured on", "")), read_fingerprint(folder)
+    return Model(folder, checkpoints, table, measured_on, fingerprint, read_appearance(fingerprint))
 
 
 def read_measured(folder: Path, checkpoints: Mapping[str, str] | None = None) -> MeasuredTable:
@@ -173,6 +184,7 @@ def note(
         "checkpoints (sha256)": model.checkpoints if model else {},
         "versions": {"nnunetv2_d2net": __version__, "nnunetv2": version_of("nnunetv2"), "torch": version_of("torch")},
         "remarks on the images": list(remarks),
+        "compared with the training data": model.compared if model else [],
         "Dice measured on": NEVER_MEASURED,
     }
     if model and model.measured:
@@ -221,7 +233,7 @@ def closing_line(content: Mapping[str, Any]) -> str:
         >>> closing_line(content | {DICE: {"core": 0.7}, SD: {"core": 0.21}, N_CASES: {"core": 9}})
         'core 12.3 ml; Dice with T2: core 0.70 ± 0.21 (mean ± SD over 9 cases) on cases of A'
     """
-    sizes = ", ".join(f"{region} {volume:.1f} ml" for region, volume in content.get("volumes (ml)", {}).items())
+    sizes = ", ".join(f"{region} {volume:.1f} ml" for region, volume in content.get(VOLUMES, {}).items())
     measured = f"Dice with {', '.join(content['available modalities'])}: {_measured(content)}"
     agreement = f"; {worst_agreement(content[AGREEMENT])}" if AGREEMENT in content else ""
     return f"{sizes or 'no volumes'}; {measured}{agreement}"

@@ -25,20 +25,23 @@ from nnunetv2_d2net.base.text import counted, last_line
 from nnunetv2_d2net.method.modalities import infer_available
 from nnunetv2_d2net.plugin.prediction.agreement import AGREEMENT, WITHOUT_MIRRORING, Subset, Witnesses, region_masks
 from nnunetv2_d2net.plugin.prediction.in_memory import stack_images
-from nnunetv2_d2net.plugin.prediction.likeness import unlike_training
+from nnunetv2_d2net.plugin.prediction.likeness import looks_unlike, unlike_training
 from nnunetv2_d2net.plugin.prediction.model_folder import UNUSABLE, read_model, unusable
-from nnunetv2_d2net.plugin.prediction.note import Model, closing_line, describe_model, note
+from nnunetv2_d2net.plugin.prediction.note import VOLUMES, Model, closing_line, describe_model, note
 from nnunetv2_d2net.plugin.prediction.subset_network import StackedHeads, SubsetNetwork
 from nnunetv2_d2net.plugin.prediction.threads import WriteBehind, read_ahead
-from nnunetv2_d2net.plugin.prediction.writing import segmentation_of, write_segmentation
+from nnunetv2_d2net.plugin.prediction.writing import is_written, segmentation_of, volumes_of, write_segmentation
 from nnunetv2_d2net.plugin.preprocessing.cohort import AVAILABLE
 from nnunetv2_d2net.plugin.preprocessing.preprocessor import CONSTANT, accept_absent_files, available_in
-from nnunetv2_d2net.plugin.preprocessing.reading import CaseImages, read_case
+from nnunetv2_d2net.plugin.preprocessing.reading import CaseImages, check_voxels, read_case
 from nnunetv2_d2net.plugin.registration import announce_trainers
 from nnunetv2_d2net.plugin.seams import sliding_window_seam
 
 REMARKS = "remarks"
 """Key of nnU-Net's case properties under which what is odd about the images travels."""
+
+CASE = "case"
+"""Key under which the name of a case travels."""
 
 OTHER_OUTPUT = "pass another output folder"
 _LOG = logging.getLogger("nnunetv2_d2net")
@@ -61,6 +64,7 @@ class D2NetPredictor(nnUNetPredictor):
         model: What was loaded, for the notes beside the segmentations; None if the network came from elsewhere.
         failures: One line for each case that the last call could not segment, by case.
         bar: Counts segmentations while it is there.
+        note: What is said of the segmentation that was last returned, instead of being written, as in its file.
     """
 
     allowed: Subset | None = None
@@ -74,7 +78,9 @@ class D2NetPredictor(nnUNetPredictor):
         self.model: Model | None = None
         self.failures: dict[str, str] = {}
         self.bar: tqdm | None = None
+        self.note: dict[str, Any] | None = None
         self._witnesses: Witnesses | None = None
+        self._told: set[str] = set()
 
     def initialize_from_trained_model_folder(
         self,
@@ -107,6 +113,8 @@ class D2NetPredictor(nnUNetPredictor):
             )
         accept_absent_files(self.configuration_manager)
         self.model = describe_model(Path(model_training_output_dir), folds, checkpoint_name)
+        known = ", ".join(self.model.compared) or "nothing, as the model does not say what these are like"
+        _LOG.info("what is compared of each case with the training data: %s", known)
 
     def manual_initialization(self, *args: Any, **kwargs: Any) -> None:  # noqa: ANN401 - nnU-Net's arguments
         """Use a network from memory, as nnU-Net does."""
@@ -209,7 +217,7 @@ class D2NetPredictor(nnUNetPredictor):
         Raises:
             UserError: After all other cases have been written, if one could not be; or if there is none.
         """
-        self.failures = {}
+        self.begin()
         if folder_with_segs_from_prev_stage is not None:
             raise UserError("a previous stage is no modality: leave folder_with_segs_from_prev_stage out")
         if isinstance(output_folder_or_list_of_truncated_output_files, str):
@@ -258,11 +266,12 @@ class D2NetPredictor(nnUNetPredictor):
         """Preprocess the allowed modalities of arrays. Arguments are nnU-Net's."""
         several = properties_or_list_of_properties
         several = [several] if isinstance(several, dict) else several
-        flags = [self._restricted(properties.get(AVAILABLE)) for properties in several]
+        arrays = image_or_list_of_images
+        arrays = [arrays] if isinstance(arrays, np.ndarray) else arrays
         return super().get_data_iterator_from_raw_npy_data(
             image_or_list_of_images,
             segs_from_prev_stage_or_list_of_segs_from_prev_stage,
-            [p if f is None else {**p, AVAILABLE: f} for p, f in zip(several, flags, strict=True)],
+            [self._checked(array, p, p.get(AVAILABLE)) for array, p in zip(arrays, several, strict=True)],
             truncated_ofname,
             num_processes,
         )
@@ -368,11 +377,10 @@ class D2NetPredictor(nnUNetPredictor):
         Raises:
             UserError: NaN in an available modality, no modality left, or the file cannot be written.
         """
-        self.failures = {}
+        self.begin()
         if segmentation_previous_stage is not None:
             raise UserError("a previous stage is no modality: leave segmentation_previous_stage out")
-        flags = available_in(input_image, self._restricted(available))
-        properties = {**image_properties, AVAILABLE: flags.tolist()}
+        properties = self._checked(input_image, image_properties, available)
         data, _, properties = self._preprocessor().run_case_npy(
             input_image, None, properties, self.plans_manager, self.configuration_manager, self.dataset_json
         )
@@ -380,6 +388,24 @@ class D2NetPredictor(nnUNetPredictor):
         (result,) = self.predict_from_data_iterator([item], save_or_return_probabilities, 0)
         self.report_failures()
         return result
+
+    def _checked(self, images: np.ndarray, properties: dict[str, Any], flags: Sequence[bool] | None) -> dict[str, Any]:
+        """Look at the arrays of a case as at files, and note which modalities there are and what is odd.
+
+        Raises:
+            UserError: NaN in an available modality, different heads, or no modality left.
+        """
+        available = available_in(images, self._restricted(flags))
+        names = self.dataset.channels
+        remarks = check_voxels([(names[m], images[m]) for m in np.flatnonzero(available)], in_memory=True)
+        for line in remarks:
+            _LOG.warning("%s", line)
+        looks = self._looks(images, available.tolist(), properties["spacing"])
+        return {**properties, AVAILABLE: available.tolist(), REMARKS: remarks, **looks}
+
+    def _looks(self, images: np.ndarray, available: Sequence[bool], spacing: Sequence[float]) -> dict[str, Any]:
+        cohort = self.model.cohort if self.model else None
+        return looks_unlike(cohort, images, available, spacing, self.dataset.channels)
 
     def predict_images(self, images: Mapping[str, sitk.Image]) -> sitk.Image:
         """Predict one case from images in memory.
@@ -431,15 +457,28 @@ class D2NetPredictor(nnUNetPredictor):
             list_of_lists_or_source_folder = list(found.files.values())
         elif not all(list_of_lists_or_source_folder):
             raise UserError("a case has no file: pass at least one for each, or leave the case out")
-        return super()._manage_input_and_output_lists(
+        lists = super()._manage_input_and_output_lists(
             list_of_lists_or_source_folder,
             output_folder_or_list_of_truncated_output_files,
             folder_with_segs_from_prev_stage,
-            overwrite,
+            True,  # noqa: FBT003 - nnU-Net would keep whatever has the right name
             part_id,
             num_parts,
             save_probabilities,
         )
+        if overwrite or lists[1] is None:
+            return lists
+        endings = (*((".npz",) if save_probabilities else ()), self.dataset.file_ending)
+        todo = [i for i, output in enumerate(lists[1]) if not self.is_done(output, endings)]
+        return tuple([of_cases[i] for i in todo] for of_cases in lists)
+
+    def is_done(self, output: str, endings: Sequence[str]) -> bool:
+        """Tell whether a case's files are there, whole; ones that somebody has changed stay, and are reported."""
+        try:
+            return is_written(output, endings)
+        except UserError as error:
+            self.fail(Path(output).name, f"case {Path(output).name!r}: {error}")
+            return True
 
     def _internal_get_data_iterator_from_lists_of_filenames(
         self,
@@ -466,6 +505,7 @@ class D2NetPredictor(nnUNetPredictor):
         files, output = job
         case = self.read(files)
         data, properties = self.preprocess(case, case.available)
+        properties[CASE] = Path(output or files[0]).name
         return {"data": data, "data_properties": properties, "ofile": output}
 
     def preprocess(self, case: CaseImages, available: Sequence[bool]) -> tuple[Tensor, dict[str, Any]]:
@@ -500,7 +540,13 @@ class D2NetPredictor(nnUNetPredictor):
         """Read the allowed modalities of one case; see :func:`read_case`."""
         reader = self.plans_manager.image_reader_writer_class()
         n_modalities = len(self.dataset.channels)
-        return read_case(files, reader, n_modalities, self.allowed, nan_outside_as_zero=self.nan_outside_as_zero)
+        case = read_case(files, reader, n_modalities, self.allowed, nan_outside_as_zero=self.nan_outside_as_zero)
+        looks = self._looks(case.images, case.available, case.properties["spacing"])
+        return case._replace(properties={**case.properties, **looks})
+
+    def begin(self) -> None:
+        """Forget the failures of an earlier call, and what it has told."""
+        self.failures, self._told = {}, set()
 
     def fail(self, case: str, problem: str) -> None:
         """Tell at once that a case cannot be segmented, and remember it for the summary."""
@@ -518,29 +564,41 @@ class D2NetPredictor(nnUNetPredictor):
         return [bool(a and b) for a, b in zip(flags, self.allowed, strict=True)]
 
     def _finish(self, logits: Tensor, properties: dict[str, Any], output: str | None, probabilities: bool) -> Any:  # noqa: ANN401, FBT001
+        case = Path(output).name if output else properties.get(CASE, "in memory")
+        content = self._note_of(properties, case)
         if output is None:
-            return segmentation_of(self, logits, properties, probabilities=probabilities)
+            result = segmentation_of(self, logits, properties, probabilities=probabilities)
+            labels = result[0] if isinstance(result, tuple) else result
+            self.note = {**content, VOLUMES: volumes_of(labels, properties["spacing"], self.dataset_json)}
+            _LOG.info("case %r: %s", case, closing_line(self.note))
+            return result
         target = Path(output)
+        try:
+            written = write_segmentation(self, logits, properties, target, content, probabilities=probabilities)
+            if self.bar is None:
+                _LOG.info("case %r: %s", case, closing_line(written))
+        except UserError as error:
+            self.fail(case, f"case {case!r}: {error}")
+        except RuntimeError as error:  # torch raises it where memory is short
+            remedy = "free memory, predict fewer cases at a time (-npp, -nps) or pass another -o"
+            self.fail(case, f"case {case!r}: {target} cannot be resampled ({last_line(error)}): {remedy}")
+        return None
+
+    def _note_of(self, properties: dict[str, Any], case: str) -> dict[str, Any]:
+        """Say what a segmentation is made from and how far to trust it; tell at once what should alarm."""
         oddities = properties.get(CONSTANT, ()), properties.get(REMARKS, ())
         content = note(self.model, properties[AVAILABLE], self.dataset.channels, *oddities)
         unlike = unlike_training(self.model.fingerprint if self.model else {}, properties)
         content["unlike the training data"] = unlike
         if AGREEMENT in properties:
             content[AGREEMENT] = properties[AGREEMENT]
-        for line in unlike if self.bar is None else ():  # once, and not for each of all subsets
-            _LOG.warning("case %r %s", target.name, line)
-        for line in content.get("warnings", ()):
-            _LOG.warning("case %r: %s", target.name, line)
-        try:
-            written = write_segmentation(self, logits, properties, target, content, probabilities=probabilities)
-            if self.bar is None:
-                _LOG.info("case %r: %s", target.name, closing_line(written))
-        except UserError as error:
-            self.fail(target.name, f"case {target.name!r}: {error}")
-        except RuntimeError as error:  # torch raises it where memory is short
-            remedy = "free memory, predict fewer cases at a time (-npp, -nps) or pass another -o"
-            self.fail(target.name, f"case {target.name!r}: {target} cannot be resampled ({last_line(error)}): {remedy}")
-        return None
+        lines = [f"case {case!r} {line}" for line in unlike]
+        lines += [f"case {case!r}: {line}" for line in content.get("warnings", ())]
+        for line in lines:
+            if line not in self._told:  # each of all subsets says it of the same case
+                self._told.add(line)
+                _LOG.warning("%s", line)
+        return content
 
 
 def _loaded(data: Tensor | np.ndarray | str) -> Tensor:

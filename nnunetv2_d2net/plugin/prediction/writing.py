@@ -1,7 +1,10 @@
 """Writing a segmentation and what belongs to it, whole or not at all."""
 
 import json
+import logging
 import math
+import zlib
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,12 +18,19 @@ from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor
 from torch import Tensor
 
 from nnunetv2_d2net.base.dataset import Dataset
-from nnunetv2_d2net.base.files import explaining_disk_errors, publish, unfinished_folder
-from nnunetv2_d2net.base.images import check_written, label_counts, read_image
+from nnunetv2_d2net.base.errors import UserError
+from nnunetv2_d2net.base.files import content_state, explaining_disk_errors, publish, read_json_or, unfinished_folder
+from nnunetv2_d2net.base.images import check_whole, check_written, label_counts, read_image
+from nnunetv2_d2net.base.text import last_line
+from nnunetv2_d2net.plugin.prediction.note import VOLUMES
 
 NOTE = ".modalities.json"
 """Ending of the note beside each segmentation."""
 
+_FILES = "files"
+"""Key of the note under which size and SHA-256 of each file stand, by its ending."""
+
+_LOG = logging.getLogger("nnunetv2_d2net")
 _THICKEST = 100  # times the edge of a pixel; nnU-Net gives pictures slices of 999
 
 
@@ -90,20 +100,61 @@ def write_segmentation(
             num_threads_torch=torch.get_num_threads(),
         )
         check_written(Path(f"{unfinished}{ending}"))
-        note = {**note, "volumes (ml)": _volumes(predictor, Path(f"{unfinished}{ending}"))}
+        kinds = (*((".npz", ".pkl") if probabilities else ()), ending)
+        note = {**note, VOLUMES: _volumes(predictor, Path(f"{unfinished}{ending}"))}
+        note[_FILES] = {kind: content_state(Path(f"{unfinished}{kind}")) for kind in kinds}
         Path(f"{unfinished}{NOTE}").write_text(json.dumps(note, indent=2) + "\n", encoding="utf-8")
         # the segmentation comes last: its presence tells a resumed run that the case is done
-        for kind in (*((".npz", ".pkl") if probabilities else ()), NOTE, ending):
+        for kind in (*kinds[:-1], NOTE, ending):
             publish(Path(f"{unfinished}{kind}"), Path(f"{target}{kind}"))
     return note
 
 
+def is_written(target: str, endings: Sequence[str]) -> bool:
+    """Tell whether a case's files are there as they were written, by size and digest.
+
+    Args:
+        target: Output file without its ending.
+        endings: Of the files.
+
+    Returns:
+        False also where one is damaged, which is logged: it is to be written again.
+
+    Raises:
+        UserError: Somebody has changed a file.
+    """
+    if not all(Path(f"{target}{ending}").is_file() for ending in endings):
+        return False
+    noted = read_json_or(Path(f"{target}{NOTE}"), {}).get(_FILES, {})
+    for path, ending in ((Path(f"{target}{ending}"), ending) for ending in endings):
+        if ending in noted and content_state(path) == noted[ending]:
+            continue
+        try:
+            check_whole(path)
+        except (OSError, EOFError, zlib.error) as error:
+            _LOG.warning("%s is damaged (%s) and is written again", path, last_line(error))
+            return False
+        if ending in noted:
+            raise UserError(f"{path} was changed after it was written: move it away, or pass another -o")
+    return True
+
+
 def _volumes(predictor: nnUNetPredictor, path: Path) -> dict[str, float]:
-    """Volume of each region in ml; none where the size of voxels is unknown, as of a picture."""
+    """Volume of each region in ml of a file that was written."""
     segmentation = read_image(path, predictor.plans_manager.image_reader_writer_class().read_seg)
-    spacing = segmentation.properties["spacing"]
+    return volumes_of(segmentation.voxels, segmentation.properties["spacing"], predictor.dataset_json)
+
+
+def volumes_of(labels: np.ndarray, spacing: Sequence[float], content: Mapping[str, Any]) -> dict[str, float]:
+    """Measure each region in ml; nothing where the size of voxels is unknown, as of a picture.
+
+    Args:
+        labels: Label values, whole numbers.
+        spacing: In mm.
+        content: dataset.json's.
+    """
     if max(spacing) > _THICKEST * min(spacing):
         return {}
-    counts, of_voxel = label_counts(path, segmentation.voxels), math.prod(map(float, spacing)) / 1000
-    regions = Dataset.of(predictor.dataset_json or {}).regions
+    counts, of_voxel = label_counts("", labels), math.prod(map(float, spacing)) / 1000
+    regions = Dataset.of(content).regions
     return {name: round(sum(counts.get(v, 0) for v in values) * of_voxel, 3) for name, values in regions.items()}

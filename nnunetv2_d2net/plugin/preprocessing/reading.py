@@ -81,7 +81,7 @@ def read_case(
     for name in constant.values():
         _LOG.warning("%s is constant and counts as absent", name)
     real = [images[channel] for channel in images if channel not in constant]
-    remarks = (*header_lines(read), *(_repeated(real) + _check_heads(real) if len(read) > 1 else ()))
+    remarks = (*header_lines(read), *(check_voxels(real) if len(read) > 1 else ()))
     for line in remarks:
         _LOG.warning("%s", line)
     stacked = np.zeros((n_modalities, *read[0].voxels.shape[1:]), dtype=np.float32)
@@ -121,6 +121,19 @@ def _or(path: Path) -> str:
     )
 
 
+def check_voxels(images: Sequence[tuple[str, NDArray[np.floating]]], *, in_memory: bool = False) -> list[str]:
+    """Say what is odd about the images of a case beside each other: one image twice, heads that may be different ones.
+
+    Args:
+        images: File, or name of the modality, and voxels ``(z, y, x)`` of each that is available.
+        in_memory: They have no files whose names could be meant otherwise.
+
+    Raises:
+        ImageError: One certainly is of another head, as where the number in the names is the patient's.
+    """
+    return _repeated(images) + _check_heads(images, in_memory=in_memory)
+
+
 def _repeated(images: Sequence[tuple[str, NDArray[np.floating]]]) -> list[str]:
     """Say which images are one image, be it scaled or rounded in one of them."""
     lines = []
@@ -137,15 +150,7 @@ def _repeated(images: Sequence[tuple[str, NDArray[np.floating]]]) -> list[str]:
     return lines
 
 
-def _check_heads(images: Sequence[tuple[str, NDArray[np.floating]]]) -> list[str]:
-    """Say which images may be of different heads.
-
-    Args:
-        images: Name and voxels ``(z, y, x)`` of each.
-
-    Raises:
-        ImageError: One certainly is, as where the number in the names is the patient's.
-    """
+def _check_heads(images: Sequence[tuple[str, NDArray[np.floating]]], *, in_memory: bool) -> list[str]:
     matches = match_heads([voxels for _, voxels in images])
     doubts = sorted((match.likeness, n) for n, match in enumerate(matches) if match and match.doubtful)
     lines = []
@@ -153,7 +158,7 @@ def _check_heads(images: Sequence[tuple[str, NDArray[np.floating]]]) -> list[str
         match, (file, _), (other, _) = cast(HeadMatch, matches[n]), images[n], images[0 if n else 1]
         outlines = f"Dice of their outlines {match.overlap:.2f}"
         if match.differ:
-            remedy = f"register them onto each other{_or(Path(file))}"
+            remedy = f"register them onto each other{'' if in_memory else _or(Path(file))}"
             raise ImageError(file, "geometry", f"shows another head than {other} ({outlines})", remedy)
         lines.append(f"{file} may show another head than {other} ({outlines}): see that they are of one patient")
     return lines

@@ -10,10 +10,10 @@ import pytest
 import SimpleITK as sitk
 
 from nnunetv2_d2net.base.errors import UserError
+from nnunetv2_d2net.base.features import find_head
 from nnunetv2_d2net.base.files import locked_folder
 from nnunetv2_d2net.data.inspect import cohort
 from nnunetv2_d2net.data.inspect.cohort import inspect_dataset
-from nnunetv2_d2net.data.inspect.features import find_head
 from nnunetv2_d2net.data.inspect.one_case import inspect_case
 from nnunetv2_d2net.data.inspect.record import AVAILABLE, NOT_FINITE
 

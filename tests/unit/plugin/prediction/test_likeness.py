@@ -1,8 +1,18 @@
 import json
 
+import numpy as np
 import pytest
 
-from nnunetv2_d2net.plugin.prediction.likeness import read_fingerprint, unlike_training
+from nnunetv2_d2net.base.appearance import APPEARANCE, CohortAppearance, appearance_of
+from nnunetv2_d2net.plugin.prediction.likeness import (
+    LOOKS,
+    compared_with_training,
+    looks_unlike,
+    read_appearance,
+    read_fingerprint,
+    unlike_training,
+)
+from tests.unit.base.test_appearance import NAMES, head
 
 TRAINED = {"spacings": [[1, 1, 1], [1.5, 1, 1]], "shapes_after_crop": [[140, 170, 130], [100, 160, 140]]}
 
@@ -47,3 +57,38 @@ def test_nothing_is_said_where_nothing_is_known(tmp_path):
         assert read_fingerprint(tmp_path) == {}
     file.write_text(json.dumps(TRAINED))
     assert read_fingerprint(tmp_path) == TRAINED
+
+
+@pytest.fixture(scope="module")
+def cohort():
+    return CohortAppearance.of([appearance_of(head(seed), (True,) * 3, (5, 5, 5)) for seed in range(8)])
+
+
+def test_how_a_case_looks_goes_with_its_properties(cohort):
+    assert looks_unlike(cohort, head(20), (True,) * 3, (5, 5, 5), NAMES) == {LOOKS: []}
+    found = looks_unlike(cohort, head(20)[[1, 0, 2]], (True,) * 3, (5, 5, 5), NAMES)
+    (line,) = found[LOOKS]
+    assert line.startswith("has FLAIR that looks like T1 and T1 that looks like FLAIR")
+    case = {"spacing": (1, 1, 9), "shape_after_cropping_and_before_resampling": (999, 999, 999), **found}
+    voxels, told = unlike_training(TRAINED, case)  # and no third line on the box
+    assert voxels.startswith("has voxels of")
+    assert told == line
+
+
+def test_what_is_compared_depends_on_what_was_noted(cohort):
+    assert compared_with_training({}, None) == []
+    assert compared_with_training(TRAINED, None) == ["voxel size", "field of view"]
+    assert compared_with_training(TRAINED, cohort)[1:] == ["head and background", "looks of the modalities"]
+    few = CohortAppearance.of([appearance_of(head(0), (True,) * 3, (5, 5, 5))])
+    assert compared_with_training(TRAINED, few) == ["voxel size", "head and background"]
+
+
+def test_looks_of_another_form_are_not_compared(cohort):
+    assert read_appearance({}) is None
+    assert read_appearance({APPEARANCE: [1]}) is None
+    assert looks_unlike(None, head(20), (True,) * 3, (5, 5, 5), NAMES) == {}
+    two = CohortAppearance.of([appearance_of(head(0)[:2], (True,) * 2, (5, 5, 5))])
+    assert looks_unlike(two, head(20), (True,) * 3, (5, 5, 5), NAMES) == {}
+    found = read_appearance(json.loads(json.dumps({APPEARANCE: cohort.as_json()})))
+    assert found is not None
+    np.testing.assert_array_equal(found.reference[0], cohort.reference[0])

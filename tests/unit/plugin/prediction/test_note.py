@@ -102,6 +102,7 @@ def test_a_note_says_what_was_used(folder):
         "data set": "Dataset007_Tiny",
         "checkpoints (sha256)": {"fold_0/checkpoint_final.pth": hashlib.sha256(b"zero").hexdigest()},
         "remarks on the images": ["a and b hold the same voxels"],
+        "compared with the training data": [],
         "Dice measured on": "never measured",
     }
 

@@ -14,11 +14,14 @@ from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor
 from nnunetv2.preprocessing.preprocessors.default_preprocessor import DefaultPreprocessor
 from skimage import io
 
+from nnunetv2_d2net.base.appearance import APPEARANCE, CohortAppearance, appearance_of
 from nnunetv2_d2net.base.errors import UserError
 from nnunetv2_d2net.method.modalities import modality_subsets
 from nnunetv2_d2net.plugin.prediction import writing
+from nnunetv2_d2net.plugin.prediction.all_subsets import AllSubsetsPredictor
 from nnunetv2_d2net.plugin.prediction.note import Measured, write_measured
 from nnunetv2_d2net.plugin.prediction.subset_network import SubsetNetwork
+from tests.unit.base.test_appearance import head
 from tests.unit.plugin.prediction.conftest import HALF, Sums, build_network, build_predictor, unweighted, write_cases
 from tests.unit.plugin.preprocessing.conftest import brains, build_dataset_json, build_plans, write_image
 
@@ -643,6 +646,52 @@ def test_a_case_unlike_the_training_data_is_told_and_noted(predictor, trained, t
     line, *_ = content["unlike the training data"]
     assert line == "has voxels of 1 x 1 x 1 mm, the training data of 9 to 9 mm"
     assert f"case 'a' {line}" in caplog.messages
+
+
+def test_swapped_modalities_are_told_once_and_noted_for_files_and_arrays(trained, tmp_path, caplog):
+    caplog.set_level("INFO", "nnunetv2_d2net")
+    cohort = CohortAppearance.of([appearance_of(head(seed), (True,) * 3, (1, 1, 1)) for seed in range(8)])
+    fingerprint = {"spacings": [[1, 1, 1]], "shapes_after_crop": [[17, 17, 17]], APPEARANCE: cohort.as_json()}
+    (trained / "dataset_fingerprint.json").write_text(json.dumps(fingerprint))
+    predictor = build_predictor(kind=AllSubsetsPredictor)
+    predictor.initialize_from_trained_model_folder(str(trained), [0])
+    known = "voxel size, head and background, looks of the modalities"
+    assert f"what is compared of each case with the training data: {known}" in caplog.messages
+    (tmp_path / "in").mkdir()
+    swapped = head(20)[[1, 0, 2]]
+    for m, image in enumerate(swapped):
+        write_image(tmp_path / "in" / f"a_{m:04d}.nii.gz", image)
+    predictor.predict_from_files(str(tmp_path / "in"), str(tmp_path / "out"))
+    notes = [json.loads(path.read_text()) for path in (tmp_path / "out").rglob("a.modalities.json")]
+    (line,) = notes[0]["unlike the training data"]
+    assert line.startswith("has FLAIR that looks like T1 and T1 that looks like FLAIR")
+    assert len(notes) == 7
+    assert all(note["unlike the training data"] == [line] for note in notes)
+    assert caplog.messages.count(f"case 'a' {line}") == 1
+    predictor.predict_single_npy_array(swapped, {"spacing": (1.0, 1.0, 1.0)})
+    assert predictor.note is not None
+    assert predictor.note["unlike the training data"] == [line]
+    assert f"case 'in memory' {line}" in caplog.messages
+
+
+def test_a_model_that_says_nothing_of_its_training_data(predictor, trained, caplog):
+    caplog.set_level("INFO", "nnunetv2_d2net")
+    predictor.initialize_from_trained_model_folder(str(trained), [0])
+    assert any("with the training data: nothing, as the model" in line for line in caplog.messages)
+
+
+def test_arrays_are_looked_at_as_files_are(predictor, caplog):
+    images = np.stack([head(0)[0]] * 3)
+    images[1] = np.roll(head(1)[1], 6, 1)  # another head
+    with pytest.raises(UserError, match=r"^T1 shows another head than FLAIR .*: register them onto each other$"):
+        predictor.predict_single_npy_array(images, {"spacing": (1.0, 1.0, 1.0)})
+    predictor.predict_single_npy_array(images, {"spacing": (1.0, 1.0, 1.0)}, available=[True, False, True])
+    (remark,) = predictor.note["remarks on the images"]
+    assert remark.startswith("FLAIR and T1ce hold the same voxels")
+    assert remark in caplog.messages
+    assert set(predictor.note["volumes (ml)"]) == {"a", "b"}
+    with pytest.raises(UserError, match="shows another head"):
+        predictor.get_data_iterator_from_raw_npy_data([images], None, [{"spacing": (1.0, 1.0, 1.0)}], None, 1)
 
 
 def test_a_cascade_is_refused(predictor, trained):

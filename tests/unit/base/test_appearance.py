@@ -1,0 +1,90 @@
+"""Cases that look like a cohort's, and cases that do not."""
+
+import json
+
+import numpy as np
+import pytest
+
+from nnunetv2_d2net.base.appearance import CohortAppearance, appearance_of
+
+NAMES = ("FLAIR", "T1", "T2")
+
+
+def head(seed, *, shape=(20, 22, 18), scale=1.0):
+    """A ball with an inner ball, which is bright, dark or middling in the three modalities."""
+    rng = np.random.default_rng(seed)
+    middle = (np.array(shape) - 1) / 2
+    distance = np.linalg.norm((np.indices(shape).T - middle).T / scale, axis=0)
+    inside, inner = distance < 8, distance < rng.uniform(4, 5)
+    tissue = [(4, 1), (2, 3), (1, 6)]
+    images = [np.where(inner, a, b) + rng.gamma(2, 0.2, shape) for a, b in tissue]
+    return np.stack([np.where(inside, image * rng.uniform(1, 900), 0) for image in images]).astype(np.float32)
+
+
+def look(images, available=(True, True, True), spacing=(5.0, 5.0, 5.0)):
+    return appearance_of(images, available, spacing)
+
+
+@pytest.fixture(scope="module")
+def cohort():
+    return CohortAppearance.of([look(head(seed)) for seed in range(12)])
+
+
+@pytest.mark.parametrize("available", [(True, True, True), (True, False, True), (False, True, False)])
+def test_cases_like_the_cohorts_raise_no_alarm(cohort, available):
+    assert cohort.tells_modalities
+    assert [cohort.doubts(look(head(seed), available), NAMES) for seed in range(20, 30)] == [[]] * 10
+
+
+def test_swapped_images_are_told(cohort):
+    (line,) = cohort.doubts(look(head(20)[[0, 2, 1]]), NAMES)
+    assert line.startswith(
+        "has T1 that looks like T2 and T2 that looks like T1 by the intensities of the training data"
+    )
+
+
+def test_one_image_in_the_place_of_an_absent_one_is_told(cohort):
+    (line,) = cohort.doubts(look(head(20)[[2, 1, 0]], (True, False, False)), NAMES)
+    assert line.startswith("has FLAIR that looks like T2 by")
+
+
+def test_large_and_small_heads_are_told_in_liters(cohort):
+    low, high = cohort.head_ml
+    assert 200 < low <= high < 400  # a ball of 40 mm
+    for scale in (1.2, 0.8):
+        (line,) = cohort.doubts(look(head(20, scale=scale)), NAMES)
+        assert line.startswith("has a head of 0.")
+        assert "the training data 0.3 to 0.3 l" in line
+
+
+def test_noise_around_the_head_is_told_where_no_training_case_has_it(cohort):
+    images = head(20) + np.random.default_rng(0).rayleigh(0.01, (3, 20, 22, 18)).astype(np.float32)
+    case = look(images)
+    assert not case.plain
+    assert any(line.startswith(("has no plain background", "has a head of")) for line in cohort.doubts(case, NAMES))
+    noisy = cohort._replace(plain=False, head_ml=(case.head_ml, case.head_ml))
+    assert not any("background" in line for line in noisy.doubts(case, NAMES))
+
+
+def test_few_cases_say_nothing_about_names():
+    few = CohortAppearance.of([look(head(seed)) for seed in range(4)])
+    assert not few.tells_modalities
+    assert few.doubts(look(head(20)[[0, 2, 1]]), NAMES) == []
+
+
+def test_a_cohort_goes_through_json(cohort):
+    few = CohortAppearance.of([look(head(seed), (seed < 3, True, True)) for seed in range(6)])
+    for one in (cohort, few):
+        again = CohortAppearance.from_json(json.loads(json.dumps(one.as_json(), allow_nan=False)))
+        for part, other in zip(again.reference, one.reference, strict=True):
+            np.testing.assert_array_equal(part, other)
+        assert again[1:] == one[1:]
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"place": 1}, {"place": [[["x"]]]}, {"spread": [[[1.0]]]}, {"head (ml)": [1]}, {"head (ml)": None}, {"place": {}}],
+)
+def test_something_else_is_no_cohort(cohort, change):
+    with pytest.raises((TypeError, ValueError)):
+        CohortAppearance.from_json(cohort.as_json() | change)
