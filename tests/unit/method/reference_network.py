@@ -36,7 +36,7 @@ class Reference:
         return leaky(self.norm(self.conv(x, f"{name}.conv", stride), f"{name}.norm"))
 
     def linear(self, vector, name):
-        return self.weights[f"{name}.weight"] @ vector + self.weights[f"{name}.bias"]
+        return self.weights[f"{name}.weight"] @ vector + self.weights.get(f"{name}.bias", 0)
 
     def film(self, x, vector, name):
         """1 + gamma and beta for every channel, gammas first."""
@@ -69,12 +69,13 @@ class Reference:
         return list(total)
 
     def encoder(self, images, available):
-        """E_T, told at every stage what there is if that is asked for."""
+        """E_T, told at every stage what there is, or what there is not, if that is asked for."""
         features, x = [], images
+        mask = ~available if self.options.modulate_missing else available
         for stage, stride in enumerate(self.strides):
             x = self.block(x, f"encoder.stages.{stage}.0.convs.0", stride)
-            if self.options.modulate_encoder:
-                x = self.film(x, available.to(x.dtype), f"availability_modulation.linears.{stage}")
+            if self.options.modulate_encoder or self.options.modulate_missing:
+                x = self.film(x, mask.to(x.dtype), f"availability_modulation.linears.{stage}")
             features.append(x)
         return features
 
@@ -151,7 +152,10 @@ class Reference:
         tumor_codes, skips = self.tumor_codes(codes), self.encoder(images, available)
         z = skips[-1]
         tumor_features = [self.content_reconstruction(z, tumor_codes[c], c) for c in range(self.n_targets)]
-        student_logits, student_features = self.student(skips, tumor_codes, self.fusion(tumor_features))
+        holistic = self.fusion(tumor_features)
+        if self.options.gated_bottleneck:
+            holistic = z + affine(holistic, self.weights["bottleneck_gate.gate"], 0 * holistic[:, 0])
+        student_logits, student_features = self.student(skips, tumor_codes, holistic)
         teachers = [self.teacher(tumor_feature, skips) for tumor_feature in tumor_features]
         decoded = sorted(teachers[0][0])
         bank = [level for level in decoded if level > 0][-4:] or decoded

@@ -158,3 +158,31 @@ def test_exported_weights_fit(companion, make_images):
     assert not any("teacher" in name or "image_decoder" in name for name in exported)
     companion.load_state_dict(exported)
     assert torch.equal(companion(images, available), expected)
+
+
+def test_everything_is_handed_on_to_the_student(make_images):
+    """Masks that the images do not show, and codes that are not theirs."""
+    companion = Companion(D2Net(randomized(build_unet()), 4, SUPERSET), build_unet(), 4).eval()
+    student, images = companion.student, make_images()
+    available, codes = torch.tensor([COMPLETE, WITHOUT_FIRST]), torch.randn(2, 4, 16, 8)
+    calls = []
+    student.register_forward_pre_hook(lambda _, inputs: calls.append(inputs))
+    companion.student_only = True
+    companion(images, available, codes)
+    companion.by_name(STUDENT, images, available)
+    companion.train()(images, available, codes)
+    for (found, mask, given), of_call in zip(calls, (codes, None, codes), strict=True):
+        assert found is images
+        assert mask is available
+        assert given is of_call
+
+
+def test_parts_that_others_look_for_are_the_students(companion):
+    assert companion.encoder is companion.student.encoder
+    assert companion.decoder is companion.student.decoder
+    assert companion.modality_encoder is getattr(companion.student, "modality_encoder", None)
+    assert (companion.modality_encoder is None) != isinstance(companion.student, D2Net)
+
+
+def test_codes_of_subsets_stay_on_their_device():
+    assert subset_codes(torch.ones(2, 3, dtype=torch.bool, device="meta")).device.type == "meta"

@@ -6,7 +6,13 @@ from torch import nn
 
 from nnunetv2_d2net.method.modalities import modality_subsets
 from nnunetv2_d2net.method.network.blocks import feature_map_sizes
-from nnunetv2_d2net.method.network.d2net import TRAINING_BRANCHES, D2Net, D2NetOptions, inference_weights
+from nnunetv2_d2net.method.network.d2net import (
+    TRAINING_BRANCHES,
+    D2Net,
+    D2NetOptions,
+    count_parameters,
+    inference_weights,
+)
 from nnunetv2_d2net.method.network.outputs import D2NetOutputs
 from tests.unit.method.network.conftest import OPTIONS
 
@@ -284,6 +290,7 @@ def test_planner_counts_the_maps_of_every_convolution(level, strides, make_d2net
     images = make_images(strides, n_cases=1)
     size = images.shape[2:]
     sizes = feature_map_sizes(network.encoder, size)
+    assert all(isinstance(n, int) for of_stage in sizes for n in of_stage)
     assert [tuple(s) for s in sizes] == [tuple(x.shape[2:]) for x in network.encoder(images)]
     parts = {
         "modality_encoder": (nn.Conv2d, lambda part: part.compute_conv_feature_map_size(size, 4)),
@@ -318,6 +325,13 @@ def test_each_of_the_training_branches_is_needed(name, make_d2net, make_images):
     with pytest.raises(RuntimeError, match="cannot be planned"):
         network.compute_conv_feature_map_size((16, 20, 16))
     network.eval()(make_images())
+
+
+def test_parameters_are_counted_that_are_learned():
+    module = nn.Linear(3, 2)
+    assert count_parameters(module) == 8
+    module.bias.requires_grad_(requires_grad=False)
+    assert count_parameters(module) == 6
 
 
 def test_refuses_one_modality(make_unet):
