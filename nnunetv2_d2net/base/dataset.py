@@ -56,6 +56,7 @@ class Dataset:
 
     Attributes:
         channels: M names of the modalities, in the order of the channels.
+        numbers: Of the channels, as its keys say, ascending: 0, 1, ... unless there are gaps.
         regions: Label values of each foreground label or region, in the file's order.
         ignore: Label of voxels without an annotation; None if there is no such.
         file_ending: Of images and labels.
@@ -64,6 +65,7 @@ class Dataset:
     """
 
     channels: tuple[str, ...]
+    numbers: tuple[int, ...]
     regions: dict[str, tuple[int, ...]]
     ignore: int | None
     file_ending: str
@@ -81,7 +83,12 @@ class Dataset:
 
     @classmethod
     def of(
-        cls, content: Mapping[str, Any], source: str = "dataset.json", remedy: str = "add it as nnU-Net's format says"
+        cls,
+        content: Mapping[str, Any],
+        source: str = "dataset.json",
+        remedy: str = "add it as nnU-Net's format says",
+        *,
+        only_labels: bool = False,
     ) -> "Dataset":
         """Take the content of a dataset.json.
 
@@ -89,29 +96,31 @@ class Dataset:
             content: The object.
             source: Where it comes from.
             remedy: What to do where it lacks something.
+            only_labels: Do without names of channels and the order of regions, where segmentations are all there is.
 
         Raises:
-            UserError: It lacks channels, labels or the file ending, or they have another form.
+            UserError: It lacks channels, labels or the file ending, or they have another form than nnU-Net can use.
 
         Example:
             >>> labels = {"background": 0, "whole": [1, 2], "core": 2, "ignore": 3}
-            >>> found = Dataset.of({"channel_names": {"0": "T1"}, "labels": labels, "file_ending": ".nii.gz"})
+            >>> rest = {"regions_class_order": [1, 2], "file_ending": ".nii.gz"}
+            >>> found = Dataset.of({"channel_names": {"0": "T1"}, "labels": labels, **rest})
             >>> found.regions, found.ignore, found.known_values
             ({'whole': (1, 2), 'core': (2,)}, 3, (0, 1, 2, 3))
         """
-        channels = channels_of(content, source)
+        is_unnamed = only_labels and not {"channel_names", "modality"} & content.keys()
+        numbers = {} if is_unnamed else _numbered_channels(content, source)
         check_key(content, "labels", dict, source, remedy)
         check_key(content, "file_ending", str, source, remedy)
         if "dataset" in content:
             check_key(content, "dataset", dict, source, remedy)
         labels = content["labels"]
-        for name, value in labels.items():
-            if not _is_label(value) or (name == "ignore" and not isinstance(value, int)):
-                raise UserError(
-                    f'{source}: "labels": label {name!r} is {value!r}, not a whole number or a list of them: {remedy}'
-                )
+        problem = _label_problem(labels) or ("" if only_labels else _order_problem(labels, content))
+        if problem:
+            raise UserError(f"{source}: {problem}: {remedy}")
         regions = {n: _values(value) for n, value in labels.items() if n not in ("background", "ignore")}
-        return cls(channels, regions, labels.get("ignore"), content["file_ending"], content, source)
+        ignore, ending = labels.get("ignore"), content["file_ending"]
+        return cls(tuple(numbers.values()), tuple(numbers), regions, ignore, ending, content, source)
 
     @property
     def known_values(self) -> tuple[int, ...]:
@@ -133,7 +142,7 @@ class Dataset:
         Raises:
             UserError: The folder cannot be read, or holds no such file.
         """
-        return _find_cases(folder, self.file_ending, len(self.channels))
+        return _find_cases(folder, self.file_ending, self.numbers)
 
     def reading_of(self, cases: Mapping[str, Sequence[str]], n_shown: int = 8) -> list[str]:
         """Say which file is taken for which modality of which case.
@@ -146,13 +155,14 @@ class Dataset:
             How many cases have each modality, and the first cases, a line for each.
 
         Example:
-            >>> content = {"channel_names": {"0": "T1", "1": "T2"}, "labels": {}, "file_ending": ".nii.gz"}
-            >>> Dataset.of(content).reading_of({"a": ["in/a_0001.nii.gz"]})
+            >>> content = {"channel_names": {"0": "T1", "1": "T2"}, "labels": {"background": 0}}
+            >>> Dataset.of(content | {"file_ending": ".nii.gz"}).reading_of({"a": ["in/a_0001.nii.gz"]})
             ['1 case: T1 (_0000) of 0, T2 (_0001) of 1', "case 'a': T2 = a_0001.nii.gz"]
         """
         assigned = {case: dict(zip(self.assign_channels(files), files, strict=True)) for case, files in cases.items()}
         counts = [sum(channel in files for files in assigned.values()) for channel in range(len(self.channels))]
-        parts = [f"{name} (_{c:04d}) of {n}" for c, (name, n) in enumerate(zip(self.channels, counts, strict=True))]
+        described = zip(self.channels, self.numbers, counts, strict=True)
+        parts = [f"{name} (_{number:04d}) of {n}" for name, number, n in described]
         lines = [f"{counted(len(cases), 'case')}: {', '.join(parts)}"]
         for case, files in list(assigned.items())[:n_shown]:
             shown = (f"{self.channels[channel]} = {Path(file).name}" for channel, file in files.items())
@@ -201,7 +211,7 @@ class Dataset:
 
     def assign_channels(self, files: Sequence[str]) -> list[int]:
         """Tell which modality each file of one case holds; see :func:`assign_channels`."""
-        return assign_channels(files, len(self.channels), self.file_ending)
+        return assign_channels(files, len(self.channels), self.file_ending, self.numbers)
 
     def available(self, keep: Sequence[str] | None = None, drop: Sequence[str] | None = None) -> tuple[bool, ...]:
         """Say which modalities may be seen; see :func:`available_from_names`."""
@@ -241,6 +251,11 @@ def channels_of(content: Mapping[str, Any], source: str = "dataset.json") -> tup
         >>> channels_of({"channel_names": {"1": "T2", "0": "FLAIR"}})
         ('FLAIR', 'T2')
     """
+    return tuple(_numbered_channels(content, source).values())
+
+
+def _numbered_channels(content: Mapping[str, Any], source: str) -> dict[int, str]:
+    """Names of the modalities by number, ascending, which is the order in which nnU-Net takes a case's files."""
     key, remedy = "channel_names" if "channel_names" in content else "modality", f"write it as {_CHANNELS_EXAMPLE}"
     if key not in content:
         raise UserError(f'{source} lacks "channel_names" such as {_CHANNELS_EXAMPLE}: add it')
@@ -248,14 +263,18 @@ def channels_of(content: Mapping[str, Any], source: str = "dataset.json") -> tup
     channels = content[key]
     for number in channels:
         check_key(channels, number, (str, int, float), f'{source}: "{key}"', remedy)
-    try:
-        names = tuple(str(channels[number]) for number in sorted(channels, key=int))
-    except (ValueError, TypeError) as error:
-        if all(str(name).isdecimal() for name in channels.values()):
-            raise UserError(f'{source}: "{key}" has names and numbers swapped: {remedy}') from error
-        raise UserError(f'{source}: "{key}" has keys that are no numbers of channels: {remedy}') from error
-    if not names:
+    if not channels:
         raise UserError(f'{source}: "{key}" names no channel: {remedy}')
+    if not all(str(number).isdecimal() for number in channels):
+        if all(str(name).isdecimal() for name in channels.values()):
+            raise UserError(f'{source}: "{key}" has names and numbers swapped: {remedy}')
+        raise UserError(f'{source}: "{key}" has keys that are no numbers of channels: {remedy}')
+    names = {int(number): str(channels[number]) for number in sorted(channels, key=int)}
+    if len(names) < len(channels):
+        raise UserError(f'{source}: "{key}" has a number twice: {remedy}')
+    other = content.get("modality", channels)
+    if not isinstance(other, dict) or len(other) != len(names):  # nnU-Net counts the channels by it
+        raise UserError(f'{source}: "channel_names" and "modality" differ: remove "modality"')
     return names
 
 
@@ -314,13 +333,16 @@ def can_name_folder(modality: str) -> bool:
     return bool(modality) and not {"/", "\\", "+"} & set(modality) and not modality.startswith(".")
 
 
-def assign_channels(files: Sequence[str], n_modalities: int, file_ending: str = "") -> list[int]:
+def assign_channels(
+    files: Sequence[str], n_modalities: int, file_ending: str = "", numbers: Sequence[int] | None = None
+) -> list[int]:
     """Tell which modality each file of one case holds.
 
     Args:
         files: Either named with ``_XXXX``, any number; or one per modality, in their order, called otherwise.
         n_modalities: M.
         file_ending: Of the data set, where it is an unusual one.
+        numbers: Of the M channels, ascending; None for 0, 1, ...
 
     Raises:
         UserError: Fewer files of which one does not say its modality, an unknown modality, or one twice.
@@ -329,16 +351,29 @@ def assign_channels(files: Sequence[str], n_modalities: int, file_ending: str = 
     alike = len({match["case"] for match in parsed if match}) == 1 and all(parsed)
     if len(files) == n_modalities and not alike:
         return list(range(n_modalities))
-    channels = []
     for file, match in zip(files, parsed, strict=True):
         if not match:
             raise UserError(f"{file} does not say which modality it is: name it CASE_XXXX, or pass all {n_modalities}")
-        channels.append(int(match["channel"]))
-        if channels[-1] >= n_modalities:
-            raise UserError(f"{file} has an unknown channel number: this model knows 0000 to {n_modalities - 1:04d}")
-    if len(set(channels)) < len(channels):
+    found = [int(match["channel"]) for match in parsed if match]
+    positions = _positions(found, range(n_modalities) if numbers is None else numbers)
+    for file, number in zip(files, found, strict=True):
+        if number not in positions:
+            raise UserError(f"{file} has an unknown channel number: this model knows {_known(tuple(positions))}")
+    if len(set(found)) < len(found):
         raise UserError(f"{', '.join(map(str, files))}: several files for one modality: keep one of each")
-    return channels
+    return [positions[number] for number in found]
+
+
+def _positions(found: Sequence[int], numbers: Sequence[int]) -> dict[int, int]:
+    """Which channel each number stands for: those of dataset.json, or for a complete case 0, 1, ..., as for nnU-Net."""
+    n = len(numbers)
+    return dict(enumerate(range(n))) if sorted(found) == list(range(n)) else {m: i for i, m in enumerate(numbers)}
+
+
+def _known(numbers: Sequence[int]) -> str:
+    gapless = len(numbers) > 1 and numbers[-1] - numbers[0] == len(numbers) - 1
+    shown = (numbers[0], numbers[-1]) if gapless else numbers
+    return (" to " if gapless else ", ").join(f"{number:04d}" for number in shown)
 
 
 def dataset_number(folder_name: str) -> int:
@@ -389,9 +424,33 @@ def dataset_folder_name(number: int, name: str) -> str:
     return f"Dataset{number:03d}_{name}"
 
 
+def _label_problem(labels: Mapping[str, Any]) -> str:
+    """Say why nnU-Net cannot use labels; nothing if it can."""
+    for name, value in labels.items():
+        if not _is_label(value) or (name == "ignore" and not isinstance(value, int)):
+            return f'"labels": label {name!r} is {value!r}, not a whole number or a list of them'
+    if labels.get("background") != 0:
+        return '"labels" has no "background" that is 0'
+    others = {value for name, values in labels.items() if name != "ignore" for value in _values(values)}
+    if labels.get("ignore", max(others) + 1) != max(others) + 1:
+        return "\"labels\": label 'ignore' is not the one after the largest other"
+    return ""
+
+
+def _order_problem(labels: Mapping[str, Any], content: Mapping[str, Any]) -> str:
+    """Say what is wrong with the order in which nnU-Net writes labels that are regions."""
+    if all(len(_values(value)) == 1 for value in labels.values()):
+        return ""
+    order = content.get("regions_class_order")
+    n = sum(name != "ignore" and set(_values(value)) != {0} for name, value in labels.items())
+    if isinstance(order, list) and len(order) == n and all(map(_is_label, order)):
+        return ""
+    return f'"regions_class_order" is not a list of {counted(n, "whole number")}, one for each region'
+
+
 def _is_label(value: object) -> bool:
     values = list(value) if isinstance(value, (list, tuple)) else [value]
-    return bool(values) and all(isinstance(v, int) and not isinstance(v, bool) for v in values)
+    return bool(values) and all(isinstance(v, int) and not isinstance(v, bool) and v >= 0 for v in values)
 
 
 def _values(value: int | list[int] | tuple[int, ...]) -> tuple[int, ...]:
@@ -413,7 +472,7 @@ def _position(names: Sequence[str], wanted: str) -> int:
     return positions[0]
 
 
-def _find_cases(folder: Path, file_ending: str, n_modalities: int) -> FoundCases:
+def _find_cases(folder: Path, file_ending: str, numbers: Sequence[int]) -> FoundCases:
     try:
         paths = sorted(path for path in folder.iterdir() if _split(path.name, file_ending)[1])
     except OSError as error:
@@ -426,7 +485,7 @@ def _find_cases(folder: Path, file_ending: str, n_modalities: int) -> FoundCases
         slots.setdefault(case, {}).setdefault(channel, []).append(path)
     if not slots:
         raise UserError(f"{folder} holds no image: name them CASE_0000{file_ending}, CASE_0001{file_ending}, ...")
-    problems = {case: problem for case, s in slots.items() if (problem := _problem(s, file_ending, n_modalities))}
+    problems = {case: problem for case, s in slots.items() if (problem := _problem(s, file_ending, numbers))}
     files = {c: [str(s[channel][0]) for channel in sorted(s)] for c, s in slots.items() if c not in problems}
     return FoundCases(files, {case: f"case {case!r}: {problem}" for case, problem in problems.items()})
 
@@ -453,22 +512,23 @@ def _parse(name: str, file_ending: str) -> tuple[str, str]:
     return (match["case"], match["channel"]) if match else (stem, "")
 
 
-def _problem(slots: dict[str, list[Path]], file_ending: str, n_modalities: int) -> str | None:
+def _problem(slots: dict[str, list[Path]], file_ending: str, numbers: Sequence[int]) -> str | None:
     paths = [(path, group) for group in slots.values() for path in group]
     return next((problem for path, group in paths if (problem := _file_problem(path, group, file_ending))), None) or (
-        _slot_problem(slots, file_ending, n_modalities)
+        _slot_problem(slots, file_ending, numbers)
     )
 
 
-def _slot_problem(slots: dict[str, list[Path]], file_ending: str, n_modalities: int) -> str | None:
+def _slot_problem(slots: dict[str, list[Path]], file_ending: str, numbers: Sequence[int]) -> str | None:
+    known = _positions([int(channel) for channel in slots if channel], numbers)
     for channel, paths in slots.items():
         if not channel:
             return f"{paths[0]} has no channel number: rename it, the first modality is _0000"
-        if int(channel) >= n_modalities:
+        if int(channel) not in known:
             stem, ending = _split(paths[0].name, file_ending)
             return (
-                f"{paths[0]} has the unknown channel number {channel} (this model knows 0000 to "
-                f"{n_modalities - 1:04d}): if it is the patient's number, put that of the modality behind each name, "
+                f"{paths[0]} has the unknown channel number {channel} (this model knows "
+                f"{_known(tuple(known))}): if it is the patient's number, put that of the modality behind each name, "
                 f"as {stem}_0000{ending} for the first modality; otherwise take this file out"
             )
     return None

@@ -19,7 +19,7 @@ from nnunetv2_d2net.data.inspect.record import CaseRecord, Finding, Inspection
 from nnunetv2_d2net.data.inspect.suspicions import find_duplicates, find_outliers
 from nnunetv2_d2net.data.inspect.swaps import find_swaps
 from nnunetv2_d2net.data.inspect.tables import write_tables
-from nnunetv2_d2net.plugin.preprocessing.training_cases import lean, reader_of
+from nnunetv2_d2net.plugin.preprocessing.training_cases import lean, name_problems, reader_of
 
 _LOG = logging.getLogger("nnunetv2_d2net")
 _OTHER = {"Tr": "Ts", "Ts": "Tr"}
@@ -71,13 +71,15 @@ def inspect_dataset(
 def _find_jobs(folder: Path, dataset: Dataset, split: str) -> list[CaseJob]:
     """List the cases of one split."""
     cases = dataset.cases(folder, split)
+    if split == "Tr":
+        cases = name_problems(cases, dataset)
     images = [image for files in cases.values() for image in files.images]
     if not images:
         problem = next((files.problem for files in cases.values() if files.problem), "add images")
         raise UserError(f"{folder / f'images{split}'} holds no image that can be used: {problem}")
     reader, known = reader_of(dataset, images), lean(dataset)
     labeled = split == "Tr" or any(files.label for files in cases.values())
-    return [CaseJob(case, files, known, reader, labeled) for case, files in cases.items()]
+    return [CaseJob(case, files, known, reader, labeled, split == "Tr") for case, files in cases.items()]
 
 
 def _find_other_jobs(folder: Path, dataset: Dataset, split: str) -> list[CaseJob]:

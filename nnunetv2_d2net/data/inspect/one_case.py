@@ -35,6 +35,7 @@ from nnunetv2_d2net.data.inspect.record import (
     UNREADABLE,
     CaseRecord,
 )
+from nnunetv2_d2net.plugin.preprocessing.training_cases import channels_in_training
 
 _NO_THICKNESS = 999
 """Spacing that nnU-Net gives to the missing axis of a 2D image; volumes then count it as 1 mm."""
@@ -48,13 +49,14 @@ _REGISTER = "register and resample them onto each other; if only the header is w
 
 
 class CaseJob(NamedTuple):
-    """One case to look at, with nnU-Net's reader; whether a segmentation is expected."""
+    """One case to look at, with nnU-Net's reader; whether a segmentation is expected, and whether it is trained on."""
 
     case: str
     files: CaseFiles
     dataset: Dataset
     reader: type[BaseReaderWriter]
     labeled: bool
+    trained_on: bool = True
 
 
 def inspect_case(job: CaseJob) -> CaseRecord:
@@ -83,7 +85,9 @@ def _read_images(job: CaseJob, record: CaseRecord) -> dict[int, Image]:
     """Read what the case has; return the usable images ``(1, z, y, x)`` by modality: finite and not constant."""
     files, names, images = job.files.images, job.dataset.channels, {}
     try:
-        channels = job.dataset.assign_channels(files)
+        channels = (
+            channels_in_training(job.files, job.dataset) if job.trained_on else job.dataset.assign_channels(files)
+        )
     except UserError as error:
         _note_file_names(str(error), record)
         return {}

@@ -15,6 +15,7 @@ from nnunetv2_d2net.base.text import listed
 from nnunetv2_d2net.plugin import seams
 from nnunetv2_d2net.plugin.planning import planner as ours
 from nnunetv2_d2net.plugin.planning.fingerprint import D2NetFingerprintExtractor
+from nnunetv2_d2net.plugin.planning.plans import check_count
 from nnunetv2_d2net.plugin.preprocessing.preprocessor import MissingModalityPlansManager
 from nnunetv2_d2net.plugin.preprocessing.training_cases import (
     check_one,
@@ -82,11 +83,19 @@ def check_integrity(folder: str, num_processes: int = 8) -> None:
 
 
 def check_complete(folder: Path, dataset: Dataset) -> None:
-    """Refuse incomplete cases where nnU-Net's own planner is to plan, which does without none of the images.
+    """Refuse what nnU-Net's own planners cannot do with: incomplete cases, and channels out of order.
 
     Raises:
-        UserError: There are some, or cases whose files cannot be told apart.
+        UserError: There are incomplete cases, or some whose files cannot be told apart, or dataset.json does not say
+            how many there are, or names channels in another order than that of their numbers.
     """
+    check_count(dataset.content, dataset.source)
+    given = dataset.content.get("channel_names", dataset.content.get("modality", {}))
+    if tuple(given.values()) != dataset.channels:
+        raise UserError(
+            f'{dataset.source}: "channel_names" are no texts in the order of their numbers, by which nnU-Net\'s own '
+            "planners choose normalizations: write them so"
+        )
     cases = training_cases(folder, dataset)
     numbers = Counter(len(files.images) for files in cases.values())
     usual = max(numbers)

@@ -12,7 +12,7 @@ from nnunetv2.utilities.get_network_from_plans import get_network_from_plans
 from nnunetv2_d2net.base.dataset import channels_of
 from nnunetv2_d2net.base.errors import UserError
 from nnunetv2_d2net.method.network.d2net import D2Net
-from nnunetv2_d2net.plugin.planning.plans import check_modalities
+from nnunetv2_d2net.plugin.planning.plans import check_count, check_modalities
 
 __all__ = ["D2NetPlanner", "D2NetResEncPlanner", "D2NetSmallPlanner"]
 
@@ -28,7 +28,7 @@ class D2NetPlanner(ExperimentPlanner):
         default_memory_target: In GB, unless the user names one.
 
     Raises:
-        UserError: The data set has fewer than two channels.
+        UserError: The data set has fewer than two channels, or does not say how many training cases it has.
     """
 
     default_plans_name: ClassVar[str] = "D2NetPlans"
@@ -51,8 +51,12 @@ class D2NetPlanner(ExperimentPlanner):
             overwrite_target_spacing,  # pyright: ignore[reportArgumentType] - nnU-Net's own default is None
             suppress_transpose,
         )
-        dataset_json = f"{self.raw_dataset_folder}/dataset.json"
-        check_modalities(channels_of(self.dataset_json, dataset_json), dataset_json, "plan with nnU-Net's planners")
+        path, content = f"{self.raw_dataset_folder}/dataset.json", self.dataset_json
+        names = channels_of(content, path)
+        check_modalities(names, path, "plan with nnU-Net's planners")
+        check_count(content, path)
+        # files are in the order of their numbers, and nnU-Net chooses normalizations in the order of the keys
+        self.dataset_json = content | {"channel_names": {str(number): name for number, name in enumerate(names)}}
 
     @staticmethod
     def static_estimate_VRAM_usage(

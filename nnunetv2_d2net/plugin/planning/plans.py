@@ -179,6 +179,15 @@ def check_modalities(channels: Sequence[str], dataset_json: str | Path, remedy: 
         )
 
 
+def check_count(content: Mapping[str, Any], dataset_json: str | Path) -> None:
+    """Refuse a dataset.json that does not say how many training cases there are, by which batches are planned.
+
+    Raises:
+        UserError: It does not.
+    """
+    check_key(content, "numTraining", int, str(dataset_json), "write the number of training cases there")
+
+
 def check_networks(plans: Path, remedy: str = MISSING_IN_MODEL) -> dict[str, Any]:
     """Read plans, and refuse those that name code outside torch.nn and nnU-Net: building the network would run it.
 

@@ -18,7 +18,7 @@ from nnunetv2.imageio.reader_writer_registry import determine_reader_writer_from
 from nnunetv2_d2net.base.dataset import CaseFiles, Dataset
 from nnunetv2_d2net.base.errors import UserError
 from nnunetv2_d2net.base.files import file_state, read_json_or, write_json
-from nnunetv2_d2net.base.images import Image, ImageError, differences, label_counts, read_image
+from nnunetv2_d2net.base.images import ROUNDED, Image, ImageError, differences, label_counts, read_image
 from nnunetv2_d2net.base.processes import run_all
 from nnunetv2_d2net.base.text import counted, listed
 from nnunetv2_d2net.plugin.preprocessing.cohort import changed_since
@@ -58,7 +58,7 @@ def training_cases(folder: Path, dataset: Dataset) -> dict[str, CaseFiles]:
     cases = dataset.cases(folder, "Tr") if is_listed else _cases_of_folder(folder, dataset)
     if not cases:
         raise UserError(f"{folder} has no training case: put images into imagesTr and segmentations into labelsTr")
-    return _name_problems(cases, dataset)
+    return name_problems(cases, dataset)
 
 
 def _cases_of_folder(folder: Path, dataset: Dataset) -> dict[str, CaseFiles]:
@@ -93,19 +93,27 @@ def _cases_of_folder(folder: Path, dataset: Dataset) -> dict[str, CaseFiles]:
     return cases
 
 
-def _name_problems(cases: dict[str, CaseFiles], dataset: Dataset) -> dict[str, CaseFiles]:
+def name_problems(cases: dict[str, CaseFiles], dataset: Dataset) -> dict[str, CaseFiles]:
     """Refuse incomplete cases whose files cannot be told apart.
 
     nnU-Net takes the files of a case in their order, whatever they are called. Only where that is what the names say,
     too, a name tells which modality a file of an incomplete case holds.
+
+    Args:
+        cases: By name.
+        dataset: What its dataset.json says.
+
+    Returns:
+        The cases, with this problem where they have it and no other.
     """
     n = len(dataset.channels)
-    odd = [c for c, files in cases.items() if len(files.images) == n and _numbers(files, dataset) != list(range(n))]
+    named, numbers = dataset.numbers, {case: _numbers(files, dataset) for case, files in cases.items()}
+    odd = [case for case, files in cases.items() if len(files.images) == n and numbers[case] != list(named)]
     if not odd:
         return cases
     problem = (
         f"its files cannot be told apart: they are not {n}, and names do not count, as those of {odd[0]!r} are not "
-        f"numbered from 0000 to {n - 1:04d} in their order: name all files CASE_XXXX so"
+        f"numbered {', '.join(f'{number:04d}' for number in named)} in their order: name all files CASE_XXXX so"
     )
     return {
         case: files if files.problem or len(files.images) == n else files._replace(problem=problem)
@@ -139,12 +147,16 @@ def read_training_case(files: CaseFiles, reader: type[BaseReaderWriter], dataset
         raise UserError(files.problem)
     read = read_case(files.images, reader(), len(dataset.channels), channels=channels_in_training(files, dataset))
     label = read_label(files.label or "", reader(), dataset)
-    reference = Image(Path(files.images[0]), read.images, {"spacing": read.properties["spacing"]})
-    # origin and direction of labels are not compared: nnU-Net, too, does without them
-    wrong = differences(label._replace(properties={"spacing": label.properties["spacing"]}), reference)
+    ways = differences(label, Image(Path(files.images[0]), read.images, read.properties), ROUNDED)
+    wrong = [way for way in ways if way.startswith(("shape", "spacing"))]
     if wrong:
         raise UserError(
             f"{files.label} and {files.images[0]} differ in {' and '.join(wrong)}: resample them onto each other"
+        )
+    if ways:  # as nnU-Net's check has it: told, for the voxels count
+        _LOG.warning(
+            "%s lies elsewhere than %s by its header, %s; voxels are taken in their order: see that they fit",
+            *(files.label, files.images[0], ", ".join(ways)),
         )
     return TrainingCase(read, label)
 

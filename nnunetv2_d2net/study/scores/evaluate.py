@@ -155,10 +155,7 @@ def _read_dataset(folder: Path, references: Path) -> Dataset:
     if not places:
         raise UserError(f"{folder} has no dataset.json, which names regions and labels: copy the data set's into it")
     remedy = "copy the data set's"
-    content = read_json(places[0], remedy)
-    named = content.get("channel_names") or content.get("modality")  # needed for the order of the subsets alone
-    dataset = Dataset.of(content if named else content | {"channel_names": {"0": "any"}}, str(places[0]), remedy)
-    return dataset if named else dataclasses.replace(dataset, channels=())
+    return Dataset.of(read_json(places[0], remedy), str(places[0]), remedy, only_labels=True)
 
 
 def _jobs(folders: dict[str, Path], references: Path, dataset: Dataset, tolerance_mm: float) -> list[Job]:

@@ -55,7 +55,7 @@ class TestContent:
     def test_channels_follow_their_numbers(self, channels, names):
         assert Dataset.of(content() | {"channel_names": channels}).channels == names
         assert channels_of({"modality": channels}) == names
-        assert channels_of({"channel_names": channels, "modality": {"0": "old"}}) == names
+        assert channels_of({"channel_names": channels, "modality": dict.fromkeys(channels, "old")}) == names
 
     @pytest.mark.parametrize(
         ("channels", "part"),
@@ -67,6 +67,8 @@ class TestContent:
             ({}, "names no channel"),
             ({"FLAIR": "T1"}, "has keys that are no numbers of channels"),
             ({"0.5": "T1"}, "has keys that are no numbers of channels"),
+            ({"0": "T1", "00": "T2"}, "has a number twice"),
+            ({"0": "T1", "-1": "T2"}, "has keys that are no numbers of channels"),
             ({"0": None}, ': "0" is null, not a text or a whole number or a number'),
             ({"0": "T1", "1": ["T2"]}, ': "1" is a list, not a text or a whole number or a number'),
         ],
@@ -92,15 +94,15 @@ class TestContent:
         ("labels", "regions", "ignore", "known"),
         [
             ({"background": 0, "a": 1, "b": 2}, {"a": (1,), "b": (2,)}, None, (0, 1, 2)),
-            ({"b": 2, "a": 1}, {"b": (2,), "a": (1,)}, None, (0, 1, 2)),
+            ({"b": 2, "a": 1, "background": 0}, {"b": (2,), "a": (1,)}, None, (0, 1, 2)),
             ({"background": 0, "a": [1, 2, 4], "b": (4, 2)}, {"a": (1, 2, 4), "b": (4, 2)}, None, (0, 1, 2, 4)),
             ({"background": 0, "a": [3], "ignore": 4}, {"a": (3,)}, 4, (0, 3, 4)),
-            ({"background": 0, "ignore": 0}, {}, 0, (0,)),
-            ({}, {}, None, (0,)),
+            ({"background": 0, "ignore": 1}, {}, 1, (0, 1)),
+            ({"background": 0}, {}, None, (0,)),
         ],
     )
     def test_labels(self, labels, regions, ignore, known):
-        data = dataset(labels=labels)
+        data = dataset(labels=labels, regions_class_order=[2, 4])
         assert (data.regions, data.ignore, data.known_values) == (regions, ignore, known)
         assert list(data.regions) == list(regions)
 
@@ -117,6 +119,12 @@ class TestContent:
             ({"a": [[1]]}, "label 'a' is [[1]], not"),
             ({"a": {"b": 1}}, "label 'a' is {'b': 1}, not"),
             ({"ignore": [3]}, "label 'ignore' is [3], not a whole number"),
+            ({"background": 0, "a": -1}, "label 'a' is -1, not"),
+            ({"a": 1}, '"labels" has no "background" that is 0'),
+            ({"background": [0], "a": 1}, '"labels" has no "background" that is 0'),
+            ({"background": 1, "a": 0}, '"labels" has no "background" that is 0'),
+            ({"background": 0, "a": 1, "ignore": 1}, "label 'ignore' is not the one after the largest other"),
+            ({"background": 0, "a": 1, "ignore": 3}, "label 'ignore' is not the one after the largest other"),
             ([], '"labels" is a list, not an object'),
             (None, '"labels" is null, not an object'),
         ],
@@ -126,6 +134,17 @@ class TestContent:
         assert line.startswith("x.json: ")
         assert part in line
         assert line.endswith(": do this")
+
+    @pytest.mark.parametrize("order", [None, 5, {}, [], [1], [1, "2"], [1, 2, 3]])
+    def test_regions_without_the_order_in_which_they_are_written(self, order):
+        labels = {"background": 0, "whole": [1, 2], "core": 2}
+        line = one_line(Dataset.of, content(labels=labels, regions_class_order=order), "x.json", "do this")
+        assert line == 'x.json: "regions_class_order" is not a list of 2 whole numbers, one for each region: do this'
+
+    @pytest.mark.parametrize("modality", [None, 4, {"0": "T1"}])
+    def test_two_counts_of_channels(self, modality):
+        line = one_line(Dataset.of, content(modality=modality), "x.json")
+        assert line == 'x.json: "channel_names" and "modality" differ: remove "modality"'
 
     @pytest.mark.parametrize("ending", [None, 1, [".nii.gz"], {}])
     def test_an_ending_of_another_type(self, ending):

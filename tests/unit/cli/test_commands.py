@@ -13,7 +13,7 @@ from nnunetv2_d2net.cli.main import main
 from tests.unit.conftest import whole_plans
 
 DATASET = "Dataset007_Toy"
-REST = {"labels": {"background": 0, "lesion": 1}, "file_ending": ".nii.gz"}
+REST = {"labels": {"background": 0, "lesion": 1}, "file_ending": ".nii.gz", "numTraining": 1}
 
 
 @pytest.fixture

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import SimpleITK as sitk
 from nnunetv2.imageio.nibabel_reader_writer import NibabelIO
 from nnunetv2.imageio.simpleitk_reader_writer import SimpleITKIO
 from nnunetv2.preprocessing.preprocessors.default_preprocessor import DefaultPreprocessor
@@ -57,6 +58,8 @@ def refused(folder, dataset, case, *parts):
 ODD = {
     "sorted numbers": (["imagesTr/a_0001.nii.gz", "imagesTr/a_0000.nii.gz"], ("X", "Y"), None),
     "numbers with gaps": (["imagesTr/a_0000.nii.gz", "imagesTr/a_0003.nii.gz"], {"0": "FLAIR", "3": "T2"}, None),
+    "descending keys": (["imagesTr/a_0000.nii.gz", "imagesTr/a_0001.nii.gz"], {"1": "T1", "0": "FLAIR"}, None),
+    "numbers by other keys": (["imagesTr/a_0000.nii.gz", "imagesTr/a_0001.nii.gz"], {"1": "T1", "2": "T2"}, None),
     "numbers from one": (["imagesTr/a_0001.nii.gz", "imagesTr/a_0002.nii.gz"], {"1": "T1", "2": "T2"}, None),
     "files from one": (["imagesTr/a_0001.nii.gz", "imagesTr/a_0002.nii.gz"], ("X", "Y"), None),
     "case within case": ([f"imagesTr/a_0000_{m:04d}.nii.gz" for m in range(2)], ("X", "Y"), None),
@@ -97,7 +100,6 @@ def test_channels_are_nnunets(tmp_path, name, monkeypatch):
 @pytest.mark.parametrize(
     ("files", "channels", "listed"),
     [
-        (["b_0001.nii.gz", "a_0001.nii.gz", "a_0002.nii.gz"], {"1": "T1", "2": "T2"}, None),
         (["b_0001.nii.gz", "a_0001.nii.gz", "a_0002.nii.gz"], ("T1", "T2"), None),
         (
             ["t1/b_0000.nii.gz", "flair/a_0000.nii.gz", "t1/a_0000.nii.gz"],
@@ -109,16 +111,20 @@ def test_channels_are_nnunets(tmp_path, name, monkeypatch):
 def test_an_incomplete_case_where_names_do_not_count(tmp_path, files, channels, listed):
     files = files if listed else [f"imagesTr/{file}" for file in files]
     dataset = write_raw(tmp_path, files, channels, listed=listed)
-    refused(tmp_path, dataset, "b", "cannot be told apart", "those of 'a' are not numbered from 0000 to 0001")
+    refused(tmp_path, dataset, "b", "cannot be told apart", "those of 'a' are not numbered 0000, 0001 in their order")
     read_training_case(training_cases(tmp_path, dataset)["a"], SimpleITKIO, dataset)
 
 
-def test_an_incomplete_case_where_names_count(tmp_path):
-    dataset = write_raw(tmp_path, [f"imagesTr/{n}.nii.gz" for n in ("a_0000", "a_0001", "b_0001")], ("T1", "T2"))
-    assert read_training_case(training_cases(tmp_path, dataset)["b"], SimpleITKIO, dataset).read.available == (
-        False,
-        True,
-    )
+@pytest.mark.parametrize(
+    ("channels", "there"),
+    [({"0": "T1", "1": "T2"}, (False, True)), ({"1": "T1", "2": "T2"}, (True, False)), ({"1": "T1", "7": "T2"}, None)],
+)
+def test_an_incomplete_case_where_names_count(tmp_path, channels, there):
+    numbers = [int(number) for number in channels]
+    names = [f"a_{number:04d}" for number in numbers] + ["b_0001"]
+    dataset = write_raw(tmp_path, [f"imagesTr/{name}.nii.gz" for name in names], channels)
+    read = read_training_case(training_cases(tmp_path, dataset)["b"], SimpleITKIO, dataset).read
+    assert read.available == (there or (True, False))
 
 
 def test_names_that_nnunet_does_not_see(tmp_path, caplog):
@@ -185,6 +191,25 @@ def test_a_label_that_is_nearly_whole_is_whole(tmp_path):
     """nnU-Net would cut 0.9999 down to 0."""
     path, dataset = labeled(tmp_path, np.full((3, 4, 5), 0.9999))
     assert np.array_equal(read_label(path, SimpleITKIO(), dataset).voxels, np.ones((1, 3, 4, 5)))
+
+
+@pytest.mark.parametrize("place", [{"origin": (0, 0, 5)}, {"direction": (-1, 0, 0, 0, 1, 0, 0, 0, 1)}])
+def test_a_label_that_lies_elsewhere_is_told(tmp_path, place, caplog):
+    dataset = write_raw(tmp_path, [f"imagesTr/{case}_{m:04d}.nii.gz" for case in "ab" for m in range(2)], ("X", "Y"))
+    label = tmp_path / "labelsTr" / "a.nii.gz"
+    image = sitk.ReadImage(str(label))
+    image.SetOrigin(place.get("origin", (0, 0, 0.005)))
+    image.SetDirection(place.get("direction", image.GetDirection()))
+    sitk.WriteImage(image, str(label))
+    rounded = tmp_path / "labelsTr" / "b.nii.gz"
+    image = sitk.ReadImage(str(rounded))
+    image.SetOrigin((0, 0, 0.005))
+    sitk.WriteImage(image, str(rounded))
+    for case in "ab":
+        read_training_case(training_cases(tmp_path, dataset)[case], SimpleITKIO, dataset)
+    (line,) = [record.getMessage() for record in caplog.records]
+    assert f"{label} lies elsewhere than {tmp_path / 'imagesTr' / 'a_0000.nii.gz'} by its header" in line
+    assert next(iter(place)) in line
 
 
 def test_a_damaged_first_image_chooses_no_reader(tmp_path):
