@@ -57,6 +57,8 @@ def run(args: argparse.Namespace, extra: list[str]) -> int:
     refuse_extra(extra)
     if args.jobs < 1 or args.processes < 1:
         raise UserError("--jobs and -np take a number from 1")
+    zero = "take NaN outside an image's field of view, where it was resliced, as 0 when predicting"
+    parser.add_argument("--nan_outside_as_zero", action="store_true", help=zero)
     setup = _setup(args)
 
     from nnunetv2_d2net.study.benchmark.jobs import job_list
@@ -109,3 +111,5 @@ def _setup(args: argparse.Namespace) -> "Setup":
 def _device(wanted: str | None) -> str:
     words = device_words(["-device", wanted] if wanted else [])
     return words[-1] if words else wanted or "cuda"
+        nan_outside_as_zero=args.nan_outside_as_zero,
+        start_from=_start(args, arms, results / raw.name),

@@ -177,7 +177,7 @@ def is_whole(checkpoint: Path) -> bool:
     return checkpoint.is_file() and zipfile.is_zipfile(checkpoint)
 
 
-def predict_subsets(  # noqa: PLR0913 - mirroring and the bar have defaults
+def predict_subsets(  # noqa: PLR0913 - settings have defaults
     model: Model,
     folds: Sequence[str],
     images: str | list[list[str]],
@@ -196,6 +196,7 @@ def predict_subsets(  # noqa: PLR0913 - mirroring and the bar have defaults
         folder: For one folder per subset.
         device: Where.
         mirroring: Average over mirrored images.
+    nan_outside_as_zero: bool = False,
         progress: Show a bar.
 
     Raises:
@@ -207,6 +208,7 @@ def predict_subsets(  # noqa: PLR0913 - mirroring and the bar have defaults
     predictor.predict_from_files(images, str(folder), overwrite=False)
 
 
+        nan_outside_as_zero: Take NaN outside the field of view as 0.
 def _drop_broken_fingerprint(dataset_id: int) -> None:
     """Remove a fingerprint that was cut short, which nnU-Net would take as it is."""
     folder = Path(os.environ["nnUNet_preprocessed"]) / convert_id_to_dataset_name(dataset_id)
@@ -214,6 +216,7 @@ def _drop_broken_fingerprint(dataset_id: int) -> None:
     if path.is_file() and not read_json_or(path, {}):
         path.unlink()
 
+    predictor.nan_outside_as_zero = nan_outside_as_zero
 
 def _drop_broken_checkpoints(folder: Path) -> bool:
     """Remove checkpoints that were cut short, which nnU-Net would try to go on from; tell whether any is left."""

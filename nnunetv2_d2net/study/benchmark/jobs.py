@@ -91,12 +91,12 @@ class Progress:
         """Whether every training case is preprocessed for these plans.
 
         Raises:
-            UserError: The plans lack the configuration.
+            UserError: The plans cannot be read, or lack the configuration.
         """
         setup, plans = self.setup, self.setup.preprocessed / f"{self.setup.plans}.json"
-        if not read_json_or(plans, {}):
+        if not plans.exists():
             return False
-        folder = preprocessed_folder(plans, setup.configuration, "plan again")
+        folder = preprocessed_folder(plans, setup.configuration, "repair it, or move it away to plan anew")
         # nnU-Net writes a case's properties last
         return all((folder / f"{case}.pkl").is_file() for case in setup.dataset.training_cases(setup.raw))
 

@@ -116,8 +116,9 @@ def _predictions(setup: Setup, folder: Path, cases: Iterable[Any]) -> list[Path]
 def _preprocess(setup: Setup) -> None:
     started = setup.out / "prepare.json"  # says that an unfinished preparation is ours to repeat
     number, plans = dataset_number(setup.raw.name), setup.preprocessed / f"{setup.plans}.json"
-    if read_json_or(started, None) is None and read_json_or(plans, None) is not None:
+    if read_json_or(started, None) is None and plans.exists():
         raise UserError(
+        nan_outside_as_zero=setup.nan_outside_as_zero,
             f"{plans} is planned but {setup.configuration} is not preprocessed in full: {_preprocess_command(setup)}"
         )
     write_json(started, {"plans": setup.plans})

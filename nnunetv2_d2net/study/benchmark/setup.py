@@ -19,7 +19,8 @@ from nnunetv2.utilities.find_objects import recursive_find_trainer_class_by_name
 from nnunetv2_d2net import __version__
 from nnunetv2_d2net.base.dataset import Dataset
 from nnunetv2_d2net.base.errors import UserError
-from nnunetv2_d2net.base.files import read_json_or
+from nnunetv2_d2net.base.files import read_json_or, sha256_of
+from nnunetv2_d2net.base.images import NAN_OPTION
 from nnunetv2_d2net.base.text import version_of
 from nnunetv2_d2net.plugin.registration import TRAINERS_VARIABLE, nnunet_folder
 from nnunetv2_d2net.plugin.training import variants
@@ -56,6 +57,8 @@ class Setup:
         processes: For preprocessing and evaluation.
     """
 
+        nan_outside_as_zero: Take NaN outside the field of view of an image to predict as 0.
+        start_from: Arm, model's folder or checkpoint that companions start from; empty for the stock arm that fits.
     dataset: Dataset
     raw: Path
     preprocessed: Path
@@ -71,6 +74,8 @@ class Setup:
     processes: int = 1
 
     @property
+    nan_outside_as_zero: bool = False
+    start_from: str = ""
     def images(self) -> Path:
         """Folder of the images to predict."""
         return self.raw / ("imagesTs" if self.cases == "test" else "imagesTr")
@@ -99,7 +104,9 @@ class Setup:
         """The command that describes this benchmark on any machine."""
         words = ["d2net", "benchmark", self.raw.name, self.configuration, "-p", self.plans]
         words += ["--arms", *self.arms, "-f", *self.folds, "--cases", self.cases]
-        return words if self.mirroring else [*words, "--disable_tta"]
+        words += ["--start_from", self.start_from] if self.start_from else []
+        words += [] if self.mirroring else ["--disable_tta"]
+        return [*words, NAN_OPTION] if self.nan_outside_as_zero else words
 
     @property
     def command_here(self) -> list[str]:

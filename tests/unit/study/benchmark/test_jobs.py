@@ -151,6 +151,15 @@ def test_splits_that_cannot_be_used_are_named_and_stay(setup, text):
     assert Progress(setup).prepared  # fold all needs none
 
 
+@pytest.mark.parametrize("text", ['{"dataset_name": ', "[]", "{}", '{"configurations": []}'])
+def test_plans_that_cannot_be_read_are_named_and_stay(setup, text):
+    plans = setup.preprocessed / "D2NetPlans.json"
+    plans.write_text(text)
+    with pytest.raises(UserError, match=r"D2NetPlans\.json.*: repair it, or move it away to plan anew"):
+        one_job.prepare(setup)
+    assert plans.read_text() == text
+
+
 def test_too_few_cases_make_no_folds(setup):
     (setup.raw / "labelsTr" / "case_Tr4.nii.gz").unlink()
     with pytest.raises(UserError, match="4 training cases do not make 5 folds"):
@@ -173,3 +182,37 @@ def test_what_is_there_is_read_once_for_all_jobs(setup, write_checkpoint, monkey
     monkeypatch.setattr(Dataset, "find_cases", lambda *args: listed.append(args[1]) or find(*args))
     assert all(progress.done(job) for job in jobs.jobs_by_phase(setup)[jobs.TRAIN])
     assert listed == [setup.images]
+
+
+@pytest.fixture
+def with_companion(setup):
+    return replace(setup, arms=("D2NetTrainerCompanion", "D2NetTrainer", "nnUNetTrainer"))
+
+
+def test_a_companion_comes_after_what_it_starts_from(with_companion):
+    names = [job.name for job in jobs.jobs_by_phase(with_companion)[jobs.TRAIN]]
+    assert names == ["D2NetTrainer/all", "nnUNetTrainer/all", "D2NetTrainerCompanion/all"]
+    assert [jobs.first_of(with_companion, name) for name in names] == ["", "", "nnUNetTrainer/all"]
+    lines = jobs.job_list(with_companion).splitlines()
+    assert lines[-4] == "# once nnUNetTrainer/all is done:"
+    assert lines[-3].endswith("--job D2NetTrainerCompanion/all")
+
+
+def test_a_companion_whose_start_is_not_trained_says_what_to_run(with_companion):
+    with pytest.raises(UserError, match=r"which is not there: run --job nnUNetTrainer/all to its end first"):
+        one_job._start(with_companion, Job("D2NetTrainerCompanion", "all"))
+
+
+def test_a_start_elsewhere_must_be_the_same_folds(with_companion, tmp_path, write_checkpoint):
+    model, job = tmp_path / "elsewhere" / "nnUNetTrainer__D2NetPlans__2d", Job("D2NetTrainerCompanion", "0")
+    setup = replace(with_companion, start_from=str(model))
+    with pytest.raises(UserError, match=r"fold_0.checkpoint_final\.pth does not exist: train fold 0"):
+        one_job._start(setup, job)
+    for fold in "01":
+        write_checkpoint(model / f"fold_{fold}" / "checkpoint_final.pth")
+    assert one_job._start(setup, job) == model / "fold_0" / "checkpoint_final.pth"
+    assert jobs.first_of(setup, job.name) == "" == jobs.first_of(setup, "nnUNetTrainer/all")
+    other = replace(setup, start_from=str(model / "fold_1" / "checkpoint_final.pth"))
+    with pytest.raises(UserError, match="has seen validation cases of fold 0"):
+        one_job._start(other, job)
+    assert one_job._start(other, Job("D2NetTrainerCompanion", "all"))  # which leaves no case out

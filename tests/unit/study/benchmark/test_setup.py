@@ -13,6 +13,9 @@ def test_differences_name_each_arm():
     arms = [{"name": "A", **ARM}, {"name": "B", **ARM, "epochs": 20}, {"name": "C", **ARM, "batch_size": None}]
     assert differences(arms) == ["epochs differ: A 10, B 20, C 10"]
     assert differences(arms[:1]) == []
+    companion = {"name": "D", **ARM, "start": {"from": "A", "epochs": 10}}
+    assert differences([arms[1], companion]) == []
+    assert differences([arms[0], companion]) == ["epochs differ: A 10, D 20 with those of its start"]
 
 
 def test_unknown_arm_lists_near_names_and_an_arm_comes_once():
@@ -21,6 +24,14 @@ def test_unknown_arm_lists_near_names_and_an_arm_comes_once():
     with pytest.raises(UserError, match="twice"):
         check_arms(["D2NetTrainer", "D2NetTrainer"])
     check_arms(["nnUNetTrainer_5epochs", "nnUNetTrainerModalityDropout_10epochs", "D2NetTrainer"])
+
+
+def test_only_companions_start_from_something_and_not_from_each_other():
+    with pytest.raises(UserError, match="no arm is a companion"):
+        check_arms(["nnUNetTrainer", "D2NetTrainer"], "nnUNetTrainer")
+    with pytest.raises(UserError, match="starts from a stock nnU-Net"):
+        check_arms(["nnUNetTrainer", "D2NetTrainerCompanion"], "D2NetTrainerCompanion")
+    check_arms(["nnUNetTrainer", "D2NetTrainerCompanion_5epochs"], "nnUNetTrainer")
 
 
 def test_cases_and_folds_that_do_not_go_together_are_refused(setup):
@@ -61,6 +72,7 @@ def test_setup_json_stays_as_it_was_when_nothing_changes(trained):
     assert content["command"] == (
         "d2net benchmark Dataset007_Paper 2d -p D2NetPlans --arms nnUNetTrainer D2NetTrainer -f all --cases test"
     )
+    assert replace(setup, nan_outside_as_zero=True).command[-1] == "--nan_outside_as_zero"
 
 
 def test_folder_of_another_benchmark_is_refused_but_arms_may_come(trained):
@@ -68,6 +80,12 @@ def test_folder_of_another_benchmark_is_refused_but_arms_may_come(trained):
     assert setup.check_same() == {}
     write_json(setup.note, setup.describe())
     replace(setup, arms=("D2NetTrainerPaper",), device="cuda", processes=7).check_same()
-    for change in ({"configuration": "3d_fullres"}, {"mirroring": False}, {"folds": ("0",)}, {"plans": "X"}):
+    for change in (
+        {"start_from": "nnUNetTrainer"},
+        {"configuration": "3d_fullres"},
+        {"mirroring": False},
+        {"folds": ("0",)},
+        {"plans": "X"},
+    ):
         with pytest.raises(UserError, match="pass another -o"):
             replace(setup, **change).check_same()
