@@ -5,6 +5,7 @@ from collections.abc import Callable, Sequence
 
 from nnunetv2_d2net.base.errors import UserError
 from nnunetv2_d2net.cli._words import value_of
+from nnunetv2_d2net.plugin.start import COMPANION
 from nnunetv2_d2net.plugin.seams import replaced
 
 
@@ -61,5 +62,12 @@ def trainer_class(name: str) -> type:
     except RuntimeError as error:
         if not str(error).startswith("Could not find requested nnunet trainer"):
             raise
+        base = name.partition("_")[0]
+        if base.endswith(COMPANION):
+            student = base.removesuffix(COMPANION)
+            raise UserError(
+                f"no trainer is called {name}: --start_from knows the trainers of this package; for one of your own, "
+                f"write class {base}(CompanionTrainer, {student}) beside it"
+            ) from error
         ours = ", ".join(trainer for trainer in variants.__all__ if "_" not in trainer)  # without the other lengths
         raise UserError(f"no trainer is called {name}: pass -tr with nnU-Net's, or one of {ours}") from error

@@ -67,7 +67,7 @@ class CompanionTrainer(ModalityDroppingTrainer):
         """Build the student's network and, beside it, the one that the plans describe."""
         shared = (plans_manager, configuration_manager, num_input_channels, num_output_channels)
         student = super().build_network_architecture(*shared, enable_deep_supervision)
-        stock = nnUNetTrainer.build_network_architecture(*shared, False)  # noqa: FBT003 - nnU-Net's signature
+        stock = nnUNetTrainer.build_network_architecture(*shared, enable_deep_supervision=False)
         return Companion(student, stock, num_input_channels)
 
     @property
@@ -98,6 +98,8 @@ class CompanionTrainer(ModalityDroppingTrainer):
         Raises:
             UserError: There is none.
         """
+        if not self.was_initialized:
+            self.initialize()
         if self.current_epoch == 0 and pretrained_weights() is None:
             self.start_from(self._stock_checkpoint())
         super().on_train_start()
