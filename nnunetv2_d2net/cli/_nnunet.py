@@ -5,8 +5,8 @@ from collections.abc import Callable, Sequence
 
 from nnunetv2_d2net.base.errors import UserError
 from nnunetv2_d2net.cli._words import value_of
-from nnunetv2_d2net.plugin.start import COMPANION
 from nnunetv2_d2net.plugin.seams import replaced
+from nnunetv2_d2net.plugin.start import COMPANION
 
 
 def call_entry_point(entry_point: Callable[[], object], command: str, words: Sequence[str]) -> int:

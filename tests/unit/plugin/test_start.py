@@ -1,0 +1,54 @@
+import re
+
+import pytest
+
+from nnunetv2_d2net.base.errors import UserError
+from nnunetv2_d2net.plugin.start import companion_of, find_stock
+
+
+@pytest.fixture
+def results(tmp_path):
+    for name in ("A__PlansX__3d_fullres", "A__PlansY__3d_fullres", "A__PlansX__2d", "B__PlansX__3d_fullres"):
+        fold = tmp_path / "results" / name / "fold_0"
+        fold.mkdir(parents=True)
+        (fold / "checkpoint_final.pth").touch()
+    return tmp_path / "results"
+
+
+def test_name_of_the_companion():
+    assert companion_of("nnUNetTrainerModalityDropout_20epochs") == "nnUNetTrainerModalityDropoutCompanion_20epochs"
+    assert companion_of(companion_of("D2NetTrainer")) == "D2NetTrainerCompanion"
+
+
+def test_a_trainers_name_means_its_model_and_plans(results):
+    assert find_stock(results, "B", "3d_fullres") == (results / "B__PlansX__3d_fullres", "PlansX")
+    assert find_stock(results, "A", "3d_fullres", "PlansY") == (results / "A__PlansY__3d_fullres", "PlansY")
+    assert find_stock(results, "A", "2d") == (results / "A__PlansX__2d", "PlansX")
+
+
+def test_a_folder_or_a_checkpoint_is_taken_as_it_is(results, tmp_path):
+    model = results / "A__PlansY__3d_fullres"
+    assert find_stock(tmp_path, str(model), "3d_fullres") == (model, "PlansY")
+    checkpoint = model / "fold_0" / "checkpoint_final.pth"
+    assert find_stock(tmp_path, str(checkpoint), "3d_fullres") == (checkpoint, "PlansY")
+    assert find_stock(tmp_path, str(checkpoint), "3d_fullres", "Others") == (checkpoint, "Others")
+
+
+@pytest.mark.parametrize(
+    ("start", "configuration", "plans", "message"),
+    [
+        ("A", "3d_fullres", "", r"several plans \(A__PlansX__3d_fullres, A__PlansY__3d_fullres\): choose with -p"),
+        ("C", "3d_fullres", "", r"no model of C for 3d_fullres in .* \(there: A__PlansX__3d_fullres, "),
+        ("B", "2d", "", r"no model of B for 2d in .* \(there: A__PlansX__2d\)"),
+        ("A", "3d_lowres", "", r"no model of A for 3d_lowres in [^(]*: train it first"),
+    ],
+)
+def test_what_is_not_there(results, start, configuration, plans, message):
+    with pytest.raises(UserError, match=message):
+        find_stock(results, start, configuration, plans)
+
+
+def test_a_folder_of_another_configuration(results):
+    model = results / "A__PlansX__2d"
+    with pytest.raises(UserError, match=re.escape(f"{model} is not named TRAINER__PLANS__3d_fullres: pass the plans")):
+        find_stock(results, str(model), "3d_fullres")
