@@ -186,3 +186,24 @@ def test_parts_that_others_look_for_are_the_students(companion):
 
 def test_codes_of_subsets_stay_on_their_device():
     assert subset_codes(torch.ones(2, 3, dtype=torch.bool, device="meta")).device.type == "meta"
+
+
+def test_codes_of_a_mixed_batch_go_with_their_cases(make_images):
+    companion = Companion(D2Net(randomized(build_unet()), 4, SUPERSET), build_unet(deep_supervision=False), 4).eval()
+    companion.decoder.deep_supervision = False
+    calls, codes = [], torch.randn(2, 4, 16, 8)
+    companion.student.register_forward_pre_hook(lambda _, inputs: calls.append(inputs))
+    images, fewer = make_images(), torch.tensor([WITHOUT_FIRST]).expand(2, 4)
+    companion(images, torch.tensor([COMPLETE, WITHOUT_FIRST]), codes)
+    companion(images, fewer, codes)
+    assert [torch.equal(call[2], expected) for call, expected in zip(calls, (codes[1:], codes), strict=True)] == [
+        True
+    ] * 2
+    assert torch.equal(calls[0][0], images[1:])
+
+
+def test_a_plain_student_alone_reads_images_without_a_mask(make_images):
+    companion = Companion(build_unet(), build_unet(), 4).eval()
+    companion.student_only = True
+    images = make_images()
+    assert torch.equal(companion(images)[0], companion.student(images)[0])

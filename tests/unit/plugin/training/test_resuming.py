@@ -1,0 +1,127 @@
+"""Checkpoints carry the states of all generators, whole, and nothing that needs code to be read."""
+
+import random
+
+import numpy as np
+import pytest
+import torch
+
+from nnunetv2_d2net.base.errors import UserError
+from nnunetv2_d2net.plugin.training.resuming import RANDOM_STATES
+from nnunetv2_d2net.plugin.training.trainer import D2NetTrainer
+
+
+@pytest.fixture
+def make(trainer_of):
+    def make():
+        trainer = trainer_of(D2NetTrainer)
+        trainer.print_to_log_file = lambda *_, **__: None
+        trainer.initialize()
+        trainer.logger.log("ema_fg_dice", 0.5, 0)
+        return trainer
+
+    return make
+
+
+def draws(trainer):
+    numpy = [np.random.normal(), *np.random.randint(2**31, size=2).tolist()]  # an odd number of normals leaves a spare
+    return [
+        [random.random(), random.gauss(0, 1)],
+        numpy,
+        torch.rand(2).tolist(),
+        torch.rand(2, generator=trainer.subset_generator).tolist(),
+    ]
+
+
+def test_all_generators_go_on_where_they_were(make):
+    trainer = make()
+    draws(trainer)
+    states = trainer.random_states()
+    assert set(states) == {"python", "numpy", "torch", "subsets"}
+    expected = draws(trainer)
+    assert all(a != b for a, b in zip(draws(trainer), expected, strict=True))
+    trainer.restore_random_states(states)
+    assert draws(trainer) == expected
+
+
+@pytest.mark.parametrize(("name", "place"), [("python", 0), ("numpy", 1), ("torch", 2), ("subsets", 3)])
+def test_a_state_that_is_missing_is_left_as_it_is(make, name, place):
+    trainer = make()
+    states = trainer.random_states()
+    expected = draws(trainer)
+    before = trainer.random_states()
+    later = draws(trainer)
+    trainer.restore_random_states(before)
+    trainer.restore_random_states({other: state for other, state in states.items() if other != name})
+    found = draws(trainer)
+    assert found[place] == later[place]
+    assert [x for i, x in enumerate(found) if i != place] == [x for i, x in enumerate(expected) if i != place]
+
+
+def test_a_checkpoint_brings_them_and_training_starts_with_them(make, tmp_path, monkeypatch):
+    trainer, path = make(), tmp_path / "checkpoint_latest.pth"
+    states = trainer.random_states()
+    trainer.save_checkpoint(str(path))
+    assert RANDOM_STATES not in trainer.optimizer.state_dict(), "they are no matter of the optimizer's otherwise"
+    content = torch.load(path, weights_only=False)
+    assert len(content["optimizer_state"][RANDOM_STATES]) == 1
+    assert content["optimizer_state"]["param_groups"]
+    expected = draws(trainer)
+    later = make()
+    later.load_checkpoint(str(path))
+    assert later.loaded_random_states.keys() == states.keys()
+    monkeypatch.setattr(
+        "nnunetv2_d2net.plugin.training.distributed.DistributedTrainer.on_train_start", lambda _: draws(later)
+    )
+    monkeypatch.setattr("nnunetv2_d2net.plugin.training.dropping.check_preprocessed", lambda *_: None)
+    later.on_train_start()
+    assert draws(later) == expected
+    assert later.loaded_random_states is None
+
+
+def test_a_process_that_was_not_there_keeps_its_own(make):
+    trainer = make()
+    trainer.local_rank = 1
+    state = {RANDOM_STATES: [{"of": "rank 0"}]}
+    trainer._take_random_states(trainer.optimizer, state)
+    assert trainer.loaded_random_states is None
+    assert state == {}
+    trainer._take_random_states(trainer.optimizer, {RANDOM_STATES: [{"of": "rank 0"}, {"of": "rank 1"}]})
+    assert trainer.loaded_random_states == {"of": "rank 1"}
+
+
+def test_the_best_pseudo_dice_of_all_epochs_is_known(make, tmp_path):
+    trainer, path = make(), tmp_path / "checkpoint_latest.pth"
+    for epoch, value in enumerate([0.25, 0.75, 0.5]):
+        trainer.logger.log("ema_fg_dice", value, epoch)
+    trainer._best_ema = 0.25
+    trainer.save_checkpoint(str(path))
+    later = make()
+    later.load_checkpoint(str(path))
+    assert later._best_ema == 0.75
+
+
+def test_a_checkpoint_that_cannot_be_written_leaves_the_one_before_it(make, tmp_path, monkeypatch):
+    trainer, path = make(), tmp_path / "checkpoint_latest.pth"
+    trainer.save_checkpoint(str(path))
+    before = path.read_bytes()
+
+    def fail(_content, name, *_, **__):
+        with open(name, "wb") as file:  # noqa: PTH123
+            file.write(b"half")
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(torch, "save", fail)
+    with pytest.raises(UserError, match=r"go on with --c; the checkpoint before it is"):
+        trainer.save_checkpoint(str(path))
+    assert path.read_bytes() == before
+    assert trainer._states_of_all is None
+    assert [file.name for file in tmp_path.glob("*.pth*")] == [path.name]
+
+
+def test_processes_beside_the_first_write_nothing(make, tmp_path):
+    trainer = make()
+    for rank, disabled in ((1, False), (0, True)):
+        trainer.local_rank, trainer.disable_checkpointing = rank, disabled
+        trainer.save_checkpoint(str(tmp_path / "checkpoint.pth"))
+    assert not list(tmp_path.glob("checkpoint*"))
