@@ -20,6 +20,7 @@ from nnunetv2_d2net.cli.main import main
 from nnunetv2_d2net.plugin.checkpoints import read_checkpoint
 from tests.conftest import REGIONS_3D
 from tests.integration.conftest import interrupted_after_first_epoch, read_plans, train_d2net
+from tests.integration.test_companion_trainer import save_stock
 from tests.integration.tiny_training import make_tiny_trainer, tiny_settings
 
 pytestmark = pytest.mark.slow
@@ -32,6 +33,7 @@ import multiprocessing
 from multiprocessing.pool import ThreadPool
 from pathlib import Path
 
+from nnunetv2_d2net.plugin.training.companion import CompanionTrainer
 from nnunetv2_d2net.plugin.training.trainer import D2NetTrainer
 
 
@@ -66,6 +68,10 @@ class {NAME}(D2NetTrainer):
     def perform_actual_validation(self, save_probabilities=False):
         multiprocessing.get_context = lambda _=None: ThreadsForProcesses  # processes would import everything anew
         super().perform_actual_validation(save_probabilities)
+
+
+class {NAME}Companion(CompanionTrainer, {NAME}):
+    """It starts from what --start_from names."""
 '''
 
 
@@ -143,6 +149,17 @@ def test_two_nodes_go_on_from_one_process_and_one_process_from_two_nodes(words, 
     alone.on_train_start()
     alone.on_train_epoch_start()
     assert math.isfinite(alone.train_step(next(alone.dataloader_train))["loss"])
+
+
+def test_companion_on_two_nodes(words, root, fold):
+    stock, _ = save_stock(make_tiny_trainer(root))
+    run_on_two_nodes([*words, "--start_from", str(stock)])
+    fold = fold.parents[1] / f"{NAME}Companion__D2NetTinyPlans__3d_fullres" / "fold_0"
+    first, second = (json.loads((fold / f"rank_{rank}.json").read_text()) for rank in range(2))
+    assert first["total"] == second["total"]
+    choice = json.loads((fold / "companion.json").read_text())
+    assert len(choice["cases"]) == 1  # of one process; the other one has none
+    assert all(0 <= row[name] <= 1 for row in choice["subsets"].values() for name in ("stock", "student"))
 
 
 def fail(rank, file):

@@ -176,7 +176,10 @@ class CompanionTrainer(ModalityDroppingTrainer):
         return dice
 
     def _mean_dice(self, network: nn.Module, images: Tensor, target: Tensor) -> float:
-        predictor = nnUNetPredictor(use_mirroring=False, device=self.device, allow_tqdm=False)
+        on_cuda = self.device.type == "cuda"  # else nnU-Net says for each case that it cannot
+        predictor = nnUNetPredictor(
+            use_mirroring=False, perform_everything_on_device=on_cuda, device=self.device, allow_tqdm=False
+        )
         arguments = (self.plans_manager, self.configuration_manager, None, self.dataset_json, type(self).__name__, None)
         predictor.manual_initialization(network, *arguments)
         logits = predictor.predict_sliding_window_return_logits(images).float().cpu()
