@@ -499,10 +499,16 @@ def write_sitk(image: sitk.Image, path: Path, place_of: Path | None = None) -> N
         sitk.WriteImage(image, str(unfinished), useCompression=True)
         check_written(unfinished)
         if place_of is not None:
-            _keep_place(place_of, unfinished)
+            keep_place(place_of, unfinished)
 
 
-def _keep_place(source: Path, target: Path) -> None:
+def keep_place(source: Path, target: Path) -> None:
+    """Let a written NIfTI file say the same about its place as another one of its grid whose header is odd.
+
+    Args:
+        source: The other one; of another format, nothing is changed.
+        target: The file.
+    """
     with _unpacked(source) as stream:
         theirs = _nifti_header(stream.read(_LONGEST_HEADER))
     if theirs is None or not check_header(theirs):

@@ -30,7 +30,13 @@ from nnunetv2_d2net.plugin.prediction.model_folder import UNUSABLE, read_model, 
 from nnunetv2_d2net.plugin.prediction.note import VOLUMES, Model, closing_line, describe_model, note
 from nnunetv2_d2net.plugin.prediction.subset_network import StackedHeads, SubsetNetwork
 from nnunetv2_d2net.plugin.prediction.threads import WriteBehind, read_ahead
-from nnunetv2_d2net.plugin.prediction.writing import is_written, segmentation_of, volumes_of, write_segmentation
+from nnunetv2_d2net.plugin.prediction.writing import (
+    PLACE_OF,
+    is_written,
+    segmentation_of,
+    volumes_of,
+    write_segmentation,
+)
 from nnunetv2_d2net.plugin.preprocessing.cohort import AVAILABLE
 from nnunetv2_d2net.plugin.preprocessing.preprocessor import CONSTANT, accept_absent_files, available_in
 from nnunetv2_d2net.plugin.preprocessing.reading import CaseImages, check_voxels, read_case
@@ -539,10 +545,13 @@ class D2NetPredictor(nnUNetPredictor):
     def read(self, files: Sequence[str]) -> CaseImages:
         """Read the allowed modalities of one case; see :func:`read_case`."""
         reader = self.plans_manager.image_reader_writer_class()
-        n_modalities = len(self.dataset.channels)
-        case = read_case(files, reader, n_modalities, self.allowed, nan_outside_as_zero=self.nan_outside_as_zero)
+        n_modalities, channels = len(self.dataset.channels), self.dataset.assign_channels(files)
+        case = read_case(
+            files, reader, n_modalities, self.allowed, channels, nan_outside_as_zero=self.nan_outside_as_zero
+        )
         looks = self._looks(case.images, case.available, case.properties["spacing"])
-        return case._replace(properties={**case.properties, **looks})
+        place = next((file for file, channel in zip(files, channels, strict=True) if case.available[channel]), files[0])
+        return case._replace(properties={**case.properties, **looks, PLACE_OF: str(place)})
 
     def begin(self) -> None:
         """Forget the failures of an earlier call, and what it has told."""

@@ -20,7 +20,7 @@ from torch import Tensor
 from nnunetv2_d2net.base.dataset import Dataset
 from nnunetv2_d2net.base.errors import UserError
 from nnunetv2_d2net.base.files import content_state, explaining_disk_errors, publish, read_json_or, unfinished_folder
-from nnunetv2_d2net.base.images import check_whole, check_written, label_counts, read_image
+from nnunetv2_d2net.base.images import check_whole, check_written, keep_place, label_counts, read_image
 from nnunetv2_d2net.base.text import last_line
 from nnunetv2_d2net.plugin.prediction.note import VOLUMES
 
@@ -31,6 +31,9 @@ _FILES = "files"
 """Key of the note under which size and SHA-256 of each file stand, by its ending."""
 
 _LOG = logging.getLogger("nnunetv2_d2net")
+PLACE_OF = "d2net_place_of"
+"""Key of a case's properties: the image on whose place its segmentation lies."""
+
 _THICKEST = 100  # times the edge of a pixel; nnU-Net gives pictures slices of 999
 
 
@@ -87,6 +90,7 @@ def write_segmentation(
         RuntimeError: Torch has failed, for want of memory for instance.
     """
     ending = (predictor.dataset_json or {})["file_ending"]
+    place_of, properties = properties.get(PLACE_OF), {k: v for k, v in properties.items() if k != PLACE_OF}
     with explaining_disk_errors(target, "free space or pass another -o"), unfinished_folder(target.parent) as folder:
         unfinished = folder / target.name
         export_prediction_from_logits(
@@ -100,6 +104,8 @@ def write_segmentation(
             num_threads_torch=torch.get_num_threads(),
         )
         check_written(Path(f"{unfinished}{ending}"))
+        if place_of:
+            keep_place(Path(place_of), Path(f"{unfinished}{ending}"))
         kinds = (*((".npz", ".pkl") if probabilities else ()), ending)
         note = {**note, VOLUMES: _volumes(predictor, Path(f"{unfinished}{ending}"))}
         note[_FILES] = {kind: content_state(Path(f"{unfinished}{kind}")) for kind in kinds}

@@ -1,10 +1,12 @@
 import contextlib
 import errno
+import gzip
 import hashlib
 import json
 import logging
 from pathlib import Path
 
+import nibabel
 import numpy as np
 import pytest
 import SimpleITK as sitk
@@ -795,3 +797,31 @@ def test_without_output_a_bad_case_leaves_its_place_empty_and_the_others_are_ret
     assert second is None
     assert np.array_equal(first, third)
     assert list(predictor.failures) == ["b_0000.nii.gz"]
+
+
+def test_a_segmentation_lies_where_the_images_do_for_readers_of_either_matrix(predictor, tmp_path):
+    source = write_cases(tmp_path / "in", {"a": (0, 1, 2)})
+    for path in (tmp_path / "in").iterdir():
+        image = nibabel.load(path)
+        moved = image.affine.copy()
+        moved[:3, 3] += (9, -7, 5)
+        image.set_qform(image.affine, 1)
+        image.set_sform(moved, 2)
+        path.write_bytes(gzip.compress(image.to_bytes()))
+    predictor.predict_from_files(source, str(tmp_path / "out"), num_processes_preprocessing=0)
+    header, theirs = (nibabel.load(tmp_path / name).header for name in ("out/a.nii.gz", "in/a_0000.nii.gz"))
+    assert np.allclose(header.get_qform(), theirs.get_qform())
+    assert np.allclose(header.get_sform(), theirs.get_sform())
+
+
+def test_numbers_of_the_channels_may_have_gaps(predictor, tmp_path, labels_on_disk):
+    write_cases(tmp_path / "in", {"a": (0, 1, 2), "b": (1, 2)})
+    predictor.predict_from_files(str(tmp_path / "in"), str(tmp_path / "usual"), num_processes_preprocessing=0)
+    for number, new in ((2, 7), (1, 3)):
+        for path in (tmp_path / "in").glob(f"*_{number:04d}.nii.gz"):
+            path.rename(path.with_name(path.name.replace(f"_{number:04d}", f"_{new:04d}")))
+    predictor.dataset_json["channel_names"] = {"7": "C", "0": "A", "3": "B"}
+    predictor.predict_from_files(str(tmp_path / "in"), str(tmp_path / "out"), num_processes_preprocessing=0)
+    usual, found = labels_on_disk(tmp_path / "usual"), labels_on_disk(tmp_path / "out")
+    assert usual.keys() == found.keys()
+    assert all(np.array_equal(usual[case], found[case]) for case in usual)
