@@ -178,7 +178,11 @@ class CompanionTrainer(ModalityDroppingTrainer):
     def _mean_dice(self, network: nn.Module, images: Tensor, target: Tensor) -> float:
         on_cuda = self.device.type == "cuda"  # else nnU-Net says for each case that it cannot
         predictor = nnUNetPredictor(
-            use_mirroring=False, perform_everything_on_device=on_cuda, device=self.device, allow_tqdm=False
+            tile_step_size=1,  # as few tiles as cover the case: twice as many subsets as there are, for every case
+            use_mirroring=False,
+            perform_everything_on_device=on_cuda,
+            device=self.device,
+            allow_tqdm=False,
         )
         arguments = (self.plans_manager, self.configuration_manager, None, self.dataset_json, type(self).__name__, None)
         predictor.manual_initialization(network, *arguments)
