@@ -109,9 +109,9 @@ class ImageDecoder(nn.Module):
         encoder: Encoder,
         code_length: int,
         *,
-        width_factor: float = 0.25,
-        output_level: int = 1,
-        skips: bool = False,
+        width_factor: float,
+        output_level: int,
+        skips: bool,
     ) -> None:
         super().__init__()
         self.n_stages = len(encoder.output_channels)

@@ -153,7 +153,7 @@ class BinaryTeacher(nn.Module):
     """
 
     def __init__(
-        self, encoder: Encoder, n_targets: int, width_in: int, *, width_factor: float = 0.25, finest_level: int = 1
+        self, encoder: Encoder, n_targets: int, width_in: int, *, width_factor: float, finest_level: int
     ) -> None:
         super().__init__()
         n_levels = len(encoder.output_channels) - 1

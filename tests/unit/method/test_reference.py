@@ -17,6 +17,7 @@ from tests.unit.method.reference_network import Reference
 SIZES = {ISOTROPIC: (8, 12, 8), ANISOTROPIC: (6, 12, 8), PLANAR: (16, 12), SIX_STAGES: (4, 32, 32)}
 FEATURES = {3: (8, 12, 16), 6: (4, 4, 6, 6, 8, 8)}
 NETWORKS = {name: options for name, options in OPTIONS.items() if name != "batchnorm"}
+NETWORKS["superset"] = D2NetOptions(modulate_missing=True, gated_bottleneck=True)
 NETWORKS["all at once"] = D2NetOptions(
     code_length=5,
     independent_encoders=True,

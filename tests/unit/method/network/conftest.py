@@ -19,7 +19,6 @@ OPTIONS = {
     "full resolution": D2NetOptions(reconstruction_level=0),
     "modulated": D2NetOptions(modulate_skips=True),
     "modulated encoder": D2NetOptions(modulate_encoder=True),
-    "superset": D2NetOptions(modulate_missing=True, gated_bottleneck=True),
     "full teacher": D2NetOptions(teacher_level=0),
     "recomputed": D2NetOptions(recompute_branches=True),
 }
