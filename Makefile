@@ -3,7 +3,7 @@ SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
 .DELETE_ON_ERROR:
 .DEFAULT_GOAL := help
-.PHONY: help demo test clean
+.PHONY: help demo test mutants clean
 
 PYTHON ?= python3
 VENV := .venv
@@ -22,6 +22,8 @@ help:
 	@echo "make demo   phantom data, planning, training, prediction with every subset: about 10 minutes on 2 cores"
 	@echo "            (make demo ARGS='--out DIR' passes arguments to 'd2net demo')"
 	@echo "make test   linters and all tests: under 20 minutes on 2 cores"
+	@echo "make mutants  change the code in one place after the other and see whether a test fails: a few hours on one core,"
+	@echo "            goes on where it was stopped (make mutants ARGS='method scores' tries these rooms: docs/mutants.md)"
 	@echo "make clean  remove .venv and what the tools left behind; keeps d2net_demo/"
 
 demo: $(VENV)/.installed-demo
@@ -34,6 +36,9 @@ test: $(VENV)/.installed-test
 	$(BIN)/basedpyright --pythonpath $(BIN)/python
 	PYTHONPATH=. $(BIN)/lint-imports
 	OMP_WAIT_POLICY=PASSIVE $(BIN)/python -m pytest --durations=15 $(ARGS)
+
+mutants: $(VENV)/.installed-test $(VENV)/.installed-mutants
+	$(BIN)/python tests/mutants.py $(ARGS)
 
 $(BIN)/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10) and "Python 3.10 or newer is needed: make PYTHON=python3.11 ...")'

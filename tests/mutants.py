@@ -1,0 +1,206 @@
+"""Mutation testing: change the code in one place after the other, and see whether a test fails. ``make mutants``.
+
+mutmut does the work, on a copy below ``build/mutants``, so that the tree can be edited meanwhile, and goes on where it
+was stopped. In the copy, what mutmut passes over is written so that it does not, and what no test can tell is left out:
+see :func:`staged`. Survivors are compared with those that ``mutants.yaml`` explains.
+"""
+
+import argparse
+import ast
+import json
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import yaml
+
+ROOT = Path(__file__).parents[1]
+BUILD = ROOT / "build" / "mutants"
+ROOMS = {
+    "method": ("method", "tests/unit/method"),
+    "training": ("plugin/training", "tests/unit/plugin/training"),
+    "scores": ("study/scores", "tests/unit/study/scores"),
+    "base": ("base", "tests/unit/base"),
+}
+"""Folder of the package that is changed, and the tests that must notice."""
+
+KEPT_DECORATORS = ("staticmethod", "classmethod", "overload")
+SURVIVED, KILLED = (0, 5, 33), (1, 3, 24, 36, 152, 255, -24, -11, -9)
+"""mutmut's exit codes: no test has failed, or there is none; a test has, or it took too long, or the process died."""
+Edit = tuple[int, int, str]  # from, to, text instead
+
+
+def main() -> int:
+    """Run the rooms that are named, print the survivors that nobody has explained, return 1 if there is any."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("rooms", nargs="*", choices=[*ROOMS, []], help=f"of {', '.join(ROOMS)}; all if none is named")
+    rooms = parser.parse_args().rooms or list(ROOMS)
+    explained = yaml.safe_load((ROOT / "tests" / "mutants.yaml").read_text()) or []
+    n_open = 0
+    for room in rooms:
+        folder = stage(room)
+        try_survivors_again(folder)
+        mutmut(folder, "run", "--max-children", "1")
+        n_open += report(room, folder, [entry for entry in explained if entry["room"] == room])
+    return int(n_open > 0)
+
+
+def stage(room: str) -> Path:
+    """Copy what the room's tests need, files that have changed only, so that mutmut keeps what it knows."""
+    folder = BUILD / room
+    source, tests = ROOMS[room]
+    settings = f'only_mutate = ["nnunetv2_d2net/{source}/*"]\npytest_add_cli_args_test_selection = ["{tests}"]\n'
+    project = (ROOT / "pyproject.toml").read_text().replace("[tool.mutmut]\n", f"[tool.mutmut]\n{settings}")
+    write(folder / "pyproject.toml", project)
+    new_tests = False
+    for top in ("nnunetv2_d2net", "trainers", "planners", "tests"):
+        files = {path for path in (ROOT / top).rglob("*") if path.is_file() and "__pycache__" not in path.parts}
+        for path in files:
+            target = folder / path.relative_to(ROOT)
+            if top == "nnunetv2_d2net" and path.suffix == ".py":
+                write(target, staged(path.read_text()))
+            elif not target.exists() or target.read_bytes() != path.read_bytes():
+                target.parent.mkdir(parents=True, exist_ok=True)
+                shutil.copy(path, target)
+                new_tests |= top == "tests"
+        for gone in (path for path in (folder / top).rglob("*.py") if ROOT / path.relative_to(folder) not in files):
+            gone.unlink()
+            (folder / "mutants" / gone.relative_to(folder)).unlink(missing_ok=True)
+    if new_tests:  # mutmut notices new names of tests only
+        (folder / "mutants" / "mutmut-stats.json").unlink(missing_ok=True)
+    return folder
+
+
+def write(path: Path, text: str) -> None:
+    """Write a text unless it stands there already."""
+    if not path.exists() or path.read_text() != text:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+
+
+def staged(source: str) -> str:
+    """Write a module so that mutmut changes all that a test could notice, and nothing else.
+
+    Decorators become assignments behind the function, because mutmut passes decorated functions over. ``strict=True``
+    of a zip, which only an error in the code itself could trip, is left out, and of a cast the value is left.
+
+    Example:
+        >>> print(staged("@cache\\ndef f(x):\\n    return list(zip(x, x, strict=True))\\n"))
+        def f(x):
+            return list(zip(x, x))
+        f = cache(f)
+        <BLANKLINE>
+    """
+    tree = ast.parse(source)
+    starts = [0]
+    for line in source.splitlines(keepends=True):
+        starts.append(starts[-1] + len(line.encode()))
+    text = source.encode()
+
+    def at(line: int, column: int) -> int:
+        return starts[line - 1] + column
+
+    def span(node: ast.expr | ast.keyword | ast.stmt) -> tuple[int, int]:
+        return at(node.lineno, node.col_offset), at(node.end_lineno or 0, node.end_col_offset or 0)
+
+    edits: list[Edit] = []
+    for node in ast.walk(tree):
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+            edits += moved_decorators(node, text, span)
+        elif isinstance(node, ast.Call) and isinstance(node.func, ast.Name):
+            edits += left_out(node, text, span)
+    for start, end, instead in sorted(edits, reverse=True):
+        text = text[:start] + instead.encode() + text[end:]
+    return text.decode()
+
+
+def moved_decorators(node: ast.FunctionDef | ast.AsyncFunctionDef, text: bytes, span) -> Iterator[Edit]:
+    names = [ast.unparse(decorator) for decorator in node.decorator_list]
+    if not names or any(name.endswith((*KEPT_DECORATORS, ".setter")) for name in names):
+        return
+    start = text.rindex(b"@", 0, span(node.decorator_list[0])[0])
+    yield start, span(node)[0], ""
+    call = node.name
+    for name in reversed(names):
+        call = f"{name}({call})"
+    _, end = span(node)
+    yield end, end, f"\n{' ' * node.col_offset}{node.name} = {call}"
+
+
+def left_out(node: ast.Call, text: bytes, span) -> Iterator[Edit]:
+    assert isinstance(node.func, ast.Name)
+    if node.func.id == "zip" and len(node.keywords) == 1 and node.keywords[0].arg == "strict":
+        yield span(node.args[-1])[1], span(node.keywords[0])[1], ""
+    elif node.func.id == "cast":
+        (start, end), (first, last) = span(node), span(node.args[1])
+        yield start, first, "("
+        yield last, end, ")"
+
+
+def metas(folder: Path) -> Iterator[tuple[Path, dict]]:
+    """What mutmut knows of each file."""
+    for path in sorted((folder / "mutants").rglob("*.meta")):
+        yield path, json.loads(path.read_text())
+
+
+def try_survivors_again(folder: Path) -> None:
+    """Forget survivors: mutmut would not try them again, whatever tests have come."""
+    for path, content in metas(folder):
+        codes = content["exit_code_by_key"]
+        content["exit_code_by_key"] = {k: c if c in KILLED else None for k, c in codes.items()}
+        path.write_text(json.dumps(content))
+
+
+def mutmut(folder: Path, *words: str, capture: bool = False) -> str:
+    """Call mutmut in the copy, with one thread and nothing of the caller's that changes what tests do."""
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "MPLBACKEND": "agg", "PYTHONPATH": ""}
+    command = [str(Path(sys.executable).with_name("mutmut")), *words]
+    stdout = subprocess.PIPE if capture else None
+    done = subprocess.run(command, cwd=folder, env=environment, check=False, stdout=stdout, text=True)
+    if done.returncode:
+        raise SystemExit(f"mutmut failed in {folder}: do the tests pass without a change? ({' '.join(words)})")
+    return done.stdout or ""
+
+
+def report(room: str, folder: Path, explained: list[dict]) -> int:
+    """Print a room's figures and the diff of every survivor that is not explained; return how many there are."""
+    codes = {name: code for _, content in metas(folder) for name, code in content["exit_code_by_key"].items()}
+    survivors = [name for name, code in codes.items() if code in SURVIVED]
+    n_killed, n_open = sum(code in KILLED for code in codes.values()), 0
+    used: list[dict] = []
+    for name in survivors:
+        diff = mutmut(folder, "show", name, capture=True)
+        found = [entry for entry in explained if is_of(entry, name, diff)]
+        used += found
+        if not found:
+            n_open += 1
+            say(f"\n{diff.strip()}")
+    for entry in explained:
+        if entry not in used:
+            say(f"\n{room}: explained, but not among the survivors: {entry['in']}: {entry['to']}")
+    n_untried = len(codes) - n_killed - len(survivors)
+    say(
+        f"\n{room}: {len(codes)} mutants, {n_killed} killed, {len(survivors) - n_open} survivors explained, "
+        f"{n_open} not explained, {n_untried} not tried"
+    )
+    return n_open + n_untried
+
+
+def is_of(entry: dict, name: str, diff: str) -> bool:
+    """Whether an explanation is of this mutant: the function's name and the lines that it has become."""
+    function = (
+        name.rpartition("__mutmut_")[0].rpartition(".")[2].removeprefix("xǁ").removeprefix("x_").replace("ǁ", ".")
+    )
+    added = [line[1:].strip() for line in diff.splitlines() if line.startswith("+") and not line.startswith("+++")]
+    return f"{name.rpartition('.')[0]}.{function}".endswith(f".{entry['in']}") and " ".join(added) in entry["to"]
+
+
+def say(text: str) -> None:
+    sys.stdout.write(text + "\n")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

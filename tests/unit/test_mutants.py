@@ -1,0 +1,72 @@
+"""What mutation testing needs: rooms that are there, a copy that is the same code, explanations with a reason."""
+
+import ast
+
+import pytest
+import yaml
+
+from tests.mutants import ROOMS, ROOT, is_of, staged
+
+
+@pytest.mark.parametrize("room", ROOMS)
+def test_rooms_have_code_and_tests(room):
+    source, tests = ROOMS[room]
+    assert list((ROOT / "nnunetv2_d2net" / source).rglob("*.py"))
+    assert list((ROOT / tests).rglob("test_*.py"))
+
+
+def test_every_module_can_be_written_for_mutmut():
+    for path in (ROOT / "nnunetv2_d2net").rglob("*.py"):
+        written = staged(path.read_text())
+        tree = ast.parse(written)
+        functions = [node for node in ast.walk(tree) if isinstance(node, ast.FunctionDef)]
+        decorators = [ast.unparse(decorator) for node in functions for decorator in node.decorator_list]
+        assert all(d.endswith(("staticmethod", "classmethod", "overload", "setter")) for d in decorators), path
+        assert not any(isinstance(node, ast.Name) and node.id == "cast" for node in ast.walk(tree)), path
+
+
+def test_decorators_act_as_before():
+    source = """
+import functools
+
+class Box:
+    @property
+    def doubled(self):
+        return 2 * self.value
+
+    @staticmethod
+    def one(): return next(numbers)
+
+    value = 3
+
+numbers = iter("éab")
+
+@functools.cache
+@functools.wraps(Box)
+def cached(): return next(numbers)
+"""
+    spaces = [{}, {}]
+    for space, text in zip(spaces, (source, staged(source)), strict=True):
+        exec(text, space)
+    before, after = (space["Box"]() for space in spaces)
+    assert before.doubled == after.doubled == 6
+    assert before.one() == after.one() == "é"
+    for space in spaces:
+        assert [space["cached"](), space["cached"](), space["cached"].__name__] == ["a", "a", "Box"]
+    assert staged(source).count("@") == 1
+
+
+def test_explanations_have_a_place_and_a_reason():
+    for entry in yaml.safe_load((ROOT / "tests" / "mutants.yaml").read_text()) or []:
+        assert entry.keys() == {"room", "in", "to", "why"}
+        assert entry["room"] in ROOMS
+        assert isinstance(entry["to"], list)
+        assert len(entry["why"]) > 10
+
+
+def test_an_explanation_is_of_one_function_and_one_change():
+    diff = "--- a.py\n+++ a.py\n@@ -1,2 +1,2 @@\n def f():\n-    x = 1\n+    x = 2\n"
+    entry = {"in": "Box.f", "to": ["x = 2"]}
+    assert is_of(entry, "package.a.xǁBoxǁf__mutmut_3", diff)
+    assert not is_of(entry, "package.a.x_f__mutmut_3", diff)
+    assert not is_of({**entry, "to": ["x = 3"]}, "package.a.xǁBoxǁf__mutmut_3", diff)
