@@ -53,7 +53,10 @@ def check_header(header: Nifti1Header) -> list[str]:
             "write the right spacing into its header",
         )
     if any(sizes[axis] < 0 for axis in axes):
-        notes.append(f"has negative voxel sizes ({_sizes(sizes[axes])} mm), which were taken as positive")
+        raise HeaderError(
+            f"has negative voxel sizes ({_sizes(sizes[axes])} mm), for which some programs mirror the image",
+            "write it anew with nibabel, which takes them as positive (nibabel.load(...).to_filename(...))",
+        )
     notes += _notes_on_forms(forms, np.abs(sizes), dim, axes)
     if not forms and len(axes) == 3:
         notes.append("has neither qform nor sform: where left, right, front and back are is not known")
