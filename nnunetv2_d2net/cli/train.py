@@ -13,7 +13,7 @@ from nnunetv2_d2net.cli._process_group import errors_of_processes, is_one_of_sev
 from nnunetv2_d2net.cli._words import describe_passing, positionals, value_of, values_of, without
 from nnunetv2_d2net.plugin.planning.plans import check_modalities, preprocessed_folder
 from nnunetv2_d2net.plugin.registration import announce_trainers
-from nnunetv2_d2net.plugin.start import companion_of, find_stock
+from nnunetv2_d2net.plugin.start import companion_of, find_stock, start_checkpoint
 
 HELP = (
     "Train D2-Net: nnUNetv2_train with -tr D2NetTrainer and -p D2NetPlans unless you name others. With --start_from "
@@ -79,9 +79,7 @@ def _of_companion(words: Sequence[str]) -> list[str]:
     dataset, configuration, fold = _positionals(others)
     folder = folder_of("nnUNet_results") / dataset_folder(dataset, "nnUNet_preprocessed", _plan(dataset)).name
     model, plans = find_stock(folder, start, configuration, value_of(others, "-p"))
-    checkpoint = model if model.is_file() else model / f"fold_{fold}" / "checkpoint_final.pth"
-    if not checkpoint.is_file():
-        raise UserError(f"{checkpoint} does not exist: train fold {fold} of that model to its end first")
+    checkpoint = start_checkpoint(model, fold)
     start_words = [] if "--c" in others or "--val" in others else [_PRETRAINED, str(checkpoint)]
     return [*without(without(others, "-tr"), "-p"), "-tr", trainer, "-p", plans, *start_words]
 

@@ -25,6 +25,16 @@ def companion_of(trainer: str) -> str:
     return f"{base}_{length}" if length else base
 
 
+def is_companion(trainer: str) -> bool:
+    """Tell by its name whether a trainer trains a companion.
+
+    Example:
+        >>> is_companion("D2NetTrainerCompanion_50epochs"), is_companion("D2NetTrainer_50epochs")
+        (True, False)
+    """
+    return trainer.partition("_")[0].endswith(COMPANION)
+
+
 def find_stock(results: Path, start: str, configuration: str, plans: str = "") -> tuple[Path, str]:
     """Find the model that a companion starts from.
 
@@ -59,6 +69,25 @@ def find_stock(results: Path, start: str, configuration: str, plans: str = "") -
         names = listed([model.name for model in models], 5)
         raise UserError(f"{start} was trained with several plans ({names}): choose with -p")
     return models[0], _plans_of(models[0], configuration)
+
+
+def start_checkpoint(model: Path, fold: str) -> Path:
+    """Return the checkpoint that a fold's companion starts from.
+
+    Args:
+        model: Folder of a model, or a checkpoint.
+        fold: A number or ``all``.
+
+    Raises:
+        UserError: It does not exist, or its training has seen the cases that this fold leaves out.
+    """
+    checkpoint = model if model.is_file() else model / f"fold_{fold}" / "checkpoint_final.pth"
+    if not checkpoint.is_file():
+        raise UserError(f"{checkpoint} does not exist: train fold {fold} of that model to its end first")
+    its_fold = checkpoint.parent.name
+    if fold != "all" and its_fold.startswith("fold_") and its_fold != f"fold_{fold}":
+        raise UserError(f"{checkpoint} has seen validation cases of fold {fold}: start from fold {fold} of that model")
+    return checkpoint
 
 
 def _plans_of(model: Path, configuration: str) -> str:

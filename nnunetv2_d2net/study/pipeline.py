@@ -22,6 +22,7 @@ from nnunetv2_d2net.plugin.planning.fingerprint import D2NetFingerprintExtractor
 from nnunetv2_d2net.plugin.planning.incomplete import incomplete_cases, is_our_planner
 from nnunetv2_d2net.plugin.prediction.all_subsets import AllSubsetsPredictor
 from nnunetv2_d2net.plugin.prediction.note import describe_model
+from nnunetv2_d2net.plugin.training.pretrained import starting_from
 
 _FINAL = "checkpoint_final.pth"
 _CHECKPOINTS = (_FINAL, "checkpoint_latest.pth", "checkpoint_best.pth")
@@ -143,7 +144,11 @@ def use_device(device: torch.device) -> None:
 
 
 def train_fold(
-    model: Model, fold: str, device: torch.device, before_saving: Callable[[Trainer], None] = lambda _: None
+    model: Model,
+    fold: str,
+    device: torch.device,
+    before_saving: Callable[[Trainer], None] = lambda _: None,
+    start: Path | None = None,
 ) -> None:
     """Train one fold without nnU-Net's validation on whole cases, from the latest checkpoint if there is one.
 
@@ -152,6 +157,7 @@ def train_fold(
         fold: A number or ``all``.
         device: Where.
         before_saving: Is called with the trainer before it saves a checkpoint.
+        start: Checkpoint whose weights a trainer of this package takes unless it goes on with a training.
 
     Raises:
         UserError: A checkpoint cannot be written.
@@ -169,12 +175,17 @@ def train_fold(
             save(str(file))
 
     trainer.save_checkpoint = save_whole
-    trainer.run_training()
+    with starting_from(None if resume else start):
+        trainer.run_training()
 
 
 def is_whole(checkpoint: Path) -> bool:
-    """Tell whether a checkpoint was written to its end, where torch puts the archive's directory."""
-    return checkpoint.is_file() and zipfile.is_zipfile(checkpoint)
+    """Tell whether a checkpoint was written to its end and has not been damaged since, by its archive's checksums."""
+    try:
+        with zipfile.ZipFile(checkpoint) as archive:
+            return archive.testzip() is None
+    except (OSError, EOFError, zipfile.BadZipFile):
+        return False
 
 
 def predict_subsets(  # noqa: PLR0913 - settings have defaults
@@ -185,6 +196,7 @@ def predict_subsets(  # noqa: PLR0913 - settings have defaults
     device: torch.device,
     *,
     mirroring: bool = True,
+    nan_outside_as_zero: bool = False,
     progress: bool = False,
 ) -> None:
     """Predict every case with every subset of its modalities, except what is there already.
@@ -196,7 +208,7 @@ def predict_subsets(  # noqa: PLR0913 - settings have defaults
         folder: For one folder per subset.
         device: Where.
         mirroring: Average over mirrored images.
-    nan_outside_as_zero: bool = False,
+        nan_outside_as_zero: Take NaN outside the field of view as 0.
         progress: Show a bar.
 
     Raises:
@@ -204,11 +216,11 @@ def predict_subsets(  # noqa: PLR0913 - settings have defaults
     """
     use_device(device)
     predictor = AllSubsetsPredictor(use_mirroring=mirroring, device=device, allow_tqdm=progress)
+    predictor.nan_outside_as_zero = nan_outside_as_zero
     predictor.initialize_from_trained_model_folder(str(model.folder), tuple(folds))
     predictor.predict_from_files(images, str(folder), overwrite=False)
 
 
-        nan_outside_as_zero: Take NaN outside the field of view as 0.
 def _drop_broken_fingerprint(dataset_id: int) -> None:
     """Remove a fingerprint that was cut short, which nnU-Net would take as it is."""
     folder = Path(os.environ["nnUNet_preprocessed"]) / convert_id_to_dataset_name(dataset_id)
@@ -216,7 +228,6 @@ def _drop_broken_fingerprint(dataset_id: int) -> None:
     if path.is_file() and not read_json_or(path, {}):
         path.unlink()
 
-    predictor.nan_outside_as_zero = nan_outside_as_zero
 
 def _drop_broken_checkpoints(folder: Path) -> bool:
     """Remove checkpoints that were cut short, which nnU-Net would try to go on from; tell whether any is left."""

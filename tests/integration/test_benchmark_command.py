@@ -2,6 +2,7 @@
 
 import contextlib
 import csv
+import hashlib
 import json
 import os
 import re
@@ -11,8 +12,11 @@ import sys
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
+import SimpleITK as sitk
 
+from nnunetv2_d2net.base.images import read_sitk
 from nnunetv2_d2net.plugin.registration import trainers_folder
 from tests.conftest import RawDataset, nnunet_environment, write_raw_dataset
 from tests.integration.conftest import file_states
@@ -28,6 +32,7 @@ TRAINERS = """
 import os, time
 from pathlib import Path
 from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
+from nnunetv2_d2net.plugin.training.companion import CompanionTrainer
 from nnunetv2_d2net.plugin.training.dropping import nnUNetTrainerModalityDropout
 
 
@@ -49,6 +54,10 @@ class QuickStock(Quick, nnUNetTrainer):
 
 
 class QuickDropout(Quick, nnUNetTrainerModalityDropout):
+    pass
+
+
+class QuickCompanion(Quick, CompanionTrainer, nnUNetTrainerModalityDropout):
     pass
 """
 
@@ -134,3 +143,23 @@ def test_the_job_list_is_commands_that_a_cluster_can_run(shell, tmp_path):
     assert [line.rpartition("--job ")[2] for line in jobs[:3]] == ["prepare", "QuickStock/all", "QuickDropout/all"]
     assert all(line.startswith("d2net benchmark ") for line in jobs)
     assert str(tmp_path / "bench") in jobs[-1]
+
+
+def test_a_companion_starts_from_the_stock_arm_that_is_trained_before_it(shell, tmp_path):
+    at = shell.index("--arms")
+    words = [*shell[:at], "--arms", "QuickCompanion", "QuickStock", *shell[at + 3 :], "--start_from", "QuickStock"]
+    words = [word for word in words if word != "--no_cost"] + ["-f", "0", "--jobs", "2"]
+    done = subprocess.run(words, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    out, model = tmp_path / "bench", tmp_path / "results" / SPEC.folder_name / "QuickStock__D2NetSmallPlans__3d_fullres"
+    arms = {arm["name"]: arm for arm in json.loads((out / "setup.json").read_text())["arms"]}
+    digest = hashlib.sha256((model / "fold_0" / "checkpoint_final.pth").read_bytes()).hexdigest()
+    assert arms["QuickCompanion"]["start"] == {"from": "QuickStock", "epochs": 2, "sha256": digest}
+    complete = [out / arm / "predictions" / "T1+T2" / "case_Ts0.nii.gz" for arm in arms]
+    assert np.array_equal(*(sitk.GetArrayFromImage(read_sitk(path)) for path in complete))
+    cost = {arm: json.loads((out / arm / "cost.json").read_text()) for arm in arms}
+    n_stock = cost["QuickStock"]["stored_parameters"]
+    assert n_stock == cost["QuickStock"]["parameters"] == cost["QuickCompanion"]["inference_parameters"]
+    assert cost["QuickCompanion"]["stored_parameters"] == 2 * n_stock
+    report = (out / "report.md").read_text()
+    assert "2 + 2, from QuickStock" in report

@@ -14,7 +14,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from tqdm import tqdm
 
 from nnunetv2_d2net.base.files import explaining_disk_errors
-from nnunetv2_d2net.study.benchmark.jobs import job_command, log_file
+from nnunetv2_d2net.study.benchmark.jobs import first_of, job_command, log_file
 from nnunetv2_d2net.study.benchmark.setup import Setup
 
 _LOG = logging.getLogger("nnunetv2_d2net")
@@ -94,8 +94,9 @@ def run_children(setup: Setup, names: Sequence[str], n_jobs: int, title: str, *,
     with _termination_as_interrupt(), tqdm(total=len(names), desc=title, unit="job", disable=disable) as bar:
         try:
             while waiting or running:
-                while waiting and len(running) < n_jobs:
-                    running.append(Child(setup, waiting.pop(0), environment))
+                while len(running) < n_jobs and (ready := _ready(setup, waiting, running)):
+                    waiting.remove(ready)
+                    running.append(Child(setup, ready, environment))
                     _say(f"{running[-1].name} starts, log: {running[-1].log}")
                 time.sleep(_POLL_SECONDS)
                 for child in [child for child in running if child.process.poll() is not None]:
@@ -109,6 +110,12 @@ def run_children(setup: Setup, names: Sequence[str], n_jobs: int, title: str, *,
         finally:
             stop(running)
     return failed
+
+
+def _ready(setup: Setup, waiting: Sequence[str], running: Sequence[Child]) -> str | None:
+    """Name the next job that need not wait for another one."""
+    unfinished = {*waiting, *(child.name for child in running)}
+    return next((name for name in waiting if first_of(setup, name) not in unfinished), None)
 
 
 def stop(children: Sequence[Child]) -> None:

@@ -9,9 +9,11 @@ import time
 from typing import Any
 
 import torch
+from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from nnunetv2_d2net.base.files import read_json_or, write_json
+from nnunetv2_d2net.method.network.companion import STOCK, Companion
 from nnunetv2_d2net.method.network.d2net import inference_weights
 from nnunetv2_d2net.plugin.checkpoints import read_checkpoint
 from nnunetv2_d2net.study.benchmark.jobs import COST, STEPS, Job, measurement_file
@@ -55,8 +57,8 @@ def measure_arm(setup: Setup, arm: str) -> dict[str, Any]:
     """Measure what a process with this arm alone needs for training steps, and the size of its network.
 
     Returns:
-        Peak memory in GiB: of the GPU, or of this process on a CPU; learned parameters in training and in prediction;
-        GFLOPs (10^9 operations, a multiplication and an addition being two) that one patch takes in prediction.
+        Peak memory in GiB: of the GPU, or of this process on a CPU; numbers of parameters, see :func:`sizes`; GFLOPs
+        (10^9 operations, a multiplication and an addition being two) that one patch takes in prediction.
     """
     with _trainer_of(setup, arm) as constructed:
         trainer = make_ready(constructed)
@@ -64,20 +66,35 @@ def measure_arm(setup: Setup, arm: str) -> dict[str, Any]:
         # an epoch's first step also makes the diagnostics of D2NetTrainer, whose memory a training needs, too
         stepped = all(_step_seconds(arm, trainer, batch, step_of_epoch=i) is not None for i in range(2))
         peak = round(_peak_memory(trainer.device), 3) if stepped else None
-        weights = {name: p for name, p in trainer.network.named_parameters() if p.requires_grad}
         return {
             "peak_memory_GiB": peak,
-            "parameters": sum(p.numel() for p in weights.values()),
-            "inference_parameters": sum(p.numel() for p in inference_weights(weights).values()),
+            **sizes(trainer.network),
             "inference_gflops": inference_gflops(trainer),
             "device": _device_name(setup),
             "threads": torch.get_num_threads(),
         }
 
 
+def sizes(network: nn.Module) -> dict[str, int]:
+    """Count the parameters that are learned, that one prediction runs, and that prediction needs at hand.
+
+    The two last differ for a companion, of whose networks one predicts; the larger one is counted.
+    """
+    weights = dict(network.named_parameters())
+    stored = {name: p.numel() for name, p in inference_weights(weights).items()}
+    of_stock = sum(n for name, n in stored.items() if isinstance(network, Companion) and name.startswith(f"{STOCK}."))
+    return {
+        "parameters": sum(p.numel() for p in weights.values() if p.requires_grad),
+        "inference_parameters": max(of_stock, sum(stored.values()) - of_stock),
+        "stored_parameters": sum(stored.values()),
+    }
+
+
 def inference_gflops(trainer: Trainer) -> float:
-    """Count the operations of one patch's way through the network, as prediction takes it."""
+    """Count the operations of one patch's way through the network, a companion's student, as prediction takes it."""
     trainer.set_deep_supervision_enabled(False)
+    if isinstance(trainer.network, Companion):
+        trainer.network.student_only = True
     patch = torch.randn(1, trainer.num_input_channels, *trainer.configuration_manager.patch_size, device=trainer.device)
     with torch.no_grad(), FlopCounterMode(display=False) as counter:
         trainer.network.eval()(patch)
@@ -92,11 +109,11 @@ def cost_of(setup: Setup, arm: str) -> dict[str, Any]:
     """
     measured = read_json_or(measurement_file(setup, Job(COST, arm)), {})
     steps = read_json_or(measurement_file(setup, Job(COST, STEPS)), {}).get("seconds", {}).get(arm)
-    keys = ("peak_memory_GiB", "parameters", "inference_parameters", "inference_gflops", "device", "threads")
+    keys = ("peak_memory_GiB", "parameters", "inference_parameters", "stored_parameters", "inference_gflops")
     return {
         "training_seconds": training_seconds(setup, arm),
         "step_seconds": round(statistics.median(steps), 5) if steps else None,
-        **{key: measured.get(key) for key in keys},
+        **{key: measured.get(key) for key in (*keys, "device", "threads")},
     }
 
 

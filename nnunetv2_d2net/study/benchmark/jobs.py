@@ -55,8 +55,9 @@ class Job(NamedTuple):
 
 def jobs_by_phase(setup: Setup) -> dict[str, list[Job]]:
     """List all jobs, by what they do, in the order in which that is done."""
+    arms = sorted(setup.arms, key=lambda arm: setup.start_of(arm) in setup.arms)  # what others start from comes first
     return {
-        TRAIN: [Job(arm, fold) for arm in setup.arms for fold in setup.folds],
+        TRAIN: [Job(arm, fold) for arm in arms for fold in setup.folds],
         PREDICT: [Job(arm, ENSEMBLE) for arm in setup.arms] if setup.ensemble else [],
         # each in a process with nothing else in it
         MEASURE: [*(Job(COST, arm) for arm in setup.arms), Job(COST, STEPS)],
@@ -73,6 +74,13 @@ def find_job(setup: Setup, name: str) -> Job:
     if name not in jobs:
         raise UserError(f"no job is called {name}: there are {PREPARE}, {', '.join(jobs)}")
     return jobs[name]
+
+
+def first_of(setup: Setup, name: str) -> str:
+    """Name the training from which the job of that name starts; empty where it need not wait for any."""
+    arm, _, part = name.partition("/")
+    start = setup.start_of(arm) if part in setup.folds else ""
+    return f"{start}/{part}" if start in setup.arms else ""
 
 
 class Progress:
@@ -202,12 +210,17 @@ def job_command(setup: Setup, name: str) -> list[str]:
 
 
 def job_list(setup: Setup) -> str:
-    """Return what a cluster has to run: preparation, then independent commands, then what gathers them."""
+    """Return what a cluster has to run: preparation, independent commands, those that follow one, what gathers them."""
     words, progress = setup.command_here, Progress(setup)
     todo = [job.name for job in jobs_by_phase(setup)[TRAIN] if not progress.prepared or not progress.done(job)]
     lines = [] if progress.prepared else ["# first:", shlex.join([*words, "--job", PREPARE])]
     lines += ["# in any order, or at the same time:"] if todo else ["# every training is done"]
-    lines += [shlex.join([*words, "--job", name]) for name in todo]
+    waits = ""
+    for name in todo:
+        first = first_of(setup, name)
+        lines += [f"# once {first} is done:"] if first in todo and first != waits else []
+        lines.append(shlex.join([*words, "--job", name]))
+        waits = first
     return "\n".join([*lines, "# at last:", shlex.join(words)]) + "\n"
 
 

@@ -19,7 +19,7 @@ from nnunetv2_d2net.study.benchmark import jobs
 from nnunetv2_d2net.study.benchmark.cost import measure
 from nnunetv2_d2net.study.benchmark.jobs import Job, Progress
 from nnunetv2_d2net.study.benchmark.setup import Setup, schedule_of
-from nnunetv2_d2net.study.pipeline import passing_trainer, plan_and_preprocess, predict_subsets, train_fold
+from nnunetv2_d2net.study.pipeline import is_whole, passing_trainer, plan_and_preprocess, predict_subsets, train_fold
 
 _PLANNERS = {
     "nnUNetPlans": "ExperimentPlanner",
@@ -64,9 +64,26 @@ def run_job(setup: Setup, name: str, parent: int | None = None) -> None:
             device = torch.device(setup.device)
             data = preprocessed_folder(setup.preprocessed / f"{setup.plans}.json", setup.configuration, "plan again")
             check_preprocessed(data, setup.dataset.channels, _preprocess_command(setup))
-            train_fold(setup.model(job.arm), job.part, device, lambda trainer: write_json(note, schedule_of(trainer)))
+            checkpoint = _start(setup, job)
+            start = setup.describe_start(job.arm, job.part)
+            train_fold(
+                setup.model(job.arm),
+                job.part,
+                device,
+                lambda trainer: write_json(note, schedule_of(trainer) | start),
+                checkpoint,
+            )
         if job.predicts(setup) and not progress.predicted(job):
             predict(setup, job, progress.files_to_predict(job))
+
+
+def _start(setup: Setup, job: Job) -> Path | None:
+    """Return the checkpoint that a training starts from."""
+    checkpoint = setup.start_checkpoint(job.arm, job.part)
+    if checkpoint and not is_whole(checkpoint):
+        first = jobs.first_of(setup, job.name)
+        raise UserError(f"{job.name} starts from {checkpoint}, which is not there: run --job {first} to its end first")
+    return checkpoint
 
 
 def prepare(setup: Setup) -> None:
@@ -101,6 +118,7 @@ def predict(setup: Setup, job: Job, files: dict[str, list[str]]) -> None:
         folder,
         torch.device(setup.device),
         mirroring=setup.mirroring,
+        nan_outside_as_zero=setup.nan_outside_as_zero,
         progress=True,
     )
     written = sorted(str(path.relative_to(folder)) for path in _predictions(setup, folder, files))
@@ -118,7 +136,6 @@ def _preprocess(setup: Setup) -> None:
     number, plans = dataset_number(setup.raw.name), setup.preprocessed / f"{setup.plans}.json"
     if read_json_or(started, None) is None and plans.exists():
         raise UserError(
-        nan_outside_as_zero=setup.nan_outside_as_zero,
             f"{plans} is planned but {setup.configuration} is not preprocessed in full: {_preprocess_command(setup)}"
         )
     write_json(started, {"plans": setup.plans})

@@ -22,11 +22,13 @@ from nnunetv2_d2net.base.errors import UserError
 from nnunetv2_d2net.base.files import read_json_or, sha256_of
 from nnunetv2_d2net.base.images import NAN_OPTION
 from nnunetv2_d2net.base.text import version_of
+from nnunetv2_d2net.plugin.checkpoints import read_checkpoint
 from nnunetv2_d2net.plugin.registration import TRAINERS_VARIABLE, nnunet_folder
+from nnunetv2_d2net.plugin.start import is_companion, start_checkpoint
 from nnunetv2_d2net.plugin.training import variants
+from nnunetv2_d2net.study.benchmark.arms import ARMS, stock_arm
 from nnunetv2_d2net.study.pipeline import Model, Trainer, passing_trainer
-
-ARMS = ("nnUNetTrainer", "nnUNetTrainerModalityDropout", "D2NetTrainer")
+from nnunetv2_d2net.study.report.results import epochs_of
 
 _COMPARED = {
     "epochs": "epochs",
@@ -55,10 +57,10 @@ class Setup:
         device: ``cpu`` or ``cuda``.
         mirroring: Whether prediction averages over mirrored images.
         processes: For preprocessing and evaluation.
-    """
-
         nan_outside_as_zero: Take NaN outside the field of view of an image to predict as 0.
         start_from: Arm, model's folder or checkpoint that companions start from; empty for the stock arm that fits.
+    """
+
     dataset: Dataset
     raw: Path
     preprocessed: Path
@@ -72,10 +74,10 @@ class Setup:
     device: str = "cpu"
     mirroring: bool = True
     processes: int = 1
-
-    @property
     nan_outside_as_zero: bool = False
     start_from: str = ""
+
+    @property
     def images(self) -> Path:
         """Folder of the images to predict."""
         return self.raw / ("imagesTs" if self.cases == "test" else "imagesTr")
@@ -98,6 +100,21 @@ class Setup:
     def model(self, arm: str) -> Model:
         """Return the model of an arm."""
         return Model(self.results, arm, self.plans, self.configuration)
+
+    def start_of(self, arm: str) -> str:
+        """Name what an arm starts from, an arm or a path; empty if nothing, or if its trainer looks for it itself."""
+        return (self.start_from or stock_arm(arm, self.arms)) if is_companion(arm) else ""
+
+    def start_checkpoint(self, arm: str, fold: str) -> Path | None:
+        """Return the checkpoint that a fold of an arm starts from, which the benchmark itself may have yet to train.
+
+        Raises:
+            UserError: It is nobody's here, and does not exist, or belongs to another fold.
+        """
+        start = self.start_of(arm)
+        if not start:
+            return None
+        return self.model(start).checkpoint(fold) if start in self.arms else start_checkpoint(Path(start), fold)
 
     @property
     def command(self) -> list[str]:
@@ -123,6 +140,7 @@ class Setup:
             "folds": list(self.folds),
             "cases": self.cases,
             "mirroring": self.mirroring,
+            "start_from": self.start_from,
         }
 
     def check_same(self) -> dict[str, Any]:
@@ -136,9 +154,10 @@ class Setup:
         """
         before = read_json_or(self.note, {})
         for key, value in self.identity.items():
-            if key in before and before[key] != value:
+            known = before.get(key, type(value)())  # earlier versions knew fewer settings
+            if before and known != value:
                 raise UserError(
-                    f"{self.note} is of another benchmark ({key} {_short(before[key])}, not {_short(value)}): "
+                    f"{self.note} is of another benchmark ({key} {_short(known)}, not {_short(value)}): "
                     "pass another -o, or remove the folder"
                 )
         return before
@@ -178,6 +197,14 @@ class Setup:
         with passing_trainer(self.model(arm), self.folds[0], torch.device(self.device)) as trainer:
             return schedule_of(trainer)
 
+    def describe_start(self, arm: str, fold: str) -> dict[str, Any]:
+        """Say what a fold of an arm starts from, which is there by now; empty if nothing that the benchmark names."""
+        checkpoint = self.start_checkpoint(arm, fold)
+        if checkpoint is None:
+            return {}
+        epochs = read_checkpoint(checkpoint).get("current_epoch")
+        return {"start": {"from": self.start_of(arm), "epochs": epochs, "sha256": sha256_of(checkpoint)}}
+
 
 def differences(arms: Sequence[dict[str, Any]]) -> list[str]:
     """Return one line for each setting in which arms differ.
@@ -188,10 +215,16 @@ def differences(arms: Sequence[dict[str, Any]]) -> list[str]:
     """
     lines = []
     for key, title in _COMPARED.items():
-        values = {arm["name"]: arm[key] for arm in arms if arm.get(key) is not None}
-        if len(set(map(str, values.values()))) > 1:
+        values = {arm["name"]: _compared(arm, key) for arm in arms if arm.get(key) is not None}
+        if len({value.partition(" with")[0] for value in values.values()}) > 1:
             lines.append(f"{title} differ: " + ", ".join(f"{name} {value}" for name, value in values.items()))
     return lines
+
+
+def _compared(arm: dict[str, Any], key: str) -> str:
+    if key == "epochs" and arm.get("start"):
+        return f"{epochs_of(arm)} with those of its start"
+    return str(arm[key])
 
 
 def schedule_of(trainer: Trainer) -> dict[str, Any]:
@@ -205,11 +238,11 @@ def schedule_of(trainer: Trainer) -> dict[str, Any]:
     }
 
 
-def check_arms(arms: Sequence[str]) -> None:
-    """Refuse a trainer that nnU-Net would not find, or one that is named twice.
+def check_arms(arms: Sequence[str], start_from: str = "") -> None:
+    """Refuse a trainer that nnU-Net would not find, one that is named twice, and a start that nobody can use.
 
     Raises:
-        UserError: There is no such trainer; near names are listed.
+        UserError: There is no such trainer; near names are listed. Or nothing can start from there.
     """
     known = _known_trainers()
     for arm in arms:
@@ -220,6 +253,11 @@ def check_arms(arms: Sequence[str]) -> None:
     twice = [arm for arm in arms if list(arms).count(arm) > 1]
     if twice:
         raise UserError(f"{twice[0]} is named twice: name each arm once")
+    companions = [arm for arm in arms if is_companion(arm)]
+    if start_from and not companions:
+        raise UserError("--start_from: no arm is a companion: add one, such as D2NetTrainerCompanion, or leave it out")
+    if start_from in companions:
+        raise UserError(f"--start_from {start_from}: a companion starts from a stock nnU-Net: name such an arm")
 
 
 def choose_cases(raw: Path, wanted: str | None) -> str:
@@ -259,7 +297,7 @@ def describe_machine(device: str) -> dict[str, Any]:
 
 
 def _short(value: Any) -> str:  # noqa: ANN401 - whatever setup.json holds
-    return " ".join(map(str, value)) if isinstance(value, list) else str(value)
+    return " ".join(map(str, value)) if isinstance(value, list) else str(value or "none")
 
 
 def _known_trainers() -> set[str]:

@@ -159,6 +159,7 @@ _COLUMNS: dict[str, tuple[str, Callable[[Any], str]]] = {
     "peak_memory_GiB": ("peak memory (GiB)", lambda gib: f"{gib:.2f}"),
     "parameters": ("parameters", lambda n: f"{n:,}"),
     "inference_parameters": ("parameters in prediction", lambda n: f"{n:,}"),
+    "stored_parameters": ("parameters stored for it", lambda n: f"{n:,}"),
     "inference_gflops": ("GFLOPs per patch in prediction", lambda n: f"{n:,.1f}"),
     "device": ("measured on", str),
 }
@@ -169,6 +170,8 @@ def arm_rows(benchmark: Benchmark) -> list[list[str]]:
     rows = [["arm", *(title for title, _ in _COLUMNS.values())]]
     for arm in benchmark.setup["arms"]:
         known = arm | benchmark.costs[arm["name"]]
+        if start := arm.get("start"):
+            known["epochs"] = f"{start['epochs']} + {arm['epochs']}, from {Path(start['from']).name}"
         cells = ((known.get(key), show) for key, (_, show) in _COLUMNS.items())
         rows.append([arm["name"], *("-" if value is None else show(value) for value, show in cells)])
     return rows

@@ -135,6 +135,16 @@ def trainer_of(arm: str) -> str:
     return _EPOCHS.sub("", arm)
 
 
+def epochs_of(arm: Mapping[str, Any]) -> int:
+    """Count the epochs of an arm of setup.json, with those of the stock model that it starts from.
+
+    Example:
+        >>> epochs_of({"epochs": 50, "start": {"from": "nnUNetTrainer_50epochs", "epochs": 50}})
+        100
+    """
+    return arm["epochs"] + (arm.get("start", {}).get("epochs") or 0)
+
+
 def mean_name(by_subset: Mapping[str, Any]) -> str:
     """Return what the mean over all subsets is called; with one subset it is that one."""
     return [*by_subset][-1]

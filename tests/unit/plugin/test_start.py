@@ -3,7 +3,7 @@ import re
 import pytest
 
 from nnunetv2_d2net.base.errors import UserError
-from nnunetv2_d2net.plugin.start import companion_of, find_stock
+from nnunetv2_d2net.plugin.start import companion_of, find_stock, start_checkpoint
 
 
 @pytest.fixture
@@ -52,3 +52,15 @@ def test_a_folder_of_another_configuration(results):
     model = results / "A__PlansX__2d"
     with pytest.raises(UserError, match=re.escape(f"{model} is not named TRAINER__PLANS__3d_fullres: pass the plans")):
         find_stock(results, str(model), "3d_fullres")
+
+
+def test_a_fold_starts_from_its_own_fold_or_leaves_no_case_out(tmp_path):
+    checkpoint = tmp_path / "fold_1" / "checkpoint_final.pth"
+    checkpoint.parent.mkdir()
+    checkpoint.touch()
+    assert start_checkpoint(tmp_path, "1") == start_checkpoint(checkpoint, "1") == checkpoint
+    assert start_checkpoint(checkpoint, "all") == checkpoint
+    with pytest.raises(UserError, match="has seen validation cases of fold 0"):
+        start_checkpoint(checkpoint, "0")
+    with pytest.raises(UserError, match="does not exist: train fold 0"):
+        start_checkpoint(tmp_path, "0")

@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from nnunetv2_d2net.base.errors import UserError
+from nnunetv2_d2net.plugin.training.pretrained import pretrained_weights
 from nnunetv2_d2net.study import pipeline
 from nnunetv2_d2net.study.pipeline import Model, is_whole, passing_trainer, plan_and_preprocess, train_fold
 
@@ -71,6 +72,16 @@ def test_a_training_goes_on_from_what_is_whole(model, training, caplog):
     train_fold(model, "0", CPU)
     assert training.resume is True
     assert training.trainer.save_every == 5
+
+
+def test_a_training_starts_from_a_checkpoint_and_does_not_when_it_goes_on(model, training, tmp_path, monkeypatch):
+    seen, start = [], tmp_path / "start.pth"
+    run = training.trainer.run_training
+    monkeypatch.setattr(training.trainer, "run_training", lambda: (seen.append(pretrained_weights()), run()))
+    for _ in range(2):
+        train_fold(model, "0", CPU, start=start)
+    assert seen == [start, None]
+    assert pretrained_weights() is None
 
 
 def test_a_checkpoint_that_cannot_be_written_leaves_the_one_before(model, training):

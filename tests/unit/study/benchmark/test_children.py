@@ -3,6 +3,7 @@ import os
 import signal
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -115,3 +116,13 @@ def test_jobs_share_the_cores(monkeypatch):
     shared = child_environment("cpu", 3)
     assert (shared["OMP_NUM_THREADS"], shared["nnUNet_n_proc_DA"], shared["OMP_WAIT_POLICY"]) == ("2", "2", "PASSIVE")
     assert "OMP_NUM_THREADS" not in child_environment("cpu", 1)
+
+
+def test_a_job_waits_for_what_it_starts_from(setup, scripts, tmp_path):
+    setup = replace(setup, arms=("nnUNetTrainer", "D2NetTrainerCompanion", "Other"))
+    log = tmp_path / "order"
+    note = "from pathlib import Path; import time; file = Path({!r}).open('a'); {}file.write({!r} + chr(10))"
+    for name, wait in (("nnUNetTrainer/all", "time.sleep(1); "), ("D2NetTrainerCompanion/all", ""), ("Other/all", "")):
+        scripts[name] = note.format(str(log), wait, name)
+    assert run_children(setup, [*scripts], 2, "train") == []
+    assert log.read_text().split() == ["Other/all", "nnUNetTrainer/all", "D2NetTrainerCompanion/all"]
