@@ -3,14 +3,13 @@
 from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple, TypeVar, cast
 
-from dynamic_network_architectures.building_blocks.unet_decoder import UNetDecoder
 from dynamic_network_architectures.initialization.weight_init import InitWeights_He
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from nnunetv2_d2net.method.modalities import infer_available, zero_missing
-from nnunetv2_d2net.method.network.availability import AvailabilityModulation
-from nnunetv2_d2net.method.network.blocks import LEAKY_SLOPE, Encoder, feature_map_sizes
+from nnunetv2_d2net.method.network.availability import AvailabilityModulation, parts_of
+from nnunetv2_d2net.method.network.blocks import LEAKY_SLOPE, feature_map_sizes
 from nnunetv2_d2net.method.network.decoder import decode_with_features
 from nnunetv2_d2net.method.network.md_stage import (
     AbsentCodes,
@@ -50,6 +49,7 @@ class D2NetOptions(NamedTuple):
         modulate_skips: Let the tumor-specific codes modulate the student's skips, too.
         modulate_encoder: Let the mask of available modalities modulate every stage of the tumor encoder.
         modulate_missing: The same with the mask of missing modalities and no bias, which leaves complete input alone.
+        lend_to_absent: With ``modulate_missing``: let the first convolution have filters for what is missing.
         gated_bottleneck: Add the holistic features to the tumor feature z through a gate that starts at zero, instead
             of putting them in its place: with this and without ``modulate_encoder`` the network is an exact superset
             of the planned U-Net, and starts as that.
@@ -68,6 +68,7 @@ class D2NetOptions(NamedTuple):
     modulate_skips: bool = False
     modulate_encoder: bool = False
     modulate_missing: bool = False
+    lend_to_absent: bool = False
     gated_bottleneck: bool = False
     recompute_branches: bool = False
 
@@ -106,7 +107,7 @@ class D2Net(nn.Module):
     def __init__(self, unet: nn.Module, n_modalities: int, options: D2NetOptions | None = None) -> None:
         super().__init__()
         options = options or D2NetOptions()
-        encoder, decoder = _parts_of(unet)
+        encoder, decoder = parts_of(unet)
         if n_modalities < 2:
             raise ValueError(
                 f"D2-Net needs at least 2 modalities, this data set has {n_modalities}: train it with nnUNetTrainer"
@@ -126,7 +127,9 @@ class D2Net(nn.Module):
         self.content_reconstruction = ContentReconstruction(encoder, n_targets, n_codes)
         self.fusion = Fusion(encoder, n_targets, self.content_reconstruction.width)
         self.availability_modulation = (
-            AvailabilityModulation(encoder, n_modalities, of_missing=options.modulate_missing)
+            AvailabilityModulation(
+                encoder, n_modalities, of_missing=options.modulate_missing, lending=options.lend_to_absent
+            )
             if options.modulate_encoder or options.modulate_missing
             else None
         )
@@ -291,18 +294,6 @@ def _fit_exported_weights(network: D2Net, state_dict: dict, prefix: str, *_: obj
     training = tuple(f"{prefix}{name}." for name in TRAINING_BRANCHES)
     if needed <= set(state_dict) and not any(name.startswith(training) for name in state_dict):
         network.discard_training_branches()
-
-
-def _parts_of(unet: nn.Module) -> tuple[Encoder, UNetDecoder]:
-    encoder, decoder = getattr(unet, "encoder", None), getattr(unet, "decoder", None)
-    if not isinstance(encoder, Encoder) or type(decoder) is not UNetDecoder:
-        raise ValueError(
-            f"D2-Net builds on PlainConvUNet or ResidualEncoderUNet, the plans describe {type(unet).__name__}: "
-            "plan again with D2NetPlanner or nnU-Net's default planner"
-        )
-    if len(encoder.output_channels) < 2:
-        raise ValueError("D2-Net needs a U-Net of at least 2 stages: plan with a larger -gpu_memory_target")
-    return encoder, decoder
 
 
 def count_parameters(module: nn.Module) -> int:

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from nnunetv2_d2net.method.modalities import zero_missing
+from nnunetv2_d2net.method.network.availability import ModulatedUNet
 from nnunetv2_d2net.method.network.companion import Companion
 from nnunetv2_d2net.method.network.d2net import D2Net
 
@@ -47,7 +48,9 @@ class SubsetNetwork(nn.Module):
         n_subsets = len(self.subsets)
         tiles = tile.expand(n_subsets, *tile.shape[1:])
         bare = self.bare_network
-        if isinstance(bare, (D2Net, Companion)):
+        if isinstance(bare, ModulatedUNet):
+            logits = self.network(tiles, self.subsets)
+        elif isinstance(bare, (D2Net, Companion)):
             codes = bare.modality_encoder(tile) if n_subsets > 1 and bare.modality_encoder is not None else None
             codes = None if codes is None else codes.expand(n_subsets, *codes.shape[1:])
             logits = self.network(tiles, self.subsets, codes)

@@ -1,6 +1,7 @@
 """What all trainers for missing modalities share: drawing subsets in training, and a fixed rotation in validation."""
 
 import functools
+import math
 import os
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
@@ -17,6 +18,7 @@ from nnunetv2_d2net.base.dataset import channels_of, dataset_number
 from nnunetv2_d2net.base.errors import UserError
 from nnunetv2_d2net.base.files import write_json
 from nnunetv2_d2net.method.modalities import draw_available, subset_rotation, zero_missing
+from nnunetv2_d2net.method.network.availability import ModulatedUNet
 from nnunetv2_d2net.plugin.named_code import check_architecture
 from nnunetv2_d2net.plugin.preprocessing.cohort import availability_file, check_preprocessed, read_availability
 from nnunetv2_d2net.plugin.preprocessing.preprocessor import MissingModalityConfiguration, accept_absent_files
@@ -293,6 +295,37 @@ class nnUNetTrainerModalityDropout(ModalityDroppingTrainer):
 
     It drops as D2NetTrainer does and chooses ``checkpoint_best`` as that does, no more.
     """
+
+
+class nnUNetTrainerModalityDropoutModulated(nnUNetTrainerModalityDropout):
+    """Modality dropout with a U-Net that is told what is missing, and computes the planned U-Net where nothing is."""
+
+    absent_voxel: ClassVar[float] = math.nan
+
+    @classmethod
+    def build_network_architecture(
+        cls,
+        plans_manager: PlansManager,
+        configuration_manager: ConfigurationManager,
+        num_input_channels: int,
+        num_output_channels: int,
+        enable_deep_supervision: bool = True,  # noqa: FBT001, FBT002 - nnU-Net's signature
+    ) -> nn.Module:
+        """Build the planned U-Net and tell it what is missing.
+
+        Raises:
+            UserError: The plans describe a cascade, or a network that is no U-Net of nnU-Net's.
+        """
+        shared = (plans_manager, configuration_manager, num_input_channels, num_output_channels)
+        unet = super().build_network_architecture(*shared, enable_deep_supervision)
+        try:
+            return ModulatedUNet(unet, num_input_channels)
+        except ValueError as error:
+            raise UserError(f"plans {plans_manager.plans_name}: {error}") from error
+
+    def network_outputs(self, step: Step) -> Any:  # noqa: ANN401 - logits, or several under deep supervision
+        """Run the network, which is told what there is."""
+        return self.network(step.images, step.available)
 
 
 def _respect_thread_limit(device: torch.device) -> None:

@@ -14,7 +14,11 @@ from nnunetv2_d2net.method.network.d2net import D2NetOptions
 from nnunetv2_d2net.plugin.start import COMPANION
 from nnunetv2_d2net.plugin.training.companion import CompanionTrainer
 from nnunetv2_d2net.plugin.training.demo import D2NetTrainerDemo
-from nnunetv2_d2net.plugin.training.dropping import ModalityDroppingTrainer, nnUNetTrainerModalityDropout
+from nnunetv2_d2net.plugin.training.dropping import (
+    ModalityDroppingTrainer,
+    nnUNetTrainerModalityDropout,
+    nnUNetTrainerModalityDropoutModulated,
+)
 from nnunetv2_d2net.plugin.training.trainer import PAPER_WEIGHTS, D2NetTrainer
 
 LENGTHS = (1, 5, 10, 20, 50, 100, 250, 500, 750, 2000, 4000, 8000)  # those that nnU-Net offers
@@ -110,11 +114,13 @@ _VARIANTS: Mapping[str, tuple[str, dict[str, Any]]] = {
 _CLASSES = (
     nnUNetTrainerModalityDropout,
     nnUNetTrainerModalityDropoutCompleteFirst,
+    nnUNetTrainerModalityDropoutModulated,
     D2NetTrainer,
     D2NetTrainerPaper,
     D2NetTrainerDemo,
 )
-_COMPANIONS = tuple(trainer.__name__ + COMPANION for trainer in (nnUNetTrainerModalityDropout, D2NetTrainer))
+_STUDENTS = (nnUNetTrainerModalityDropout, nnUNetTrainerModalityDropoutModulated, D2NetTrainer)
+_COMPANIONS = tuple(trainer.__name__ + COMPANION for trainer in _STUDENTS)
 __all__ = [*(trainer.__name__ for trainer in _CLASSES), *_VARIANTS, *_COMPANIONS]  # noqa: PLE0604  # pyright: ignore[reportUnsupportedDunderAll]
 
 

@@ -4,13 +4,21 @@ from copy import deepcopy
 
 import pytest
 import torch
+import torch.nn.functional as F
+from torch import nn
 
 from nnunetv2_d2net.method.modalities import modality_subsets, subset_codes, zero_missing
+from nnunetv2_d2net.method.network.availability import Lending, ModulatedUNet
 from nnunetv2_d2net.method.network.companion import STOCK, STUDENT, Companion
 from nnunetv2_d2net.method.network.d2net import D2Net, D2NetOptions, inference_weights
 from tests.unit.method.network.conftest import ANISOTROPIC, ISOTROPIC, PLANAR, build_d2net, build_unet
 
 SUPERSET = D2NetOptions(gated_bottleneck=True, modulate_missing=True)
+SUPERSETS = {
+    "D2-Net": lambda unet: D2Net(unet, 4, SUPERSET),
+    "D2-Net that lends": lambda unet: D2Net(unet, 4, SUPERSET._replace(lend_to_absent=True)),
+    "modulated U-Net": lambda unet: ModulatedUNet(unet, 4),
+}
 COMPLETE, WITHOUT_FIRST = [True] * 4, [False, True, True, True]
 
 
@@ -22,11 +30,12 @@ def randomized(network, seed=0):
     return network
 
 
+@pytest.mark.parametrize("kind", SUPERSETS)
 @pytest.mark.parametrize("residual", [False, True])
 @pytest.mark.parametrize("strides", [ISOTROPIC, ANISOTROPIC, PLANAR])
-def test_superset_starts_as_the_planned_network(strides, residual, make_images):
+def test_superset_starts_as_the_planned_network(strides, residual, kind, make_images):
     unet = randomized(build_unet(strides, residual=residual)).eval()
-    network = D2Net(deepcopy(unet), 4, SUPERSET).eval()
+    network = SUPERSETS[kind](deepcopy(unet)).eval()
     images = make_images(strides)
     for subset in modality_subsets(4):
         available = subset.expand(2, 4)
@@ -34,10 +43,13 @@ def test_superset_starts_as_the_planned_network(strides, residual, make_images):
             assert torch.equal(theirs, ours)
 
 
-def test_modulation_of_what_is_missing_never_acts_on_complete_input(make_images):
-    unet = randomized(build_unet()).eval()
-    network = D2Net(deepcopy(unet), 4, SUPERSET).eval()
-    randomized(network.availability_modulation)
+@pytest.mark.parametrize("kind", SUPERSETS)
+@pytest.mark.parametrize("residual", [False, True])
+def test_modulation_of_what_is_missing_never_acts_on_complete_input(kind, residual, make_images):
+    unet = randomized(build_unet(residual=residual)).eval()
+    network = SUPERSETS[kind](deepcopy(unet)).eval()
+    modulation = network.modulation if isinstance(network, ModulatedUNet) else network.availability_modulation
+    randomized(modulation if modulation.lending is None else modulation.lending)
     images, complete = make_images(), torch.ones(2, 4, dtype=torch.bool)
     assert torch.equal(unet(images)[0], network(images, complete)[0])
     fewer = complete.clone()
@@ -45,6 +57,32 @@ def test_modulation_of_what_is_missing_never_acts_on_complete_input(make_images)
     moved = (unet(zero_missing(images, fewer))[0] - network(images, fewer)[0]).abs().flatten(1).amax(1)
     assert moved[0] == 0
     assert moved[1] > 1e-3
+
+
+@pytest.mark.parametrize(("conv", "shape"), [(nn.Conv2d, (7, 6)), (nn.Conv3d, (4, 5, 6))])
+def test_what_is_lent_is_a_mean_of_filters_for_each_absent_modality(conv, shape):
+    lending = randomized(Lending(conv(3, 5, 3, padding=1)))
+    images = torch.randn(2, 3, *shape)
+    available = torch.tensor([[True, False, False], [True, False, True]])
+    images = zero_missing(images, available)
+    expected = torch.zeros(2, 5, *shape)
+    convolve = F.conv2d if conv is nn.Conv2d else F.conv3d
+    for case in range(2):
+        there = available[case].nonzero()[:, 0].tolist()
+        for absent in set(range(3)) - set(there):
+            for n in there:
+                filters = lending.weight[absent][:, n : n + 1]
+                expected[case] += convolve(images[case : case + 1, n : n + 1], filters, padding=1)[0] / len(there)
+    assert torch.allclose(lending(images, available), expected, atol=1e-5)
+    assert (lending(images, torch.ones(2, 3, dtype=torch.bool)) == 0).all()
+
+
+def test_lending_learns_from_zero(make_images):
+    network = ModulatedUNet(build_unet(), 4).train()
+    network(make_images(), torch.tensor([COMPLETE, WITHOUT_FIRST]))[0].square().mean().backward()
+    moved = network.modulation.lending.weight.grad.flatten(1).abs().amax(1)
+    assert moved[0] > 0
+    assert (moved[1:] == 0).all()
 
 
 def test_an_open_gate_lets_the_fusion_in(make_images):
@@ -80,16 +118,24 @@ def test_modulation_of_what_is_there_is_as_before(make_images):
     assert not torch.allclose(before, network(images, torch.tensor([COMPLETE, WITHOUT_FIRST]))[0])
 
 
-@pytest.fixture(params=["D2-Net", "U-Net"])
+STUDENTS = {
+    "D2-Net": lambda unet: D2Net(unet, 4, SUPERSET),
+    "modulated U-Net": lambda unet: ModulatedUNet(unet, 4),
+    "U-Net": lambda unet: unet,
+}
+
+
+@pytest.fixture(params=STUDENTS)
 def companion(request):
     stock = randomized(build_unet(deep_supervision=False), 1)
-    student = randomized(build_unet(deep_supervision=False), 2)
-    student = D2Net(student, 4, SUPERSET) if request.param == "D2-Net" else student
+    student = STUDENTS[request.param](randomized(build_unet(deep_supervision=False), 2))
+    if request.param == "modulated U-Net":
+        randomized(student.modulation, 3)
     return Companion(student, stock, 4).eval()
 
 
 def of_student(companion, images, available):
-    if isinstance(companion.student, D2Net):
+    if isinstance(companion.student, (D2Net, ModulatedUNet)):
         return companion.student(images, available)
     return companion.student(zero_missing(images, available))
 
