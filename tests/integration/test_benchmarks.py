@@ -9,7 +9,10 @@ from pathlib import Path
 import pytest
 import torch
 
+from nnunetv2_d2net.base.appearance import APPEARANCE, CohortAppearance, appearance_of
 from tests.conftest import REGIONS_3D
+from tests.unit.base.test_appearance import head
+from tests.unit.plugin.preprocessing.conftest import build_dataset_json, write_image
 
 pytestmark = pytest.mark.slow
 
@@ -119,6 +122,20 @@ def test_a_gpu_that_is_not_there_is_refused(monkeypatch, capsys):
     with pytest.raises(SystemExit, match="2"):
         run(monkeypatch, "growth.py", "--device", "cuda", "--toy")
     assert "torch sees no GPU here" in capsys.readouterr().err
+
+
+def test_alarms(tmp_path, monkeypatch, capsys):
+    cohort = CohortAppearance.of([appearance_of(head(seed), (True,) * 3, (5, 5, 5)) for seed in range(8)])
+    fingerprint = {"spacings": [[5, 5, 5]], "shapes_after_crop": [[17, 17, 17]], APPEARANCE: cohort.as_json()}
+    (tmp_path / "dataset_fingerprint.json").write_text(json.dumps(fingerprint))
+    (tmp_path / "dataset.json").write_text(json.dumps(build_dataset_json(3)))
+    (tmp_path / "images").mkdir()
+    for m, image in enumerate(head(20)):
+        write_image(tmp_path / "images" / f"a_{m:04d}.nii.gz", image, (5, 5, 5))
+    run(monkeypatch, "alarms.py", tmp_path, tmp_path / "images")
+    row = [cell.strip() for cell in capsys.readouterr().out.splitlines()[-1].split("|")]
+    assert row[1:5] == ["images", "0 of 1", "0 of 6", "3 of 3"]
+    assert row[5].endswith(" of 6")
 
 
 def test_all_subsets(regions_model, tmp_path, monkeypatch, capsys):
