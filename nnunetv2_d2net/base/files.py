@@ -331,7 +331,7 @@ def locked(path: Path, seconds: float = 10.0) -> Iterator[None]:
         try:
             lock.acquire(timeout=seconds, poll_interval=0.2)
         except Timeout as error:
-            raise UserError(f"another process holds {path}: wait for it, or end it") from error
+            raise _held(path) from error
     try:
         yield
     finally:
@@ -339,23 +339,52 @@ def locked(path: Path, seconds: float = 10.0) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def locked_folder(folder: Path) -> Iterator[None]:
+def locked_folder(folder: Path, part: str = "") -> Iterator[None]:
     """Let one process at a time write a folder; another one is refused at once.
 
     The folder is made if it does not exist. Nothing stays of the lock, nor of a new folder that has stayed empty.
 
+    Args:
+        folder: The folder.
+        part: Of its content, where several processes may write different ones.
+
     Raises:
         UserError: Another process writes it, or it cannot be written.
     """
-    is_new, lock = not folder.exists(), folder / LOCK
+    is_new = not folder.exists()
+    try:
+        with _locked_at_once(folder / (f"{LOCK}.{part}" if part else LOCK)):
+            yield
+    finally:
+        if is_new:
+            with contextlib.suppress(OSError):  # which it raises where there is a file in it
+                folder.rmdir()
+
+
+@contextlib.contextmanager
+def locked_output(path: Path) -> Iterator[None]:
+    """Let one process at a time write a file or folder that is not there yet; another one is refused at once.
+
+    Raises:
+        UserError: Another process writes it, or its folder cannot be written.
+    """
+    with _locked_at_once(path.with_name(f".{path.name}{LOCK}")):
+        yield
+
+
+@contextlib.contextmanager
+def _locked_at_once(lock: Path) -> Iterator[None]:
     with locked(lock, seconds=0):
+        if not lock.exists():  # the process that had it has removed it after we opened it: the next one makes another
+            raise _held(lock)
         try:
             yield
         finally:
             lock.unlink(missing_ok=True)
-            if is_new:
-                with contextlib.suppress(OSError):  # which it raises where there is a file in it
-                    folder.rmdir()
+
+
+def _held(lock: Path) -> UserError:
+    return UserError(f"another process holds {lock}: wait for it, or end it")
 
 
 def file_state(path: Path) -> list[int] | None:
@@ -365,6 +394,11 @@ def file_state(path: Path) -> list[int] | None:
     except OSError:
         return None
     return [found.st_size, found.st_mtime_ns]
+
+
+def content_state(path: Path) -> list[int | str]:
+    """Return size and SHA-256 of a file, which tell whether it holds the same."""
+    return [path.stat().st_size, sha256_of(path)]
 
 
 def sha256_of(path: Path) -> str:

@@ -1,10 +1,12 @@
 """What the commands share that plan and preprocess."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from nnunetv2_d2net.base.dataset import Dataset, folder_of
 from nnunetv2_d2net.base.errors import UserError
+from nnunetv2_d2net.base.files import locked_folder
 from nnunetv2_d2net.cli._checks import dataset_folder
 from nnunetv2_d2net.cli._words import values_of
 from nnunetv2_d2net.plugin.planning.plans import check_modalities
@@ -29,6 +31,22 @@ def data_sets(command: str, words: Sequence[str]) -> dict[Path, Dataset]:
     folder_of("nnUNet_preprocessed")
     folders = [dataset_folder(number, "nnUNet_raw", "it needs the raw data") for number in numbers]
     return {folder: Dataset.read(folder / "dataset.json") for folder in folders}
+
+
+@contextmanager
+def writing_preprocessed(folders: Iterable[Path]) -> Iterator[None]:
+    """Let one process at a time plan and preprocess a data set.
+
+    Args:
+        folders: Of the raw data sets.
+
+    Raises:
+        UserError: Another process does.
+    """
+    with ExitStack() as locks:
+        for folder in folders:
+            locks.enter_context(locked_folder(folder_of("nnUNet_preprocessed") / folder.name))
+        yield
 
 
 def refuse_one_modality(datasets: dict[Path, Dataset]) -> None:

@@ -4,7 +4,7 @@ import argparse
 from collections.abc import Sequence
 
 from nnunetv2_d2net.cli._nnunet import call_entry_point
-from nnunetv2_d2net.cli._planning import data_sets
+from nnunetv2_d2net.cli._planning import data_sets, writing_preprocessed
 from nnunetv2_d2net.cli._words import describe_passing
 
 HELP = (
@@ -25,11 +25,11 @@ def run(args: argparse.Namespace, extra: Sequence[str]) -> int:
     Raises:
         UserError: A variable or a data set is missing, or a training case cannot be used.
     """
-    data_sets("extract_fingerprint", extra)
+    datasets = data_sets("extract_fingerprint", extra)
 
     from nnunetv2.experiment_planning.plan_and_preprocess_entrypoints import extract_fingerprint_entry
 
     from nnunetv2_d2net.plugin.planning.incomplete import incomplete_cases
 
-    with incomplete_cases() as extractor:
+    with writing_preprocessed(datasets), incomplete_cases() as extractor:
         return call_entry_point(extract_fingerprint_entry, "extract_fingerprint", ["-fpe", extractor, *extra])

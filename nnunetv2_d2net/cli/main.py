@@ -56,11 +56,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     words = list(sys.argv[1:] if argv is None else argv)
     # Read when torch is imported. Threads that spin while they wait slow a training on a shared CPU several times over.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-    args, extra = _parse(words)
     logger, handler = logging.getLogger("nnunetv2_d2net"), _OnStderr()
     logger.setLevel(logging.INFO)
     logger.addHandler(handler)
     try:
+        args, extra = _parse(words)
         return args.run(args, extra)
     except (UserError, KeyboardInterrupt) as error:
         if os.environ.get("D2NET_DEBUG") == "1":

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 from nnunetv2_d2net.base.errors import UserError
 from nnunetv2_d2net.cli._nnunet import call_entry_point
-from nnunetv2_d2net.cli._planning import data_sets, refuse_one_modality
+from nnunetv2_d2net.cli._planning import data_sets, refuse_one_modality, writing_preprocessed
 from nnunetv2_d2net.cli._words import describe_passing, value_of
 
 HELP = (
@@ -43,7 +43,8 @@ def run(args: argparse.Namespace, extra: Sequence[str]) -> int:
     processes = value_of(words, "-np", str(default_num_processes))
     if not processes.isdigit() or int(processes) < 1:
         raise UserError(f"-np {processes}: choose at least 1 process")
-    for folder in datasets:
-        D2NetFingerprintExtractor(folder.name, int(processes)).run()
-    with incomplete_cases(planner if is_our_planner(planner) else None):
-        return call_entry_point(plan_experiment_entry, "plan", words)
+    with writing_preprocessed(datasets):
+        for folder in datasets:
+            D2NetFingerprintExtractor(folder.name, int(processes)).run()
+        with incomplete_cases(planner if is_our_planner(planner) else None):
+            return call_entry_point(plan_experiment_entry, "plan", words)

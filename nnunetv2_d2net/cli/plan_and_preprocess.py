@@ -4,7 +4,7 @@ import argparse
 from collections.abc import Sequence
 
 from nnunetv2_d2net.cli._nnunet import call_entry_point
-from nnunetv2_d2net.cli._planning import data_sets, refuse_one_modality
+from nnunetv2_d2net.cli._planning import data_sets, refuse_one_modality, writing_preprocessed
 from nnunetv2_d2net.cli._words import describe_passing, value_of
 
 HELP = (
@@ -36,7 +36,8 @@ def run(args: argparse.Namespace, extra: Sequence[str]) -> int:
     if not is_our_planner(planner):
         for folder, dataset in datasets.items():
             check_complete(folder, dataset)
-        return call_entry_point(plan_and_preprocess_entry, "plan_and_preprocess", words)
+        with writing_preprocessed(datasets):
+            return call_entry_point(plan_and_preprocess_entry, "plan_and_preprocess", words)
     refuse_one_modality(datasets)
-    with incomplete_cases(planner) as extractor:
+    with writing_preprocessed(datasets), incomplete_cases(planner) as extractor:
         return call_entry_point(plan_and_preprocess_entry, "plan_and_preprocess", ["-fpe", extractor, *words])

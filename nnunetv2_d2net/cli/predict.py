@@ -6,7 +6,7 @@ from pathlib import Path
 
 from nnunetv2_d2net.base.dataset import Dataset
 from nnunetv2_d2net.base.errors import UserError
-from nnunetv2_d2net.base.files import make_folder
+from nnunetv2_d2net.base.files import locked_folder, make_folder
 from nnunetv2_d2net.cli._checks import check_folds, dataset_folder
 from nnunetv2_d2net.cli._nnunet import call_entry_point, device_words
 from nnunetv2_d2net.cli._words import describe_passing, value_of, values_of
@@ -80,13 +80,14 @@ def run(args: argparse.Namespace, extra: Sequence[str]) -> int:
     from nnunetv2_d2net.plugin.prediction.all_subsets import AllSubsetsPredictor
     from nnunetv2_d2net.plugin.prediction.predictor import D2NetPredictor
 
-    make_folder(Path(value_of(words, "-o")))
+    output = Path(value_of(words, "-o"))
+    make_folder(output)
     # nnU-Net builds the predictor itself, from arguments of its own, so the flags travel with the class.
     base = AllSubsetsPredictor if args.all_subsets else D2NetPredictor
     settings = {"allowed": available, "part": part, "subsets_per_pass": args.subsets_per_pass}
     settings |= {"nan_outside_as_zero": args.nan_outside_as_zero, "agreement": args.agreement}
     predictor = type(base.__name__, (base,), settings)
-    with predictor_seam(predictor):
+    with locked_folder(output, f"part_{part[0]}_of_{part[1]}" if part[1] > 1 else ""), predictor_seam(predictor):
         return call_entry_point(predict_entry_point, "predict", device_words(words) + words)
 
 

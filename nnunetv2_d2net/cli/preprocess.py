@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 from nnunetv2_d2net.base.dataset import dataset_number, folder_of
 from nnunetv2_d2net.cli._nnunet import call_entry_point
-from nnunetv2_d2net.cli._planning import data_sets
+from nnunetv2_d2net.cli._planning import data_sets, writing_preprocessed
 from nnunetv2_d2net.cli._words import describe_passing, value_of, values_of
 from nnunetv2_d2net.plugin.planning.plans import preprocessed_folder, read_plans
 
@@ -41,5 +41,5 @@ def run(args: argparse.Namespace, extra: Sequence[str]) -> int:
 
     from nnunetv2_d2net.plugin.planning.incomplete import incomplete_cases
 
-    with incomplete_cases():
+    with writing_preprocessed(datasets), incomplete_cases():
         return call_entry_point(preprocess_entry, "preprocess", words)

@@ -13,6 +13,7 @@ from tqdm import tqdm
 from nnunetv2_d2net.base.errors import UserError
 from nnunetv2_d2net.base.files import (
     explaining_disk_errors,
+    locked_output,
     publish,
     read_json,
     read_json_or,
@@ -76,11 +77,11 @@ def export_model(
         if not (model / name).is_file():
             raise UserError(f"{model / name} does not exist: pass the folder of a trained model")
     contents = [_for_prediction(content, stock=stock) for content in read_model(model, checkpoints)]
-    if output.exists() and (output.is_file() or any(output.iterdir())):
-        raise UserError(f"{output} exists: pass another -o, or remove it")
     dataset = _dataset_name(model)
     remedy = "free space or pass another -o"
-    with explaining_disk_errors(output, remedy), unfinished_folder(output.parent) as temporary:
+    with locked_output(output), explaining_disk_errors(output, remedy), unfinished_folder(output.parent) as temporary:
+        if output.exists() and (output.is_file() or any(output.iterdir())):
+            raise UserError(f"{output} exists: pass another -o, or remove it")
         results = temporary / "results"
         sizes = _write(model, dict(zip(checkpoints, contents, strict=True)), results / dataset / model.resolve().name)
         if output.suffix == ".zip":

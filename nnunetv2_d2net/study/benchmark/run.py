@@ -8,7 +8,7 @@ from typing import Any
 
 from nnunetv2_d2net import __version__
 from nnunetv2_d2net.base.errors import UserError
-from nnunetv2_d2net.base.files import file_state, make_folder, read_json_or, write_json
+from nnunetv2_d2net.base.files import file_state, locked_folder, make_folder, read_json_or, write_json
 from nnunetv2_d2net.study.benchmark import jobs
 from nnunetv2_d2net.study.benchmark.children import run_children
 from nnunetv2_d2net.study.benchmark.cost import cost_of
@@ -44,11 +44,20 @@ def run_benchmark(setup: Setup, *, n_jobs: int = 1, cost: bool = True, progress:
         Whether there was anything to do.
 
     Raises:
-        UserError: Jobs have failed, after all others have ended; or the folder is of another benchmark.
+        UserError: Jobs have failed, after all others have ended; or the folder is of another benchmark, or of another
+            kind, or another process writes it.
         KeyboardInterrupt: It was stopped; calling it again goes on.
     """
     setup.check_same()
     make_folder(setup.out, "free space, or pass another -o")
+    with locked_folder(setup.out):
+        return _run_benchmark(setup, n_jobs, cost=cost, progress=progress)
+
+
+def _run_benchmark(setup: Setup, n_jobs: int, *, cost: bool, progress: bool) -> bool:
+    _refuse_foreign(setup)
+    if not setup.note.is_file():
+        write_json(setup.note, setup.identity)
     if not Progress(setup).prepared:
         _run(setup, [jobs.PREPARE], 1, "plan and preprocess", progress=progress)
     if not Progress(setup).prepared:
@@ -65,6 +74,13 @@ def run_benchmark(setup: Setup, *, n_jobs: int = 1, cost: bool = True, progress:
     for arm in setup.arms:
         write_json(setup.out / arm / "cost.json", cost_of(setup, arm))
     return _gather(setup, progress=progress) or worked
+
+
+def _refuse_foreign(setup: Setup) -> None:
+    """Refuse a folder with files of these names that no benchmark has written."""
+    foreign = [path for name in _FILES if (path := setup.out / name).exists()]
+    if foreign and not setup.note.is_file():
+        raise UserError(f"{foreign[0]} is no benchmark's, which would write over it: pass another -o, or move it away")
 
 
 def _gather(setup: Setup, *, progress: bool) -> bool:

@@ -12,6 +12,7 @@ from typing import Any
 from jinja2 import Environment, PackageLoader
 from markupsafe import Markup
 
+from nnunetv2_d2net.base.errors import UserError
 from nnunetv2_d2net.base.files import write_text
 from nnunetv2_d2net.base.text import markdown_table
 from nnunetv2_d2net.study.report.curves import Chart, charts, line_style
@@ -25,6 +26,8 @@ from nnunetv2_d2net.study.scores.tables import METRICS, arms_table, subset_order
 
 _NOTHING = "There is nothing to compare with."
 _PAPERS_MODALITIES = ("FLAIR", "T1", "T1ce", "T2")
+_SUBTITLE = "what is gained and lost with missing modalities"
+_HEAD = 2000  # characters in which a page says what it is
 _LOG = logging.getLogger("nnunetv2_d2net")
 
 
@@ -41,8 +44,11 @@ def write_report(
         progress: Show a bar.
 
     Raises:
-        UserError: A file cannot be written.
+        UserError: A file cannot be written, or one of the same name is no report.
     """
+    for path, sign in ((page.with_suffix(".md"), _SUBTITLE), (page, "<title>Benchmark of ")):
+        if path.is_file() and sign not in path.read_text(encoding="utf-8", errors="replace")[:_HEAD]:
+            raise UserError(f"{path} is no report, which would write over it: pass another -o, or move it away")
     viewer = make_viewer(benchmark, n_cases, progress=progress) if n_cases else None
     for problem in viewer.problems if viewer else ():
         _LOG.warning("left out of the viewer: %s", problem)
@@ -98,7 +104,7 @@ def markdown_page(benchmark: Benchmark, drawn: Sequence[Chart], *, published: bo
     judged = verdict(benchmark)
     standings = [[arm, *map(_number, means)] for arm, means in judged.standings.items()]
     parts = [
-        f"# {benchmark.setup.get('dataset')}: what is gained and lost with missing modalities",
+        f"# {benchmark.setup.get('dataset')}: {_SUBTITLE}",
         *([f"**{line.claim}** {line.figures}" for line in judged.headlines] or [f"**{_NOTHING}**"]),
         *judged.notes,
         "Research use only, not a medical device.",

@@ -50,7 +50,10 @@ class Benchmark:
     def dataset(self) -> Dataset:
         """The data set, as far as setup.json knows it."""
         regions = {name: tuple(values) for name, values in self.setup["regions"].items()}
-        return Dataset(tuple(self.setup["modalities"]), regions, None, self.setup["file_ending"], {}, "setup.json")
+        channels = tuple(self.setup["modalities"])
+        return Dataset(
+            channels, tuple(range(len(channels))), regions, None, self.setup["file_ending"], {}, "setup.json"
+        )
 
     @cached_property
     def summaries(self) -> dict[str, dict[str, Summaries]]:

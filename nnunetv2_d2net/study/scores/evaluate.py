@@ -1,5 +1,6 @@
 """Scores every case, subset and region of a folder of predictions into metrics.csv, where it left off."""
 
+import contextlib
 import csv
 import dataclasses
 import functools
@@ -18,6 +19,7 @@ from nnunetv2_d2net.base.errors import UserError
 from nnunetv2_d2net.base.files import (
     append_text,
     file_state,
+    locked_folder,
     make_folder,
     read_json,
     read_json_or,
@@ -33,6 +35,7 @@ ALL_GIVEN = "all given"
 """Subset of predictions that lie in one plain folder: whatever each case had."""
 
 _TABLE, _NOTE = "metrics.csv", "metrics.json"  # the note says what the rows of the table were made from
+_FIRST_TABLE = "tables.json"
 _LOG = logging.getLogger("nnunetv2_d2net")
 
 
@@ -109,6 +112,25 @@ def evaluate_folder(
     if not jobs:
         raise UserError(f"{predictions} holds no segmentation {dataset.file_ending}: predict first")
     out = None if out is None else Path(out)
+    if out is not None:
+        make_folder(out)
+    with contextlib.nullcontext() if out is None else locked_folder(out):
+        rows, failures = _score_jobs(jobs, out, processes, progress=progress)
+    scores = [row for job in jobs for row in rows.get(job[:2], ())]
+    cases, counts = {job.case for job in jobs}, Counter(job.subset for job in jobs)
+    return Evaluation(
+        scores,
+        sorted(failures),
+        {subset: len(cases) - counts[subset] for subset in folders if counts[subset] < len(cases)},
+        sorted(dataset.segmentations(references).keys() - cases),
+        list(dataset.channels),
+    )
+
+
+def _score_jobs(
+    jobs: Sequence[Job], out: Path | None, processes: int, *, progress: bool
+) -> tuple[dict[tuple[str, str], list[CaseScore]], list[str]]:
+    """Return the rows of each case and subset, those of an earlier run included, and what could not be scored."""
     rows = {} if out is None else _take_up(out, jobs)
     failures, logged = [], set()
     todo = [job for job in jobs if job[:2] not in rows]
@@ -121,17 +143,9 @@ def evaluate_folder(
         rows[job[:2]] = result.scores
         if out is not None:
             append_text(out / _TABLE, _csv(result.scores))
-    scores = [row for job in jobs for row in rows.get(job[:2], ())]
     if out is not None:
-        replace_scores(out / _TABLE, scores)
-    cases, counts = {job.case for job in jobs}, Counter(job.subset for job in jobs)
-    return Evaluation(
-        scores,
-        sorted(failures),
-        {subset: len(cases) - counts[subset] for subset in folders if counts[subset] < len(cases)},
-        sorted(dataset.segmentations(references).keys() - cases),
-        list(dataset.channels),
-    )
+        replace_scores(out / _TABLE, [row for job in jobs for row in rows.get(job[:2], ())])
+    return rows, failures
 
 
 def _log_oddities(case: str, oddities: Iterable[tuple[Path, str]], logged: set[tuple[str, str]]) -> None:
@@ -173,15 +187,18 @@ def _jobs(folders: dict[str, Path], references: Path, dataset: Dataset, toleranc
 
 def _take_up(out: Path, jobs: Sequence[Job]) -> dict[tuple[str, str], list[CaseScore]]:
     """Return, by case and subset, the rows of an earlier run that still hold, and leave only those in metrics.csv."""
-    make_folder(out)
     regions = {name: list(values) for name, values in jobs[0].dataset.regions.items()}
     settings = {"tolerance_mm": jobs[0].tolerance_mm, "regions": regions}
     files = {f"{job.case}/{job.subset}": [file_state(job.prediction), file_state(job.reference)] for job in jobs}
     before = read_json_or(out / _NOTE, {})
+    foreign = out / _NOTE if (out / _NOTE).is_file() and "settings" not in before else out / _FIRST_TABLE
+    if foreign.is_file() and not (out / _TABLE).is_file():  # which is written first
+        raise UserError(f"{foreign} was not written by d2net evaluate: pass another -o, or move it away")
     rows: dict[tuple[str, str], list[CaseScore]] = {}
-    if (out / _TABLE).is_file() and before.get("settings") == settings:
+    written = read_scores(out / _TABLE) if (out / _TABLE).is_file() else []  # refused if it is somebody else's
+    if before.get("settings") == settings:
         same = {key for key, states in before.get("files", {}).items() if states == files.get(key)}
-        for row in read_scores(out / _TABLE):
+        for row in written:
             if f"{row.case}/{row.subset}" in same:
                 rows.setdefault(row[:2], []).append(row)
     rows = {key: part for key, part in rows.items() if [row.region for row in part] == list(regions)}
@@ -204,7 +221,7 @@ def read_scores(path: Path) -> list[CaseScore]:
         return [CaseScore._make([*cells[:3], *map(float, cells[3:7]), *map(int, cells[7:])]) for cells in rows]
     except (OSError, ValueError, TypeError) as error:
         reason = f"{path} can be read as no table of d2net evaluate ({reason_of(error)})"
-        raise UserError(f"{reason}: remove it and evaluate again") from error
+        raise UserError(f"{reason}: write elsewhere with -o, or remove it and evaluate again") from error
 
 
 def replace_scores(path: Path, scores: Iterable[CaseScore]) -> None:

@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from nnunetv2_d2net.base.files import locked_folder
 from nnunetv2_d2net.cli.main import main
 from tests.unit.conftest import whole_plans
 
@@ -65,6 +66,17 @@ def one_line(capsys, *parts):
     assert error.count("\n") == 1
     for part in parts:
         assert part in error, error
+
+
+def test_one_process_at_a_time_writes_a_folder_or_a_part_of_it(model, predicted, capsys):
+    parts = [("-num_parts", "2", "-part_id", str(part)) for part in range(2)]
+    with locked_folder(Path("out"), "part_0_of_2"):
+        assert predict(*parts[0]) == 1
+        one_line(capsys, "another process holds out/")
+        assert predict(*parts[1]) == 0
+    with locked_folder(Path("out")):
+        assert predict() == 1
+    assert len(predicted) == 1
 
 
 @pytest.mark.parametrize(

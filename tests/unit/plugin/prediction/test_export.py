@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from nnunetv2_d2net.base.errors import UserError
-from nnunetv2_d2net.base.files import sha256_of
+from nnunetv2_d2net.base.files import locked_output, sha256_of
 from nnunetv2_d2net.plugin.prediction.export import export_model
 from nnunetv2_d2net.plugin.prediction.note import Measured, read_measured, write_measured
 from tests.unit.conftest import whole_plans
@@ -54,6 +54,14 @@ def test_only_what_prediction_needs_is_written(model, tmp_path):
     assert (size.name, size.after) == ("fold_0/checkpoint_final.pth", written.stat().st_size)
     for name in ("dataset.json", "plans.json"):
         assert (written.parents[1] / name).read_bytes() == (model / name).read_bytes()
+
+
+@pytest.mark.parametrize("name", ["new", "new.zip"])
+def test_one_process_at_a_time(model, tmp_path, name):
+    with locked_output(tmp_path / "out" / name), pytest.raises(UserError, match="another process holds"):
+        export_model(model, tmp_path / "out" / name)
+    export_model(model, tmp_path / "out" / name)
+    assert [path.name for path in (tmp_path / "out").iterdir()] == [name]
 
 
 def refused(model, tmp_path, match, **arguments):

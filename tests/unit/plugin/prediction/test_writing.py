@@ -8,9 +8,10 @@ import SimpleITK as sitk
 import torch
 
 from nnunetv2_d2net.base.errors import UserError
+from nnunetv2_d2net.base.files import content_state
 from nnunetv2_d2net.plugin.prediction import writing
 from nnunetv2_d2net.plugin.prediction.subset_network import StackedHeads
-from nnunetv2_d2net.plugin.prediction.writing import segmentation_of, write_segmentation
+from nnunetv2_d2net.plugin.prediction.writing import is_written, segmentation_of, write_segmentation
 
 GEOMETRY = {"spacing": (1.0, 1.0, 1.0), "origin": (-3.0, 4.0, 5.0), "direction": (-1.0, 0, 0, 0, -1.0, 0, 0, 0, 1.0)}
 
@@ -44,11 +45,36 @@ def test_a_segmentation_and_its_note(predictor, tmp_path, name):
     assert {path.name for path in tmp_path.iterdir()} == {f"{name}.nii.gz", f"{name}.modalities.json"}
     written = json.loads((tmp_path / f"{name}.modalities.json").read_text())
     sizes = [round(int((logits.argmax(0) == label).sum()) / 1000, 3) for label in (1, 2)]
-    assert written == {"absent": ["T1"], "volumes (ml)": dict(zip("ab", sizes, strict=True))}
+    files = {".nii.gz": content_state(tmp_path / f"{name}.nii.gz")}
+    assert written == {"absent": ["T1"], "volumes (ml)": dict(zip("ab", sizes, strict=True)), "files": files}
     image = sitk.ReadImage(str(tmp_path / f"{name}.nii.gz"))
     assert np.array_equal(sitk.GetArrayFromImage(image), logits.argmax(0))
     assert np.allclose(image.GetOrigin(), GEOMETRY["origin"])
     assert np.allclose(image.GetDirection(), GEOMETRY["direction"])
+
+
+def test_what_is_there_counts_only_as_it_was_written(predictor, tmp_path, caplog):
+    target, endings = str(tmp_path / "a"), (".npz", ".nii.gz")
+    assert not is_written(target, endings)
+    write(predictor, Path(target), probabilities=True)
+    assert is_written(target, endings)
+    for ending in endings:
+        path = Path(f"{target}{ending}")
+        whole = path.read_bytes()
+        path.unlink()
+        assert not is_written(target, endings)
+        path.write_bytes(whole)
+    image = Path(f"{target}.nii.gz")
+    for damaged in (whole[:-9], whole[:80] + b"damage" + whole[86:]):
+        image.write_bytes(damaged)
+        assert not is_written(target, endings)
+        assert "a.nii.gz is damaged" in caplog.messages[-1]
+        assert not is_written(target, [".nii.gz"])
+    sitk.WriteImage(sitk.Image(3, 3, 3, sitk.sitkUInt8), str(image))  # a user's own
+    with pytest.raises(UserError, match=r"a\.nii\.gz was changed after it was written: move it away"):
+        is_written(target, endings)
+    Path(f"{target}.modalities.json").unlink()
+    assert is_written(target, [".nii.gz"])  # nnU-Net's
 
 
 def test_probabilities(predictor, tmp_path):

@@ -7,7 +7,7 @@ import pytest
 
 from nnunetv2_d2net.base.errors import UserError
 from nnunetv2_d2net.study.report.curves import charts
-from nnunetv2_d2net.study.report.page import html_page, markdown_page
+from nnunetv2_d2net.study.report.page import html_page, markdown_page, write_report
 from nnunetv2_d2net.study.report.results import read_benchmark
 from nnunetv2_d2net.study.report.viewer import make_viewer, rank_cases
 from tests.unit.study.report.conftest import HOSTILE
@@ -49,6 +49,18 @@ def test_published_figures_are_closed_and_called_another_data_set(page, small):
     assert 'id="published"' not in html_page(benchmark, [], None)
     assert "another data set" not in markdown_page(benchmark, charts(benchmark))
     assert "| HeMIS " in markdown_page(benchmark, [], published=True)
+
+
+def test_other_files_of_its_name_are_not_written_over(folder, tmp_path):
+    benchmark, page = read_benchmark(folder), tmp_path / "README.html"
+    for file in (page, page.with_suffix(".md")):
+        file.write_text("mine")
+        with pytest.raises(UserError, match=rf"{file.name} is no report, .*: pass another -o"):
+            write_report(benchmark, page, n_cases=0)
+        assert file.read_text() == "mine"
+        file.unlink()
+    for _ in range(2):
+        write_report(benchmark, page, n_cases=0)
 
 
 def test_markdown_begins_with_the_verdict(small):

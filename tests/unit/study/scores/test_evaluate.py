@@ -7,6 +7,7 @@ import pytest
 import SimpleITK as sitk
 
 from nnunetv2_d2net.base.errors import UserError
+from nnunetv2_d2net.base.files import locked_folder
 from nnunetv2_d2net.study.scores import evaluate
 from nnunetv2_d2net.study.scores.evaluate import ALL_GIVEN, evaluate_folder, read_scores
 
@@ -51,6 +52,21 @@ def scored(monkeypatch):
     original = evaluate.score_case
     monkeypatch.setattr(evaluate, "score_case", lambda job: calls.append((job.case, job.subset)) or original(job))
     return calls
+
+
+@pytest.mark.parametrize("name", ["metrics.csv", "metrics.json", "tables.json"])
+def test_files_of_others_are_not_written_over(folders, name):
+    (folders / "out").mkdir()
+    (folders / "out" / name).write_text("a,b\n1,2\n")
+    with pytest.raises(UserError, match=rf"out/{name} .*-o"):
+        run(folders)
+    assert [path.name for path in (folders / "out").iterdir()] == [name]
+    assert (folders / "out" / name).read_text() == "a,b\n1,2\n"
+
+
+def test_one_process_at_a_time(folders):
+    with locked_folder(folders / "out"), pytest.raises(UserError, match="another process holds"):
+        run(folders)
 
 
 def test_rows(folders):
