@@ -1,0 +1,27 @@
+import pytest
+
+from nnunetv2_d2net.base.errors import UserError
+from nnunetv2_d2net.base.files import locked_folder
+from nnunetv2_d2net.study.benchmark import run
+from nnunetv2_d2net.study.benchmark.run import run_benchmark
+
+
+def test_one_process_at_a_time(setup):
+    with locked_folder(setup.out), pytest.raises(UserError, match="another process holds"):
+        run_benchmark(setup)
+
+
+def test_files_of_others_are_not_written_over(setup):
+    setup.out.mkdir()
+    (setup.out / "report.md").write_text("mine")
+    with pytest.raises(UserError, match=r"report\.md is no benchmark's, .*: pass another -o"):
+        run_benchmark(setup)
+    assert [path.name for path in setup.out.iterdir()] == ["report.md"]
+
+
+def test_a_folder_says_from_the_beginning_what_it_is(setup, monkeypatch):
+    """A run that is killed at once leaves nothing that the next one would take for somebody else's."""
+    (setup.preprocessed / "data" / "case_Tr0.pkl").unlink()
+    monkeypatch.setattr(run, "run_children", lambda *_, **__: pytest.fail(str(setup.note.is_file())))
+    with pytest.raises(pytest.fail.Exception, match="True"):
+        run_benchmark(setup)
