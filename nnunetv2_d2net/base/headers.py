@@ -40,23 +40,15 @@ def check_header(header: Nifti1Header) -> list[str]:
         header: As it is in the file, unchecked.
 
     Raises:
-        HeaderError: The place or the size of voxels is unknown.
+        HeaderError: The place or the size of voxels, where they begin in the file or how they are scaled is unknown.
     """
     dim = [int(n) for n in header["dim"]]
+    _check_encoding(header)
     axes = [axis for axis in range(min(dim[0], 3)) if dim[axis + 1] > 1]
     sizes = np.array(header["pixdim"][1:4], float)
     forms = _forms(header)
+    _check_place(forms, sizes, axes)
     notes = []
-    if any(sizes[axis] == 0 or not math.isfinite(sizes[axis]) for axis in axes) and not forms:
-        raise HeaderError(
-            f"has voxels of {_sizes(sizes[axes])} mm and neither qform nor sform, so its spacing is lost",
-            "write the right spacing into its header",
-        )
-    if any(sizes[axis] < 0 for axis in axes):
-        raise HeaderError(
-            f"has negative voxel sizes ({_sizes(sizes[axes])} mm), for which some programs mirror the image",
-            "write it anew with nibabel, which takes them as positive (nibabel.load(...).to_filename(...))",
-        )
     notes += _notes_on_forms(forms, np.abs(sizes), dim, axes)
     if not forms and len(axes) == 3:
         notes.append("has neither qform nor sform: where left, right, front and back are is not known")
@@ -68,6 +60,37 @@ def check_header(header: Nifti1Header) -> list[str]:
             raise HeaderError(f"{what}, because its unit is the {unit}", "set its unit to millimeters (xyzt_units 2)")
         notes.append(f"{what}, as no patient's image has")
     return notes
+
+
+def _check_encoding(header: Nifti1Header) -> None:
+    """Refuse headers from which programs read different voxels."""
+    begin, (slope, inter) = float(header["vox_offset"]), (float(header[f"scl_{name}"]) for name in ("slope", "inter"))
+    is_scaled = slope != 0 and math.isfinite(slope)  # all programs take an infinite one as none
+    is_clear = math.isfinite(inter) if is_scaled else inter == 0 or math.isnan(inter)
+    problem = "" if is_clear else f"has an scl_slope of {slope:g} and an scl_inter of {inter:g}"
+    if bytes(header["magic"].item()).startswith(b"n+") and not begin >= header.single_vox_offset:
+        problem = f"says that its voxels begin at byte {begin:g}, within its header"
+    if problem:
+        raise HeaderError(f"{problem}, of which programs make different voxels", "write it anew from its source")
+
+
+def _check_place(forms: dict[str, NDArray[np.floating]], sizes: NDArray[np.floating], axes: list[int]) -> None:
+    """Refuse headers that leave the place or the size of voxels unknown."""
+    for name, form in forms.items():
+        if not np.isfinite(form).all():
+            raise HeaderError(f"has a {name} that holds NaN or infinity, so its place is lost", "write it anew")
+    edges = _edges(forms, np.abs(sizes))[axes]
+    if any(edge == 0 or not math.isfinite(edge) for edge in edges):
+        without = "" if forms else " and neither qform nor sform"
+        raise HeaderError(
+            f"has voxels of {_sizes(edges)} mm{without}, so its spacing is lost",
+            "write the right spacing into its header",
+        )
+    if any(sizes[axis] < 0 for axis in axes):
+        raise HeaderError(
+            f"has negative voxel sizes ({_sizes(sizes[axes])} mm), for which some programs mirror the image",
+            "write it anew with nibabel, which takes them as positive (nibabel.load(...).to_filename(...))",
+        )
 
 
 def second_place(header: Nifti1Header) -> dict[str, NDArray[np.floating]]:
@@ -92,6 +115,7 @@ def _forms(header: Nifti1Header) -> dict[str, NDArray[np.floating]]:
     if int(header["qform_code"]) > 0:
         positive = header.copy()
         positive["pixdim"][1:4] = np.abs(header["pixdim"][1:4])
+        positive["pixdim"][0] = -1 if header["pixdim"][0] < 0 else 1  # older files have 0
         forms["qform"] = np.asarray(positive.get_qform(), float)
     if int(header["sform_code"]) > 0:
         forms["sform"] = np.asarray(header.get_sform(), float)

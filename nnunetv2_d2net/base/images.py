@@ -47,6 +47,8 @@ _PLACE = "d2net place "
 
 _CHUNK = 2**22
 _LONGEST_HEADER = 540  # bytes, of NIfTI-2
+_SIZES = {struct.pack(order + "i", size) for order in "<>" for size in (348, 540)}
+"""How NIfTI's headers begin, and those of Analyze, which says less about the place."""
 _GIPL_HEADER = 256  # bytes; the magic number ends it
 _GIPL_MAGIC = (b"\xef\xff\xe9\xb0", b"\x2a\xe3\x89\xb8")
 _GIPL_BYTES = {1: 1, 7: 1, 8: 1, 15: 2, 16: 2, 31: 4, 32: 4, 64: 4, 65: 8}  # of a voxel, by its type
@@ -167,7 +169,7 @@ def _notes(path: Path, header: Nifti1Header | None) -> tuple[str, ...]:
         reader = sitk.ImageFileReader()
         reader.SetFileName(str(path))
         reader.ReadImageInformation()
-        origin = np.array(reader.GetOrigin()) * (-1, -1, 1)  # of NIfTI's axes
+        origin = np.array([*reader.GetOrigin(), 0.0][:3]) * (-1, -1, 1)  # of NIfTI's axes; a picture has two
         read = min(places, key=lambda name: float(np.linalg.norm(places[name][:3, 3] - origin)))
         notes = [f"{note}; the {read} was read" if "differ by" in note else note for note in notes]
     return tuple(notes)
@@ -256,6 +258,8 @@ def _believable_header(path: Path) -> Nifti1Header | None:
     header = _nifti_header(head)
     if header is not None:
         check_header(header)
+    elif head[:4] in _SIZES and path.name.lower().endswith((".nii", ".nii.gz")):
+        raise ImageError(path, "unreadable", "cannot be read (its header is no NIfTI's: the magic number)", WRITE_AGAIN)
     return header
 
 

@@ -129,7 +129,8 @@ def _scheme(content: dict) -> LabelScheme:
     if regions is None:
         return make_scheme(labels)
     if not isinstance(regions, dict) or not all(
-        isinstance(region, str) and isinstance(members, list) for region, members in regions.items()
+        isinstance(region, str) and isinstance(members, list) and all(isinstance(name, str) for name in members)
+        for region, members in regions.items()
     ):
         raise UserError(f"regions must map each region to a list of label names: {_REMEDY}")
     return make_scheme(labels, regions)

@@ -58,10 +58,10 @@ def by_nibabel(file):
     return np.asarray(nib.load(file).dataobj).T[None], {}
 
 
-def refused(path, kind, read=read_image):
+def refused(path, kinds, read=read_image):
     with pytest.raises(ImageError) as error:
         read(path)
-    assert error.value.kind == kind, error.value
+    assert error.value.kind in kinds.split(), error.value
     assert str(error.value).startswith(f"{path} ")
     assert "\n" not in str(error.value)
     return error.value
@@ -224,7 +224,9 @@ class TestDamage:
         [
             (42, "<h", 32767),  # far more voxels than there are
             (42, "<h", -5),
-            (40, "<h", 9),  # dimensions
+            (40, "<h", 0),  # dimensions
+            (40, "<h", 9),
+            (344, "<I", 0),  # magic number
             (70, "<h", 9999),  # type of the voxels
             (70, "<h", 0),
             (108, "<f", float("nan")),  # where the voxels begin
@@ -241,9 +243,9 @@ class TestDamage:
         for file, content in ((path, bytes(data)), (tmp_path / "a.nii.gz", gzip.compress(data))):
             file.write_bytes(content)
             try:
-                refused(file, "unreadable")
+                refused(file, "unreadable header")
             except pytest.fail.Exception:
-                assert value in (-5, -1e30), "it was read"
+                assert value == -5, "it was read"
 
     def test_what_is_no_image(self, tmp_path):
         for name, data in (("a.nii", b""), ("b.nii.gz", b"text"), ("c.nii.gz", b"\x1f\x8b"), ("d", b"x" * 1000)):
