@@ -6,6 +6,7 @@ another machine, which cannot tell, after a day.
 """
 
 import contextlib
+import errno
 import hashlib
 import itertools
 import json
@@ -32,6 +33,7 @@ UNFINISHED = ".unfinished"
 LOCK = ".d2net.lock"
 """In a folder that a process is writing."""
 
+_NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG}
 _FREE_SPACE = "free space or make it writable, then run again"
 _RUN = secrets.token_hex(4)  # in containers another process may have had this one's number
 _NUMBERS = itertools.count()
@@ -58,6 +60,25 @@ def explaining_disk_errors(path: Path, remedy: str = _FREE_SPACE) -> Iterator[No
         if isinstance(error, RuntimeError) and not _is_failed_writing(error):
             raise
         raise UserError(f"{path} cannot be written ({reason_of(error)}): {remedy}") from error
+
+
+@contextlib.contextmanager
+def explaining_full_disk(what: str) -> Iterator[None]:
+    """Turn a disk that is full or read-only into one line, whoever was writing which file.
+
+    Args:
+        what: Is being done, where the error names no file.
+
+    Raises:
+        UserError: It is.
+    """
+    try:
+        yield
+    except (OSError, RuntimeError) as error:
+        if not (error.errno in _NO_ROOM if isinstance(error, OSError) else _is_failed_writing(error)):
+            raise
+        where = getattr(error, "filename", None) or f"a file of {what}"
+        raise UserError(f"{where} cannot be written ({reason_of(error)}): {_FREE_SPACE}") from error
 
 
 def _is_failed_writing(error: RuntimeError) -> bool:

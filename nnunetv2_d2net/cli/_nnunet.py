@@ -4,6 +4,7 @@ import sys
 from collections.abc import Callable, Sequence
 
 from nnunetv2_d2net.base.errors import UserError
+from nnunetv2_d2net.base.files import explaining_full_disk
 from nnunetv2_d2net.cli._words import value_of
 from nnunetv2_d2net.plugin.seams import replaced
 from nnunetv2_d2net.plugin.start import COMPANION
@@ -19,8 +20,11 @@ def call_entry_point(entry_point: Callable[[], object], command: str, words: Seq
 
     Returns:
         Exit status 0; what nnU-Net raises passes through.
+
+    Raises:
+        UserError: The disk is full or read-only.
     """
-    with replaced(sys, "argv", [f"d2net {command}", *words]):
+    with replaced(sys, "argv", [f"d2net {command}", *words]), explaining_full_disk(f"d2net {command}"):
         entry_point()
     return 0
 

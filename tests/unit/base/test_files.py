@@ -20,6 +20,7 @@ from nnunetv2_d2net.base.files import (
     append_text,
     check_key,
     explaining_disk_errors,
+    explaining_full_disk,
     file_state,
     locked,
     locked_folder,
@@ -601,6 +602,26 @@ class TestLockedFolder:
         (tmp_path / "file").touch()
         with pytest.raises(UserError, match="cannot be written"), locked_folder(tmp_path / "file"):
             pass
+
+
+@pytest.mark.parametrize(
+    ("error", "told"),
+    [
+        (OSError(errno.ENOSPC, "No space left on device"), r"a file of d2net x cannot be written \(No space left"),
+        (OSError(errno.EROFS, "Read-only file system", "a/b.json"), r"a/b\.json cannot be written \(Read-only"),
+        (RuntimeError("[enforce fail at inline_container.cc:664] . unexpected pos"), "a file of d2net x cannot be wr"),
+    ],
+)
+def test_a_full_disk_is_one_line_whoever_writes(error, told):
+    with pytest.raises(UserError, match=f"{told}.*: free space or make it writable"), explaining_full_disk("d2net x"):
+        raise error
+
+
+@pytest.mark.parametrize("error", [FileNotFoundError(errno.ENOENT, "No such file"), RuntimeError("a fault")])
+def test_other_errors_pass_through(error):
+    with pytest.raises(type(error)) as raised, explaining_full_disk("d2net x"):
+        raise error
+    assert raised.value is error
 
 
 def test_a_folder_is_made_and_left_empty(tmp_path):
