@@ -1,6 +1,7 @@
 """One function on many items, in processes that end with the one that started them."""
 
 import contextlib
+import functools
 import multiprocessing
 import os
 import pickle
@@ -119,6 +120,15 @@ def _program_hidden(work: Callable[[Item], Result], item: Item) -> Iterator[None
 def _begin_worker(parent: int) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # where it cannot be blocked
     end_with(parent)
+
+
+@functools.cache
+def end_forks_with_this_process() -> None:
+    """Let every process that is forked from here on, such as nnU-Net's loaders, end when this one is gone.
+
+    They would live on after ``kill -9``, and hold what this process has locked.
+    """
+    os.register_at_fork(after_in_child=lambda: end_with(os.getppid()))
 
 
 def end_with(parent: int, *, group: bool = False) -> None:

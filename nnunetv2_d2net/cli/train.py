@@ -2,16 +2,19 @@
 
 import argparse
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 from nnunetv2_d2net.base.dataset import Dataset, dataset_number, folder_of
 from nnunetv2_d2net.base.errors import UserError
+from nnunetv2_d2net.base.files import locked_folder
 from nnunetv2_d2net.cli._checks import check_folds, dataset_folder
 from nnunetv2_d2net.cli._nnunet import call_entry_point, device_words, trainer_class
 from nnunetv2_d2net.cli._process_group import errors_of_processes, is_one_of_several, process_group
-from nnunetv2_d2net.cli._words import describe_passing, positionals, value_of, values_of, without
+from nnunetv2_d2net.cli._words import describe_passing, positionals, value_of, values_of, without, without_values
 from nnunetv2_d2net.plugin.planning.plans import check_modalities, preprocessed_folder
+from nnunetv2_d2net.plugin.protocols import drawing_from, read_protocols
 from nnunetv2_d2net.plugin.registration import announce_trainers
 from nnunetv2_d2net.plugin.start import companion_of, find_stock, start_checkpoint
 
@@ -22,11 +25,15 @@ HELP = (
 
 _PRETRAINED = "-pretrained_weights"
 _START = "--start_from"
+_SUBSETS, _PRESENCE = "--subsets", "--presence"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Describe the arguments; all but one of them are nnU-Net's."""
-    usage = "d2net train ID CONFIGURATION FOLD [-tr TRAINER] [-p PLANS] [--start_from STOCK] [nnU-Net's arguments ...]"
+    usage = (
+        "d2net train ID CONFIGURATION FOLD [-tr TRAINER] [-p PLANS] [--start_from STOCK] "
+        "[--subsets SUBSET[=WEIGHT] ... | --presence MODALITY=PROBABILITY ...] [nnU-Net's arguments ...]"
+    )
     describe_passing(parser, usage, "nnUNetv2_train")
 
 
@@ -37,9 +44,11 @@ def run(args: argparse.Namespace, extra: Sequence[str]) -> int:
         UserError: A variable, the plans, the preprocessed data or the trainer is missing, D2-Net cannot use them, or
             the pretrained weights are another network's.
     """
-    words = ["-tr", "D2NetTrainer", "-p", "D2NetPlans", *_of_companion(extra)]
+    asked = [values_of(extra, flag) for flag in (_SUBSETS, _PRESENCE)]
+    others = without_values(without_values(extra, _SUBSETS), _PRESENCE)
+    words = ["-tr", "D2NetTrainer", "-p", "D2NetPlans", *_of_companion(others)]
     trainer = value_of(words, "-tr")
-    _check_data(words, trainer)
+    subsets = read_protocols(*asked, _check_data(words, trainer))
     weights = _pretrained_weights(words)
     announce_trainers()
     trainer_type = trainer_class(trainer)
@@ -55,8 +64,10 @@ def run(args: argparse.Namespace, extra: Sequence[str]) -> int:
         words = without(words, _PRETRAINED)
     else:
         weights = None  # nnU-Net loads them itself
-    several = process_group(value_of(words, "-device", "cuda")) if is_one_of_several() else errors_of_processes()
-    with starting_from(weights), several:
+        if subsets:
+            raise UserError(f"{trainer} sees all modalities: leave {_SUBSETS} and {_PRESENCE} out, or pass another -tr")
+    several = process_group(value_of(words, "-device", "cuda")) if is_one_of_several() else _one_training(words)
+    with starting_from(weights), drawing_from(subsets), several:
         try:
             return call_entry_point(run_training_entry, "train", words)
         except AssertionError as error:  # what nnU-Net's own trainers say about weights that do not fit
@@ -66,6 +77,16 @@ def run(args: argparse.Namespace, extra: Sequence[str]) -> int:
                 f"{_PRETRAINED} {value_of(words, _PRETRAINED)} does not fit {trainer} on these plans: "
                 "pass a checkpoint that was trained on plans with the same network"
             ) from error
+
+
+@contextmanager
+def _one_training(words: Sequence[str]) -> Iterator[None]:
+    """Let one training at a time write a fold, and tell what goes wrong in the processes that nnU-Net starts for it."""
+    dataset, configuration, fold = _positionals(words)
+    data = dataset_folder(dataset, "nnUNet_preprocessed", _plan(dataset))
+    model = f"{value_of(words, '-tr')}__{value_of(words, '-p')}__{configuration}"
+    with locked_folder(folder_of("nnUNet_results") / data.name / model / f"fold_{fold}"), errors_of_processes():
+        yield
 
 
 def _of_companion(words: Sequence[str]) -> list[str]:
@@ -114,7 +135,8 @@ def _plan(dataset: str) -> str:
     return f"run d2net plan_and_preprocess -d {dataset}"
 
 
-def _check_data(words: Sequence[str], trainer: str) -> None:
+def _check_data(words: Sequence[str], trainer: str) -> tuple[str, ...]:
+    """Refuse data that cannot be trained on; return the names of the modalities."""
     dataset, configuration, fold = _positionals(words)
     folder_of("nnUNet_results")
     plan = _plan(dataset)
@@ -137,6 +159,7 @@ def _check_data(words: Sequence[str], trainer: str) -> None:
     check_fold(folder / "splits_final.json", fold, check_preprocessed(data, channels, command))
     if os.environ.get("nnUNet_raw") and not {"--c", "--val"} & set(words):
         check_unchanged(data, folder_of("nnUNet_raw") / folder.name, command)
+    return channels
 
 
 def _check_processes(words: Sequence[str], trainer: type) -> None:

@@ -10,6 +10,7 @@ import sys
 import threading
 import time
 import weakref
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -257,3 +258,26 @@ class TestPrograms:
             [sys.executable, tmp_path / "program.py"], check=False, capture_output=True, text=True, timeout=60
         )
         assert (ended.stdout, ended.stderr) == ("[(1, 2), (2, 3)]\n", "")
+
+
+FORKING = """
+import os, sys, time
+from nnunetv2_d2net.base.processes import end_forks_with_this_process
+end_forks_with_this_process()
+end_forks_with_this_process()
+child = os.fork()
+if child:
+    print(child, flush=True)
+time.sleep(60)
+"""
+
+
+def test_a_forked_process_ends_with_a_killed_parent():
+    parent = subprocess.Popen([sys.executable, "-c", FORKING], stdout=subprocess.PIPE, text=True)
+    child = int(parent.stdout.readline())
+    parent.kill()
+    parent.wait()
+    deadline = time.monotonic() + 30
+    while Path(f"/proc/{child}").exists() and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert not Path(f"/proc/{child}").exists()

@@ -9,6 +9,7 @@ import pytest
 import torch
 from nnunetv2.training.dataloading.nnunet_dataset import nnUNetDatasetBlosc2
 
+from nnunetv2_d2net.base.files import locked_folder
 from nnunetv2_d2net.cli.main import main
 from tests.unit.conftest import whole_plans
 
@@ -215,6 +216,15 @@ def test_train_uses_our_trainer_and_plans_and_passes_the_rest(roots, trained, mo
     assert folders.split(os.pathsep) == [str(trainers_folder()), "/mine"]
 
 
+def test_one_process_at_a_time_trains_a_fold(roots, trained, capsys):
+    folder = Path(os.environ["nnUNet_results"]) / "Dataset007_Toy" / "D2NetTrainer__D2NetPlans__3d_fullres"
+    with locked_folder(folder / "fold_0"):
+        assert main(["train", "7", "3d_fullres", "0"]) == 1
+        assert "another process holds" in capsys.readouterr().err
+        assert main(["train", "7", "3d_fullres", "1"]) == 0
+    assert len(trained) == 1
+
+
 def test_train_with_names_of_the_user(roots, trained):
     preprocessed = roots["nnUNet_preprocessed"] / DATASET
     write_json(preprocessed / "nnUNetPlans.json", whole_plans({"2d": {"data_identifier": "nnUNetPlans_2d"}}))
@@ -389,3 +399,48 @@ def test_without_cuda_the_cpu_is_chosen_and_said(roots, trained, monkeypatch, ca
     assert trained[1][0].count("-device") == 1
     assert main(["train", "7", "3d_fullres", "0", "-device", "cuda"]) == 1
     one_line(capsys, "-device cpu")
+
+
+@pytest.fixture
+def drawn(monkeypatch):
+    """What the trainers of a training are asked to draw from."""
+    from nnunetv2.run import run_training
+
+    from nnunetv2_d2net.plugin.protocols import asked_for
+
+    asked = []
+    monkeypatch.setattr(
+        run_training, "run_training_entry", lambda: asked.append((sys.argv[1:], asked_for(["T1", "T2"])))
+    )
+    return asked
+
+
+@pytest.mark.parametrize(
+    ("words", "table"),
+    [
+        (["--subsets", "T2+T1=2", "T1"], {"T1+T2": 2.0, "T1": 1.0}),
+        (["--presence", "T2=0.25", "--npz"], {"T1": 0.75, "T1+T2": 0.25}),
+        (["--npz"], {}),
+    ],
+)
+def test_subsets_are_handed_to_our_trainers(roots, drawn, words, table):
+    assert main(["train", "7", "3d_fullres", "0", *words]) == 0
+    ((passed, asked),) = drawn
+    assert asked == table
+    assert not {"--subsets", "--presence", "T1"} & set(passed)
+    assert ("--npz" in passed) == ("--npz" in words)
+    assert "D2NET_SUBSETS" not in os.environ
+
+
+@pytest.mark.parametrize(
+    ("words", "parts"),
+    [
+        (["--subsets", "PD"], ["PD is no modality"]),
+        (["--subsets", "T1", "--presence", "T1=1"], ["both say what occurs"]),
+        (["--subsets", "T1", "-tr", "nnUNetTrainer"], ["nnUNetTrainer sees all modalities", "leave --subsets"]),
+    ],
+)
+def test_subsets_that_nobody_can_draw_are_refused(roots, drawn, words, parts, capsys):
+    assert main(["train", "7", "3d_fullres", "0", *words]) == 1
+    one_line(capsys, *parts)
+    assert not drawn
