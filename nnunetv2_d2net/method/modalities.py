@@ -62,6 +62,43 @@ def draw_available(present: Tensor, p_complete: float, generator: torch.Generato
     return torch.where(keep[:, None], present, drawn)
 
 
+def draw_subsets(present: Tensor, weights: Tensor, generator: torch.Generator) -> Tensor:
+    """Draw, for each case on its own, which of its present modalities training may see, where some subsets matter more.
+
+    Args:
+        present: Modalities that each case really has, bool ``(B, M)`` on the CPU, at least one per case.
+        weights: Of each subset, ``(2^M,)`` on the CPU, at its number by :func:`subset_codes`. Subsets that share no
+            modality with what a case has are not drawn for it.
+        generator: Source of randomness, on the CPU.
+
+    Returns:
+        Bool ``(B, M)``: what a case has of the subset drawn for it; all it has where no subset is left.
+    """
+    codes = torch.arange(len(weights))
+    shared = subset_codes(present)[:, None] & codes
+    chances = torch.where(shared > 0, weights.double(), 0.0)
+    chances[:, -1] += (chances.sum(1) == 0).double()  # all that the case has
+    drawn = shared.gather(1, torch.multinomial(chances, 1, generator=generator))
+    return _flags(drawn[:, 0], present.shape[1])
+
+
+def weighted_rotation(weights: Tensor, max_length: int, seed: int = 0) -> Tensor:
+    """List the subsets of weight that validation takes in turn, as :func:`subset_rotation` does, whatever they weigh.
+
+    Args:
+        weights: Of each subset, ``(2^M,)``.
+        max_length: How many subsets are wanted at most, at least 1.
+        seed: Seed of the order.
+
+    Returns:
+        Bool ``(S, M)``, the complete one first if it has weight.
+    """
+    codes = weights.nonzero()[:, 0]
+    order = torch.from_numpy(np.random.default_rng(seed).permutation(len(codes)))
+    complete_first = torch.argsort((codes[order] != len(weights) - 1).long(), stable=True)
+    return _flags(codes[order][complete_first][:max_length], len(weights).bit_length() - 1)
+
+
 def subset_rotation(n_modalities: int, max_length: int, seed: int = 0) -> Tensor:
     """List the subsets that validation takes in turn: the complete one first, then others in a fixed random order.
 
@@ -76,7 +113,7 @@ def subset_rotation(n_modalities: int, max_length: int, seed: int = 0) -> Tensor
     n_incomplete = 2**n_modalities - 2
     order = np.random.default_rng(seed).choice(n_incomplete, min(max_length - 1, n_incomplete), replace=False) + 1
     codes = torch.cat((torch.tensor([n_incomplete + 1]), torch.from_numpy(order)))
-    return ((codes[:, None] >> torch.arange(n_modalities)) & 1).bool()
+    return _flags(codes, n_modalities)
 
 
 def zero_missing(images: Tensor, available: Tensor) -> Tensor:
@@ -113,3 +150,8 @@ def infer_available(images: Tensor) -> Tensor:
     marked = voxels.isnan().any(-1)
     nonzero = voxels.ne(0).any(-1)
     return torch.where(marked.any(1, keepdim=True), ~marked, nonzero | ~nonzero.any(1, keepdim=True))
+
+
+def _flags(codes: Tensor, n_modalities: int) -> Tensor:
+    """Return subsets by their numbers ``(S,)``, bool ``(S, M)``."""
+    return ((codes[:, None] >> torch.arange(n_modalities)) & 1).bool()

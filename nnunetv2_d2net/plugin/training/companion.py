@@ -141,6 +141,9 @@ class CompanionTrainer(ModalityDroppingTrainer):
         chosen = np.random.default_rng(0).permutation(len(cases))[: self.n_choice_cases]
         cases = sorted(cases[i] for i in chosen)
         subsets = modality_subsets(len(channels_of(self.dataset_json)))
+        if self.subset_weights is not None:
+            named = self.subset_weights[subset_codes(subsets)] > 0
+            subsets = subsets[named | subsets.all(1)]
         dice = self._dice_of(cases, subsets)
         of_stock = [s.mean() > t.mean() if len(s) else False for s, t in zip(*map(_known, dice), strict=True)]
         of_stock[-1] = not _wins(dice[1, -1], dice[0, -1])

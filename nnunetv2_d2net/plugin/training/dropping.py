@@ -3,6 +3,7 @@
 import functools
 import math
 import os
+from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any, ClassVar, NamedTuple
@@ -17,11 +18,18 @@ from torch.optim import Optimizer
 from nnunetv2_d2net.base.dataset import channels_of, dataset_number
 from nnunetv2_d2net.base.errors import UserError
 from nnunetv2_d2net.base.files import write_json
-from nnunetv2_d2net.method.modalities import draw_available, subset_rotation, zero_missing
+from nnunetv2_d2net.method.modalities import (
+    draw_available,
+    draw_subsets,
+    subset_rotation,
+    weighted_rotation,
+    zero_missing,
+)
 from nnunetv2_d2net.method.network.availability import ModulatedUNet
 from nnunetv2_d2net.plugin.named_code import check_architecture
 from nnunetv2_d2net.plugin.preprocessing.cohort import availability_file, check_preprocessed, read_availability
 from nnunetv2_d2net.plugin.preprocessing.preprocessor import MissingModalityConfiguration, accept_absent_files
+from nnunetv2_d2net.plugin.protocols import SUBSETS, note_subsets, subsets_of_training, weights_of
 from nnunetv2_d2net.plugin.seams import dataset_seam
 from nnunetv2_d2net.plugin.training.pretrained import load_fitting_weights, pretrained_weights
 from nnunetv2_d2net.plugin.training.resuming import ResumingTrainer
@@ -62,12 +70,14 @@ class ModalityDroppingTrainer(ResumingTrainer):
         p_complete: Probability that a training case keeps all its modalities.
         complete_share: Share of the epochs, at the beginning, in which every case keeps all its modalities; the
             learning rate falls in each of the two parts.
+        subsets: Those to draw from, as ``d2net train --subsets`` takes them; none for all, drawn by ``p_complete``.
         n_epochs: Length of the training, None for nnU-Net's.
         absent_voxel: What the final validation puts into the channels that a case lacks.
     """
 
     p_complete: ClassVar[float] = 0.5
     complete_share: ClassVar[float] = 0.0
+    subsets: ClassVar[Sequence[str]] = ()
     n_epochs: ClassVar[int | None] = None
     absent_voxel: ClassVar[float] = 0.0
     validation_step_index: int = 0
@@ -80,6 +90,7 @@ class ModalityDroppingTrainer(ResumingTrainer):
         dataset_json: dict,
         device: torch.device = torch.device("cuda"),  # noqa: B008 - nnU-Net's signature
     ) -> None:
+        self.continues = bool(plans.get("continue_training"))  # nnU-Net takes it out
         super().__init__(plans, configuration, fold, dataset_json, device)
         if self.n_epochs is not None:
             self.num_epochs = self.n_epochs
@@ -151,7 +162,26 @@ class ModalityDroppingTrainer(ResumingTrainer):
             f"run d2net preprocess -d {dataset_number(self.plans_manager.dataset_name)} "
             f"-plans_name {self.plans_manager.plans_name} -c {self.configuration_name}",
         )
+        if self.local_rank == 0:
+            note_subsets(Path(self.output_folder), self.subset_table)
         super().on_train_start()
+
+    @functools.cached_property
+    def subset_table(self) -> dict[str, float]:
+        """Weights of the subsets to draw from, by name; empty for all of them.
+
+        Raises:
+            UserError: They cannot be read, or are not those that this training began with.
+        """
+        folder, names = Path(self.output_folder), channels_of(self.dataset_json)
+        begun = self.continues and (self.current_epoch > 0 or (folder / SUBSETS).is_file())
+        return subsets_of_training(folder, self.subsets, names, goes_on=begun)
+
+    @functools.cached_property
+    def subset_weights(self) -> Tensor | None:
+        """Weights of the ``2^M`` subsets to draw from; None for all of them, drawn by ``p_complete``."""
+        table = self.subset_table
+        return torch.tensor(weights_of(table, channels_of(self.dataset_json))) if table else None
 
     @functools.cached_property
     def cohort(self) -> dict[str, list[bool]]:
@@ -174,8 +204,10 @@ class ModalityDroppingTrainer(ResumingTrainer):
 
     def draw(self, present: Tensor) -> Tensor:
         """Draw which modalities the network may see in a training step, bool ``(B, M)``."""
-        p_complete = 1.0 if self.current_epoch < self.n_complete_epochs else self.p_complete
-        return draw_available(present, p_complete, self.subset_generator)
+        complete_first = self.current_epoch < self.n_complete_epochs
+        if self.subset_weights is not None and not complete_first:
+            return draw_subsets(present, self.subset_weights, self.subset_generator)
+        return draw_available(present, 1.0 if complete_first else self.p_complete, self.subset_generator)
 
     def present_modalities(self, batch: dict) -> Tensor:
         """Tell which modalities the cases of a batch really have, bool ``(B, M)`` on the CPU.
@@ -247,7 +279,11 @@ class ModalityDroppingTrainer(ResumingTrainer):
     def validation_step(self, batch: dict) -> dict:
         """Do nnU-Net's validation step on the next subset of the rotation; written out as :meth:`train_step` is."""
         present = self.present_modalities(batch)
-        rotation = subset_rotation(present.shape[1], self.num_val_iterations_per_epoch)
+        longest = self.num_val_iterations_per_epoch
+        weights = self.subset_weights
+        rotation = (
+            subset_rotation(present.shape[1], longest) if weights is None else weighted_rotation(weights, longest)
+        )
         available = present & rotation[self.validation_step_index % len(rotation)]
         self.validation_step_index += 1
         step = self.step_on(batch, present, torch.where(available.any(1, keepdim=True), available, present))

@@ -410,7 +410,7 @@ def drawn(monkeypatch):
 
     asked = []
     monkeypatch.setattr(
-        run_training, "run_training_entry", lambda: asked.append((sys.argv[1:], asked_for(["T1", "T2"])))
+        run_training, "run_training_entry", lambda: asked.append((sys.argv[1:], asked_for(["FLAIR", "T1"])))
     )
     return asked
 
@@ -418,8 +418,8 @@ def drawn(monkeypatch):
 @pytest.mark.parametrize(
     ("words", "table"),
     [
-        (["--subsets", "T2+T1=2", "T1"], {"T1+T2": 2.0, "T1": 1.0}),
-        (["--presence", "T2=0.25", "--npz"], {"T1": 0.75, "T1+T2": 0.25}),
+        (["--subsets", "T1+FLAIR=2", "T1"], {"FLAIR+T1": 2.0, "T1": 1.0}),
+        (["--presence", "T1=0.25", "--npz"], {"FLAIR": 0.75, "FLAIR+T1": 0.25}),
         (["--npz"], {}),
     ],
 )

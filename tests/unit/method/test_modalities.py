@@ -1,11 +1,15 @@
 import pytest
 import torch
+from scipy import stats
 
 from nnunetv2_d2net.method.modalities import (
     draw_available,
+    draw_subsets,
     infer_available,
     modality_subsets,
+    subset_codes,
     subset_rotation,
+    weighted_rotation,
     zero_missing,
 )
 
@@ -86,3 +90,50 @@ def test_the_rotation_is_the_same_in_every_version():
     numbers = (subset_rotation(4, 15) * torch.tensor([1, 2, 4, 8])).sum(1).tolist()
     assert numbers == [15, 12, 3, 11, 1, 4, 5, 2, 8, 10, 6, 7, 14, 13, 9]
     assert not torch.equal(subset_rotation(4, 15, seed=1), subset_rotation(4, 15))
+
+
+WEIGHTS = torch.tensor([9.0, 1.0, 0.0, 3.0, 0.0, 0.0, 2.0, 4.0])
+"""Of subsets of three modalities; the empty one is never drawn, whatever it weighs."""
+
+
+def expected_counts(present, n):
+    """Add the weight of each subset to what the case has of it, one by one."""
+    shares = [0.0] * 8
+    for code, weight in enumerate(WEIGHTS.tolist()):
+        shares[code & present] += weight if code & present else 0.0
+    return [n * share / sum(shares) for share in shares]
+
+
+@pytest.mark.parametrize("present", [0b111, 0b101, 0b110, 0b011])
+def test_subsets_are_drawn_by_weight_among_those_that_share_something_with_the_case(present):
+    n = 20000
+    rows = torch.tensor([[bool(present >> m & 1) for m in range(3)]]).repeat(n, 1)
+    drawn = draw_subsets(rows, WEIGHTS, generator())
+    counts = torch.bincount(subset_codes(drawn), minlength=8).tolist()
+    pairs = [(count, share) for count, share in zip(counts, expected_counts(present, n), strict=True) if count or share]
+    assert stats.chisquare(*zip(*pairs, strict=True)).pvalue > 0.01
+    assert len(pairs) > 1
+
+
+def test_a_case_that_shares_nothing_with_any_subset_keeps_all_it_has():
+    weights = torch.tensor([0.0, 1.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0])
+    present = torch.tensor([[False, True, True], [True, True, False], [False, False, True]])
+    assert subset_codes(draw_subsets(present, weights, generator())).tolist() == [0b110, 0b001, 0b100]
+
+
+def test_one_modality_and_cases_of_one_batch_are_drawn_each_on_its_own():
+    assert draw_subsets(torch.ones(3, 1, dtype=torch.bool), torch.tensor([0.0, 5.0]), generator()).all()
+    present = torch.ones(200, 3, dtype=torch.bool)
+    first = draw_subsets(present, WEIGHTS, generator())
+    assert len(set(subset_codes(first).tolist())) == 4
+    assert torch.equal(first, draw_subsets(present, WEIGHTS, generator()))
+    assert not torch.equal(first, draw_subsets(present, WEIGHTS, generator(1)))
+
+
+def test_the_rotation_of_weights_is_each_subset_of_weight_once_and_complete_first():
+    rotation = weighted_rotation(WEIGHTS[:8] * torch.tensor([0, 1, 1, 1, 1, 1, 1, 1]), 50)
+    codes = subset_codes(rotation).tolist()
+    assert codes[0] == 7
+    assert sorted(codes) == [1, 3, 6, 7]
+    assert torch.equal(weighted_rotation(WEIGHTS, 3)[1:], weighted_rotation(WEIGHTS, 50)[1:3])
+    assert weighted_rotation(torch.tensor([0.0, 1.0, 1.0, 0.0]), 50).sum(1).tolist() == [1, 1]
