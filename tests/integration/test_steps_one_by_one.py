@@ -166,6 +166,24 @@ def test_the_remedy_for_plans_that_are_there_plans_nothing_anew(cohort, capsys):
     assert json.loads(path.read_text()) == plans
 
 
+def test_the_remedy_for_plans_that_are_not_there(cohort, capsys):
+    remove_images(cohort.raw)
+    words = ["preprocess", "-d", 811, "-c", CONFIGURATION, "-np", 1]
+    assert d2net(*words) == 1
+    plan = re.search(r"run d2net (.*?),", capsys.readouterr().err.splitlines()[-1])[1].split()
+    assert d2net(*plan, "-np", 1) == 0
+    assert d2net(*words) == 0
+    check_data(cohort.folder / f"D2NetPlans_{CONFIGURATION}", there_now(cohort.raw))
+
+
+def test_the_remedy_before_any_planning(cohort, capsys):
+    words = ["train", 811, CONFIGURATION, 0, "-device", "cpu"]
+    assert d2net(*words) == 1
+    plan = advised(capsys.readouterr().err.splitlines()[-1])
+    assert d2net(*plan, "-c", CONFIGURATION, "-np", 1, "-npfp", 1, "--no_pbar") == 0
+    assert d2net(*words) == 0
+
+
 def test_plans_that_were_moved(cohort, capsys):
     assert step("ours", "plan", "-pl", "D2NetSmallPlanner")
     other = RawDataset(812, "Moved", SPEC.shape, SPEC.spacing, SPEC.channels, SPEC.labels, None, 5, 1)
@@ -212,6 +230,55 @@ def test_what_nnunets_check_says_of_dataset_json_is_one_line(cohort, key, value,
     assert d2net("plan_and_preprocess", "-d", 811, "--no_pp", "--verify_dataset_integrity", "-npfp", 1) == 1
     (line,) = capsys.readouterr().err.splitlines()
     assert said in line
+
+
+def change_dataset_json(cohort, **changes):
+    path = cohort.raw / "dataset.json"
+    content = json.loads(path.read_text()) | changes
+    path.write_text(json.dumps({key: value for key, value in content.items() if value is not None}))
+
+
+def test_normalizations_follow_the_numbers_of_the_channels_not_the_order_of_the_keys(cohort, capsys):
+    change_dataset_json(cohort, channel_names={"2": "T2", "1": "T1", "0": "CT"})
+    assert step("ours", "plan", "-pl", "D2NetSmallPlanner")
+    plans = json.loads((cohort.folder / f"{OURS}.json").read_text())
+    schemes = plans["configurations"][CONFIGURATION]["normalization_schemes"]
+    assert schemes == ["CTNormalization", "ZScoreNormalization", "ZScoreNormalization"]
+    capsys.readouterr()
+    assert not step("ours", "plan", "-pl", "ExperimentPlanner")
+    assert "in the order of their numbers" in capsys.readouterr().err.splitlines()[-1]
+
+
+@pytest.mark.parametrize("planner", ["D2NetSmallPlanner", "ExperimentPlanner"])
+def test_planning_needs_the_number_of_cases(cohort, planner, capsys):
+    change_dataset_json(cohort, numTraining=None)
+    assert not step("ours", "plan", "-pl", planner)
+    assert 'lacks "numTraining"' in capsys.readouterr().err.splitlines()[-1]
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"labels": {"lesion": 1}}, 'no "background" that is 0'),
+        ({"labels": {"background": 0, "all": [1, 2], "core": 2}}, '"regions_class_order"'),
+        ({"labels": {"background": 0, "lesion": [1, None]}}, "label 'lesion' is [1, None]"),
+        ({"labels": {"background": 0, "lesion": 1, "ignore": 5}}, "label 'ignore'"),
+    ],
+)
+def test_labels_that_nnunet_cannot_use_are_one_line(cohort, changes, said, tmp_path, capsys):
+    assert step("ours", "plan", "-pl", "D2NetSmallPlanner")
+    assert step("ours", "preprocess", "-plans_name", OURS, "-c", CONFIGURATION)
+    change_dataset_json(cohort, **changes)
+    shutil.copy(cohort.raw / "dataset.json", cohort.folder)
+    for words in (
+        ["plan_and_preprocess", "-d", 811],
+        ["inspect", 811, "-o", tmp_path / "look"],
+        ["train", 811, CONFIGURATION, 0, "-p", OURS, "-device", "cpu"],
+    ):
+        capsys.readouterr()
+        assert d2net(*words) == 1
+        (line,) = [line for line in capsys.readouterr().err.splitlines() if line.startswith("d2net: error")]
+        assert said in line
 
 
 def test_a_fingerprint_of_other_data_is_refused_and_stays(cohort, capsys):
