@@ -3,7 +3,7 @@ SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
 .DELETE_ON_ERROR:
 .DEFAULT_GOAL := help
-.PHONY: help demo test mutants clean
+.PHONY: help demo test mutants faults clean
 
 PYTHON ?= python3
 VENV := .venv
@@ -24,6 +24,8 @@ help:
 	@echo "make test   linters and all tests: under 20 minutes on 2 cores"
 	@echo "make mutants  change the code in one place after the other and see whether a test fails: a few hours on one core,"
 	@echo "            goes on where it was stopped (make mutants ARGS='method scores' tries these rooms: docs/mutants.md)"
+	@echo "make faults  kill, interrupt, fill the disk of each command and call it again: hours on 2 cores, goes on where it was"
+	@echo "            stopped (make faults ARGS='-n 5 --commands convert predict' chooses: docs/reliability.md)"
 	@echo "make clean  remove .venv and what the tools left behind; keeps d2net_demo/"
 
 demo: $(VENV)/.installed-demo
@@ -39,6 +41,9 @@ test: $(VENV)/.installed-test
 
 mutants: $(VENV)/.installed-test $(VENV)/.installed-mutants
 	$(BIN)/python tests/mutants.py $(ARGS)
+
+faults: $(VENV)/.installed-test
+	PYTHONPATH=. $(BIN)/python -m tests.faults.campaign $(ARGS)
 
 $(BIN)/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10) and "Python 3.10 or newer is needed: make PYTHON=python3.11 ...")'
