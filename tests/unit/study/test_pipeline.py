@@ -7,9 +7,17 @@ import pytest
 import torch
 
 from nnunetv2_d2net.base.errors import UserError
+from nnunetv2_d2net.plugin.prediction.all_subsets import AllSubsetsPredictor
 from nnunetv2_d2net.plugin.training.pretrained import pretrained_weights
 from nnunetv2_d2net.study import pipeline
-from nnunetv2_d2net.study.pipeline import Model, is_whole, passing_trainer, plan_and_preprocess, train_fold
+from nnunetv2_d2net.study.pipeline import (
+    Model,
+    is_whole,
+    passing_trainer,
+    plan_and_preprocess,
+    predict_subsets,
+    train_fold,
+)
 
 CPU = torch.device("cpu")
 
@@ -127,3 +135,19 @@ def test_a_fingerprint_that_was_cut_short_is_made_anew(tmp_path, monkeypatch):
         path.write_text(content)
         plan_and_preprocess(7, "D2NetPlanner", "2d", processes=3)
     assert seen == [False, (7, "Plans", ("2d",), (3,)), True, (7, "Plans", ("2d",), (3,))]
+
+
+@pytest.mark.parametrize("as_zero", [True, False])
+def test_what_is_done_with_nan_outside_reaches_the_predictor(model, monkeypatch, as_zero):
+    seen = []
+
+    class Predictor(AllSubsetsPredictor):
+        def initialize_from_trained_model_folder(self, *_):
+            pass
+
+        def predict_from_files(self, *_, **__):
+            seen.append(self.nan_outside_as_zero)
+
+    monkeypatch.setattr(pipeline, "AllSubsetsPredictor", Predictor)
+    predict_subsets(model, ["0"], "in", Path("out"), CPU, nan_outside_as_zero=as_zero)
+    assert seen == [as_zero]
