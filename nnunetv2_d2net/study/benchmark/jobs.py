@@ -11,6 +11,7 @@ from nnunetv2_d2net.base.dataset import FoundCases
 from nnunetv2_d2net.base.errors import UserError
 from nnunetv2_d2net.base.files import read_json_or
 from nnunetv2_d2net.plugin.planning.plans import preprocessed_folder
+from nnunetv2_d2net.plugin.prediction.writing import is_written
 from nnunetv2_d2net.plugin.training.splits import check_fold, read_splits
 from nnunetv2_d2net.study.benchmark.setup import Setup
 from nnunetv2_d2net.study.pipeline import is_whole
@@ -159,14 +160,18 @@ class Progress:
         return all(is_whole(model.checkpoint(fold)) for fold in job.folds(self.setup))
 
     def predicted(self, job: Job) -> bool:
-        """Tell whether a job's cases are predicted by the models that are there now."""
+        """Tell whether a job's cases are predicted by the models that are there now, and the files are whole.
+
+        Raises:
+            UserError: Somebody has changed a file.
+        """
         note = read_json_or(prediction_note(self.setup, job), {})
         if not note.get("complete") or note.get("cases") != sorted(self.files_to_predict(job)):
             return False
         folder = self.setup.out / job.arm / "predictions"
-        return all((folder / file).is_file() for file in note.get("files", ())) and is_made_by(
-            note, maker_of(self.setup, job)
-        )
+        ending = self.setup.dataset.file_ending
+        whole = (is_written(str(folder / file).removesuffix(ending), [ending]) for file in note.get("files", ()))
+        return is_made_by(note, maker_of(self.setup, job)) and all(whole)
 
     def done(self, job: Job) -> bool:
         """Tell whether a job has left everything it should."""

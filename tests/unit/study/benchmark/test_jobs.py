@@ -1,12 +1,16 @@
+import gzip
 import json
 import shlex
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
+from nibabel.nifti1 import Nifti1Header
 
 from nnunetv2_d2net.base.dataset import Dataset
 from nnunetv2_d2net.base.errors import UserError
 from nnunetv2_d2net.base.files import write_json
+from nnunetv2_d2net.plugin.prediction.writing import NOTE
 from nnunetv2_d2net.study.benchmark import jobs, one_job
 from nnunetv2_d2net.study.benchmark.jobs import Job, Progress
 
@@ -23,7 +27,7 @@ def finish(setup, job, write_checkpoint):
     for file in files:
         path = setup.out / job.arm / "predictions" / file
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.touch()
+        path.write_bytes(gzip.compress(Nifti1Header().binaryblock + bytes(4)))
     note = {**jobs.maker_of(setup, job), "cases": cases, "complete": True, "files": files}
     write_json(jobs.prediction_note(setup, job), note)
 
@@ -42,8 +46,31 @@ def test_finished_job_is_done_until_something_of_it_is_missing(setup, write_chec
     assert not Progress(setup).done(JOB)
     finish(setup, JOB, write_checkpoint)
     assert Progress(setup).done(JOB)
-    (setup.out / "D2NetTrainer/predictions/T2/case_Ts1.nii.gz").unlink()
+    first, second = (setup.out / f"D2NetTrainer/predictions/T2/case_Ts{case}.nii.gz" for case in range(2))
+    whole = first.read_bytes()
+    for damaged in (whole[:-4], b"", whole[:60] + b"damage" + whole[66:]):
+        first.write_bytes(damaged)
+        assert not Progress(setup).done(JOB)
+    first.write_bytes(whole)
+    assert Progress(setup).done(JOB)
+    second.unlink()
     assert not Progress(setup).done(JOB)
+
+
+def test_a_prediction_that_somebody_has_changed_is_neither_done_nor_overwritten(setup, write_checkpoint):
+    finish(setup, JOB, write_checkpoint)
+    prediction = setup.out / "D2NetTrainer/predictions/T2/case_Ts1"
+    write_json(Path(f"{prediction}{NOTE}"), {"files": {".nii.gz": [1, "another"]}})
+    with pytest.raises(UserError, match=r"case_Ts1\.nii\.gz was changed after it was written: move it away"):
+        Progress(setup).done(JOB)
+
+
+def test_a_damaged_checkpoint_is_not_done(setup, write_checkpoint):
+    finish(setup, JOB, write_checkpoint)
+    checkpoint = setup.model("D2NetTrainer").checkpoint("all")
+    content = checkpoint.read_bytes()
+    checkpoint.write_bytes(content[:40] + b"?" + content[41:])
+    assert not Progress(setup).trained(JOB)
 
 
 def test_checkpoint_that_was_cut_short_is_not_done(setup, write_checkpoint):
