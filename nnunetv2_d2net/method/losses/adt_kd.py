@@ -133,7 +133,7 @@ def _instance_norm(maps: Tensor) -> Tensor:
     if maps[0, 0].numel() == 1:
         return maps - maps
     shift = maps.detach().mean(tuple(range(2, maps.ndim)), keepdim=True)
-    return F.instance_norm(maps - shift, eps=1e-5)  # alone it leaves rounding errors of constant maps
+    return F.instance_norm(maps - shift)  # alone it leaves rounding errors of constant maps
 
 
 def _weights(pairs: Pairs) -> Tensor:

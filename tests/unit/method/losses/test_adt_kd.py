@@ -308,6 +308,21 @@ def test_constant_maps_stay_finite(size):
     assert teacher[0].grad.isfinite().all()
 
 
+@pytest.mark.parametrize("value", [0.1, -7.3, 1e3 / 3])
+def test_constant_maps_leave_no_rounding_errors(value):
+    """A mean of 27 such values is not the value, and the norm divides the difference by 0.003."""
+    constant, zero = [torch.full((1, 4, 3, 3, 3), value)], [torch.zeros(1, 4, 3, 3, 3)]
+    assert feature_distillation_loss(constant, zero).item() < 1e-12
+
+
+def test_one_valid_voxel_counts_whole(generator):
+    inputs = banks(generator, ([(2, 2)], [(2, 2)]))
+    ignore = torch.ones(2, 1, 2, 2, dtype=torch.bool)
+    ignore[:, :, 1, 0] = False
+    found = logit_distillation_loss(*inputs, regions=False, ignore=ignore)
+    torch.testing.assert_close(found, oracle(inputs, regions=False, ignore=ignore, reduction="mean")[1])
+
+
 def test_gradients_flow_to_both_decoders_and_not_through_the_weights(generator):
     inputs = banks(generator, SIZES_3D)
     feature, logit = adt_kd_losses(*inputs, regions=False)

@@ -1,5 +1,6 @@
 """The contrastive losses against two-loop oracles and the numbers that the equations give by hand."""
 
+import contextlib
 import math
 
 import pytest
@@ -330,3 +331,20 @@ def test_the_gradient_reaches_the_modality_encoder(generator, loss):
     images = random_codes(generator, 1, 3, 6, 16, dtype=torch.float32)
     loss(encoder(images), torch.ones(1, 3, 6, dtype=torch.bool)).backward()
     assert encoder.weight.grad.abs().max() > 1e-4
+
+
+@pytest.mark.parametrize("sampling", SAMPLINGS)
+def test_slices_are_counted_on_the_device_of_the_codes(sampling, monkeypatch):
+    """Counted elsewhere, they would have to be copied in every step."""
+    devices, arange = [], torch.arange
+
+    def note(*args, **kwargs):
+        devices.append(torch.device(kwargs.get("device") or "cpu").type)
+        return arange(*args, **kwargs)
+
+    monkeypatch.setattr(torch, "arange", note)
+    codes = torch.ones(2, 3, 5, 4, device="meta")
+    monkeypatch.setattr(torch, "autocast", lambda *_, **__: contextlib.nullcontext())  # knows no such tensors
+    spatial_contrastive_loss(codes, codes[..., 0] > 0, sampling=sampling)
+    assert devices
+    assert set(devices) == {"meta"}

@@ -107,6 +107,16 @@ def test_reconstruction_ignores_absent_images(generator):
     assert torch.equal(reconstructions.grad.ne(0).flatten(2).any(2), present)
 
 
+def test_one_image_and_one_voxel_count_whole(generator):
+    reconstructions, images = normal(generator, 1, 2, 2, 2), normal(generator, 1, 2, 2, 2)
+    found = reconstruction_loss(reconstructions, images, torch.tensor([[False, True]]))
+    assert found.item() == pytest.approx((reconstructions - images)[0, 1].square().mean().item())
+    target = Target(torch.ones(1, 1, 2, 2), torch.tensor([[[[True, True], [True, False]]]]))
+    logits = normal(generator, 1, 1, 2, 2)
+    expected = math.log(1 + math.exp(-logits[0, 0, 1, 1].item()))
+    assert auxiliary_loss([logits], [target], [1.0]).item() == pytest.approx(expected)
+
+
 def test_reconstruction_without_images_is_zero(generator):
     reconstructions = normal(generator, 1, 2, 2, 2).requires_grad_()
     loss = reconstruction_loss(reconstructions, torch.full((1, 2, 4, 4), float("nan")), torch.zeros(1, 2).bool())

@@ -250,6 +250,19 @@ def test_recomputed_branches_change_memory_alone(strides, make_d2net, make_image
     assert fewer < 0.9 * most
 
 
+def test_recomputing_restores_no_random_state(make_d2net, make_images, monkeypatch):
+    """Nothing is drawn in the branches, and to read the state would wait for the device."""
+    asked = []
+
+    def note(branch, *inputs, **options):
+        asked.append(options)
+        return branch(*inputs)
+
+    monkeypatch.setattr("nnunetv2_d2net.method.network.d2net.checkpoint", note)
+    make_d2net(options=D2NetOptions(recompute_branches=True))(make_images())
+    assert asked == [{"use_reentrant": False, "preserve_rng_state": False}] * 2
+
+
 def test_planner_counts_more_than_the_unet(make_d2net, make_unet):
     unet = make_unet(deep_supervision=False)
     count = make_d2net(deep_supervision=False).compute_conv_feature_map_size((16, 20, 16))

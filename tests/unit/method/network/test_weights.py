@@ -77,7 +77,9 @@ def test_blocks_are_normalized_as_the_planned_ones_are():
     for norm in [*(block.norm for block in blocks), network.teacher.levels[0].norm]:
         assert isinstance(norm, nn.InstanceNorm3d)
         assert (norm.eps, norm.affine) == (1e-5, True)
-    assert all(block.nonlin.negative_slope == 0.01 for block in blocks)
+    assert all((block.nonlin.negative_slope, block.nonlin.inplace) == (0.01, True) for block in blocks)
+    activations = [layer for layer in network.modality_encoder.convs if isinstance(layer, nn.LeakyReLU)]
+    assert all((layer.negative_slope, layer.inplace) == (0.01, True) for layer in activations)
 
 
 def test_without_normalization_in_the_plans_blocks_have_a_bias():
