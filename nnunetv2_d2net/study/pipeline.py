@@ -17,7 +17,7 @@ from nnunetv2.run.run_training import get_trainer_from_args, maybe_load_checkpoi
 from nnunetv2.utilities.dataset_name_id_conversion import convert_id_to_dataset_name
 from tqdm import tqdm
 
-from nnunetv2_d2net.base.files import read_json_or, written_whole
+from nnunetv2_d2net.base.files import locked_folder, read_json_or, written_whole
 from nnunetv2_d2net.plugin.planning.fingerprint import D2NetFingerprintExtractor
 from nnunetv2_d2net.plugin.planning.incomplete import incomplete_cases, is_our_planner
 from nnunetv2_d2net.plugin.prediction.all_subsets import AllSubsetsPredictor
@@ -81,13 +81,14 @@ def plan_and_preprocess(
         progress: Show a bar.
 
     Raises:
-        UserError: There is no such planner, or a case cannot be used.
+        UserError: There is no such planner, a case cannot be used, or another process does the same.
     """
     ours = is_our_planner(planner)
     extractor = extractor or (D2NetFingerprintExtractor if ours else DatasetFingerprintExtractor)
-    _drop_broken_fingerprint(dataset_id)
+    folder = Path(os.environ["nnUNet_preprocessed"]) / convert_id_to_dataset_name(dataset_id)
     bar = tqdm(total=3, desc="plan and preprocess", unit="step", disable=not progress)
-    with incomplete_cases(planner) if ours else contextlib.nullcontext(), bar:
+    with locked_folder(folder), incomplete_cases(planner) if ours else contextlib.nullcontext(), bar:
+        _drop_broken_fingerprint(folder / "dataset_fingerprint.json")
         planning.extract_fingerprint_dataset(
             dataset_id, extractor, processes, clean=False, verbose=False, show_progress_bar=False
         )
@@ -221,10 +222,8 @@ def predict_subsets(  # noqa: PLR0913 - settings have defaults
     predictor.predict_from_files(images, str(folder), overwrite=False)
 
 
-def _drop_broken_fingerprint(dataset_id: int) -> None:
+def _drop_broken_fingerprint(path: Path) -> None:
     """Remove a fingerprint that was cut short, which nnU-Net would take as it is."""
-    folder = Path(os.environ["nnUNet_preprocessed"]) / convert_id_to_dataset_name(dataset_id)
-    path = folder / "dataset_fingerprint.json"
     if path.is_file() and not read_json_or(path, {}):
         path.unlink()
 
