@@ -13,6 +13,7 @@ from nnunetv2_d2net.cli._checks import check_folds, dataset_folder
 from nnunetv2_d2net.cli._nnunet import device_words
 from nnunetv2_d2net.cli._words import refuse_extra
 from nnunetv2_d2net.plugin.planning.plans import check_modalities
+from nnunetv2_d2net.plugin.protocols import read_protocols
 from nnunetv2_d2net.plugin.start import find_stock
 
 if TYPE_CHECKING:
@@ -43,6 +44,18 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="STOCK",
         help="what companions start from: one of the arms, another trained trainer, a model's folder or a checkpoint "
         "(the stock arm of their length, or the only stock arm)",
+    )
+    parser.add_argument(
+        "--subsets",
+        nargs="+",
+        metavar="SUBSET[=WEIGHT]",
+        help="train, predict and compare with these subsets only, such as FLAIR+T1 T2=2 all (all subsets)",
+    )
+    parser.add_argument(
+        "--presence",
+        nargs="+",
+        metavar="MODALITY=PROBABILITY",
+        help="the same for what occurs where each modality is there with a probability of its own, such as T1ce=0.4",
     )
     parser.add_argument(
         "-f", dest="folds", nargs="+", metavar="FOLD", help="folds to train (all with a test set, else 0 1 2 3 4)"
@@ -127,6 +140,7 @@ def _setup(args: argparse.Namespace) -> "Setup":
         processes=args.processes,
         nan_outside_as_zero=args.nan_outside_as_zero,
         start_from=_start(args, arms, results / raw.name),
+        subsets=read_protocols(args.subsets, args.presence, dataset.channels),
     )
 
 

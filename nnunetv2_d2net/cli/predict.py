@@ -11,6 +11,7 @@ from nnunetv2_d2net.cli._checks import check_folds, dataset_folder
 from nnunetv2_d2net.cli._nnunet import call_entry_point, device_words
 from nnunetv2_d2net.cli._words import describe_passing, value_of, values_of
 from nnunetv2_d2net.plugin.planning.plans import MISSING_IN_MODEL, check_networks
+from nnunetv2_d2net.plugin.protocols import flags_of, read_protocols
 from nnunetv2_d2net.plugin.seams import predictor_seam
 
 HELP = (
@@ -23,7 +24,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add what nnU-Net does not have."""
     usage = (
         "d2net predict -i FOLDER -o FOLDER -d ID -c CONFIGURATION [-f FOLD ...] "
-        "[--modalities NAME ... | --drop NAME ...] [--all_subsets] [--agreement] [nnU-Net's arguments ...]"
+        "[--modalities NAME ... | --drop NAME ...] [--all_subsets [--subsets SUBSET ...]] [--agreement] "
+        "[nnU-Net's arguments ...]"
     )
     describe_passing(parser, usage, "nnUNetv2_predict")
     choice = parser.add_mutually_exclusive_group()
@@ -32,6 +34,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     choice.add_argument("--drop", nargs="+", metavar="NAME", help="use all modalities but these, named likewise")
     parser.add_argument(
         "--all_subsets", action="store_true", help="predict with every subset of the modalities, one folder for each"
+    )
+    parser.add_argument(
+        "--subsets",
+        nargs="+",
+        metavar="SUBSET",
+        help="with --all_subsets: predict with these subsets only, such as FLAIR+T1 or all",
     )
     parser.add_argument(
         "--agreement",
@@ -62,6 +70,8 @@ def run(args: argparse.Namespace, extra: Sequence[str]) -> int:
     """
     if args.subsets_per_pass < 1:
         raise UserError(f"--subsets_per_pass {args.subsets_per_pass}: choose at least 1")
+    if args.subsets and not args.all_subsets:
+        raise UserError("--subsets says which folders --all_subsets writes: add it, or name one subset by --modalities")
     words = ["-tr", "D2NetTrainer", "-p", "D2NetPlans", *extra]
     missing = [flag for flag in ("-i", "-o", "-d", "-c") if not value_of(words, flag)]
     if missing:
@@ -69,7 +79,9 @@ def run(args: argparse.Namespace, extra: Sequence[str]) -> int:
     if not Path(value_of(words, "-i")).is_dir():
         raise UserError(f"{value_of(words, '-i')} is no folder: -i takes the folder of the images")
     model = _model_folder(words)
-    available = Dataset.read(model / "dataset.json", MISSING_IN_MODEL).available(args.modalities, args.drop)
+    dataset = Dataset.read(model / "dataset.json", MISSING_IN_MODEL)
+    available = dataset.available(args.modalities, args.drop)
+    only = flags_of(read_protocols(args.subsets, None, dataset.channels), dataset.channels)
     check_networks(model / "plans.json")
     part = _part(words)
     for checkpoint in _checkpoints(model, words):
@@ -85,6 +97,7 @@ def run(args: argparse.Namespace, extra: Sequence[str]) -> int:
     # nnU-Net builds the predictor itself, from arguments of its own, so the flags travel with the class.
     base = AllSubsetsPredictor if args.all_subsets else D2NetPredictor
     settings = {"allowed": available, "part": part, "subsets_per_pass": args.subsets_per_pass}
+    settings |= {"only": only} if only else {}
     settings |= {"nan_outside_as_zero": args.nan_outside_as_zero, "agreement": args.agreement}
     predictor = type(base.__name__, (base,), settings)
     with locked_folder(output, f"part_{part[0]}_of_{part[1]}" if part[1] > 1 else ""), predictor_seam(predictor):

@@ -44,11 +44,11 @@ def run(args: argparse.Namespace, extra: Sequence[str]) -> int:
         UserError: A variable, the plans, the preprocessed data or the trainer is missing, D2-Net cannot use them, or
             the pretrained weights are another network's.
     """
-    asked = [values_of(extra, flag) for flag in (_SUBSETS, _PRESENCE)]
+    subset_words, presence_words = (values_of(extra, flag) for flag in (_SUBSETS, _PRESENCE))
     others = without_values(without_values(extra, _SUBSETS), _PRESENCE)
     words = ["-tr", "D2NetTrainer", "-p", "D2NetPlans", *_of_companion(others)]
     trainer = value_of(words, "-tr")
-    subsets = read_protocols(*asked, _check_data(words, trainer))
+    subsets = read_protocols(subset_words, presence_words, _check_data(words, trainer))
     weights = _pretrained_weights(words)
     announce_trainers()
     trainer_type = trainer_class(trainer)

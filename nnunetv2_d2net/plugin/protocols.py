@@ -68,8 +68,7 @@ def weights_of(table: Mapping[str, float], names: Sequence[str]) -> list[float]:
         [0.0, 0.0, 1.0, 3.0]
     """
     weights = [0.0] * 2 ** len(names)
-    for name, weight in table.items():
-        flags = available_from_names(names, name.split("+"))
+    for flags, weight in zip(flags_of(table, names), table.values(), strict=True):
         weights[sum(flag << m for m, flag in enumerate(flags))] = weight
     return weights
 
@@ -82,6 +81,11 @@ def as_words(table: Mapping[str, float]) -> list[str]:
         ['T1', 'FLAIR+T1=0.5']
     """
     return [name if weight == 1 else f"{name}={weight:{_PRECISION}}" for name, weight in table.items()]
+
+
+def flags_of(table: Mapping[str, float], names: Sequence[str]) -> list[tuple[bool, ...]]:
+    """Return M flags for each of the subsets."""
+    return [available_from_names(names, name.split("+")) for name in table]
 
 
 @contextmanager

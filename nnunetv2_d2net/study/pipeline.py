@@ -6,7 +6,7 @@ import logging
 import os
 import tempfile
 import zipfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -198,6 +198,7 @@ def predict_subsets(  # noqa: PLR0913 - settings have defaults
     *,
     mirroring: bool = True,
     nan_outside_as_zero: bool = False,
+    subsets: Collection[tuple[bool, ...]] = (),
     progress: bool = False,
 ) -> None:
     """Predict every case with every subset of its modalities, except what is there already.
@@ -210,6 +211,7 @@ def predict_subsets(  # noqa: PLR0913 - settings have defaults
         device: Where.
         mirroring: Average over mirrored images.
         nan_outside_as_zero: Take NaN outside the field of view as 0.
+        subsets: M flags of each subset to predict with; empty for every one.
         progress: Show a bar.
 
     Raises:
@@ -217,7 +219,7 @@ def predict_subsets(  # noqa: PLR0913 - settings have defaults
     """
     use_device(device)
     predictor = AllSubsetsPredictor(use_mirroring=mirroring, device=device, allow_tqdm=progress)
-    predictor.nan_outside_as_zero = nan_outside_as_zero
+    predictor.nan_outside_as_zero, predictor.only = nan_outside_as_zero, subsets
     predictor.initialize_from_trained_model_folder(str(model.folder), tuple(folds))
     predictor.predict_from_files(images, str(folder), overwrite=False)
 

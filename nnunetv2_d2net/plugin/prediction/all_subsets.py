@@ -1,6 +1,6 @@
 """Predict cases with every subset of their modalities: each case read once, preprocessed once per distinct crop."""
 
-from collections.abc import Hashable, Iterable, Iterator, Sequence
+from collections.abc import Collection, Hashable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -44,7 +44,13 @@ class Group(NamedTuple):
 
 
 class AllSubsetsPredictor(D2NetPredictor):
-    """Predicts every case with every subset of the modalities it has, into one folder per subset."""
+    """Predicts every case with every subset of the modalities it has, into one folder per subset.
+
+    Attributes:
+        only: The subsets to predict with; empty for all.
+    """
+
+    only: Collection[Subset] = ()
 
     def predict_from_files(  # noqa: PLR0913, PLR0917 - nnU-Net's signature
         self,
@@ -95,6 +101,9 @@ class AllSubsetsPredictor(D2NetPredictor):
         names = self.dataset.channels
         allowed = torch.tensor(self.allowed or [True] * len(names))
         subsets = [tuple(s.tolist()) for s in modality_subsets(len(names)) if not (s & ~allowed).any()]
+        subsets = [subset for subset in subsets if not self.only or subset in self.only]
+        if not subsets:
+            raise UserError("none of the subsets is left: they hold modalities that are not to be used")
         folders = {subset: output / self.dataset.subset_name(subset) for subset in subsets}
         for folder in folders.values():
             make_folder(folder, OTHER_OUTPUT)

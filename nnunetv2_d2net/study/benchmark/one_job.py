@@ -14,6 +14,7 @@ from nnunetv2_d2net.base.files import locked, read_json_or, write_json
 from nnunetv2_d2net.base.processes import end_with
 from nnunetv2_d2net.plugin.planning.plans import preprocessed_folder
 from nnunetv2_d2net.plugin.preprocessing.cohort import check_preprocessed
+from nnunetv2_d2net.plugin.protocols import drawing_from, flags_of
 from nnunetv2_d2net.plugin.training.splits import N_FOLDS
 from nnunetv2_d2net.study.benchmark import jobs
 from nnunetv2_d2net.study.benchmark.cost import measure
@@ -46,6 +47,7 @@ def run_job(setup: Setup, name: str, parent: int | None = None) -> None:
         signal.signal(signal.SIGINT, signal.default_int_handler)
         end_with(parent, group=True)
     setup.check_same()
+    setup.check_trained()
     if not setup.note.is_file():
         write_json(setup.note, setup.identity)
     if name == jobs.PREPARE:
@@ -66,13 +68,14 @@ def run_job(setup: Setup, name: str, parent: int | None = None) -> None:
             check_preprocessed(data, setup.dataset.channels, _preprocess_command(setup))
             checkpoint = _start(setup, job)
             start = setup.describe_start(job.arm, job.part)
-            train_fold(
-                setup.model(job.arm),
-                job.part,
-                device,
-                lambda trainer: write_json(note, schedule_of(trainer) | start),
-                checkpoint,
-            )
+            with drawing_from(setup.subsets):
+                train_fold(
+                    setup.model(job.arm),
+                    job.part,
+                    device,
+                    lambda trainer: write_json(note, schedule_of(trainer) | start),
+                    checkpoint,
+                )
         if job.predicts(setup) and not progress.predicted(job):
             predict(setup, job, progress.files_to_predict(job))
 
@@ -119,6 +122,7 @@ def predict(setup: Setup, job: Job, files: dict[str, list[str]]) -> None:
         torch.device(setup.device),
         mirroring=setup.mirroring,
         nan_outside_as_zero=setup.nan_outside_as_zero,
+        subsets=flags_of(setup.subsets, setup.dataset.channels),
         progress=True,
     )
     written = sorted(str(path.relative_to(folder)) for path in _predictions(setup, folder, files))

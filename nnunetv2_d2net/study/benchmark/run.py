@@ -49,6 +49,7 @@ def run_benchmark(setup: Setup, *, n_jobs: int = 1, cost: bool = True, progress:
         KeyboardInterrupt: It was stopped; calling it again goes on.
     """
     setup.check_same()
+    setup.check_trained()
     make_folder(setup.out, "free space, or pass another -o")
     with locked_folder(setup.out):
         return _run_benchmark(setup, n_jobs, cost=cost, progress=progress)

@@ -7,9 +7,10 @@ import os
 import platform
 import re
 import shlex
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from datetime import datetime
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -23,9 +24,11 @@ from nnunetv2_d2net.base.files import read_json_or, sha256_of
 from nnunetv2_d2net.base.images import NAN_OPTION
 from nnunetv2_d2net.base.text import version_of
 from nnunetv2_d2net.plugin.checkpoints import read_checkpoint
+from nnunetv2_d2net.plugin.protocols import SUBSETS, as_words
 from nnunetv2_d2net.plugin.registration import TRAINERS_VARIABLE, nnunet_folder
 from nnunetv2_d2net.plugin.start import is_companion, start_checkpoint
 from nnunetv2_d2net.plugin.training import variants
+from nnunetv2_d2net.plugin.training.dropping import ModalityDroppingTrainer
 from nnunetv2_d2net.study.benchmark.arms import ARMS, stock_arm
 from nnunetv2_d2net.study.pipeline import Model, Trainer, passing_trainer
 from nnunetv2_d2net.study.report.results import epochs_of
@@ -59,6 +62,7 @@ class Setup:
         processes: For preprocessing and evaluation.
         nan_outside_as_zero: Take NaN outside the field of view of an image to predict as 0.
         start_from: Arm, model's folder or checkpoint that companions start from; empty for the stock arm that fits.
+        subsets: Weight of each subset that trainings draw from and predictions are made with; empty for all subsets.
     """
 
     dataset: Dataset
@@ -76,6 +80,7 @@ class Setup:
     processes: int = 1
     nan_outside_as_zero: bool = False
     start_from: str = ""
+    subsets: Mapping[str, float] = field(default_factory=dict)
 
     @property
     def images(self) -> Path:
@@ -122,6 +127,7 @@ class Setup:
         words = ["d2net", "benchmark", self.raw.name, self.configuration, "-p", self.plans]
         words += ["--arms", *self.arms, "-f", *self.folds, "--cases", self.cases]
         words += ["--start_from", self.start_from] if self.start_from else []
+        words += ["--subsets", *as_words(self.subsets)] if self.subsets else []
         words += [] if self.mirroring else ["--disable_tta"]
         return [*words, NAN_OPTION] if self.nan_outside_as_zero else words
 
@@ -141,6 +147,7 @@ class Setup:
             "cases": self.cases,
             "mirroring": self.mirroring,
             "start_from": self.start_from,
+            "subsets": dict(self.subsets),
         }
 
     def check_same(self) -> dict[str, Any]:
@@ -161,6 +168,21 @@ class Setup:
                     "pass another -o, or remove the folder"
                 )
         return before
+
+    def check_trained(self) -> None:
+        """Refuse models whose trainings have drawn from other subsets.
+
+        Raises:
+            UserError: There is one.
+        """
+        for arm, fold in product(self.arms, self.folds):
+            folder = self.model(arm).checkpoint(fold).parent
+            known = read_json_or(folder / SUBSETS, {}).get("subsets", {})
+            if known != self.subsets and any(folder.glob("checkpoint_*.pth")) and _hides_modalities(arm):
+                raise UserError(
+                    f"{folder} was trained with other subsets ({_short(known)}, not {_short(dict(self.subsets))}): "
+                    "give this benchmark an nnUNet_results of its own"
+                )
 
     def training_note(self, arm: str, fold: str) -> Path:
         """Return the file in which a training says how it trained."""
@@ -246,7 +268,7 @@ def check_arms(arms: Sequence[str], start_from: str = "") -> None:
     """
     known = _known_trainers()
     for arm in arms:
-        if arm not in known and not hasattr(variants, arm) and not _is_found_by_nnunet(arm):
+        if arm not in known and not hasattr(variants, arm) and not _found_by_nnunet(arm):
             near = difflib.get_close_matches(arm, sorted(known), n=4, cutoff=0.5)
             hint = f"did you mean {', '.join(near)}?" if near else f"for instance {', '.join(ARMS)}"
             raise UserError(f"no trainer is called {arm}: {hint} (folders of your own go into {TRAINERS_VARIABLE})")
@@ -297,7 +319,8 @@ def describe_machine(device: str) -> dict[str, Any]:
 
 
 def _short(value: Any) -> str:  # noqa: ANN401 - whatever setup.json holds
-    return " ".join(map(str, value)) if isinstance(value, list) else str(value or "none")
+    words = as_words(value) if isinstance(value, dict) else value
+    return (" ".join(map(str, words)) if isinstance(words, list) else str(words)) or "none"
 
 
 def _known_trainers() -> set[str]:
@@ -309,13 +332,16 @@ def _known_trainers() -> set[str]:
     return set(variants.__all__).union(*(re.findall(r"^class (\w+)", text, re.MULTILINE) for text in texts))
 
 
-def _is_found_by_nnunet(arm: str) -> bool:
+def _found_by_nnunet(arm: str) -> type | None:
     """Let nnU-Net look for a trainer, which imports its files and those of the user."""
     try:
         with contextlib.redirect_stdout(io.StringIO()):
-            recursive_find_trainer_class_by_name(arm)
+            return recursive_find_trainer_class_by_name(arm)
     except RuntimeError as error:
         if not str(error).startswith("Could not find requested nnunet trainer"):
             raise
-        return False
-    return True
+        return None
+
+
+def _hides_modalities(arm: str) -> bool:
+    return issubclass(getattr(variants, arm, None) or _found_by_nnunet(arm) or object, ModalityDroppingTrainer)

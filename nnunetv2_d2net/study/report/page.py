@@ -15,6 +15,7 @@ from markupsafe import Markup
 from nnunetv2_d2net.base.errors import UserError
 from nnunetv2_d2net.base.files import write_text
 from nnunetv2_d2net.base.text import markdown_table
+from nnunetv2_d2net.plugin.protocols import as_words
 from nnunetv2_d2net.study.report.curves import Chart, charts, line_style
 from nnunetv2_d2net.study.report.heat_maps import availability, lead_group, value_group
 from nnunetv2_d2net.study.report.leads import best_rivals, interval, p_value
@@ -133,6 +134,7 @@ def setup_rows(benchmark: Benchmark) -> list[tuple[str, str]]:
         ("regions", ", ".join(regions)),
         ("plans", setup.get("plans")),
         ("configuration", setup.get("configuration")),
+        ("subsets", _joined(as_words(setup.get("subsets", {})))),
         ("folds", _joined(setup.get("folds", ()))),
         ("mirroring in prediction", "yes" if setup.get("mirroring") else "no"),
         ("command", setup.get("command")),

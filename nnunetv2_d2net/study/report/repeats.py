@@ -17,7 +17,7 @@ from nnunetv2_d2net.study.report.leads import LEVEL, TIE, interval, is_tie, p_va
 from nnunetv2_d2net.study.report.results import Benchmark
 from nnunetv2_d2net.study.scores.comparison import shared_cases
 
-_SAME = ("dataset", "configuration", "plans", "folds", "cases", "mirroring", "modalities", "regions")
+_SAME = ("dataset", "configuration", "plans", "folds", "cases", "mirroring", "subsets", "modalities", "regions")
 
 
 def check_repeats(runs: Sequence[Benchmark]) -> None:

@@ -60,7 +60,8 @@ class Finding(NamedTuple):
         """What came out."""
         test = self.lead.test
         n_subsets = test.subset.removeprefix("mean of ")
-        where = "on complete input" if self.on_complete else f"on average over the {n_subsets} subsets"
+        average = f"on average over the {n_subsets} subsets" if n_subsets != test.subset else f"with {n_subsets}"
+        where = "on complete input" if self.on_complete else average
         claims = _ON_COMPLETE if self.on_complete else _ON_AVERAGE
         claim = claims[self.lead.outcome].format(arm=test.arm, rival=test.rival, where=where)
         return f"{claim[:-1]}; {self.lead.contrary}." if self.lead.contrary else claim

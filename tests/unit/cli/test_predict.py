@@ -224,3 +224,18 @@ def test_a_model_without_dataset_json(model, capsys):
 def test_no_subset_per_pass_is_refused(capsys):
     assert main(["predict", "--all_subsets", "--subsets_per_pass", "0"]) == 1
     assert capsys.readouterr().err == "d2net: error: --subsets_per_pass 0: choose at least 1\n"
+
+
+def test_some_of_all_subsets(model, predicted, capsys):
+    assert predict("--all_subsets", "--subsets", "T2+flair", "all") == 0
+    ((_, predictor),) = predicted
+    assert predictor.only == [(True, False, False, True), (True,) * 4]
+    assert predict("--all_subsets") == 0
+    assert not predicted[1][1].only
+    capsys.readouterr()
+    for words, parts in (
+        (["--subsets", "T1"], ["--all_subsets", "--modalities"]),
+        (["--all_subsets", "--subsets", "T1", "T1"], ["T1 is named twice"]),
+    ):
+        assert predict(*words) == 1
+        one_line(capsys, *parts)

@@ -270,3 +270,17 @@ def test_few_groups_are_in_memory_at_a_time(all_subsets, tmp_path, monkeypatch):
     all_subsets.predict_from_files(str(tmp_path / "in"), str(tmp_path / "out"), num_processes_preprocessing=1)
     assert len(made) > 3
     assert max(ahead) <= 2  # the one in the network and the next
+
+
+def test_only_some_subsets(all_subsets, source, tmp_path, work):
+    all_subsets.only = [SUBSETS["FLAIR"], SUBSETS["T1+T1ce"]]
+    all_subsets.predict_from_files(source, str(tmp_path / "out"))
+    assert {path.name: segmented(path) for path in (tmp_path / "out").iterdir()} == {
+        "FLAIR": {"whole", "only"},
+        "T1+T1ce": {"whole", "part"},
+    }
+    assert {subset for subsets in work["predict"] for subset in subsets} == set(all_subsets.only)
+    all_subsets.allowed = (True, False, False)
+    all_subsets.only = [SUBSETS["T1+T1ce"]]
+    with pytest.raises(UserError, match="none of the subsets is left"):
+        all_subsets.predict_from_files(source, str(tmp_path / "out"))

@@ -89,3 +89,31 @@ def test_folder_of_another_benchmark_is_refused_but_arms_may_come(trained):
     ):
         with pytest.raises(UserError, match="pass another -o"):
             replace(setup, **change).check_same()
+
+
+def test_subsets_are_part_of_what_a_benchmark_is(trained):
+    setup = replace(trained, subsets={"T1": 1.0, "T1+T2": 0.5})
+    assert setup.command[-3:] == ["--subsets", "T1", "T1+T2=0.5"]
+    write_json(trained.note, trained.describe())
+    with pytest.raises(UserError, match=r"\(subsets none, not T1 T1\+T2=0\.5\)"):
+        setup.check_same()
+    trained.check_same()
+    before = read_json_or(trained.note, {})
+    del before["subsets"], before["start_from"]  # as earlier versions wrote it
+    write_json(trained.note, before)
+    trained.check_same()
+    with pytest.raises(UserError, match="subsets none"):
+        setup.check_same()
+
+
+def test_models_that_were_trained_with_other_subsets_are_refused(setup, write_checkpoint):
+    setup = replace(setup, arms=("nnUNetTrainer", "nnUNetTrainerModalityDropout"), subsets={"T1": 1.0})
+    for arm in setup.arms:
+        write_checkpoint(setup.model(arm).checkpoint("all"))
+    with pytest.raises(UserError, match=r"ModalityDropout.*was trained with other subsets \(none, not T1\)"):
+        setup.check_trained()
+    note = setup.model("nnUNetTrainerModalityDropout").checkpoint("all").with_name("subsets.json")
+    write_json(note, {"subsets": {"T1": 1.0}})
+    setup.check_trained()
+    with pytest.raises(UserError, match=r"\(T1, not none\)"):
+        replace(setup, subsets={}).check_trained()

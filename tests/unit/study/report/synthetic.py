@@ -29,6 +29,7 @@ class Synthetic:
     modalities: Sequence[str] = MODALITIES
     regions: Mapping[str, tuple[int, ...]] = field(default_factory=lambda: REGIONS)
     cases: Sequence[str] = ("case_0", "case_1", "case_2")
+    subsets: Sequence[str] = ()  # all of them
     shape: tuple[int, int, int] = (8, 24, 20)
     spacing: tuple[float, float, float] = (3.0, 1.0, 1.0)  # z, y, x in mm
     direction: Sequence[float] = (-1, 0, 0, 0, -1, 0, 0, 0, 1)  # x to the right, y forward, as NIfTI likes it
@@ -48,7 +49,7 @@ def write_benchmark(root: Path, spec: Synthetic | None = None) -> Path:
             image = 100 * (labels + 1) * (channel + 1) + rng.normal(scale=15, size=labels.shape)
             _write(image.astype(np.float32), spec, root / "images" / f"{case}_{channel:04d}.nii.gz")
         for strength, arm in enumerate(spec.arms):
-            for subset in subset_order(spec.modalities):
+            for subset in spec.subsets or subset_order(spec.modalities):
                 missing = len(spec.modalities) - len(subset.split("+"))
                 shift = max(0, missing + (number % 2) - strength)
                 path = out / arm / "predictions" / subset / f"{case}.nii.gz"
@@ -124,6 +125,7 @@ def _score(root: Path, out: Path, spec: Synthetic) -> None:
         "folds": ["all"],
         "cases": "test",
         "mirroring": True,
+        "subsets": dict.fromkeys(spec.subsets, 1.0),
         "arms": [{"name": arm, "epochs": 10, "patch_size": [8, 16, 16]} for arm in spec.arms],
         "modalities": list(spec.modalities),
         "regions": {name: list(values) for name, values in spec.regions.items()},

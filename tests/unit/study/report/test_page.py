@@ -11,7 +11,7 @@ from nnunetv2_d2net.study.report.page import html_page, markdown_page, write_rep
 from nnunetv2_d2net.study.report.results import read_benchmark
 from nnunetv2_d2net.study.report.viewer import make_viewer, rank_cases
 from tests.unit.study.report.conftest import HOSTILE
-from tests.unit.study.report.synthetic import made_up
+from tests.unit.study.report.synthetic import Synthetic, made_up, write_benchmark
 
 
 @pytest.fixture
@@ -168,3 +168,17 @@ def test_a_folder_that_is_no_finished_benchmark_is_refused_in_one_line(folder, n
     with pytest.raises(UserError, match=message) as error:
         read_benchmark(folder)
     assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("subsets", [("T2", "FLAIR+T1"), ("T2", "FLAIR+T1", "FLAIR+T1+T1ce+T2"), ("FLAIR+T1",)])
+def test_the_page_is_of_the_subsets_that_there_are(tmp_path, subsets):
+    benchmark = read_benchmark(write_benchmark(tmp_path, Synthetic(subsets=subsets, cases=("case_0", "case_1"))))
+    drawn = charts(benchmark)
+    text, page = markdown_page(benchmark, drawn), html_page(benchmark, drawn, None)
+    average = f"over the {len(subsets)} subsets" if len(subsets) > 1 else "with FLAIR+T1"
+    for content in (text, page):
+        assert average in content
+        assert "15 subsets" not in content
+        assert "mean of 15" not in content
+        assert ("on complete input" in content) == (len(subsets) == 3)
+    assert f"| subsets | {' '.join(subsets)} |" in re.sub(" +", " ", text)
