@@ -32,8 +32,8 @@ class Reference:
     def norm(self, x, name):
         return affine(normalized(x), self.weights[f"{name}.weight"], self.weights[f"{name}.bias"])
 
-    def block(self, x, name, stride=1):
-        return leaky(self.norm(self.conv(x, f"{name}.conv", stride), f"{name}.norm"))
+    def block(self, x, name, stride=1, added=0):
+        return leaky(self.norm(self.conv(x, f"{name}.conv", stride) + added, f"{name}.norm"))
 
     def linear(self, vector, name):
         return self.weights[f"{name}.weight"] @ vector + self.weights.get(f"{name}.bias", 0)
@@ -73,11 +73,21 @@ class Reference:
         features, x = [], images
         mask = ~available if self.options.modulate_missing else available
         for stage, stride in enumerate(self.strides):
-            x = self.block(x, f"encoder.stages.{stage}.0.convs.0", stride)
+            lent = self.lent(images, available) if stage == 0 and self.options.lend_to_absent else 0
+            x = self.block(x, f"encoder.stages.{stage}.0.convs.0", stride, lent)
             if self.options.modulate_encoder or self.options.modulate_missing:
                 x = self.film(x, mask.to(x.dtype), f"availability_modulation.linears.{stage}")
             features.append(x)
         return features
+
+    def lent(self, images, available):
+        """What the modalities that are there lend to each that is not, on average over them."""
+        weight, total = self.weights["availability_modulation.lending.weight"], 0
+        there = [n for n in range(len(images)) if available[n]]
+        for m in range(len(images)):
+            for n in [] if available[m] else there:
+                total = total + convolve(images[n][None], weight[m][:, n : n + 1]) / len(there)
+        return total
 
     def content_reconstruction(self, z, code, target):
         """E_R of one target: four residual convolutions with AdaIN, whose parameters that target's MLP makes."""

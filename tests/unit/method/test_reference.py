@@ -18,6 +18,7 @@ SIZES = {ISOTROPIC: (8, 12, 8), ANISOTROPIC: (6, 12, 8), PLANAR: (16, 12), SIX_S
 FEATURES = {3: (8, 12, 16), 6: (4, 4, 6, 6, 8, 8)}
 NETWORKS = {name: options for name, options in OPTIONS.items() if name != "batchnorm"}
 NETWORKS["superset"] = D2NetOptions(modulate_missing=True, gated_bottleneck=True)
+NETWORKS["lending"] = D2NetOptions(modulate_missing=True, lend_to_absent=True)
 NETWORKS["all at once"] = D2NetOptions(
     code_length=5,
     independent_encoders=True,
