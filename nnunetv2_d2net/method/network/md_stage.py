@@ -132,8 +132,6 @@ class ImageDecoder(nn.Module):
     def reset_output(self) -> None:
         """Start the last layer near zero; call after the weights have been initialized."""
         nn.init.normal_(self.output.weight, std=1e-3)
-        if self.output.bias is not None:
-            nn.init.zeros_(self.output.bias)
 
     def forward(self, tumor_feature: Tensor, codes: Tensor, skips: Sequence[Tensor]) -> Tensor:
         """Reconstruct the images.

@@ -169,6 +169,27 @@ def test_no_output_is_unused_whatever_the_weights(case, deep_supervision):
     assert all(leaf.grad is not None for leaf in case.leaves())
 
 
+def test_levels_on_both_sides_of_the_banks_are_used(case):
+    case.loss.set_weights(ZERO)
+    banks = {name: getattr(case.outputs, name)[:1] for name in ("student_features", "teacher_features")}
+    sizes = [8, 8, 4, 2]  # banks hold the third of four levels
+    normal = {n: torch.randn(2, 3, n, n, n) for n in sizes}
+    first_teacher = case.outputs.first_teacher_level
+    student, teacher = (
+        [normal[n].clone().requires_grad_() for n in levels] for levels in (sizes, sizes[first_teacher:])
+    )
+    case.outputs = case.outputs._replace(student_logits=student, teacher_logits=teacher, first_bank_level=2, **banks)
+    case.target, case.loss.level_weights = case.target[0], (1.0,)
+    total = case.loss(*case.arguments())
+    total.backward()
+    assert total.item() == 0
+    assert all(level.grad is not None for level in (*student, *teacher))
+
+
+def test_before_the_first_step_the_terms_are_zero(case):
+    assert case.loss.last_terms.tolist() == [0.0] * len(LOSS_TERMS)
+
+
 def test_without_deep_supervision_only_the_finest_level_is_supervised(case):
     case.target, case.loss.level_weights = case.target[0], (1.0,)
     terms = case.loss.terms(*case.arguments())

@@ -1,5 +1,6 @@
 import pytest
 import torch
+import torch.nn.functional as F
 
 from nnunetv2_d2net.method.network.blocks import SqueezeExcite, adaptive_instance_norm
 
@@ -34,6 +35,22 @@ def test_adain_gradcheck():
     x = torch.randn(2, 2, 3, 3, dtype=torch.float64, requires_grad=True)
     gamma, beta = (torch.randn(2, 2, dtype=torch.float64, requires_grad=True) for _ in range(2))
     assert torch.autograd.gradcheck(adaptive_instance_norm, (x, gamma, beta))
+
+
+@pytest.mark.parametrize(
+    ("dtype", "wide"), [(torch.bfloat16, torch.float32), (torch.float32, torch.float32), (torch.float64, torch.float64)]
+)
+def test_scale_and_mean_are_no_half_precision_numbers(dtype, wide, features, monkeypatch):
+    seen, batch_norm = [], F.batch_norm
+
+    def note(stacked, mean, variance, weight, bias, **options):
+        seen.append((stacked.dtype, weight.dtype, bias.dtype))
+        return batch_norm(stacked, mean, variance, weight, bias, **options)
+
+    monkeypatch.setattr(F, "batch_norm", note)
+    gamma, beta = (torch.full((3, 4), 0.1, dtype=dtype) for _ in range(2))
+    assert adaptive_instance_norm(features.to(dtype), gamma, beta).dtype == dtype
+    assert seen == [(dtype, wide, wide)]
 
 
 @pytest.mark.parametrize("shape", [(2, 16, 5, 6), (2, 16, 4, 5, 6)])
