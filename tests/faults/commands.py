@@ -53,6 +53,9 @@ class D2NetTrainerQuick(Quick, D2NetTrainer):
 
 class DropoutQuick(Quick, nnUNetTrainerModalityDropout):
     pass
+
+
+random.seed(2), np.random.seed(2), torch.manual_seed(2)  # the trainer draws the seed of its subsets when it is made
 '''
 
 
