@@ -24,7 +24,7 @@ class AvailabilityModulation(nn.Module):
         lending: Let the first convolution have filters of its own for what is missing, see :class:`Lending`.
     """
 
-    def __init__(self, encoder: Encoder, n_modalities: int, *, of_missing: bool = False, lending: bool = False) -> None:
+    def __init__(self, encoder: Encoder, n_modalities: int, *, of_missing: bool, lending: bool) -> None:
         super().__init__()
         self.of_missing = of_missing
         self.linears = nn.ModuleList(

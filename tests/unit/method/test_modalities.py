@@ -27,6 +27,11 @@ def test_subsets_are_all_and_distinct(n_modalities):
     assert (subsets.sum(1).diff() >= 0).all()
 
 
+def test_subsets_of_one_size_are_in_the_order_of_the_modalities():
+    codes = (modality_subsets(9) * 2 ** torch.arange(9)).sum(1).tolist()
+    assert codes == sorted(range(1, 512), key=lambda code: (bin(code).count("1"), code))
+
+
 def test_drawing_is_uniform_over_the_nonempty_subsets():
     drawn = draw_available(torch.ones(30000, 3, dtype=torch.bool), 0.0, generator())
     counts = torch.bincount((drawn * torch.tensor([1, 2, 4])).sum(1), minlength=8)
@@ -137,3 +142,9 @@ def test_the_rotation_of_weights_is_each_subset_of_weight_once_and_complete_firs
     assert sorted(codes) == [1, 3, 6, 7]
     assert torch.equal(weighted_rotation(WEIGHTS, 3)[1:], weighted_rotation(WEIGHTS, 50)[1:3])
     assert weighted_rotation(torch.tensor([0.0, 1.0, 1.0, 0.0]), 50).sum(1).tolist() == [1, 1]
+
+
+def test_the_mark_of_one_case_says_nothing_of_another():
+    images = torch.ones(2, 3, 4, 4)
+    images[0, 1], images[1, 2] = torch.nan, 0
+    assert infer_available(images).tolist() == [[True, False, True], [True, True, False]]

@@ -2,7 +2,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from nnunetv2_d2net.method.network.blocks import SqueezeExcite, adaptive_instance_norm
+from nnunetv2_d2net.method.network.blocks import SqueezeExcite, adaptive_instance_norm, scale_and_shift
 
 
 @pytest.fixture
@@ -60,3 +60,12 @@ def test_squeeze_excite_weighs_whole_channels(shape):
     ratio = (block(x) / x).flatten(2)
     torch.testing.assert_close(ratio.amin(-1), ratio.amax(-1))  # one weight per channel, over all spatial axes
     assert ((ratio > 0) & (ratio < 1)).all()
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32, torch.float64])
+def test_modulated_features_keep_their_type(dtype, features):
+    parameters = torch.randn(3, 8)
+    found = scale_and_shift(features.to(dtype), parameters)
+    assert found.dtype == dtype
+    gamma, beta = (p[..., None, None, None].double() for p in (parameters[:, :4], parameters[:, 4:]))
+    torch.testing.assert_close(found.double(), (1 + gamma) * features + beta, rtol=0.05, atol=0.05)

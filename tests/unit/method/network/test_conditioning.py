@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from nnunetv2_d2net.method.network.blocks import SqueezeExcite
+from nnunetv2_d2net.method.network.d2net import D2NetOptions
 from tests.unit.method.network.conftest import ISOTROPIC
 
 
@@ -51,3 +52,12 @@ def test_one_channels_context_moves_the_weights_of_a_squeeze_excite():
     ratio = (block(features) / features).flatten(2)[..., 0]
     moved = (block(changed) / changed).flatten(2)[..., 0]
     assert (ratio - moved).abs().max() > 1e-3
+
+
+def test_the_bottleneck_is_not_modulated(make_d2net, make_images):
+    network = make_d2net(options=D2NetOptions(modulate_skips=True))
+    skips = network.encoder(make_images())
+    modulated = widened(network.skip_modulation)(skips, torch.randn(2, 3, 8))
+    assert modulated[-1] is skips[-1]
+    assert len(modulated) == len(skips)
+    assert not any(torch.equal(a, b) for a, b in zip(modulated[:-1], skips, strict=False))
