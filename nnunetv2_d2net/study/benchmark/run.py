@@ -9,11 +9,15 @@ from typing import Any
 from nnunetv2_d2net import __version__
 from nnunetv2_d2net.base.errors import UserError
 from nnunetv2_d2net.base.files import file_state, locked_folder, make_folder, read_json_or, write_json
+from nnunetv2_d2net.method.network.companion import STOCK
+from nnunetv2_d2net.plugin.start import is_companion
+from nnunetv2_d2net.plugin.training.companion import CHOICE
 from nnunetv2_d2net.study.benchmark import jobs
 from nnunetv2_d2net.study.benchmark.children import run_children
 from nnunetv2_d2net.study.benchmark.cost import cost_of
 from nnunetv2_d2net.study.benchmark.jobs import Progress
 from nnunetv2_d2net.study.benchmark.setup import Setup
+from nnunetv2_d2net.study.report import results
 from nnunetv2_d2net.study.report.page import write_report
 from nnunetv2_d2net.study.report.results import CASES, read_benchmark
 from nnunetv2_d2net.study.scores.comparison import Comparison, compare_all, write_comparison
@@ -74,6 +78,7 @@ def _run_benchmark(setup: Setup, n_jobs: int, *, cost: bool, progress: bool) -> 
     write_json(setup.note, setup.describe())
     for arm in setup.arms:
         write_json(setup.out / arm / "cost.json", cost_of(setup, arm))
+        _keep_choices(setup, arm)
     return _gather(setup, progress=progress) or worked
 
 
@@ -82,6 +87,14 @@ def _refuse_foreign(setup: Setup) -> None:
     foreign = [path for name in _FILES if (path := setup.out / name).exists()]
     if foreign and not setup.note.is_file():
         raise UserError(f"{foreign[0]} is no benchmark's, which would write over it: pass another -o, or move it away")
+
+
+def _keep_choices(setup: Setup, arm: str) -> None:
+    """Keep what each fold of a companion has chosen; fold all has no cases for it, there stock has complete input."""
+    for fold in setup.folds if is_companion(arm) else ():
+        without = {"cases": [], "subsets": {setup.dataset.complete: {"predicts": STOCK}}}
+        chosen = read_json_or(setup.model(arm).checkpoint(fold).with_name(CHOICE), without)
+        write_json(setup.out / arm / f"{results.CHOICE}{fold}.json", chosen)
 
 
 def _gather(setup: Setup, *, progress: bool) -> bool:
@@ -141,4 +154,5 @@ def _inputs(setup: Setup) -> dict[str, Any]:
 def _arm_inputs(setup: Setup, arm: str) -> list[Any]:
     parts = [jobs.ENSEMBLE] if setup.ensemble else setup.folds
     notes = [jobs.prediction_note(setup, jobs.Job(arm, part)) for part in parts]
+    notes += [setup.out / arm / f"{results.CHOICE}{fold}.json" for fold in setup.folds]
     return [read_json_or(path, None) for path in (setup.out / arm / "cost.json", *notes)]

@@ -16,6 +16,7 @@ from nnunetv2_d2net.base.errors import UserError
 from nnunetv2_d2net.base.files import write_text
 from nnunetv2_d2net.base.text import markdown_table
 from nnunetv2_d2net.plugin.protocols import as_words
+from nnunetv2_d2net.study.report.choices import choice_rows, stock_notes
 from nnunetv2_d2net.study.report.curves import Chart, charts, line_style
 from nnunetv2_d2net.study.report.heat_maps import availability, lead_group, value_group
 from nnunetv2_d2net.study.report.leads import best_rivals, interval, p_value
@@ -23,11 +24,13 @@ from nnunetv2_d2net.study.report.results import CASES, Benchmark
 from nnunetv2_d2net.study.report.verdict import verdict
 from nnunetv2_d2net.study.report.viewer import MOST_CASES, Viewer, make_viewer
 from nnunetv2_d2net.study.scores.published import NOTE, published_dice, published_distances
-from nnunetv2_d2net.study.scores.tables import METRICS, arms_table, subset_order
+from nnunetv2_d2net.study.scores.tables import METRICS, arms_table, count_inversions, subset_order
 
 _NOTHING = "There is nothing to compare with."
 _PAPERS_MODALITIES = ("FLAIR", "T1", "T1ce", "T2")
 _SUBTITLE = "what is gained and lost with missing modalities"
+_INVERSIONS = "Pairs of a subset and one that holds it, where the smaller has the higher mean Dice"
+_CHOICES = "Which network of a companion predicts (Dice of stock and student on the validation cases)"
 _HEAD = 2000  # characters in which a page says what it is
 _LOG = logging.getLogger("nnunetv2_d2net")
 
@@ -92,6 +95,11 @@ def html_page(benchmark: Benchmark, drawn: Sequence[Chart], viewer: Viewer | Non
         arms=arm_rows(benchmark),
         viewer=viewer,
         content=script_json(viewer.content) if viewer else "",
+        stock_notes=stock_notes(benchmark),
+        inversions_title=_INVERSIONS,
+        inversions=inversion_rows(benchmark),
+        choices_title=_CHOICES,
+        choices=choice_rows(benchmark),
         published=published_tables() if published else [],
         published_note=NOTE,
         style=Markup(_file("style.css")),
@@ -111,11 +119,16 @@ def markdown_page(benchmark: Benchmark, drawn: Sequence[Chart], *, published: bo
         "Research use only, not a medical device.",
         _table([["arm", judged.average, "complete input"], *standings]),
         "\n".join(f"- {line.claim} {line.figures}" for line in judged.others),
+        *stock_notes(benchmark),
         *(f"## {arms_table(benchmark.scores, metric, benchmark.dataset.channels).markdown()}" for metric in METRICS),
         *_leads(benchmark),
     ]
     if drawn:
         parts += ["## Dice by the number of missing modalities", _table(curve_rows(drawn))]
+    if inversions := inversion_rows(benchmark):
+        parts += [f"## {_INVERSIONS}", _table(inversions)]
+    if chosen := choice_rows(benchmark):
+        parts += [f"## {_CHOICES}", _table(chosen)]
     parts += ["## Setup and costs", _table([["", ""], *setup_rows(benchmark)]), _table(arm_rows(benchmark))]
     if published:
         parts += ["## Published figures: another data set", f"{NOTE}."]
@@ -192,6 +205,17 @@ def curve_rows(drawn: Sequence[Chart]) -> list[list[str]]:
     rows = [["region", "arm", *(f"{number} missing" for number in numbers)]]
     for chart in drawn:
         rows += [[chart.region, arm, *(_number(c.get(n)) for n in numbers)] for arm, c in chart.curves.items()]
+    return rows
+
+
+def inversion_rows(benchmark: Benchmark) -> list[list[str]]:
+    """Lay out how often more modalities gave less: a header, and a row for each arm; empty if no subset holds one."""
+    counts = {arm: count_inversions(scores) for arm, scores in benchmark.scores.items()}
+    regions = list(dict.fromkeys(region for by_region in counts.values() for region in by_region))
+    rows = [["arm", *regions]] if regions else []
+    for arm, by_region in counts.items() if regions else ():
+        parts = [by_region.get(region) for region in regions]
+        rows.append([arm, *("-" if part is None else f"{part.inverted} of {part.pairs}" for part in parts)])
     return rows
 
 

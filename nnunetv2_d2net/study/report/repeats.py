@@ -12,7 +12,7 @@ import pandas as pd
 from scipy import stats
 
 from nnunetv2_d2net.base.errors import UserError
-from nnunetv2_d2net.base.text import markdown_table
+from nnunetv2_d2net.base.text import counted, markdown_table
 from nnunetv2_d2net.study.report.leads import LEVEL, TIE, interval, is_tie, p_value, signed
 from nnunetv2_d2net.study.report.results import Benchmark
 from nnunetv2_d2net.study.scores.comparison import shared_cases
@@ -42,13 +42,32 @@ def check_repeats(runs: Sequence[Benchmark]) -> None:
 
 def _check_trainings(arm: str, run: Benchmark, other: Benchmark) -> None:
     schedules = [next(entry for entry in b.setup["arms"] if entry["name"] == arm) for b in (run, other)]
-    if schedules[0] != schedules[1]:
+    if _schedule(schedules[0]) != _schedule(schedules[1]):
         raise UserError(f"{run.folder} has trained {arm} otherwise than {other.folder}: see both setup.json")
     if run.scores[arm] == other.scores[arm] or run.checkpoints[arm] & other.checkpoints[arm]:
         raise UserError(
             f"{arm} is one and the same training in {run.folder} and {other.folder}: give each benchmark an "
             "nnUNet_results of its own"
         )
+
+
+def _schedule(arm: Mapping[str, Any]) -> dict[str, Any]:
+    """Return how an arm trained, without where its start lies."""
+    return {**arm, "start": arm.get("start", {}).get("epochs")}
+
+
+def shared_starts(runs: Sequence[Benchmark]) -> list[str]:
+    """Say which trainings start from one and the same stock model, a line for each arm in which several do."""
+    starts: dict[str, list[str]] = {}
+    for arm in (arm for run in runs for arm in run.setup["arms"]):
+        if digest := arm.get("start", {}).get("sha256"):
+            starts.setdefault(arm["name"], []).append(digest)
+    return [
+        f"{len(digests)} trainings of {arm} start from {counted(len(set(digests)), 'stock model')}: "
+        "how far trainings of that differ is not in their spread."
+        for arm, digests in starts.items()
+        if len(set(digests)) < len(digests)
+    ]
 
 
 def dice_of_trainings(runs: Sequence[Benchmark], *, complete: bool) -> tuple[dict[str, dict[str, list[float]]], int]:
@@ -132,6 +151,7 @@ def repeats_page(runs: Sequence[Benchmark], control: str | None = None) -> str:
         compared = differences({arm: regions[overall] for arm, regions in found.items()}, control)
         if len(compared):
             parts += [f"Against {control}, {overall}:", _compared(compared)]
+    parts += shared_starts(runs)
     parts.append(
         "95 % intervals and p of Dunnett's test: simultaneous for all rows, with one spread of trainings for all arms. "
         f"Where the whole interval lies within {TIE}, arms tie. "

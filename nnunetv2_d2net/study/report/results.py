@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -12,6 +12,7 @@ import pandas as pd
 from nnunetv2_d2net.base.dataset import Dataset
 from nnunetv2_d2net.base.errors import UserError
 from nnunetv2_d2net.base.files import read_json, read_json_or
+from nnunetv2_d2net.plugin.start import COMPANION
 from nnunetv2_d2net.study.scores.comparison import Comparison, dice_tables, read_comparison, shared_cases
 from nnunetv2_d2net.study.scores.evaluate import read_scores
 from nnunetv2_d2net.study.scores.metrics import CaseScore
@@ -19,6 +20,9 @@ from nnunetv2_d2net.study.scores.tables import MEAN_REGION, METRICS, Summaries, 
 
 CASES = {"test": "test cases", "folds": "validation cases of the folds"}
 """What the two kinds of cases are called."""
+
+CHOICE = "choice_fold_"
+"""What the files begin with, in an arm's folder, that say which network of a companion predicts with which subset."""
 
 _OURS = "D2NetTrainer"
 _EPOCHS = re.compile(r"_\d+epochs?$")
@@ -37,6 +41,7 @@ class Benchmark:
         comparisons: Rows of comparison.csv.
         costs: Content of each arm's cost.json, empty where there is none.
         checkpoints: SHA-256 of those that predicted, by arm.
+        choices: What the folds of each companion have chosen, see :mod:`.choices`; nothing for other arms.
     """
 
     folder: Path
@@ -45,6 +50,7 @@ class Benchmark:
     comparisons: list[Comparison]
     costs: dict[str, dict[str, Any]]
     checkpoints: dict[str, set[str]]
+    choices: dict[str, list[dict[str, Any]]] = field(default_factory=dict)
 
     @cached_property
     def dataset(self) -> Dataset:
@@ -84,9 +90,10 @@ class Benchmark:
 
     @property
     def focus(self) -> str:
-        """The arm that the others are rivals of: D2NetTrainer, a variant of it, or the last one."""
+        """The arm that the others are rivals of: D2NetTrainer's companion, itself, a variant of it, or the last one."""
         ours = [arm for arm in self.arms if arm.startswith(_OURS)]
-        return next((arm for arm in ours if trainer_of(arm) == _OURS), [*self.arms, *ours][-1])
+        first = [arm for name in (_OURS + COMPANION, _OURS) for arm in ours if trainer_of(arm) == name]
+        return [*first, *ours[::-1], *self.arms[::-1]][0]
 
     @cached_property
     def tables(self) -> dict[str, dict[str, pd.DataFrame]]:
@@ -125,6 +132,7 @@ def read_benchmark(folder: Path) -> Benchmark:
         read_comparison(folder / "comparison.csv"),
         {arm: read_json_or(folder / arm / "cost.json", {}) for arm in arms},
         {arm: _read_checkpoints(folder / arm) for arm in arms},
+        {arm: _read_choices(folder / arm) for arm in arms},
     )
 
 
@@ -158,6 +166,10 @@ def _read_scores(path: Path) -> list[CaseScore]:
     if not scores:
         raise UserError(f"{path} holds no score, the benchmark is not finished: {_AGAIN}")
     return scores
+
+
+def _read_choices(folder: Path) -> list[dict[str, Any]]:
+    return [read_json(path, _AGAIN, {"subsets": dict}) for path in sorted(folder.glob(f"{CHOICE}*.json"))]
 
 
 def _read_checkpoints(folder: Path) -> set[str]:

@@ -2,11 +2,12 @@
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from itertools import combinations
+from itertools import combinations, permutations
 from pathlib import Path
 from statistics import fmean, pstdev, stdev
 from typing import NamedTuple
 
+import numpy as np
 import pandas as pd
 
 from nnunetv2_d2net.base.dataset import subset_name
@@ -17,6 +18,7 @@ from nnunetv2_d2net.study.scores.metrics import CaseScore
 MEAN_REGION = "mean"
 """What the mean of a case over its regions is called."""
 
+_DECIMALS = 9  # of a difference, so that equal means are equal
 _PAPER = "T2; T1ce; T1; FLAIR; T1ce T2; T1 T1ce; FLAIR T1; T1 T2; FLAIR T2; FLAIR T1ce"
 _LATEX = {"\\": r"\textbackslash{}", "±": r"$\pm$", "●": r"$\bullet$", "○": r"$\circ$"}
 _LATEX |= {character: rf"\{character}" for character in "&%$#_{}"}
@@ -233,6 +235,42 @@ def _number(value: float, metric: str) -> str:
     return "-" if math.isnan(value) else f"{value:.{METRICS[metric].digits}f}"
 
 
+class Inversions(NamedTuple):
+    """How many, of ``pairs`` of a subset and one that holds it, have the higher mean Dice with the smaller one."""
+
+    inverted: int
+    pairs: int
+
+
+def count_inversions(scores: Sequence[CaseScore]) -> dict[str, Inversions]:
+    """Count the subsets that score above one that holds them and more, over the cases that both have.
+
+    Returns:
+        By region and, if there are several, for the mean over them; nothing where no scored subset holds another.
+    """
+    found = {}
+    for region, part in values_of(scores, "dice").groupby("region", sort=False):
+        dice = part.pivot_table("value", "case", "subset", "last")
+        by_subset = {frozenset(str(subset).split("+")): dice[subset].to_numpy(float) for subset in dice}
+        gains = [by_subset[one] - by_subset[other] for one, other in permutations(by_subset, 2) if one < other]
+        shared = (gain[~np.isnan(gain)] for gain in gains)
+        known = [round(gain.mean(), _DECIMALS) > 0 for gain in shared if gain.size]
+        if known:
+            found[str(region)] = Inversions(int(sum(known)), len(known))
+    return found
+
+
+def inversions_line(found: Mapping[str, Inversions]) -> str:
+    """Say the counts in words; empty if there is none.
+
+    Example:
+        >>> inversions_line({"core": Inversions(2, 50)})
+        'subsets that score above one that holds them (Dice): core 2 of 50'
+    """
+    counts = ", ".join(f"{region} {part.inverted} of {part.pairs}" for region, part in found.items())
+    return f"subsets that score above one that holds them (Dice): {counts}" if found else ""
+
+
 def write_tables(scores: Sequence[CaseScore], folder: Path, modalities: Sequence[str] = ()) -> str:
     """Write ``table_METRIC.csv``, ``.md`` and ``.tex`` of each metric, and ``tables.json``; return the long tables.
 
@@ -256,7 +294,10 @@ def write_tables(scores: Sequence[CaseScore], folder: Path, modalities: Sequence
         write_text(folder / f"table_{metric}.csv", statistics.to_csv(lineterminator="\n"))
         content[metric] = {region: part.to_dict() for region, part in regions.items()}
         texts.append(long_table(summaries, metric))
+    inversions = count_inversions(scores)
+    content["inversions"] = {region: part._asdict() for region, part in inversions.items()}
     write_json(folder / "tables.json", content, indent=1)
+    texts.append(f"{line}\n" if (line := inversions_line(inversions)) else "")
     texts.append(empty_table(summarize(scores, "dice", modalities)))
     return "\n".join(filter(None, texts))
 

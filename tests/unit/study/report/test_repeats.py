@@ -92,6 +92,22 @@ def test_one_checkpoint_predicted_twice_is_refused_though_a_voxel_differs():
         check_repeats(runs)
 
 
+def test_trainings_that_share_a_start_are_said_to_do_so():
+    companion = "D2NetTrainerCompanion"
+
+    def run(dice, digest, path):
+        start = {"from": path, "epochs": 5, "sha256": digest}
+        return made_up({companion: [dice, 0.6]}, arms=[{"name": companion, "epochs": 5, "start": start}])
+
+    one, two, three = run(0.4, "abc", "/one"), run(0.5, "abc", "/link"), run(0.6, "def", "/two")
+    check_repeats([one, two, three])
+    page = repeats_page([one, two, three], companion)
+    assert "3 trainings of D2NetTrainerCompanion start from 2 stock models: how far" in page
+    assert "start from" not in repeats_page([one, three], companion)
+    with pytest.raises(UserError, match="has trained D2NetTrainerCompanion otherwise"):
+        check_repeats([one, made_up({companion: [0.1, 0.6]}, arms=[{"name": companion, "epochs": 5}])])
+
+
 def test_one_arm_and_no_complete_case():
     runs = [made_up({OURS: [dice, 0.6]}) for dice in (0.4, 0.5)]
     page = repeats_page(runs, OURS)

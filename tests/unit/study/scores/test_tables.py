@@ -7,7 +7,9 @@ import pytest
 
 from nnunetv2_d2net.study.scores.metrics import CaseScore
 from nnunetv2_d2net.study.scores.tables import (
+    Inversions,
     arms_table,
+    count_inversions,
     dice_by_subset,
     empty_table,
     long_table,
@@ -182,3 +184,18 @@ def test_dice_alone(tmp_path):
         header, *rows = csv.reader(file)
     assert header == ["case", "subset", "region", "dice"]
     assert rows[:3] == [["a", "T1", "whole", "0.25"], ["a", "T1", "core", "0.75"], ["a", "T2", "whole", "0.5"]]
+
+
+def test_subsets_above_one_that_holds_them_are_counted_over_the_cases_that_both_have(tmp_path):
+    assert count_inversions(SCORES) == {"whole": Inversions(0, 1), "core": Inversions(1, 1), "mean": Inversions(1, 1)}
+    text = write_tables(SCORES, tmp_path, MODALITIES)
+    assert "subsets that score above one that holds them (Dice): whole 0 of 1, core 1 of 1, mean 1 of 1\n" in text
+    assert json.loads((tmp_path / "tables.json").read_text())["inversions"]["core"] == {"inverted": 1, "pairs": 1}
+
+
+def test_pairs_of_all_sizes_count_equal_means_do_not_and_others_are_no_pairs():
+    dice = {"A": 0.5, "B": 0.1, "C": 0.6, "A+B": 0.4, "A+C": 0.7, "B+C": 0.2, "A+B+C": 0.5}
+    scores = [score(case, subset, "whole", value) for case in "xy" for subset, value in dice.items()]
+    assert count_inversions(scores) == {"whole": Inversions(4, 12)}  # A above A+B; C above B+C and all; A+C above all
+    assert count_inversions([row for row in scores if row.subset in ("A", "B+C")]) == {}
+    assert count_inversions([score("x", "all given", "whole", 0.5)]) == {}
