@@ -19,6 +19,9 @@ _COARSE = 96
 _MIN_GAIN = 12.0
 """Log likelihood by which exchanged names must fit better: twice as much as within a cohort, as scanners differ."""
 
+_STRANGE = 20.0
+"""Spreads by which one number of an image may differ from the cohort's: other scanners reach 15."""
+
 _HEAD = 1.5
 """How many times the largest, or below the smallest, head of a cohort is unlike all of them."""
 
@@ -136,4 +139,18 @@ class CohortAppearance(NamedTuple):
                 f"has {pairs} by the intensities of the training data (log odds {exchange.gain:.0f}): see that no "
                 "image is given as another modality"
             )
+            return lines
+        strange = [names[m] for m in self._strange(case.features)]
+        if strange:
+            lines.append(
+                f"has {' and '.join(strange)} with intensities like none of the training data: is it an image of the "
+                "scanner, neither cut off, nor a mask, nor with single voxels far brighter than the rest?"
+            )
         return lines
+
+    def _strange(self, features: NDArray[np.floating]) -> list[int]:
+        """List the modalities whose own image differs far from all of the cohort's."""
+        own = np.arange(len(features))
+        place, spread = (part[own, own] for part in self.reference)
+        distance = np.abs((features[own, own] - place) / spread)
+        return np.flatnonzero(np.nan_to_num(distance).max(1) > _STRANGE).tolist()

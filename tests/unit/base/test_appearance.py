@@ -48,6 +48,21 @@ def test_one_image_in_the_place_of_an_absent_one_is_told(cohort):
     assert line.startswith("has FLAIR that looks like T2 by")
 
 
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda image: np.where(image == 0, 0, 1.0 + (image > np.median(image[image > 0]))),
+        lambda image: np.where(np.random.default_rng(0).random(image.shape) < 1 / 30, 30 * image, image),
+    ],
+    ids=["mask", "bright voxels"],
+)
+def test_intensities_like_none_of_the_cohorts_are_told(cohort, change):
+    images = head(20)
+    images[1] = change(images[1])
+    (line,) = cohort.doubts(look(images, (False, True, False)), NAMES)
+    assert line.startswith("has T1 with intensities like none of the training data")
+
+
 def test_large_and_small_heads_are_told_in_liters(cohort):
     low, high = cohort.head_ml
     assert 200 < low <= high < 400  # a ball of 40 mm
