@@ -146,9 +146,10 @@ def test_the_job_list_is_commands_that_a_cluster_can_run(shell, tmp_path):
 
 
 def test_a_companion_starts_from_the_stock_arm_that_is_trained_before_it(shell, tmp_path):
+    """And both see the subsets that are named, and no others."""
     at = shell.index("--arms")
     words = [*shell[:at], "--arms", "QuickCompanion", "QuickStock", *shell[at + 3 :], "--start_from", "QuickStock"]
-    words = [word for word in words if word != "--no_cost"] + ["-f", "0", "--jobs", "2"]
+    words = [word for word in words if word != "--no_cost"] + ["-f", "0", "--jobs", "2", "--subsets", "T1", "all=2"]
     done = subprocess.run(words, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     out, model = tmp_path / "bench", tmp_path / "results" / SPEC.folder_name / "QuickStock__D2NetSmallPlans__3d_fullres"
@@ -163,3 +164,12 @@ def test_a_companion_starts_from_the_stock_arm_that_is_trained_before_it(shell, 
     assert cost["QuickCompanion"]["stored_parameters"] == 2 * n_stock
     report = (out / "report.md").read_text()
     assert "2 + 2, from QuickStock" in report
+    assert "With all modalities the segmentation of QuickCompanion is that of QuickStock" in report
+    fold = model.with_name(model.name.replace("Stock", "Companion")) / "fold_0"
+    assert json.loads((fold / "subsets.json").read_text()) == {"subsets": {"T1": 1.0, "T1+T2": 2.0}}
+    assert not (model / "fold_0" / "subsets.json").exists()
+    choice = json.loads((out / "QuickCompanion" / "choice_fold_0.json").read_text())
+    assert choice["subsets"].keys() == {"T1", "T1+T2"}
+    for arm in arms:
+        assert {path.name for path in (out / arm / "predictions").iterdir() if path.is_dir()} == {"T1", "T1+T2"}
+        assert json.loads((out / arm / "tables.json").read_text())["inversions"]["lesion"]["pairs"] == 1

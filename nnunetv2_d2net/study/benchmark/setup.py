@@ -217,7 +217,11 @@ class Setup:
         if noted := read_json_or(self.training_note(arm, self.folds[0]), {}):
             return noted
         with passing_trainer(self.model(arm), self.folds[0], torch.device(self.device)) as trainer:
-            return schedule_of(trainer)
+            schedule = schedule_of(trainer)
+        start = self.start_of(arm)
+        if start in self.arms:
+            return schedule | {"start": {"from": start, "epochs": self._schedule(start)["epochs"]}}
+        return schedule | self.describe_start(arm, self.folds[0])
 
     def describe_start(self, arm: str, fold: str) -> dict[str, Any]:
         """Say what a fold of an arm starts from, which is there by now; empty if nothing that the benchmark names."""

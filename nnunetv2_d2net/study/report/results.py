@@ -12,7 +12,7 @@ import pandas as pd
 from nnunetv2_d2net.base.dataset import Dataset
 from nnunetv2_d2net.base.errors import UserError
 from nnunetv2_d2net.base.files import read_json, read_json_or
-from nnunetv2_d2net.plugin.start import COMPANION
+from nnunetv2_d2net.plugin.start import COMPANION, is_companion
 from nnunetv2_d2net.study.scores.comparison import Comparison, dice_tables, read_comparison, shared_cases
 from nnunetv2_d2net.study.scores.evaluate import read_scores
 from nnunetv2_d2net.study.scores.metrics import CaseScore
@@ -90,10 +90,11 @@ class Benchmark:
 
     @property
     def focus(self) -> str:
-        """The arm that the others are rivals of: D2NetTrainer's companion, itself, a variant of it, or the last one."""
+        """The arm that the others are rivals of: a companion, D2NetTrainer's first; D2NetTrainer; a variant; any."""
         ours = [arm for arm in self.arms if arm.startswith(_OURS)]
-        first = [arm for name in (_OURS + COMPANION, _OURS) for arm in ours if trainer_of(arm) == name]
-        return [*first, *ours[::-1], *self.arms[::-1]][0]
+        of_ours, itself = ([arm for arm in ours if trainer_of(arm) == name] for name in (_OURS + COMPANION, _OURS))
+        companions = [arm for arm in self.arms if is_companion(arm)]
+        return [*of_ours, *companions, *itself, *ours[::-1], *self.arms[::-1]][0]
 
     @cached_property
     def tables(self) -> dict[str, dict[str, pd.DataFrame]]:
@@ -153,7 +154,7 @@ def epochs_of(arm: Mapping[str, Any]) -> int:
         >>> epochs_of({"epochs": 50, "start": {"from": "nnUNetTrainer_50epochs", "epochs": 50}})
         100
     """
-    return arm["epochs"] + (arm.get("start", {}).get("epochs") or 0)
+    return (arm.get("epochs") or 0) + (arm.get("start", {}).get("epochs") or 0)
 
 
 def mean_name(by_subset: Mapping[str, Any]) -> str:

@@ -4,7 +4,7 @@ from typing import NamedTuple
 
 from nnunetv2_d2net.base.text import counted
 from nnunetv2_d2net.study.report.leads import LEVEL, TIE, Lead, find_lead
-from nnunetv2_d2net.study.report.results import Benchmark, mean_name, trainer_of
+from nnunetv2_d2net.study.report.results import Benchmark, epochs_of, mean_name, trainer_of
 from nnunetv2_d2net.study.scores.comparison import holm
 
 _DROPOUT = "nnUNetTrainerModalityDropout"
@@ -109,8 +109,8 @@ def verdict(benchmark: Benchmark) -> Verdict:
         if rival != focus and (lead := find_lead(benchmark, focus, rival, subset, overall))
     ]
     deciding = [
-        *_deciding([finding for finding in findings if not finding.on_complete], _DROPOUT),
-        *_deciding([finding for finding in findings if finding.on_complete], _STOCK),
+        *_deciding(benchmark, [finding for finding in findings if not finding.on_complete], _DROPOUT),
+        *_deciding(benchmark, [finding for finding in findings if finding.on_complete], _STOCK),
     ]
     others = [finding for finding in findings if finding not in deciding]
     headlines = [_corrected(finding, deciding) for finding in deciding]
@@ -133,9 +133,13 @@ def _corrected(finding: Finding, deciding: list[Finding]) -> Finding:
     return finding._replace(lead=Lead(test, "for the two tests that decide"))
 
 
-def _deciding(findings: list[Finding], rival: str) -> list[Finding]:
+def _deciding(benchmark: Benchmark, findings: list[Finding], rival: str) -> list[Finding]:
+    """Choose the test against this rival, of its lengths the one nearest to what the arm in focus has seen in all."""
     named = [finding for finding in findings if trainer_of(finding.lead.test.rival) == rival]
-    return named or sorted(findings, key=lambda finding: finding.lead.test.mean_difference)[:1]
+    if not named:
+        return sorted(findings, key=lambda finding: finding.lead.test.mean_difference)[:1]
+    epochs = {arm["name"]: epochs_of(arm) for arm in benchmark.setup["arms"]}
+    return [min(named, key=lambda finding: abs(epochs[finding.lead.test.rival] - epochs[benchmark.focus]))]
 
 
 def _notes(benchmark: Benchmark, headlines: list[Finding], average: str) -> list[str]:

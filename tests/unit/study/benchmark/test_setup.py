@@ -1,9 +1,11 @@
+import contextlib
 from dataclasses import replace
 
 import pytest
 
 from nnunetv2_d2net.base.errors import UserError
 from nnunetv2_d2net.base.files import read_json_or, write_json
+from nnunetv2_d2net.study.benchmark import setup as benchmark_setup
 from nnunetv2_d2net.study.benchmark.setup import check_arms, choose_cases, choose_folds, differences
 
 ARM = {"plans": "D2NetPlans", "folds": ["all"], "epochs": 10, "steps_per_epoch": 250, "batch_size": 2}
@@ -117,3 +119,11 @@ def test_models_that_were_trained_with_other_subsets_are_refused(setup, write_ch
     setup.check_trained()
     with pytest.raises(UserError, match=r"\(T1, not none\)"):
         replace(setup, subsets={}).check_trained()
+
+
+def test_before_its_training_an_arm_counts_the_epochs_of_its_start(trained, monkeypatch):
+    monkeypatch.setattr(benchmark_setup, "passing_trainer", lambda *_: contextlib.nullcontext())
+    monkeypatch.setattr(benchmark_setup, "schedule_of", lambda _: {"epochs": 7})
+    arms = replace(trained, arms=("nnUNetTrainer", "D2NetTrainerCompanion")).describe()
+    assert arms["arms"][1]["start"] == {"from": "nnUNetTrainer", "epochs": 10}
+    assert arms["differences"] == ["epochs differ: nnUNetTrainer 10, D2NetTrainerCompanion 17 with those of its start"]

@@ -223,3 +223,12 @@ def test_a_tie_is_an_interval_without_any_difference_to_speak_of(steps, outcome)
 def test_a_rival_chosen_by_the_cases_is_said():
     found = verdict(made_up({"A": values(0.7), "B": values(0.75), "C": values(0.8)}))
     assert "but not for choosing as rival the best of the other arms" in found.notes[-1]
+
+
+@pytest.mark.parametrize(("start", "length"), [(5, "_10epochs"), (0, "_5epochs")])
+def test_of_several_lengths_the_rival_is_the_one_that_has_seen_as_much(start, length):
+    focus, names = "D2NetTrainerCompanion_5epochs", ("nnUNetTrainer", "nnUNetTrainerModalityDropout")
+    arms = [{"name": f"{name}_{n}epochs", "epochs": n} for name in names for n in (5, 10)]
+    arms.append({"name": focus, "epochs": 5, "start": {"from": "nnUNetTrainer_5epochs", "epochs": start}})
+    judged = verdict(made_up({arm["name"]: [0.5, 0.6, 0.7] for arm in arms}, arms=arms))
+    assert {line.lead.test.rival for line in judged.headlines} == {f"{name}{length}" for name in names}
