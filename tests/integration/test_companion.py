@@ -86,6 +86,10 @@ def test_any_file_may_be_absent(companion, tmp_path):
     assert same_voxels(tmp_path / "nnunet", tmp_path / "d2net")
     note = json.loads((tmp_path / "d2net" / "case_Ts0.modalities.json").read_text())
     assert note["absent modalities"] == ["T1ce"]
+    choice = json.loads((companion.fold / CHOICE).read_text())["subsets"]
+    assert note["predicted by"] == [choice["FLAIR+T1+T2"]["predicts"]]
+    complete = json.loads((tmp_path / "d2net" / "case_Ts1.modalities.json").read_text())
+    assert complete["predicted by"] == [choice["FLAIR+T1+T1ce+T2"]["predicts"]]
 
 
 def test_table_is_the_models(companion):

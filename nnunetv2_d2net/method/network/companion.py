@@ -1,5 +1,6 @@
 """The companion of a stock nnU-Net: a student for any subset of the modalities, beside the network it came from."""
 
+from collections.abc import Mapping, Sequence
 from typing import Any, cast
 
 import torch
@@ -106,6 +107,19 @@ class Companion(nn.Module):
         if isinstance(self.student, ModulatedUNet):
             return self.student(images, available)
         return self.student(images if available is None else zero_missing(images, available))
+
+
+def chosen_network(weights: Mapping[str, Tensor], available: Sequence[bool]) -> str | None:
+    """Tell which network of a companion predicts with a subset: :data:`STOCK` or :data:`STUDENT`.
+
+    Args:
+        weights: The companion's, by name; None is returned for those of another network.
+        available: M flags.
+    """
+    if "by_stock" not in weights:
+        return None
+    has_stock = any(name.startswith(f"{STOCK}.") for name in weights)
+    return STOCK if has_stock and bool(weights["by_stock"][subset_codes(torch.tensor([available]))]) else STUDENT
 
 
 def _fit_student_alone(network: Companion, state_dict: dict, prefix: str, *_: object) -> None:

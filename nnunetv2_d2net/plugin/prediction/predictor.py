@@ -23,6 +23,7 @@ from nnunetv2_d2net.base.errors import UserError
 from nnunetv2_d2net.base.files import make_folder
 from nnunetv2_d2net.base.text import counted, last_line
 from nnunetv2_d2net.method.modalities import infer_available
+from nnunetv2_d2net.method.network.companion import chosen_network
 from nnunetv2_d2net.plugin.prediction.agreement import AGREEMENT, WITHOUT_MIRRORING, Subset, Witnesses, region_masks
 from nnunetv2_d2net.plugin.prediction.in_memory import stack_images
 from nnunetv2_d2net.plugin.prediction.likeness import looks_unlike, unlike_training
@@ -48,6 +49,9 @@ REMARKS = "remarks"
 
 CASE = "case"
 """Key under which the name of a case travels."""
+
+PREDICTED_BY = "predicted by"
+"""Key of the note beside a segmentation of a companion: which of its networks predicted, for each fold."""
 
 OTHER_OUTPUT = "pass another output folder"
 _LOG = logging.getLogger("nnunetv2_d2net")
@@ -601,6 +605,9 @@ class D2NetPredictor(nnUNetPredictor):
         content["unlike the training data"] = unlike
         if AGREEMENT in properties:
             content[AGREEMENT] = properties[AGREEMENT]
+        chosen = [chosen_network(weights, properties[AVAILABLE]) for weights in self.list_of_parameters or ()]
+        if any(chosen):
+            content[PREDICTED_BY] = chosen  # by each fold
         lines = [f"case {case!r} {line}" for line in unlike]
         lines += [f"case {case!r}: {line}" for line in content.get("warnings", ())]
         for line in lines:
