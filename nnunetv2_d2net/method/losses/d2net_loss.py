@@ -189,6 +189,6 @@ def _levels_outside_the_banks(outputs: D2NetOutputs) -> list[Tensor]:
     return outside(outputs.student_logits, first) + outside(outputs.teacher_logits, first - outputs.first_teacher_level)
 
 
-def _touch(logits: list[Tensor]) -> Tensor | float:
+def _touch(logits: list[Tensor]) -> Tensor | int:
     """Zero that depends on these levels, so that no head is unused: DDP wants a gradient for every parameter."""
-    return sum((level.flatten()[0].float() * 0.0 for level in logits), 0.0)
+    return sum(level.flatten()[0].float() * 0.0 for level in logits)

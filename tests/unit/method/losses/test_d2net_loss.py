@@ -172,7 +172,7 @@ def test_no_output_is_unused_whatever_the_weights(case, deep_supervision):
 def test_levels_on_both_sides_of_the_banks_are_used(case):
     case.loss.set_weights(ZERO)
     banks = {name: getattr(case.outputs, name)[:1] for name in ("student_features", "teacher_features")}
-    sizes = [8, 8, 4, 2]  # banks hold the third of four levels
+    sizes = [8, 8, 4, 2, 2]  # banks hold the third of five levels
     normal = {n: torch.randn(2, 3, n, n, n) for n in sizes}
     first_teacher = case.outputs.first_teacher_level
     student, teacher = (
