@@ -36,8 +36,10 @@ Edit = tuple[int, int, str]  # from, to, text instead
 def main() -> int:
     """Run the rooms that are named, print the survivors that nobody has explained, return 1 if there is any."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("rooms", nargs="*", choices=[*ROOMS, []], help=f"of {', '.join(ROOMS)}; all if none is named")
+    parser.add_argument("rooms", nargs="*", metavar="ROOM", help=f"of {', '.join(ROOMS)}; all if none is named")
     rooms = parser.parse_args().rooms or list(ROOMS)
+    if unknown := sorted(set(rooms) - set(ROOMS)):
+        parser.error(f"there is no room {', '.join(unknown)}: choose from {', '.join(ROOMS)}")
     explained = yaml.safe_load((ROOT / "tests" / "mutants.yaml").read_text()) or []
     n_open = 0
     for room in rooms:
