@@ -57,9 +57,14 @@ def find_stock(results: Path, start: str, configuration: str, plans: str = "") -
         if not of_plans and not plans:
             raise UserError(f"{model} is not named TRAINER__PLANS__{configuration}: pass the plans with -p")
         return path.resolve(), plans or of_plans
-    models = sorted(results.glob(SEPARATOR.join((start, plans or "*", configuration))))
+    of_configuration = sorted(results.glob(SEPARATOR.join(("*", "*", configuration))))
+    models = [
+        model
+        for model in of_configuration
+        if model.name.partition(SEPARATOR)[0] == start and plans in ("", _plans_of(model, configuration))
+    ]
     if not models:
-        trained = [model.name for model in sorted(results.glob(SEPARATOR.join(("*", "*", configuration))))]
+        trained = [model.name for model in of_configuration]
         there = f" (there: {listed(trained, 5)})" if trained else ""
         raise UserError(
             f"no model of {start} for {configuration} in {results}{there}: "

@@ -173,3 +173,24 @@ def test_a_companion_starts_from_the_stock_arm_that_is_trained_before_it(shell, 
     for arm in arms:
         assert {path.name for path in (out / arm / "predictions").iterdir() if path.is_dir()} == {"T1", "T1+T2"}
         assert json.loads((out / arm / "tables.json").read_text())["inversions"]["lesion"]["pairs"] == 1
+
+
+def test_the_default_arms_of_a_start_are_companions_and_controls(shell, tmp_path):
+    at = shell.index("--arms")
+    words = [*shell[:at], *shell[at + 3 :], "--print_jobs", "--start_from"]
+    done = subprocess.run([*words, "nnUNetTrainer_5epochs"], capture_output=True, text=True, check=True)
+    lines = [line.rpartition("--job ")[2] for line in done.stdout.splitlines()]
+    students = [f"{student}Companion_5epochs/all" for student in ("nnUNetTrainerModalityDropout", "D2NetTrainer")]
+    controls = [f"{control}_10epochs/all" for control in ("nnUNetTrainerModalityDropout", "nnUNetTrainer")]
+    assert lines[3:9] == [
+        "nnUNetTrainer_5epochs/all",
+        *controls,
+        "# once nnUNetTrainer_5epochs/all is done:",
+        *students,
+    ]
+    assert "no trainers" not in done.stderr
+    done = subprocess.run([*words, "nnUNetTrainer_20epochs"], capture_output=True, text=True, check=True)
+    assert "nnU-Net has no trainers of 40 epochs" in done.stderr
+    done = subprocess.run([*words, str(tmp_path / "none")], capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert done.stderr.splitlines()[-1].startswith(f"d2net: error: no model of {tmp_path / 'none'} for 3d_fullres")

@@ -54,6 +54,12 @@ def test_a_folder_of_another_configuration(results):
         find_stock(results, str(model), "3d_fullres")
 
 
+@pytest.mark.parametrize("start", ["/no/such/model", "*", "../A", "A__PlansX"])
+def test_what_is_neither_there_nor_a_trainers_name_is_one_line(results, start):
+    with pytest.raises(UserError, match=f"no model of {re.escape(start)} for 3d_fullres"):
+        find_stock(results, start, "3d_fullres")
+
+
 def test_a_fold_starts_from_its_own_fold_or_leaves_no_case_out(tmp_path):
     checkpoint = tmp_path / "fold_1" / "checkpoint_final.pth"
     checkpoint.parent.mkdir()
