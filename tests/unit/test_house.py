@@ -15,7 +15,7 @@ PACKAGE = Path(nnunetv2_d2net.__file__).resolve().parent
 NAME = PACKAGE.name
 FILES, IMAGES, PROCESSES = "base/files.py", "base/images.py", "base/processes.py"
 
-MOST_LINES = 18_076
+MOST_LINES = 18_091
 """Of the package without the method; about 2,700 of them look at what comes in, and say what is odd."""
 
 LONGEST_FUNCTION = 60
