@@ -15,8 +15,8 @@ PACKAGE = Path(nnunetv2_d2net.__file__).resolve().parent
 NAME = PACKAGE.name
 FILES, IMAGES, PROCESSES = "base/files.py", "base/images.py", "base/processes.py"
 
-MOST_LINES = 18_091
-"""Of the package without the method; about 2,700 of them look at what comes in, and say what is odd."""
+MOST_LINES = 18_800
+"""Of the package without the method; 4,700 more than when its rooms were made: looking at what comes in, and companions."""
 
 LONGEST_FUNCTION = 60
 """Lines, with its docstring."""

@@ -204,7 +204,7 @@ class ModalityDroppingTrainer(ResumingTrainer):
 
     def draw(self, present: Tensor) -> Tensor:
         """Draw which modalities the network may see in a training step, bool ``(B, M)``."""
-        complete_first = self.current_epoch < self.n_complete_epochs
+        complete_first = self.complete_share > 0 and self.current_epoch < self.n_complete_epochs
         if self.subset_weights is not None and not complete_first:
             return draw_subsets(present, self.subset_weights, self.subset_generator)
         return draw_available(present, 1.0 if complete_first else self.p_complete, self.subset_generator)
@@ -257,7 +257,7 @@ class ModalityDroppingTrainer(ResumingTrainer):
         present = self.present_modalities(batch)
         step = self.step_on(batch, present, self.draw(present))
         self.optimizer.zero_grad(set_to_none=True)
-        with self.autocast():
+        with torch.autocast("cuda") if self.device.type == "cuda" else nullcontext():
             loss = self.loss_of(self.network_outputs(step), step)
         if self.grad_scaler is not None:
             self.grad_scaler.scale(loss).backward()
