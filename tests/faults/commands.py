@@ -36,8 +36,9 @@ GaussianBlurTransform.__init__ = lambda *args, **kwargs: _construct(*args, **{**
 
 
 class Quick:
+    n_epochs = 3
+
     def on_train_start(self):
-        self.num_epochs = 3
         random.seed(1), np.random.seed(1), torch.manual_seed(1)
         super().on_train_start()
         self.num_iterations_per_epoch, self.num_val_iterations_per_epoch, self.save_every = 2, 1, 1

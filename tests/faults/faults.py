@@ -273,8 +273,9 @@ def _wrong_but_done(
 def _is_told(ended: Ended) -> bool:
     if ended.status < 0 or ended.status == 0:
         return True
-    lines = ended.said.strip().splitlines() or [""]
-    return lines[-1].startswith(("d2net: error:", "d2net: stopped")) and "Traceback" not in ended.said
+    # nnU-Net's own lines on stdout may come behind it
+    lines = [line for line in ended.said.splitlines() if line.startswith(("d2net: error:", "d2net: stopped"))]
+    return bool(lines) and "Traceback" not in ended.said
 
 
 def _problems_of(fault: str, ended: Ended) -> list[str]:

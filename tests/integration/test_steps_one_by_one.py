@@ -15,6 +15,7 @@ from nnunetv2.experiment_planning.plan_and_preprocess_entrypoints import (
     preprocess_entry,
 )
 from nnunetv2.experiment_planning.plans_for_pretraining.move_plans_between_datasets import move_plans_between_datasets
+from nnunetv2.preprocessing.preprocessors.default_preprocessor import DefaultPreprocessor
 from nnunetv2.run import run_training
 from nnunetv2.training.dataloading.nnunet_dataset import nnUNetDatasetBlosc2
 
@@ -318,3 +319,16 @@ def test_nnunets_planner_is_told_of_incomplete_cases(cohort, capsys):
     (line,) = capsys.readouterr().err.splitlines()
     assert "case_Tr0, case_Tr3" in line
     assert "-pl D2NetPlanner" in line
+
+
+def test_what_blosc2_says_of_a_full_disk_is_one_line(cohort, monkeypatch, capfd):
+    assert d2net("plan_and_preprocess", "-d", SPEC.dataset_id, "-pl", "D2NetSmallPlanner", "--no_pp", "-npfp", 1) == 0
+
+    def run(*_, **__):
+        raise RuntimeError("Error while creating the NDArray")
+
+    monkeypatch.setattr(DefaultPreprocessor, "run", run)
+    assert d2net("preprocess", "-d", SPEC.dataset_id, "-plans_name", OURS, "-c", CONFIGURATION, "-np", 1) == 1
+    (line,) = [line for line in capfd.readouterr().err.splitlines() if line.startswith("d2net: error")]
+    assert f"{cohort.folder / OURS}_{CONFIGURATION} cannot be written" in line
+    assert "free space" in line

@@ -68,7 +68,14 @@ class MissingModalityPreprocessor(DefaultPreprocessor):
         check_training_cases(raw, dataset, reader, base / CHECKED, num_processes, progress=shown)
         data = base / configuration.data_identifier
         availability_file(data).unlink(missing_ok=True)
-        super().run(dataset_name_or_id, configuration_name, plans_identifier, num_processes)
+        try:
+            super().run(dataset_name_or_id, configuration_name, plans_identifier, num_processes)
+        except RuntimeError as error:  # blosc2's, which does not say why a file cannot be written
+            if "NDArray" not in str(error):
+                raise
+            raise UserError(
+                f"{data} cannot be written ({error}): free space or make it writable, then run again"
+            ) from error
         write_availability(data, channels, sizes_of(raw, training_cases(raw, dataset)))
 
     def run_case(
