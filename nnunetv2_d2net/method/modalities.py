@@ -82,21 +82,21 @@ def draw_subsets(present: Tensor, weights: Tensor, generator: torch.Generator) -
     return _flags(drawn[:, 0], present.shape[1])
 
 
-def weighted_rotation(weights: Tensor, max_length: int, seed: int = 0) -> Tensor:
+def weighted_rotation(weights: Tensor, max_length: int) -> Tensor:
     """List the subsets of weight that validation takes in turn, as :func:`subset_rotation` does, whatever they weigh.
 
     Args:
         weights: Of each subset, ``(2^M,)``.
         max_length: How many subsets are wanted at most, at least 1.
-        seed: Seed of the order.
 
     Returns:
         Bool ``(S, M)``, the complete one first if it has weight.
     """
-    codes = weights.nonzero()[:, 0]
-    order = torch.from_numpy(np.random.default_rng(seed).permutation(len(codes)))
-    complete_first = torch.argsort((codes[order] != len(weights) - 1).long(), stable=True)
-    return _flags(codes[order][complete_first][:max_length], len(weights).bit_length() - 1)
+    codes = weights.nonzero().flatten()
+    is_complete = codes == len(weights) - 1
+    order = np.random.default_rng(0).permutation(codes[~is_complete])
+    rotation = torch.cat((codes[is_complete], torch.from_numpy(order)))[:max_length]
+    return _flags(rotation, (len(weights) - 1).bit_length())
 
 
 def subset_rotation(n_modalities: int, max_length: int, seed: int = 0) -> Tensor:

@@ -82,8 +82,8 @@ class Lending(nn.Module):
         n_cases, spatial = len(images), images.shape[2:]
         absent = (~available).to(self.weight.dtype) / available.sum(1, keepdim=True)
         filters = torch.einsum("bm,m...->b...", absent, self.weight).flatten(0, 1)
-        convolve = {1: F.conv1d, 2: F.conv2d, 3: F.conv3d}[len(spatial)]
-        lent = convolve(images.reshape(1, -1, *spatial), filters, padding=self.padding, groups=n_cases)
+        convolve = F.conv2d if len(spatial) == 2 else F.conv3d
+        lent = convolve(images.flatten(0, 1), filters, padding=self.padding, groups=n_cases)
         return lent.view(n_cases, -1, *spatial)
 
     def run(self, block: nn.Module, images: Tensor, available: Tensor) -> Tensor:

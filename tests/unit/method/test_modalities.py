@@ -142,6 +142,16 @@ def test_the_rotation_of_weights_is_each_subset_of_weight_once_and_complete_firs
     assert sorted(codes) == [1, 3, 6, 7]
     assert torch.equal(weighted_rotation(WEIGHTS, 3)[1:], weighted_rotation(WEIGHTS, 50)[1:3])
     assert weighted_rotation(torch.tensor([0.0, 1.0, 1.0, 0.0]), 50).sum(1).tolist() == [1, 1]
+    rotation = weighted_rotation(torch.ones(8) - torch.eye(8)[0], 50)
+    assert rotation.dtype == torch.bool
+    assert rotation.shape == (7, 3)
+    assert subset_codes(rotation).tolist() == [7, 4, 3, 6, 5, 1, 2]  # in every version
+
+
+def test_a_case_without_any_subset_keeps_its_first_modality_too():
+    present = torch.tensor([[True, True, False]])
+    only_the_third = torch.tensor([0.0] * 4 + [1.0] + [0.0] * 3)
+    assert draw_subsets(present, only_the_third, generator()).tolist() == [[True, True, False]]
 
 
 def test_the_mark_of_one_case_says_nothing_of_another():

@@ -9,7 +9,7 @@ from torch import nn
 
 from nnunetv2_d2net.method.modalities import modality_subsets, subset_codes, zero_missing
 from nnunetv2_d2net.method.network.availability import Lending, ModulatedUNet
-from nnunetv2_d2net.method.network.companion import STOCK, STUDENT, Companion
+from nnunetv2_d2net.method.network.companion import STOCK, STUDENT, Companion, chosen_network
 from nnunetv2_d2net.method.network.d2net import D2Net, D2NetOptions, inference_weights
 from tests.unit.method.network.conftest import ANISOTROPIC, ISOTROPIC, PLANAR, build_d2net, build_unet
 
@@ -49,7 +49,7 @@ def test_modulation_of_what_is_missing_never_acts_on_complete_input(kind, residu
     unet = randomized(build_unet(residual=residual)).eval()
     network = SUPERSETS[kind](deepcopy(unet)).eval()
     modulation = network.modulation if isinstance(network, ModulatedUNet) else network.availability_modulation
-    randomized(modulation if modulation.lending is None else modulation.lending)
+    randomized(modulation)
     images, complete = make_images(), torch.ones(2, 4, dtype=torch.bool)
     assert torch.equal(unet(images)[0], network(images, complete)[0])
     fewer = complete.clone()
@@ -75,6 +75,16 @@ def test_what_is_lent_is_a_mean_of_filters_for_each_absent_modality(conv, shape)
                 expected[case] += convolve(images[case : case + 1, n : n + 1], filters, padding=1)[0] / len(there)
     assert torch.allclose(lending(images, available), expected, atol=1e-5)
     assert (lending(images, torch.ones(2, 3, dtype=torch.bool)) == 0).all()
+
+
+def test_a_modulated_network_reads_what_is_missing_from_the_images(make_images):
+    network = ModulatedUNet(randomized(build_unet()), 4).eval()
+    randomized(network.modulation)
+    images, available = make_images(), torch.tensor([COMPLETE, WITHOUT_FIRST])
+    expected = network(images, available)[0]
+    images[1, 0] = float("nan")
+    assert torch.equal(network(images)[0], expected)
+    assert torch.equal(network(images, available)[0], expected)
 
 
 def test_lending_learns_from_zero(make_images):
@@ -195,6 +205,17 @@ def test_weights_without_the_stock_network_make_a_student_alone(companion, make_
     companion.load_state_dict(others)
     assert companion.stock is None
     assert torch.equal(companion(images, complete), expected)
+
+
+@pytest.mark.parametrize("has_stock", [True, False])
+def test_which_network_predicts_is_told_from_the_weights(has_stock):
+    companion = Companion(build_unet(), build_unet(), 4)
+    companion.by_stock[subset_codes(torch.tensor([WITHOUT_FIRST]))] = True
+    weights = {name: w for name, w in companion.state_dict().items() if has_stock or not name.startswith("stock.")}
+    by_stock = STOCK if has_stock else STUDENT
+    assert [chosen_network(weights, flags) for flags in (COMPLETE, WITHOUT_FIRST)] == [by_stock, by_stock]
+    assert chosen_network(weights, [True, False, True, True]) == STUDENT
+    assert chosen_network(build_unet().state_dict(), COMPLETE) is None
 
 
 def test_exported_weights_fit(companion, make_images):
