@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
-from types import ModuleType
+from types import FrameType, ModuleType
 from typing import TypeVar
 
 from tqdm import tqdm
@@ -123,12 +123,45 @@ def _begin_worker(parent: int) -> None:
 
 
 @functools.cache
-def end_forks_with_this_process() -> None:
-    """Let every process that is forked from here on, such as nnU-Net's loaders, end when this one is gone.
+def watch_forks() -> None:
+    """See to the processes that others fork from here on, such as nnU-Net's loaders and pools.
 
-    They would live on after ``kill -9``, and hold what this process has locked.
+    They end when this one is gone: they would live on after ``kill -9``, and hold what this process has locked. And a
+    Ctrl-C waits until a fork is over: raised while Python holds the locks of its modules for it, logging's among
+    them, it would leave them held, and what forks next would wait for ever.
     """
-    os.register_at_fork(after_in_child=lambda: end_with(os.getppid()))
+    forks = _Forks()
+    os.register_at_fork(before=forks.begin, after_in_parent=forks.end, after_in_child=forks.begin_child)
+    is_main = threading.current_thread() is threading.main_thread()
+    if is_main and signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+        signal.signal(signal.SIGINT, forks.interrupt)
+
+
+class _Forks:
+    """Whether the main thread is forking, and whether Ctrl-C was pressed meanwhile."""
+
+    forking = interrupted = False
+
+    def begin(self) -> None:
+        if threading.current_thread() is threading.main_thread():
+            self.forking = True
+
+    def end(self) -> None:
+        if threading.current_thread() is not threading.main_thread():
+            return
+        if self.interrupted:  # not raised here: what a hook raises is not heard
+            threading.Timer(0.05, os.kill, (os.getpid(), signal.SIGINT)).start()
+        self.forking = self.interrupted = False
+
+    def begin_child(self) -> None:
+        self.forking = self.interrupted = False
+        end_with(os.getppid())
+
+    def interrupt(self, number: int, frame: FrameType | None) -> None:
+        if self.forking:
+            self.interrupted = True
+        else:
+            signal.default_int_handler(number, frame)
 
 
 def end_with(parent: int, *, group: bool = False) -> None:

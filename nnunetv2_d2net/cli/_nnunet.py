@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 
 from nnunetv2_d2net.base.errors import UserError
 from nnunetv2_d2net.base.files import explaining_full_disk
-from nnunetv2_d2net.base.processes import end_forks_with_this_process
+from nnunetv2_d2net.base.processes import watch_forks
 from nnunetv2_d2net.cli._words import value_of
 from nnunetv2_d2net.plugin.seams import replaced
 from nnunetv2_d2net.plugin.start import COMPANION
@@ -25,7 +25,7 @@ def call_entry_point(entry_point: Callable[[], object], command: str, words: Seq
     Raises:
         UserError: The disk is full or read-only.
     """
-    end_forks_with_this_process()
+    watch_forks()
     with replaced(sys, "argv", [f"d2net {command}", *words]), explaining_full_disk(f"d2net {command}"):
         entry_point()
     return 0

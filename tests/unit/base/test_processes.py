@@ -262,9 +262,9 @@ class TestPrograms:
 
 FORKING = """
 import os, sys, time
-from nnunetv2_d2net.base.processes import end_forks_with_this_process
-end_forks_with_this_process()
-end_forks_with_this_process()
+from nnunetv2_d2net.base.processes import watch_forks
+watch_forks()
+watch_forks()
 child = os.fork()
 if child:
     print(child, flush=True)
@@ -281,3 +281,24 @@ def test_a_forked_process_ends_with_a_killed_parent():
     while Path(f"/proc/{child}").exists() and time.monotonic() < deadline:
         time.sleep(0.05)
     assert not Path(f"/proc/{child}").exists()
+
+
+INTERRUPTED_FORK = """
+import logging, os, signal, time
+os.register_at_fork(before=lambda: signal.raise_signal(signal.SIGINT))  # runs after what is registered later
+from nnunetv2_d2net.base.processes import watch_forks
+watch_forks()
+try:
+    child = os.fork()
+    if child == 0:
+        os._exit(0)
+    os.waitpid(child, 0)
+    time.sleep(20)
+except KeyboardInterrupt:
+    print("heard", logging._lock.acquire(blocking=False))
+"""
+
+
+def test_ctrl_c_during_a_fork_is_heard_after_it():
+    done = subprocess.run([sys.executable, "-c", INTERRUPTED_FORK], capture_output=True, text=True, check=False)
+    assert (done.stdout, done.stderr) == ("heard True\n", "")
