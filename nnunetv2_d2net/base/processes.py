@@ -138,11 +138,13 @@ def watch_forks() -> None:
 
 
 class _Forks:
-    """Whether the main thread is forking, and whether Ctrl-C was pressed meanwhile."""
+    """Who forks, whether the main thread does, and whether Ctrl-C was pressed meanwhile."""
 
     forking = interrupted = False
+    parent = 0
 
     def begin(self) -> None:
+        self.parent = os.getpid()  # the child may ask for its parent when that is gone already
         if threading.current_thread() is threading.main_thread():
             self.forking = True
 
@@ -155,7 +157,7 @@ class _Forks:
 
     def begin_child(self) -> None:
         self.forking = self.interrupted = False
-        end_with(os.getppid())
+        end_with(self.parent)
 
     def interrupt(self, number: int, frame: FrameType | None) -> None:
         if self.forking:
