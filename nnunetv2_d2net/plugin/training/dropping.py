@@ -3,7 +3,7 @@
 import functools
 import math
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any, ClassVar, NamedTuple
@@ -73,6 +73,7 @@ class ModalityDroppingTrainer(ResumingTrainer):
         subsets: Those to draw from, as ``d2net train --subsets`` takes them; none for all, drawn by ``p_complete``.
         n_epochs: Length of the training, None for nnU-Net's.
         absent_voxel: What the final validation puts into the channels that a case lacks.
+        autocast: Makes the context of nnU-Net's precision: half on CUDA devices only.
     """
 
     p_complete: ClassVar[float] = 0.5
@@ -96,6 +97,10 @@ class ModalityDroppingTrainer(ResumingTrainer):
             self.num_epochs = self.n_epochs
         # torch seeds every process alike, so ranks and runs would all draw the same subsets
         self.subset_generator = torch.Generator().manual_seed(int(np.random.randint(2**31)) + self.local_rank)
+        on_cuda = self.device.type == "cuda"
+        self.autocast: Callable[[], AbstractContextManager] = (
+            functools.partial(torch.autocast, "cuda") if on_cuda else nullcontext
+        )
         _respect_thread_limit(self.device)
 
     @classmethod
@@ -244,10 +249,6 @@ class ModalityDroppingTrainer(ResumingTrainer):
         """Compute the loss, a scalar, from what the network returned."""
         return self.loss(outputs, step.target)
 
-    def autocast(self) -> AbstractContextManager:
-        """Return nnU-Net's precision: half on CUDA devices only."""
-        return torch.autocast("cuda") if self.device.type == "cuda" else nullcontext()
-
     def train_step(self, batch: dict) -> dict:
         """Do nnU-Net's training step on the modalities drawn for each case.
 
@@ -257,7 +258,7 @@ class ModalityDroppingTrainer(ResumingTrainer):
         present = self.present_modalities(batch)
         step = self.step_on(batch, present, self.draw(present))
         self.optimizer.zero_grad(set_to_none=True)
-        with torch.autocast("cuda") if self.device.type == "cuda" else nullcontext():
+        with self.autocast():
             loss = self.loss_of(self.network_outputs(step), step)
         if self.grad_scaler is not None:
             self.grad_scaler.scale(loss).backward()

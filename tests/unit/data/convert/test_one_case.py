@@ -361,17 +361,15 @@ def test_another_head_is_no_modality_of_this_case(source):
     assert "a-t2w.nii.gz shows another head" in problem.line
 
 
-@pytest.mark.parametrize("odd", ["negative", "sform elsewhere"])
-def test_what_is_written_lies_where_the_source_lies_for_every_reader(source, tmp_path, odd):
+def test_what_is_written_lies_where_the_source_lies_for_every_reader(source, tmp_path):
     folder = write_case(source, "a", origin=(9.0, -7.0, 5.0))
     for path in folder.iterdir():
         image = nibabel.load(path)
         image.set_qform(image.affine, 1)
         moved = image.affine.copy()
-        moved[:3, 3] += (odd != "negative") * 3
+        moved[:3, 3] += 3
         image.set_sform(moved, 2)
         image.header["vox_offset"] = 352  # which nibabel forgets
-        image.header["pixdim"][1] *= -1 if odd == "negative" else 1
         path.write_bytes(gzip.compress(image.header.binaryblock + gzip.decompress(path.read_bytes())[348:]))
     layout = layout_of(source)
     (case,) = find_cases(layout, source, None).cases
