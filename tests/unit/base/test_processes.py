@@ -285,6 +285,7 @@ def test_a_forked_process_ends_with_a_killed_parent():
 
 INTERRUPTED_FORK = """
 import logging, os, signal, time
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell lets what it starts in the background ignore it
 os.register_at_fork(before=lambda: signal.raise_signal(signal.SIGINT))  # runs after what is registered later
 from nnunetv2_d2net.base.processes import watch_forks
 watch_forks()
