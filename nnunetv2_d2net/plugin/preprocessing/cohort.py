@@ -12,6 +12,9 @@ from nnunetv2_d2net.base.errors import UserError
 from nnunetv2_d2net.base.files import read_json, write_text
 from nnunetv2_d2net.base.text import counted, last_line, listed
 
+REFERENCES = "gt_segmentations"
+"""nnU-Net's folder, beside those of the preprocessed cases, of the labels that the final validation compares with."""
+
 AVAILABLE = "available_modalities"
 """Key of nnU-Net's case properties under which the M flags travel."""
 
@@ -106,7 +109,8 @@ def check_preprocessed(folder: Path, names: Sequence[str], remedy: str) -> list[
         Names of the cases.
 
     Raises:
-        UserError: There is no case, one has not M channels, or the note is of other data.
+        UserError: There is no case, one has not M channels, the note is of other data, or a case with a note has no
+            label for the final validation.
     """
     cases, content = sorted(path.stem for path in folder.glob("*.pkl")), _read(folder)
     if not cases:
@@ -124,6 +128,12 @@ def check_preprocessed(folder: Path, names: Sequence[str], remedy: str) -> list[
             )
         if own != flags.get(case):
             raise UserError(f"{note} does not say what {case} was preprocessed from: {remedy}")
+    references = folder.parent / REFERENCES
+    lacking = set(cases) - {case for path in references.glob("*") for case in cases if path.name.startswith(f"{case}.")}
+    if flags and lacking:  # nnU-Net copies them after all else, which may have been interrupted
+        raise UserError(
+            f"{references} lacks {listed(sorted(lacking), 5)}, with which the final validation compares: {remedy}"
+        )
     return cases
 
 

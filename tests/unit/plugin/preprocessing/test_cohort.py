@@ -28,6 +28,10 @@ def ours(tmp_path):
     save(folder, "a", flags=[True, True])
     save(folder, "b", flags=[False, True])
     write_availability(folder, NAMES, {"a": {"imagesTr/a_0000.nii.gz": 5}})
+    references = tmp_path / "gt_segmentations"
+    references.mkdir()
+    for case in ("a", "b"):
+        (references / f"{case}.nii.gz").touch()
     return folder
 
 
@@ -46,6 +50,14 @@ def test_data_of_ours(ours):
         "available": {"a": [True, True], "b": [False, True]},
         "raw_sizes": {"a": {"imagesTr/a_0000.nii.gz": 5}},
     }
+
+
+def test_data_whose_preprocessing_was_interrupted_before_the_labels_were_copied(ours):
+    (ours.parent / "gt_segmentations" / "b.nii.gz").unlink()
+    refused(ours, "gt_segmentations lacks b, with which the final validation compares")
+    (ours.parent / "gt_segmentations" / "a.nii.gz").unlink()
+    (ours.parent / "gt_segmentations").rmdir()
+    refused(ours, "gt_segmentations lacks a, b")
 
 
 def test_complete_data_of_nnunets(tmp_path):
