@@ -181,7 +181,7 @@ class CompanionTrainer(ModalityDroppingTrainer):
     def _mean_dice(self, network: nn.Module, images: Tensor, target: Tensor) -> float:
         on_cuda = self.device.type == "cuda"  # else nnU-Net says for each case that it cannot
         predictor = nnUNetPredictor(
-            tile_step_size=1,  # as few tiles as cover the case: twice as many subsets as there are, for every case
+            tile_step_size=1,  # as few tiles as cover the case, which both networks see with every subset
             use_mirroring=False,
             perform_everything_on_device=on_cuda,
             device=self.device,
