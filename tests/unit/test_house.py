@@ -15,7 +15,7 @@ PACKAGE = Path(nnunetv2_d2net.__file__).resolve().parent
 NAME = PACKAGE.name
 FILES, IMAGES, PROCESSES = "base/files.py", "base/images.py", "base/processes.py"
 
-MOST_LINES = 18_800
+MOST_LINES = 18_820
 """Of the package without the method: 4,700 more than when its rooms were made look at what comes in, or are new."""
 
 LONGEST_FUNCTION = 60

@@ -18,7 +18,7 @@ from scipy.spatial.transform import Rotation
 
 from nnunetv2_d2net.base.errors import UserError
 from nnunetv2_d2net.base.images import ImageError, read_image
-from nnunetv2_d2net.data.phantom.fields import Grid, SmoothNoise
+from nnunetv2_d2net.data.phantom.fields import FIELD_OF_VIEW, Grid, SmoothNoise
 
 # Template index (1 mm), axes (z, y, x): of the corner of the field of view, which cuts the lowest brain stem off, of
 # the MNI152 origin, the anterior commissure, and of the point that heads are turned and scaled about.
@@ -112,9 +112,10 @@ def _source_positions(head: Head, grid: Grid, foci: Sequence[Focus], push: float
 
 
 def mni_affine(spacing: int) -> NDArray[np.floating]:
-    """Affine of the images: voxel index (x, y, z) to mm right, anterior, superior of the MNI152 origin."""
-    affine = np.diag([spacing, spacing, spacing, 1.0])
-    affine[:3, 3] = (_CORNER - 0.5 + 0.5 * spacing - _MNI_ORIGIN)[::-1]
+    """Affine of the images, which lie as BraTS's do: voxel index (to the patient's left, back and top) to MNI's mm."""
+    z, y, x = _CORNER - 0.5 - _MNI_ORIGIN + (0, *FIELD_OF_VIEW[1:])
+    affine = np.diag([-spacing, -spacing, spacing, 1.0])
+    affine[:3, 3] = np.array((x, y, z)) + affine.diagonal()[:3] / 2  # half a voxel inside the corner
     return affine
 
 

@@ -16,7 +16,7 @@ _VESSEL_LENGTH = 13
 
 
 class PhantomCase(NamedTuple):
-    """One simulated patient.
+    """One simulated patient; as in BraTS's files, the axes (z, y, x) run to the top, the back and the patient's left.
 
     Attributes:
         images: ``(4, z, y, x)`` in the order of ``mri.MODALITIES``: whole numbers from 1 inside the brain, 0 outside.
@@ -45,7 +45,10 @@ def simulate_case(size: str, seed: np.random.SeedSequence) -> PhantomCase:
     anatomy = deform_anatomy(head, grid, glioma.foci, glioma.push)
     tumor = grow_tumor(glioma, anatomy, grid, distance)
     fractions = _mix_tissues(anatomy, tumor, *_draw_confounders(rng, anatomy, grid))
-    return PhantomCase(_scan(rng, fractions[:, anatomy.brain], anatomy.brain, grid), tumor.labels)
+    images = _scan(rng, fractions[:, anatomy.brain], anatomy.brain, grid)
+    # The template lies RAS; BraTS, for which models are wanted, LPS, and nnU-Net turns nothing.
+    turned = np.s_[..., ::-1, ::-1]
+    return PhantomCase(np.ascontiguousarray(images[turned]), np.ascontiguousarray(tumor.labels[turned]))
 
 
 def _draw_confounders(

@@ -6,6 +6,8 @@ from functools import lru_cache
 import nibabel
 import numpy as np
 import pytest
+import SimpleITK as sitk
+from nnunetv2.imageio.simpleitk_reader_writer import SimpleITKIO
 
 pytest.importorskip("nilearn")
 
@@ -147,7 +149,7 @@ def test_edema_prefers_white_matter():
     shares = []
     for case, (head, glioma) in zip(cases(), heads_and_gliomas(), strict=True):
         tissues = anatomy.deform_anatomy(head, Grid(3), glioma.foci, glioma.push).tissues
-        shares.append(tissues[1][case.labels == 2].mean())
+        shares.append(tissues[1][case.labels[:, ::-1, ::-1] == 2].mean())
     assert np.mean(shares) > white + 0.15
 
 
@@ -350,7 +352,28 @@ def test_geometry_is_the_same_for_all_files_and_in_mni_space(tmp_path, quick):
         np.testing.assert_array_equal(affine, affines[0])
     # The voxel that holds the anterior commissure: template position 0 mm in every axis.
     index = np.linalg.solve(affines[0], (0, 0, 0, 1))[:3]
-    np.testing.assert_allclose(index[::-1], ((72, 134, 98) - anatomy._CORNER - 1) / 3)
+    z, y, x = ((72, 134, 98) - anatomy._CORNER - 1) / 3
+    np.testing.assert_allclose(index, (49 - x, 61 - y, z))
+
+
+def test_cases_lie_as_those_of_brats(tmp_path):
+    """Headers and voxels: nnU-Net's reader gives the axes to the top, the back and the patient's left."""
+    folder = write_phantom(tmp_path, PhantomSpec(7, 1, 0))
+    path = folder / "imagesTr" / "glioma_0000_0000.nii.gz"
+    assert nibabel.aff2axcodes(nibabel.load(path).affine) == ("L", "P", "S")
+    voxels, properties = SimpleITKIO().read_images([str(path)])
+    assert properties["sitk_stuff"]["direction"] == (1, 0, 0, 0, 1, 0, 0, 0, 1)
+    head, glioma = heads_and_gliomas()[0]
+    brain = anatomy.deform_anatomy(head, Grid(3), glioma.foci, glioma.push).brain  # RAS, as the template
+    np.testing.assert_array_equal(voxels[0] > 0, brain[:, ::-1, ::-1])
+    template = anatomy.nilearn_folder() / "datasets" / "data" / "mni_icbm152_t1_tal_nlin_sym_09a_converted.nii.gz"
+    placed = sitk.GetArrayFromImage(sitk.Resample(sitk.ReadImage(template), sitk.ReadImage(path))) > 0
+    overlap = {
+        axis: 2 * (np.flip(placed, axis) & brain[:, ::-1, ::-1]).sum() / (placed.sum() + brain.sum())
+        for axis in ((), 0, 1)
+    }
+    assert overlap[()] > 0.85
+    assert max(overlap[0], overlap[1]) < overlap[()] - 0.03
 
 
 def test_a_case_does_not_depend_on_the_number_of_cases(tmp_path, quick):

@@ -27,3 +27,21 @@ def test_picture_shows_every_panel(tmp_path):
     assert widths[1] == 2 * widths[0]
     colors = Image.open(tmp_path / "2.png").convert("RGB").getcolors(100000)
     assert any(r > 150 and b < 100 for _, (r, g, b) in colors)  # the core's yellow
+
+
+def test_a_patient_is_drawn_alike_however_the_file_lies(tmp_path):
+    """Front on top and the patient's right on the left."""
+    reference = np.zeros((2, 8, 8), np.uint8)
+    reference[0, :3, :2] = 1  # lies LPS: in front, to the right
+    upright, turned = (tmp_path / f"{name}.nii.gz" for name in ("upright", "turned"))
+    write(upright, reference)
+    sitk.WriteImage(sitk.DICOMOrient(sitk.ReadImage(upright), "ARI"), turned)
+    pictures = []
+    for label in (upright, turned):
+        path = label.with_suffix(".png")
+        draw_case(path, images={"m": label}, segmentations={"reference": label}, regions={"whole": (1,)})
+        pictures.append(np.asarray(Image.open(path).convert("L"), float))
+    np.testing.assert_array_equal(*pictures)
+    image = pictures[0][30:-30, : pictures[0].shape[1] // 2]
+    assert np.argwhere(image > 200).mean(0)[0] < image.shape[0] / 2
+    assert np.argwhere(image > 200).mean(0)[1] < image.shape[1] / 2
