@@ -14,12 +14,14 @@ import SimpleITK as sitk
 import torch
 
 _PASSING = {"started", "machine", "seconds", "checkpoints", "inputs", "files", "versions", "checked"}
+_PASSING |= {"training_seconds", "checkpoints (sha256)"}
 """Keys of JSON files that hold times, or digests of files that hold times."""
 
 _ONLY_THERE = (".txt", ".png", ".html", ".lock", "predict_from_raw_data_args.json")
 """Files that say when or with which words something was done: they must be there."""
 
 _TIME = re.compile(r"\d{4}_\d{1,2}_\d{1,2}_\d{2}_\d{2}_\d{2}")
+_TIME_IN_REPORT = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d|\| +[\d.]+ (s|min|h) +(?=\|)")
 UNREADABLE = "cannot be read"
 
 
@@ -68,6 +70,10 @@ def _json(path: Path) -> Any:
     return _lasting(json.loads(path.read_text()))
 
 
+def _report(path: Path) -> Any:
+    return _TIME_IN_REPORT.sub("TIME", path.read_text())
+
+
 def _lasting(value: Any) -> Any:
     if isinstance(value, dict):
         return {key: _lasting(part) for key, part in value.items() if key not in _PASSING}
@@ -83,6 +89,7 @@ _READERS: dict[str, Callable[[Path], Any]] = {
     "d2net_checked.json": lambda path: sorted(json.loads(path.read_text())),
     "debug.json": lambda _: "",
     ".json": _json,
+    "report.md": _report,
 }
 
 

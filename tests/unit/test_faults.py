@@ -36,6 +36,19 @@ def test_content_is_voxels_and_values_not_bytes_or_times(tmp_path):
     assert "raw/.unfinished" in content_of(tmp_path, ["raw"])
 
 
+def test_a_benchmark_differs_by_what_it_says_not_by_when_or_how_long(tmp_path):
+    def said(dice, day, seconds):
+        cost, note = {"training_seconds": seconds, "threads": 1}, {"checkpoints (sha256)": {"a": day}, "dice": dice}
+        row = f"| started | 2026-11-{day}T19:34:32 |\n| arm | {dice} | {seconds} s      |\n"
+        for name, text in (("cost.json", json.dumps(cost)), ("a.json", json.dumps(note)), ("report.md", row)):
+            (tmp_path / name).write_text(text)
+        return content_of(tmp_path, ["."])
+
+    assert said(0.5, 26, 1.8) == said(0.5, 27, 12)
+    before, after = said(0.5, 26, 1.8), said(0.6, 26, 1.8)
+    assert [name for name in before if before[name] != after[name]] == ["a.json", "report.md"]
+
+
 def test_what_counts_as_done_and_is_not_is_seen(tmp_path):
     known = Undisturbed(0, 1, {"out/a.nii.gz": "1", "out/b.nii.gz": "2"}, 0, 0)
     partial, killed = {"out/a.nii.gz": "0"}, Ended(-9, "", [])
