@@ -82,7 +82,8 @@ def explaining_full_disk(what: str) -> Iterator[None]:
 
 
 def _is_failed_writing(error: RuntimeError) -> bool:
-    return any(word in str(error) for word in ("ITK ERROR", "PytorchStreamWriter", "inline_container", "flock"))
+    words = ("ITK ERROR", "PytorchStreamWriter", "inline_container", "iostream error", "flock")
+    return any(word in str(error) for word in words)
 
 
 @contextlib.contextmanager

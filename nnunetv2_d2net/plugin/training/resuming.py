@@ -7,6 +7,7 @@ from typing import Any, cast
 import numpy as np
 import torch
 import torch.distributed as dist
+from batchgenerators.dataloading.nondet_multi_threaded_augmenter import NonDetMultiThreadedAugmenter
 
 from nnunetv2_d2net.base.errors import UserError
 from nnunetv2_d2net.base.files import written_whole
@@ -64,6 +65,16 @@ class ResumingTrainer(DistributedTrainer):
         if self.loaded_random_states is not None:
             self.restore_random_states(self.loaded_random_states)
             self.loaded_random_states = None
+
+    def run_training(self) -> None:
+        """Train as nnU-Net does; where that fails, end the loaders, which would report that their workers are gone."""
+        try:
+            super().run_training()
+        except Exception:
+            for loader in (self.dataloader_train, self.dataloader_val):
+                if isinstance(loader, NonDetMultiThreadedAugmenter):
+                    loader._finish()
+            raise
 
     def save_checkpoint(self, filename: str) -> None:
         """Write a checkpoint whole or not at all; whatever happens meanwhile, the one before it stays.

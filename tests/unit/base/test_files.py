@@ -610,6 +610,7 @@ class TestLockedFolder:
         (OSError(errno.ENOSPC, "No space left on device"), r"a file of d2net x cannot be written \(No space left"),
         (OSError(errno.EROFS, "Read-only file system", "a/b.json"), r"a/b\.json cannot be written \(Read-only"),
         (RuntimeError("[enforce fail at inline_container.cc:664] . unexpected pos"), "a file of d2net x cannot be wr"),
+        (RuntimeError("basic_ios::clear: iostream error"), "a file of d2net x cannot be written"),
     ],
 )
 def test_a_full_disk_is_one_line_whoever_writes(error, told):

@@ -1,10 +1,12 @@
 """Checkpoints carry the states of all generators, whole, and nothing that needs code to be read."""
 
+import itertools
 import random
 
 import numpy as np
 import pytest
 import torch
+from batchgenerators.dataloading.nondet_multi_threaded_augmenter import NonDetMultiThreadedAugmenter
 
 from nnunetv2_d2net.base.errors import UserError
 from nnunetv2_d2net.plugin.training.resuming import RANDOM_STATES
@@ -117,6 +119,31 @@ def test_a_checkpoint_that_cannot_be_written_leaves_the_one_before_it(make, tmp_
     assert path.read_bytes() == before
     assert trainer._states_of_all is None
     assert [file.name for file in tmp_path.glob("*.pth*")] == [path.name]
+
+
+class Numbers:
+    def set_thread_id(self, number):
+        self.numbers = itertools.count(number)
+
+    def __next__(self):
+        return next(self.numbers)
+
+
+def test_a_training_that_fails_ends_its_loaders_which_would_report_that_their_workers_are_gone(make, monkeypatch):
+    trainer = make()
+    trainer.dataloader_train = NonDetMultiThreadedAugmenter(Numbers(), None, 1)
+    trainer.dataloader_val = object()  # nnU-Net's loader of a single process has nothing to end
+    assert next(trainer.dataloader_train) == 0
+    thread, [worker] = trainer.dataloader_train.results_loop_thread, trainer.dataloader_train._processes
+
+    def fail(_):
+        raise UserError("the disk is full")
+
+    monkeypatch.setattr("nnunetv2_d2net.plugin.training.distributed.DistributedTrainer.run_training", fail)
+    with pytest.raises(UserError, match="full"):
+        trainer.run_training()
+    assert not thread.is_alive()
+    assert not worker.is_alive()
 
 
 def test_processes_beside_the_first_write_nothing(make, tmp_path):

@@ -21,6 +21,8 @@ class nnUNetTrainer:
     lr_scheduler: Any
     grad_scaler: torch.amp.GradScaler | None  # pyright: ignore[reportPrivateImportUsage]
     dataset_class: type | None
+    dataloader_train: Any
+    dataloader_val: Any
     device: torch.device
     fold: int | str
     is_ddp: bool
