@@ -298,6 +298,12 @@ def properties_of(image: sitk.Image) -> dict[str, Any]:
     }
 
 
+def is_placed(image: sitk.Image) -> bool:
+    """Tell whether the header of an image that was read says where the patient's sides are; a NIfTI file may not."""
+    codes = [image.GetMetaData(key) for key in ("qform_code", "sform_code") if image.HasMetaDataKey(key)]
+    return not codes or any(code != "0" for code in codes)
+
+
 def check_whole(path: Path) -> bool:
     """Refuse a file that was cut short or damaged, about which readers say nothing: they put zeros in its place.
 

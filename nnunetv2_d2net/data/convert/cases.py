@@ -11,10 +11,8 @@ from typing import NamedTuple
 from nnunetv2_d2net.base.errors import UserError
 from nnunetv2_d2net.base.files import file_state
 from nnunetv2_d2net.base.images import ImageError
+from nnunetv2_d2net.data.convert.names import LABEL
 from nnunetv2_d2net.data.convert.scheme import LabelScheme
-
-LABEL = "segmentation"
-"""The slot of a case that holds its labels; the other slots are called like the modalities."""
 
 _ENDINGS = (".nii.gz", ".nii")
 _OTHER_ENDINGS = (".mha", ".mhd", ".nrrd", ".nhdr", ".img", ".mgz", ".dcm")
@@ -150,7 +148,7 @@ def nifti_files(source: Path) -> list[Path]:
     """
     if not source.is_dir():
         raise UserError(f"{source} is no folder: pass the folder that holds the cases")
-    paths = sorted(path for path in _walk(source) if nifti_stem(path.name) is not None)
+    paths = sorted(path for path in walk(source) if nifti_stem(path.name) is not None)
     if not paths:
         others = other_images(source)
         holds = f", but {others[0]} and the like: convert them with SimpleITK, or" if others else ":"
@@ -162,7 +160,7 @@ def nifti_files(source: Path) -> list[Path]:
 
 def other_images(source: Path) -> list[Path]:
     """List the images of other formats below a folder, which are not read."""
-    return sorted(path for path in _walk(source) if path.name.lower().endswith(_OTHER_ENDINGS))
+    return sorted(path for path in walk(source) if path.name.lower().endswith(_OTHER_ENDINGS))
 
 
 def nifti_stem(name: str) -> str | None:
@@ -176,7 +174,13 @@ def nifti_stem(name: str) -> str | None:
     return None if ending is None or name.startswith(".") else name[: -len(ending)]
 
 
-def _walk(source: Path) -> Iterator[Path]:
+def walk(source: Path) -> Iterator[Path]:
+    """List the files below a folder, links followed; hidden folders and what macOS leaves behind are passed over.
+
+    Raises:
+        UserError: A folder cannot be read.
+    """
+
     def fail(error: OSError) -> None:
         raise UserError(f"{error.filename} cannot be read ({error.strerror}): change its permissions") from error
 

@@ -11,7 +11,6 @@ from pathlib import Path
 from nnunetv2_d2net.base.errors import UserError
 from nnunetv2_d2net.base.files import read_json
 from nnunetv2_d2net.data.convert.cases import (
-    LABEL,
     Contents,
     Layout,
     Match,
@@ -24,12 +23,10 @@ from nnunetv2_d2net.data.convert.cases import (
 )
 from nnunetv2_d2net.data.convert.doubts import is_of_no_tumor, refuse_lost_files
 from nnunetv2_d2net.data.convert.mapping import read_mapping
+from nnunetv2_d2net.data.convert.names import BRATS2023_TOKENS, BRATS_TOKENS, LABEL, MODALITIES, MSD_NAMES
 from nnunetv2_d2net.data.convert.scheme import CAVITY, CORE, EDEMA, ENHANCING, LabelScheme, make_scheme
 
 AUTO, MSD = "auto", "msd"
-MODALITIES = ("FLAIR", "T1", "T1ce", "T2")
-"""Of the data sets made from known layouts, in the order of the channels."""
-
 REGIONS = {"whole tumor": [CORE, EDEMA, ENHANCING], "tumor core": [CORE, ENHANCING], "enhancing tumor": [ENHANCING]}
 
 _NO_SEGMENTATION = "has no segmentation: it goes to imagesTs"
@@ -98,10 +95,8 @@ def _contents(layout: Layout, source: Path) -> Contents:
 # BraTS
 
 
-_OLD_TOKENS = {"flair": "FLAIR", "t1": "T1", "t1ce": "T1ce", "t1gd": "T1ce", "t1c": "T1ce", "t2": "T2", "seg": LABEL}
-_NEW_TOKENS = {"t2f": "FLAIR", "t1n": "T1", "t1c": "T1ce", "t2w": "T2", "seg": LABEL}
-_OLD_NAME = re.compile(rf"(?P<case>.+)_(?P<token>{'|'.join(_OLD_TOKENS)})", re.IGNORECASE | re.DOTALL)
-_NEW_NAME = re.compile(rf"(?P<case>.+)-(?P<token>{'|'.join(_NEW_TOKENS)})", re.IGNORECASE | re.DOTALL)
+_OLD_NAME = re.compile(rf"(?P<case>.+)_(?P<token>{'|'.join(BRATS_TOKENS)})", re.IGNORECASE | re.DOTALL)
+_NEW_NAME = re.compile(rf"(?P<case>.+)-(?P<token>{'|'.join(BRATS2023_TOKENS)})", re.IGNORECASE | re.DOTALL)
 
 
 def _find_brats(source: Path, name: re.Pattern[str], tokens: Mapping[str, str]) -> Contents:
@@ -179,9 +174,9 @@ def _brats(name: str, title: str, pattern: re.Pattern[str], tokens: Mapping[str,
 _OLD_SCHEME = make_scheme({1: CORE, 2: EDEMA, 4: ENHANCING}, REGIONS)
 _NEW_SCHEME = make_scheme({1: CORE, 2: EDEMA, 3: ENHANCING, 4: CAVITY}, REGIONS | {CAVITY: [CAVITY]}, optional=[CAVITY])
 
-BRATS2018 = _brats("brats2018", "BraTS 2017 to 2020", _OLD_NAME, _OLD_TOKENS, _OLD_SCHEME)
-BRATS2021 = _brats("brats2021", "BraTS 2021", _OLD_NAME, _OLD_TOKENS, _OLD_SCHEME)
-BRATS2023 = _brats("brats2023", "BraTS 2023 and later", _NEW_NAME, _NEW_TOKENS, _NEW_SCHEME)
+BRATS2018 = _brats("brats2018", "BraTS 2017 to 2020", _OLD_NAME, BRATS_TOKENS, _OLD_SCHEME)
+BRATS2021 = _brats("brats2021", "BraTS 2021", _OLD_NAME, BRATS_TOKENS, _OLD_SCHEME)
+BRATS2023 = _brats("brats2023", "BraTS 2023 and later", _NEW_NAME, BRATS2023_TOKENS, _NEW_SCHEME)
 _BRATS = {layout.name: layout for layout in (BRATS2018, BRATS2021, BRATS2023)}
 
 
@@ -189,7 +184,6 @@ _BRATS = {layout.name: layout for layout in (BRATS2018, BRATS2021, BRATS2023)}
 
 
 _MSD_LOOKS_LIKE = "dataset.json with imagesTr, labelsTr and imagesTs"
-_MSD_MODALITIES = {"flair": "FLAIR", "t1w": "T1", "t1": "T1", "t1gd": "T1ce", "t1ce": "T1ce", "t2w": "T2", "t2": "T2"}
 _MSD_LABELS = {"edema": EDEMA, "non-enhancing tumor": CORE, "enhancing tumor": ENHANCING}
 
 
@@ -210,7 +204,7 @@ def _read_decathlon(source: Path) -> Layout:
         raise UserError(f"{source} is a data set of nnU-Net already: put it into nnUNet_raw and plan")
     try:
         numbers = range(len(content["modality"]))
-        channels = [_MSD_MODALITIES[content["modality"][str(i)].lower()] for i in numbers]
+        channels = [MSD_NAMES[content["modality"][str(i)].lower()] for i in numbers]
         spelled = {int(value): name.lower().replace("tumour", "tumor") for value, name in content["labels"].items()}
         names = {value: _MSD_LABELS[name] for value, name in spelled.items() if value != 0}
     except (KeyError, TypeError, AttributeError, ValueError) as error:

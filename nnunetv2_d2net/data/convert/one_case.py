@@ -11,6 +11,7 @@ import SimpleITK as sitk
 from numpy.typing import NDArray
 
 from nnunetv2_d2net.base.files import written_whole
+from nnunetv2_d2net.base.grids import resample_onto, take_grid
 from nnunetv2_d2net.base.heads import match_heads
 from nnunetv2_d2net.base.images import (
     ROUNDED,
@@ -215,9 +216,7 @@ def _label_on_grid(label: CaseImage, images: Sequence[CaseImage], report: CaseRe
 
 def _moved(one: CaseImage, grid: CaseImage) -> CaseImage:
     """Put an image onto a grid of the same size, its voxels as they are."""
-    image = sitk.GetImageFromArray(one.voxels)
-    image.CopyInformation(grid.image)
-    return CaseImage(image, one.source, unchanged=False, grid=grid.grid or grid.source)
+    return CaseImage(take_grid(one.image, grid.image), one.source, unchanged=False, grid=grid.grid or grid.source)
 
 
 def _on_one_grid(
@@ -249,12 +248,8 @@ def _located(one: CaseImage) -> Image:
 
 
 def _resample(one: CaseImage, grid: CaseImage) -> CaseImage:
-    image = sitk.Resample(one.image, grid.image, sitk.Transform(), sitk.sitkLinear, 0.0, one.image.GetPixelID())
-    resampled = CaseImage(image, one.source, unchanged=False, grid=grid.grid or grid.source)
-    if is_constant(resampled.voxels) and not is_constant(one.voxels):
-        reason, remedy = "does not overlap the case's other images", "its header is wrong, or it is of somebody else"
-        raise ImageError(one.source, "geometry", reason, remedy)
-    return resampled
+    image = resample_onto(one.image, grid.image, one.source)
+    return CaseImage(image, one.source, unchanged=False, grid=grid.grid or grid.source)
 
 
 def _without_placeholders(images: Mapping[str, CaseImage], report: CaseReport) -> dict[str, CaseImage]:

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from PIL import Image, features
 
 from nnunetv2_d2net.base.errors import UserError
-from nnunetv2_d2net.base.images import read_sitk
+from nnunetv2_d2net.base.images import is_placed, read_sitk
 
 _MEDICAL = (".nii.gz", ".nii", ".nrrd", ".mha", ".mhd")
 _AXIAL = 0
@@ -50,7 +50,7 @@ def read_volume(path: Path) -> tuple[NDArray[np.generic], dict[str, Any]]:
         raise UserError(f"{path} has {image.GetDimension()} axes, not 2 or 3")
     if image.GetDimension() == 2:
         return _channels(image)[:, None], _placing((1.0, *image.GetSpacing()[::-1]))
-    placed = _is_placed(path, image)
+    placed = path.name.endswith(_MEDICAL) and is_placed(image)
     if placed:
         image = sitk.DICOMOrient(image, "LPS")
     array, spacing = _channels(image), image.GetSpacing()[::-1]
@@ -165,14 +165,6 @@ def _placing(spacing: Sequence[float], plane: str = "", sides: str = "") -> dict
     thickness, *in_plane = spacing
     pixel = [round(mm, 4) for mm in in_plane]
     return {"spacing": pixel, "thickness": round(thickness, 3), "plane": plane, "sides": list(sides) or None}
-
-
-def _is_placed(path: Path, image: sitk.Image) -> bool:
-    """Tell whether the file says where the patient's sides are."""
-    if not path.name.endswith(_MEDICAL):
-        return False
-    codes = [image.GetMetaData(key) for key in ("qform_code", "sform_code") if image.HasMetaDataKey(key)]
-    return not codes or any(code != "0" for code in codes)
 
 
 def _single_plane(shape: tuple[int, ...]) -> int:

@@ -1,0 +1,111 @@
+"""DICOM: which series files belong to, and a series as one image."""
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import SimpleITK as sitk
+
+from nnunetv2_d2net.base.images import ImageError
+from nnunetv2_d2net.base.text import counted, last_line
+
+_MAGIC, _MAGIC_AT = b"DICM", 128
+_UID, _DESCRIPTION, _PROTOCOL = "0020|000e", "0008|103e", "0018|1030"
+_PLACE = "0020|0032"
+_UNEVEN = "ITK_non_uniform_sampling_deviation"
+_MOST_UNEVEN = 0.1
+"""Share of the distance of slices by which one may lie elsewhere than evenly."""
+
+
+class Series(NamedTuple):
+    """The files of one SeriesInstanceUID in one folder.
+
+    Attributes:
+        uid: SeriesInstanceUID.
+        description: SeriesDescription, or else ProtocolName; may be empty.
+        files: In the order of the slices.
+    """
+
+    uid: str
+    description: str
+    files: tuple[Path, ...]
+
+    def __str__(self) -> str:
+        return f"{self.files[0]} ({self.description or 'no description'}, {counted(len(self.files), 'file')})"
+
+
+def is_dicom(path: Path) -> bool:
+    """Tell whether a file is DICOM, whatever it is called; an index of others (DICOMDIR) is not."""
+    if path.name.upper() == "DICOMDIR":
+        return False
+    try:
+        with path.open("rb") as file:
+            return file.read(_MAGIC_AT + len(_MAGIC))[_MAGIC_AT:] == _MAGIC
+    except OSError:
+        return False
+
+
+def find_series(files: Iterable[Path]) -> list[Series]:
+    """List the series that any of the files belong to, folder by folder; files that are no DICOM belong to none."""
+    found = []
+    for folder in sorted({path.parent for path in files if is_dicom(path)}):
+        for uid in sitk.ImageSeriesReader.GetGDCMSeriesIDs(str(folder)):
+            names = sitk.ImageSeriesReader.GetGDCMSeriesFileNames(str(folder), uid)
+            tags = _tags(names[0])
+            description = tags.get(_DESCRIPTION) or tags.get(_PROTOCOL, "")
+            found.append(Series(uid, description, tuple(map(Path, names))))
+    return found
+
+
+def series_of(file: Path) -> Series:
+    """Return the series that a slice belongs to.
+
+    Raises:
+        ImageError: The file cannot be read.
+    """
+    uid = _tags(str(file)).get(_UID)
+    found = next((series for series in find_series([file]) if series.uid == uid), None)
+    if found is None:
+        raise _unreadable(file, "no series")
+    return found
+
+
+def read_series(series: Series) -> sitk.Image:
+    """Read a series as one image.
+
+    Raises:
+        ImageError: A file cannot be read, or slices are missing or lie on each other.
+    """
+    sitk.ProcessObject.SetGlobalWarningDisplay(False)  # noqa: FBT003  # what ITK warns of is looked at
+    reader = sitk.ImageSeriesReader()
+    reader.SetFileNames(list(map(str, series.files)))
+    try:
+        image = reader.Execute()
+    except RuntimeError as error:
+        raise _unreadable(series.files[0], last_line(error)) from error
+    if image.HasMetaDataKey(_UNEVEN) and _is_uneven(series):  # ITK tells of rounding, too, and not of how much
+        what = f"is one of {len(series.files)} slices that are not evenly spaced"
+        remedy = "some are missing, or the series holds several images: export it whole, or convert it with dcm2niix"
+        raise ImageError(series.files[0], "shape", what, remedy)
+    return image
+
+
+def _is_uneven(series: Series) -> bool:
+    places = np.array([_tags(str(file)).get(_PLACE, "nan").split("\\") for file in series.files], float)
+    steps = np.linalg.norm(np.diff(places, axis=0), axis=1)
+    return not np.abs(steps - np.median(steps)).max() <= _MOST_UNEVEN * np.median(steps)
+
+
+def _tags(file: str) -> dict[str, str]:
+    reader = sitk.ImageFileReader()
+    reader.SetFileName(file)
+    try:
+        reader.ReadImageInformation()
+    except RuntimeError as error:
+        raise _unreadable(Path(file), last_line(error)) from error
+    return {key: reader.GetMetaData(key).strip() for key in reader.GetMetaDataKeys()}
+
+
+def _unreadable(file: Path, why: str) -> ImageError:
+    return ImageError(file, "unreadable", f"cannot be read as DICOM ({why})", "export the series again")

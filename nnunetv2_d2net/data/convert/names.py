@@ -1,0 +1,74 @@
+"""What the modalities are called: in the layouts that are known, in names of files, and in scanners' words."""
+
+import re
+
+LABEL = "segmentation"
+"""The slot of a case that holds its labels; the other slots are called like the modalities."""
+
+MODALITIES = ("FLAIR", "T1", "T1ce", "T2")
+"""Of the data sets made from known layouts, in the order of the channels."""
+
+BRATS_TOKENS = {"flair": "FLAIR", "t1": "T1", "t1ce": "T1ce", "t1gd": "T1ce", "t1c": "T1ce", "t2": "T2", "seg": LABEL}
+"""Of BraTS 2017 to 2021."""
+
+BRATS2023_TOKENS = {"t2f": "FLAIR", "t1n": "T1", "t1c": "T1ce", "t2w": "T2", "seg": LABEL}
+MSD_NAMES = {"flair": "FLAIR", "t1w": "T1", "t1": "T1", "t1gd": "T1ce", "t1ce": "T1ce", "t2w": "T2", "t2": "T2"}
+
+_WORDS = BRATS_TOKENS | BRATS2023_TOKENS | MSD_NAMES
+_WORDS |= {"t2flair": "FLAIR", "flairt2": "FLAIR", "fluid": "FLAIR", "darkfluid": "FLAIR", "mprage": "T1"}
+_CONTRAST = {"gd", "gad", "gado", "gadolinium", "ce", "km", "contrast", "post", "postcontrast"}
+_NATIVE = {"pre", "precontrast", "without", "no", "non", "wo", "native", "nativ"}
+_OF_NO_MODALITY = {
+    *("segmentation", "segm", "mask", "brainmask", "roi", "label", "labels", "lesion", "lesions"),
+    *("adc", "dwi", "dti", "diff", "diffusion", "trace", "swi", "asl", "perf", "perfusion", "dsc", "dce"),
+    *("localizer", "localiser", "scout", "subtraction", "map"),
+}
+
+
+def modalities_of(text: str) -> set[str]:
+    """Say which of :data:`MODALITIES` a file's name without its ending, or a scanner's words for a series, may mean.
+
+    Upper and lower case do not differ. A T1 of which is said that there is a contrast agent is T1ce, a T2 that is FLAIR
+    is FLAIR. Segmentations, localizers and other kinds of images are none.
+
+    Returns:
+        Nothing where no modality is named; several where the words are not clear.
+
+    Example:
+        >>> for text in ("BraTS-00001-t2f", "t2_tirm_tra_dark-fluid", "Ax T1 +C", "T1 no contrast", "t1_seg"):
+        ...     print(*modalities_of(text))
+        FLAIR
+        FLAIR
+        T1ce
+        T1
+        <BLANKLINE>
+        >>> sorted(modalities_of("T1 pre and post contrast"))
+        ['T1', 'T1ce']
+    """
+    words = set(words_of(text))
+    named = {_WORDS[word] for word in words if word in _WORDS}
+    if words & _OF_NO_MODALITY or LABEL in named:
+        return set()
+    if "FLAIR" in named:
+        named.discard("T2")
+    native, contrast = bool(words & _NATIVE), words & _CONTRAST or _has_plus_c(text)
+    if "T1" in named and contrast and not native:
+        named = named - {"T1"} | {"T1ce"}
+    elif "T1" in named and native and "post" in words:
+        named.add("T1ce")
+    return named
+
+
+def words_of(text: str) -> list[str]:
+    """Split a name into its words, in lower case, without a ``2D`` or ``3D`` that sticks to one.
+
+    Example:
+        >>> words_of("sub-01_3DFLAIR")
+        ['sub', '01', 'flair']
+    """
+    words = re.findall(r"[^\W_]+", text.lower())
+    return [re.sub(r"^[23]d(?=.)|(?<=.)[23]d$", "", word) for word in words]
+
+
+def _has_plus_c(text: str) -> bool:
+    return re.search(r"\+\s*c\b|\bc\s*\+", text.lower()) is not None

@@ -1,0 +1,84 @@
+import numpy as np
+import pytest
+import SimpleITK as sitk
+
+from nnunetv2_d2net.base.dicom import find_series, is_dicom, read_series, series_of
+from nnunetv2_d2net.base.images import ImageError
+from tests.dicom_series import write_series
+
+
+@pytest.fixture
+def image(rng):
+    image = sitk.GetImageFromArray(rng.integers(0, 900, (6, 5, 4)).astype(np.int16))
+    image.SetSpacing((1.0, 1.5, 2.5))
+    image.SetOrigin((-3.0, 4.0, 5.0))
+    image.SetDirection((0, 0, 1, 1, 0, 0, 0, 1, 0))  # sagittal slices
+    return image
+
+
+@pytest.fixture
+def rng():
+    return np.random.default_rng(0)
+
+
+def files_of(folder):
+    return sorted(path for path in folder.rglob("*") if path.is_file())
+
+
+def test_series_in_one_folder_are_told_apart(tmp_path, image):
+    write_series(image, tmp_path, "1.2.3", "T2 FLAIR")
+    write_series(image + 7, tmp_path, "1.2.4", "T1 ax")
+    (tmp_path / "DICOMDIR").write_bytes(b"\0" * 128 + b"DICM")
+    (tmp_path / "notes.txt").write_text("of the scanner")
+    flair, t1 = sorted(find_series(files_of(tmp_path)))
+    assert (flair.uid, flair.description, len(flair.files)) == ("1.2.3", "T2 FLAIR", 6)
+    read = read_series(t1)
+    assert np.array_equal(sitk.GetArrayFromImage(read), sitk.GetArrayFromImage(image) + 7)
+    for what in ("GetSpacing", "GetOrigin", "GetDirection"):
+        assert getattr(read, what)() == pytest.approx(getattr(image, what)())
+
+
+def test_a_slice_stands_for_its_series(tmp_path, image):
+    write_series(image, tmp_path, "1.2.3", "T2 FLAIR")
+    files = write_series(image, tmp_path, "1.2.4", "T1")
+    assert series_of(files[3]).description == "T1"
+    assert str(series_of(files[3])).endswith("(T1, 6 files)")
+
+
+def test_a_series_without_description(tmp_path, image):
+    (series,) = find_series(write_series(image, tmp_path, "1.2.3", ""))
+    assert (series.description, "no description" in str(series)) == ("", True)
+
+
+def test_missing_slices_are_refused(tmp_path, image):
+    (series,) = find_series(write_series(image, tmp_path, "1.2.3", "T1", slices=[0, 1, 2, 4, 5]))
+    with pytest.raises(ImageError, match="5 slices that are not evenly spaced"):
+        read_series(series)
+
+
+def test_slices_whose_places_are_rounded_are_read(tmp_path, image):
+    image.SetSpacing((1.0, 1.5, 2.5 + 1e-3))
+    files = write_series(image[:, :, :3], tmp_path, "1.2.3", "T1")
+    image.SetSpacing((1.0, 1.5, 2.5))
+    files += write_series(image, tmp_path, "1.2.3", "T1", slices=[3, 4, 5])
+    (series,) = find_series(files)
+    assert read_series(series).GetSize() == image.GetSize()
+
+
+def test_what_cannot_be_read(tmp_path, image):
+    file = tmp_path / "IM"
+    file.write_bytes(b"\0" * 128 + b"DICM" + b"nothing")
+    assert is_dicom(file)
+    with pytest.raises(ImageError, match="IM cannot be read as DICOM"):
+        series_of(file)
+    (series,) = find_series(write_series(image, tmp_path / "cut", "1.2.3", "T1"))
+    series.files[2].write_bytes(series.files[2].read_bytes()[:700])
+    with pytest.raises(ImageError, match="cannot be read as DICOM"):
+        read_series(series)
+
+
+def test_what_is_no_dicom(tmp_path):
+    (tmp_path / "short").write_bytes(b"DICM")
+    assert not is_dicom(tmp_path / "short")
+    assert not is_dicom(tmp_path)
+    assert find_series([tmp_path / "short", tmp_path / "missing"]) == []

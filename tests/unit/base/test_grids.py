@@ -1,0 +1,37 @@
+import numpy as np
+import pytest
+import SimpleITK as sitk
+
+from nnunetv2_d2net.base.grids import resample_onto, take_grid
+from nnunetv2_d2net.base.images import ImageError
+
+
+def ramp(n=8, spacing=1.0, origin=0.0):
+    """A volume whose voxels say where they lie along x."""
+    x = origin + spacing * np.arange(n)
+    image = sitk.GetImageFromArray(np.broadcast_to(x, (4, 4, n)).astype(np.float32))
+    image.SetSpacing((spacing, 1.0, 1.0))
+    image.SetOrigin((origin, 0.0, 0.0))
+    return image
+
+
+def test_resampling_is_linear_in_space():
+    found = resample_onto(ramp(8, 2.0, -1.0), ramp(8, 1.0, 1.0), "a")
+    assert np.array_equal(sitk.GetArrayFromImage(found), sitk.GetArrayFromImage(ramp(8, 1.0, 1.0)))
+
+
+def test_a_transform_leads_from_the_grid_to_the_image():
+    moved = sitk.TranslationTransform(3, (2.0, 0.0, 0.0))
+    found = sitk.GetArrayFromImage(resample_onto(ramp(20), ramp(8), "a", moved))
+    assert np.array_equal(found[0, 0], np.arange(8) + 2)
+
+
+def test_what_lies_elsewhere_is_refused():
+    with pytest.raises(ImageError, match=r"a\.nii does not overlap"):
+        resample_onto(ramp(8, 1.0, 500.0), ramp(), "a.nii")
+
+
+def test_a_grid_is_taken_with_voxels_as_they_are():
+    found = take_grid(ramp(8, 1.0, 0.004), ramp())
+    assert found.GetOrigin() == (0, 0, 0)
+    assert np.array_equal(sitk.GetArrayFromImage(found), sitk.GetArrayFromImage(ramp(8, 1.0, 0.004)))
