@@ -142,6 +142,7 @@ def test_the_rotation_of_weights_is_each_subset_of_weight_once_and_complete_firs
     assert sorted(codes) == [1, 3, 6, 7]
     assert torch.equal(weighted_rotation(WEIGHTS, 3)[1:], weighted_rotation(WEIGHTS, 50)[1:3])
     assert weighted_rotation(torch.tensor([0.0, 1.0, 1.0, 0.0]), 50).sum(1).tolist() == [1, 1]
+    assert weighted_rotation(torch.tensor([0.0, 1.0]), 50).tolist() == [[True]]
     rotation = weighted_rotation(torch.ones(8) - torch.eye(8)[0], 50)
     assert rotation.dtype == torch.bool
     assert rotation.shape == (7, 3)
