@@ -24,6 +24,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--without_stock", action="store_true", help="leave the stock network of a companion out: half the size"
     )
+    parser.add_argument("--half", action="store_true", help="weights in half precision: half the size again")
     parser.add_argument("-chk", default="checkpoint_final.pth", help="checkpoint (default: checkpoint_final.pth)")
 
 
@@ -38,9 +39,8 @@ def run(args: argparse.Namespace, extra: Sequence[str]) -> int:
 
     from nnunetv2_d2net.plugin.prediction.export import export_model
 
-    for name, before, after in export_model(
-        args.model, args.output, args.folds, args.chk, stock=not args.without_stock
-    ):
+    how = {"stock": not args.without_stock, "half": args.half}
+    for name, before, after in export_model(args.model, args.output, args.folds, args.chk, **how):
         sys.stdout.write(f"{name}: {before / 2**20:.2f} MiB -> {after / 2**20:.2f} MiB\n")
     sys.stdout.write(f"written: {args.output}\n")
     return 0

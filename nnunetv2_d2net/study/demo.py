@@ -1,21 +1,24 @@
 """The whole path once, on phantom data: simulate, plan, preprocess, train briefly, predict every subset, tabulate."""
 
-import contextlib
 import os
-from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import torch
-from nnunetv2.experiment_planning.dataset_fingerprint.fingerprint_extractor import DatasetFingerprintExtractor
 
 from nnunetv2_d2net.base.dataset import Dataset
 from nnunetv2_d2net.base.errors import UserError
-from nnunetv2_d2net.base.files import make_folder
 from nnunetv2_d2net.base.images import read_image
 from nnunetv2_d2net.data.phantom.dataset import PhantomSpec, write_phantom
-from nnunetv2_d2net.plugin.registration import announce_trainers
-from nnunetv2_d2net.study.pipeline import Model, is_whole, plan_and_preprocess, predict_subsets, train_fold
+from nnunetv2_d2net.study.pipeline import (
+    Model,
+    QuickFingerprint,
+    is_whole,
+    plan_and_preprocess,
+    predict_subsets,
+    quiet,
+    train_fold,
+    work_below,
+)
 from nnunetv2_d2net.study.scores.case_picture import draw_case
 from nnunetv2_d2net.study.scores.evaluate import evaluate_folder
 from nnunetv2_d2net.study.scores.measured import keep_scores
@@ -24,14 +27,6 @@ from nnunetv2_d2net.study.scores.tables import write_dice_tables
 DATASET = PhantomSpec(dataset_id=999, n_train=20, n_test=6, size="small", seed=0, name="D2NetDemo")
 N_PROCESSES = os.cpu_count() or 1
 FOLD, CONFIGURATION = "all", "3d_fullres"
-
-
-class QuickFingerprint(DatasetFingerprintExtractor):
-    """nnU-Net's fingerprint from fewer voxels: it draws 10^8 of them however small the images are."""
-
-    def __init__(self, *args: Any, **kwargs: Any) -> None:  # noqa: ANN401 - nnU-Net's arguments
-        super().__init__(*args, **kwargs)
-        self.num_foreground_voxels_for_intensitystats = 10**6
 
 
 def run_demo(out: Path, *, progress: bool = False) -> str:
@@ -47,15 +42,7 @@ def run_demo(out: Path, *, progress: bool = False) -> str:
     Raises:
         UserError: The folder cannot be written, or holds something else.
     """
-    out = out.resolve()
-    if out.exists() and (not out.is_dir() or (any(out.iterdir()) and not (out / "nnUNet_raw").is_dir())):
-        raise UserError(f"{out} is not empty and no demo: pass another folder with --out")
-    for kind in ("raw", "preprocessed", "results"):
-        folder = out / f"nnUNet_{kind}"
-        make_folder(folder, "pass another folder with --out")
-        os.environ[folder.name] = str(folder)
-    announce_trainers()
-    os.environ.setdefault("nnUNet_n_proc_DA", "1")
+    out = work_below(out, "demo")
     os.environ.setdefault("nnUNet_compile", "f")  # compiling takes longer than this training
     torch.set_num_threads(N_PROCESSES)
 
@@ -63,7 +50,7 @@ def run_demo(out: Path, *, progress: bool = False) -> str:
     model = Model(out / "nnUNet_results" / raw.name, "D2NetTrainerDemo", "D2NetSmallPlans", CONFIGURATION)
     done = out / "nnUNet_preprocessed" / raw.name / "preprocessed"
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    with _quiet(out / "nnunet.log"):
+    with quiet(out / "nnunet.log"):
         if not done.exists():
             settings = {"extractor": QuickFingerprint, "processes": N_PROCESSES, "progress": progress}
             plan_and_preprocess(DATASET.dataset_id, "D2NetSmallPlanner", CONFIGURATION, **settings)
@@ -96,10 +83,3 @@ def _tabulate(out: Path, raw: Path, model: Model, *, progress: bool) -> str:
         regions=dataset.regions,
     )
     return write_dice_tables(scores, out)
-
-
-@contextlib.contextmanager
-def _quiet(log: Path) -> Iterator[None]:
-    """Send what nnU-Net prints to a file; progress bars go to stderr and stay."""
-    with log.open("a") as file, contextlib.redirect_stdout(file):
-        yield

@@ -17,11 +17,13 @@ from nnunetv2.run.run_training import get_trainer_from_args, maybe_load_checkpoi
 from nnunetv2.utilities.dataset_name_id_conversion import convert_id_to_dataset_name
 from tqdm import tqdm
 
-from nnunetv2_d2net.base.files import locked_folder, read_json_or, written_whole
+from nnunetv2_d2net.base.errors import UserError
+from nnunetv2_d2net.base.files import locked_folder, make_folder, read_json_or, written_whole
 from nnunetv2_d2net.plugin.planning.fingerprint import D2NetFingerprintExtractor
 from nnunetv2_d2net.plugin.planning.incomplete import incomplete_cases, is_our_planner
 from nnunetv2_d2net.plugin.prediction.all_subsets import AllSubsetsPredictor
 from nnunetv2_d2net.plugin.prediction.note import describe_model
+from nnunetv2_d2net.plugin.registration import announce_trainers
 from nnunetv2_d2net.plugin.training.pretrained import starting_from
 
 _FINAL = "checkpoint_final.pth"
@@ -59,6 +61,46 @@ class Model(NamedTuple):
     def digests(self, folds: Sequence[str]) -> dict[str, str]:
         """Return the SHA-256 of what finished trainings have left, by path below the folder."""
         return describe_model(self.folder, folds, _FINAL).checkpoints
+
+
+class QuickFingerprint(DatasetFingerprintExtractor):
+    """nnU-Net's fingerprint from fewer voxels: it draws 10^8 of them however small the images are."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:  # noqa: ANN401 - nnU-Net's arguments
+        super().__init__(*args, **kwargs)
+        self.num_foreground_voxels_for_intensitystats = 10**6
+
+
+def work_below(out: Path, kind: str) -> Path:
+    """Let one folder hold all three of nnU-Net's, and announce our trainers.
+
+    Args:
+        out: The folder; made if it does not exist.
+        kind: Of what is worked on, for messages.
+
+    Returns:
+        Its absolute path.
+
+    Raises:
+        UserError: It cannot be written, or holds something else.
+    """
+    out = out.resolve()
+    if out.exists() and (not out.is_dir() or (any(out.iterdir()) and not (out / "nnUNet_raw").is_dir())):
+        raise UserError(f"{out} is not empty and no {kind}: pass another folder with --out")
+    for name in ("raw", "preprocessed", "results"):
+        folder = out / f"nnUNet_{name}"
+        make_folder(folder, "pass another folder with --out")
+        os.environ[folder.name] = str(folder)
+    announce_trainers()
+    os.environ.setdefault("nnUNet_n_proc_DA", "1")
+    return out
+
+
+@contextlib.contextmanager
+def quiet(log: Path) -> Iterator[None]:
+    """Send what nnU-Net prints to a file; progress bars go to stderr and stay."""
+    with log.open("a") as file, contextlib.redirect_stdout(file):
+        yield
 
 
 def plan_and_preprocess(

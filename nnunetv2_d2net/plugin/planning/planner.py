@@ -14,7 +14,7 @@ from nnunetv2_d2net.base.errors import UserError
 from nnunetv2_d2net.method.network.d2net import D2Net
 from nnunetv2_d2net.plugin.planning.plans import check_count, check_modalities
 
-__all__ = ["D2NetPlanner", "D2NetResEncPlanner", "D2NetSmallPlanner"]
+__all__ = ["D2NetPlanner", "D2NetResEncPlanner", "D2NetSmallPlanner", "D2NetWholeHeadPlanner"]
 
 
 class D2NetPlanner(ExperimentPlanner):
@@ -100,3 +100,29 @@ class D2NetSmallPlanner(D2NetPlanner):
     def __init__(self, *args: Any, **kwargs: Any) -> None:  # noqa: ANN401 - D2NetPlanner's
         super().__init__(*args, **kwargs)
         self.UNet_base_num_features = 8
+
+
+class D2NetWholeHeadPlanner(D2NetPlanner):
+    """Plan a U-Net whose patch holds a whole brain in voxels of 2.4 mm, small enough for a CPU and to be sent about.
+
+    Instance normalization takes its statistics from the patch, and a head in one patch looks the same wherever it is.
+    Images are normalized inside the brain alone, so that it does not matter how much air a file holds.
+    """
+
+    default_plans_name: ClassVar[str] = "D2NetWholeHeadPlans"
+    spacing: ClassVar[tuple[float, ...]] = (2.4, 2.4, 2.4)
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:  # noqa: ANN401 - D2NetPlanner's
+        kwargs["overwrite_target_spacing"] = kwargs.get("overwrite_target_spacing") or self.spacing
+        super().__init__(*args, **kwargs)
+        self.UNet_base_num_features = 16
+        self.UNet_max_features_3d = 160
+
+    def determine_normalization_scheme_and_whether_mask_is_used_for_norm(self) -> tuple[list[str], list[bool]]:
+        """Return nnU-Net's schemes, inside the mask for every modality."""
+        schemes, masked = super().determine_normalization_scheme_and_whether_mask_is_used_for_norm()
+        return schemes, [True] * len(masked)
+
+    def get_plans_for_configuration(self, *args: Any, **kwargs: Any) -> Any:  # noqa: ANN401 - nnU-Net's
+        """Plan with one head at a time, however much memory there is: of few hours many steps are worth more."""
+        return super().get_plans_for_configuration(*args, **kwargs) | {"batch_size": 1}

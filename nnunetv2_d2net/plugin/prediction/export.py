@@ -51,6 +51,7 @@ def export_model(
     checkpoint_name: str = "checkpoint_final.pth",
     *,
     stock: bool = True,
+    half: bool = False,
 ) -> list[ExportedCheckpoint]:
     """Write what prediction needs of a model: no branches, optimizer states or logs of the training.
 
@@ -64,6 +65,7 @@ def export_model(
         folds: Which folds; None for all that have the checkpoint.
         checkpoint_name: Which checkpoint.
         stock: Keep the stock network of a companion; without it the student predicts with all modalities, too.
+        half: Write the weights in half precision; they are loaded into a network of single precision, as always.
 
     Raises:
         UserError: The model lacks a file, one of them cannot be used, names code from elsewhere or is a link, or the
@@ -76,7 +78,7 @@ def export_model(
     for name in _NEEDED:
         if not (model / name).is_file():
             raise UserError(f"{model / name} does not exist: pass the folder of a trained model")
-    contents = [_for_prediction(content, stock=stock) for content in read_model(model, checkpoints)]
+    contents = [_for_prediction(content, stock=stock, half=half) for content in read_model(model, checkpoints)]
     dataset = _dataset_name(model)
     remedy = "free space or pass another -o"
     with locked_output(output), explaining_disk_errors(output, remedy), unfinished_folder(output.parent) as temporary:
@@ -160,12 +162,16 @@ def _without_paths(content: Any) -> Any:  # noqa: ANN401 - JSON
     return _PATH.sub(lambda match: PureWindowsPath(match[0]).name, content)
 
 
-def _for_prediction(checkpoint: dict[str, Any], *, stock: bool) -> dict[str, Any]:
+def _for_prediction(checkpoint: dict[str, Any], *, stock: bool, half: bool) -> dict[str, Any]:
     """Keep the entries that nnU-Net's predictor reads."""
     axes = checkpoint.get("inference_allowed_mirroring_axes")
     weights = inference_weights(checkpoint["network_weights"])
+    if not stock:
+        weights = {name: tensor for name, tensor in weights.items() if not name.startswith(f"{STOCK}.")}
+    if half:
+        weights = {name: tensor.half() if tensor.is_floating_point() else tensor for name, tensor in weights.items()}
     return {
-        "network_weights": weights if stock else {n: w for n, w in weights.items() if not n.startswith(f"{STOCK}.")},
+        "network_weights": weights,
         "trainer_name": checkpoint["trainer_name"],
         "init_args": {"configuration": checkpoint["init_args"]["configuration"]},
         "inference_allowed_mirroring_axes": None if axes is None else tuple(int(axis) for axis in axes),

@@ -1,4 +1,4 @@
-"""The trainer of ``d2net demo``: a few minutes on a CPU, with a progress bar."""
+"""The trainer of ``d2net demo``, a few minutes on a CPU; and the progress bar of trainings that are watched."""
 
 import sys
 from collections.abc import Mapping
@@ -10,24 +10,26 @@ from torch.optim import Optimizer
 from tqdm import tqdm
 
 from nnunetv2_d2net.method.network.d2net import D2NetOptions
+from nnunetv2_d2net.plugin.training.dropping import ModalityDroppingTrainer
 from nnunetv2_d2net.plugin.training.trainer import D2NetTrainer
 
 
-class D2NetTrainerDemo(nnUNetTrainerNoDA, D2NetTrainer):
-    """D2NetTrainer for few short epochs: it shows the path, not what D2-Net can do.
+class WatchedTrainer(ModalityDroppingTrainer):
+    """Trains with AdamW in epochs of its own length, saves after each, and shows a progress bar.
 
-    So short a training neither overfits nor has processor time to spare, so nothing is augmented. In so few steps AdamW
-    learns more than nnU-Net's SGD, and it helps to tell the encoder what is missing.
+    In few steps AdamW learns more than nnU-Net's SGD.
+
+    Attributes:
+        n_iterations: Steps of an epoch.
+        learning_rate: The first one; it falls as nnU-Net's does.
     """
 
-    n_epochs: ClassVar[int | None] = 8
-    n_iterations: ClassVar[int] = 160
-    network_options: ClassVar[D2NetOptions] = D2NetTrainer.network_options._replace(modulate_encoder=True)
-    loss_ramps: ClassVar[Mapping[str, float]] = {}
+    n_iterations: ClassVar[int]
+    learning_rate: ClassVar[float] = 3e-3
 
     def configure_optimizers(self) -> tuple[Optimizer, Any]:
         """Return AdamW with nnU-Net's schedule."""
-        self.initial_lr, self.weight_decay = 3e-3, 1e-4
+        self.initial_lr, self.weight_decay = self.learning_rate, 1e-4
         parameters = self.network.parameters()
         optimizer = torch.optim.AdamW(parameters, self.initial_lr, (0.9, 0.99), weight_decay=self.weight_decay)
         return optimizer, self.schedule_of(optimizer)
@@ -55,3 +57,16 @@ class D2NetTrainerDemo(nnUNetTrainerNoDA, D2NetTrainer):
         """Close the bar."""
         self.progress.close()
         super().on_train_end()
+
+
+class D2NetTrainerDemo(nnUNetTrainerNoDA, WatchedTrainer, D2NetTrainer):  # pyright: ignore[reportIncompatibleVariableOverride]
+    """D2NetTrainer for few short epochs: it shows the path, not what D2-Net can do.
+
+    So short a training neither overfits nor has processor time to spare, so nothing is augmented, and it helps to tell
+    the encoder what is missing.
+    """
+
+    n_epochs: ClassVar[int | None] = 8
+    n_iterations: ClassVar[int] = 160
+    network_options: ClassVar[D2NetOptions] = D2NetTrainer.network_options._replace(modulate_encoder=True)
+    loss_ramps: ClassVar[Mapping[str, float]] = {}

@@ -19,6 +19,7 @@ from nnunetv2_d2net.plugin.training.dropping import (
     nnUNetTrainerModalityDropout,
     nnUNetTrainerModalityDropoutModulated,
 )
+from nnunetv2_d2net.plugin.training.pretraining import nnUNetTrainerModalityDropoutPretraining
 from nnunetv2_d2net.plugin.training.trainer import PAPER_WEIGHTS, D2NetTrainer
 
 LENGTHS = (1, 5, 10, 20, 50, 100, 250, 500, 750, 2000, 4000, 8000)  # those that nnU-Net offers
@@ -118,6 +119,7 @@ _CLASSES = (
     D2NetTrainer,
     D2NetTrainerPaper,
     D2NetTrainerDemo,
+    nnUNetTrainerModalityDropoutPretraining,
 )
 _STUDENTS = (nnUNetTrainerModalityDropout, nnUNetTrainerModalityDropoutModulated, D2NetTrainer)
 _COMPANIONS = tuple(trainer.__name__ + COMPANION for trainer in _STUDENTS)

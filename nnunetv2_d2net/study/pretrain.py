@@ -1,0 +1,79 @@
+"""From simulated patients to a model for real ones: simulate, plan, preprocess, train, export."""
+
+import os
+import random
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import torch
+
+from nnunetv2_d2net.data.phantom.dataset import PhantomSpec, write_phantom
+from nnunetv2_d2net.plugin.prediction.export import export_model
+from nnunetv2_d2net.study.pipeline import (
+    Model,
+    QuickFingerprint,
+    is_whole,
+    plan_and_preprocess,
+    quiet,
+    train_fold,
+    work_below,
+)
+
+TRAINER, PLANS = "nnUNetTrainerModalityDropoutPretraining", "D2NetWholeHead"
+DATASET_ID, NAME = 998, "SimulatedGliomas"
+FOLD, CONFIGURATION = "all", "3d_fullres"
+
+
+class Pretraining(NamedTuple):
+    """How weights are made.
+
+    Attributes:
+        n_cases: Simulated patients.
+        n_epochs: Of the training, 250 steps each.
+        seed: Of patients and training.
+    """
+
+    n_cases: int = 300
+    n_epochs: int = 20
+    seed: int = 0
+
+
+def run_pretraining(
+    out: Path, settings: Pretraining, device: torch.device, *, processes: int, progress: bool = False
+) -> Path:
+    """Do every step that has not been done yet below ``out``.
+
+    Args:
+        out: Folder for everything, the log of nnU-Net's own words included; made if it does not exist.
+        settings: How.
+        device: Where to train.
+        processes: Patients simulated and preprocessed at a time.
+        progress: Show bars.
+
+    Returns:
+        The zip file of the model.
+
+    Raises:
+        UserError: The folder cannot be written, or holds something else.
+    """
+    out = work_below(out, "pretraining")
+    os.environ.setdefault("nnUNet_compile", "f")
+    spec = PhantomSpec(DATASET_ID, settings.n_cases, 0, "medium", settings.seed, NAME)
+    raw = write_phantom(out / "nnUNet_raw", spec, processes=processes, resume=True, progress=progress)
+    trainer = f"{TRAINER}_{settings.n_epochs}epoch{'s' * (settings.n_epochs > 1)}"
+    model = Model(out / "nnUNet_results" / raw.name, trainer, f"{PLANS}Plans", CONFIGURATION)
+    done = out / "nnUNet_preprocessed" / raw.name / "preprocessed"
+    archive = out / "model.zip"
+    with quiet(out / "nnunet.log"):
+        if not done.exists():
+            how = {"extractor": QuickFingerprint, "processes": processes, "progress": progress}
+            plan_and_preprocess(DATASET_ID, f"{PLANS}Planner", CONFIGURATION, **how)
+            done.touch()
+        if not is_whole(model.checkpoint(FOLD)):
+            for seed in (random.seed, np.random.seed, torch.manual_seed):
+                seed(settings.seed)
+            train_fold(model, FOLD, device)
+        if not archive.exists():
+            export_model(model.folder, archive, [FOLD], half=True)
+    return archive
