@@ -12,6 +12,8 @@ from nnunetv2_d2net.cli._words import add_processes, refuse_extra
 HELP = "Write a data set of simulated brain MRI with gliomas below nnUNet_raw, ready for d2net plan_and_preprocess."
 
 _SIZES = ("small", "medium", "large")
+_KINDS = ("plain", "varied")
+_KIND = "varied: random contrasts, scanners and findings, to learn from for real patients (default plain)"
 _MISSING = "leave out this share of the training images at random, such as 0.2; every case keeps one (default 0)"
 _LAYOUT = "write folders as BraTS does instead, to try d2net convert; needs -o and no -d"
 
@@ -23,6 +25,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--train", type=int, default=24, metavar="N", help="training cases (default %(default)s)")
     add("--test", type=int, default=12, metavar="N", help="test cases (default %(default)s)")
     add("--size", choices=_SIZES, default="small", help="voxels of 3, 2 or 1 mm (default small)")
+    add("--kind", choices=_KINDS, default="plain", help=_KIND)
     add("--seed", type=int, default=0, metavar="S", help="same seed, same voxels (default 0)")
     add("--name", default="GliomaPhantom", help="the folder is DatasetXXX_NAME (default %(default)s)")
     add_processes(parser, "cases at a time", "--processes", most=4)
@@ -53,7 +56,7 @@ def run(args: argparse.Namespace, extra: Sequence[str]) -> int:
 
     options = {"processes": args.processes, "resume": args.resume, "progress": True}
     number = 1 if args.dataset_id is None else args.dataset_id
-    spec = PhantomSpec(number, args.train, args.test, args.size, args.seed, args.name, args.missing)
+    spec = PhantomSpec(number, args.train, args.test, args.size, args.seed, args.name, args.missing, args.kind)
     n_cases = f"{spec.n_train} training and {spec.n_test} test cases"
     if raw is None:
         write_source(args.output, args.layout, spec, **options)

@@ -22,10 +22,13 @@ from nnunetv2_d2net.data.phantom.case import PhantomCase, simulate_case
 from nnunetv2_d2net.data.phantom.contrast import measure_contrast, write_contrast_table
 from nnunetv2_d2net.data.phantom.fields import SPACINGS
 from nnunetv2_d2net.data.phantom.mri import MODALITIES
+from nnunetv2_d2net.data.phantom.varied import simulate_varied_case
 
 FILE_ENDING = ".nii.gz"
 RESUME = "free space or make it writable, then run again with --resume"
 _RECORD = "phantom.json"
+KINDS = ("plain", "varied")
+_OMITTED = {"missing": 0.0, "kind": "plain"}  # from the record where they are this: records from before lack them
 _SPLITS = {"Tr": "glioma_{:04d}", "Ts": "glioma_test_{:04d}"}
 _MOST_MISSING = (len(MODALITIES) - 1) / len(MODALITIES)
 _STREAM_OF_MISSING = 2  # of the seed; 0 and 1 are those of the training and the test cases
@@ -55,6 +58,7 @@ class PhantomSpec:
         seed: At least 0.
         name: What follows ``DatasetXXX_``.
         missing: Share of the training images that are left out at random; every case keeps one.
+        kind: ``plain`` for physics alone, ``varied`` to learn from for real patients.
 
     Raises:
         UserError: A value out of range.
@@ -67,6 +71,7 @@ class PhantomSpec:
     seed: int = 0
     name: str = "GliomaPhantom"
     missing: float = 0.0
+    kind: str = "plain"
 
     def __post_init__(self) -> None:
         dataset_folder_name(self.dataset_id, self.name)
@@ -77,6 +82,7 @@ class PhantomSpec:
             (self.size in SPACINGS, f"size {self.size!r} is unknown: choose --size from {', '.join(SPACINGS)}"),
             (self.seed >= 0, f"seed {self.seed} is negative: choose --seed of at least 0"),
             (0 <= self.missing <= _MOST_MISSING, f"{share}, every case keeps one"),
+            (self.kind in KINDS, f"kind {self.kind!r} is unknown: choose --kind from {', '.join(KINDS)}"),
         )
         for valid, message in checks:
             if not valid:
@@ -109,6 +115,15 @@ class PhantomSpec:
                 kept[case, modality] = False
                 n_left -= 1
         return tuple(kept[key.number].tolist())
+
+
+def simulate(spec: PhantomSpec, key: CaseKey) -> PhantomCase:
+    """Simulate one case of a data set.
+
+    Raises:
+        UserError: nilearn is not installed.
+    """
+    return (simulate_case if spec.kind == "plain" else simulate_varied_case)(spec.size, key.seed(spec.seed))
 
 
 def write_phantom(
@@ -163,7 +178,7 @@ def open_folder(folder: Path, parameters: dict[str, Any], other: str, *, resume:
 
     Args:
         folder: For the data.
-        parameters: Of what is written; versions are added, and ``missing`` is left out where nothing is.
+        parameters: Of what is written; versions are added, and what is as it always was is left out.
         other: Words for the arguments that choose another folder.
         resume: Complete the folder.
 
@@ -173,13 +188,13 @@ def open_folder(folder: Path, parameters: dict[str, Any], other: str, *, resume:
     nilearn_folder()
     record = parameters | {"revision": _REVISION, "nilearn": version("nilearn"), "numpy": np.__version__}
     if all(path.name == LOCK for path in folder.iterdir()):
-        content = {key: value for key, value in record.items() if key != "missing" or value}
+        content = {key: value for key, value in record.items() if key not in _OMITTED or value != _OMITTED[key]}
         write_json(folder / _RECORD, content, RESUME, indent=4)
         return
     if not resume:
         raise UserError(f"{folder} exists: choose another {other}, remove it, or complete it with --resume")
     path, remedy = folder / _RECORD, f"nothing to resume, choose another {other}, or remove the folder"
-    earlier = {"missing": 0.0} | read_json(path, remedy)
+    earlier = _OMITTED | read_json(path, remedy)
     for key, value in record.items():
         if earlier.get(key) != value:
             change = f"{key} {earlier.get(key)!r}, not {value!r}"
@@ -195,7 +210,7 @@ def _complete_case(folder: Path, spec: PhantomSpec, key: CaseKey) -> NDArray[np.
     if all(kept) and all(path.is_file() for path in paths):
         *images, labels = (_read(path) for path in paths)
         return measure_contrast(np.stack(images), labels.astype(np.uint8))
-    case = simulate_case(spec.size, key.seed(spec.seed))
+    case = simulate(spec, key)
     write_case(paths, case, kept, SPACINGS[spec.size])
     return measure_contrast(case.images, case.labels)
 

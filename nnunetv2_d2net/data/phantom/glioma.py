@@ -26,6 +26,10 @@ class Glioma(NamedTuple):
         reach: How far edema spreads along white matter.
         severity: How watery the edema is next to the core, in (0, 1].
         noises: Fields for the outline (coarse, fine), the rim, its gaps, the edema's front and its density.
+        ragged: How uneven the outline is, coarsely and finely, as a share of the radius.
+        border: Width of the edema's border, about 4.4 times this in mm.
+        resistance: Cost for edema to cross 1 mm of gray matter, white matter and CSF.
+        fingers: Where edema spreads more easily, and how much: its logarithm's spread.
     """
 
     foci: tuple[Focus, ...]
@@ -35,6 +39,10 @@ class Glioma(NamedTuple):
     reach: float
     severity: float
     noises: tuple[SmoothNoise, ...]
+    ragged: tuple[float, float] = (0.2, 0.1)
+    border: float = 1.5
+    resistance: tuple[float, float, float] = _RESISTANCE
+    fingers: tuple[SmoothNoise, float] | None = None
 
 
 class Tumor(NamedTuple):
@@ -77,18 +85,45 @@ def draw_glioma(rng: np.random.Generator, anatomy: Anatomy, grid: Grid) -> Gliom
     )
 
 
-def _draw_focus(rng: np.random.Generator, center: NDArray[np.floating], radius: float) -> Focus:
+def draw_varied_glioma(rng: np.random.Generator, anatomy: Anatomy, grid: Grid) -> Glioma:
+    """Draw a tumor as ``draw_glioma`` does, but of more sizes, shapes and patterns, most of them large and lobed."""
+    seeds = grid.positions_mm()[:, _plausible_seeds(anatomy, 8)].T
+    center, radius = seeds[rng.integers(len(seeds))], float(np.exp(rng.uniform(np.log(10), np.log(30))))
+    foci = [_draw_focus(rng, center, radius, 0.3)]
+    gap = np.linalg.norm(seeds - center, axis=1)
+    for nearest, farthest, share in ((0.7 * radius, 1.4 * radius, 0.6), (1.3 * radius + 6, 1.3 * radius + 40, 0.2)):
+        near = seeds[(gap > nearest) & (gap < farthest)]
+        for _ in range(rng.integers(1, 4) if len(near) and rng.random() < share else 0):
+            foci.append(_draw_focus(rng, near[rng.integers(len(near))], rng.uniform(4, 0.8 * radius), 0.3))
+    pattern = rng.random()
+    rim = rng.uniform(2, 9) if pattern < 0.72 else rng.uniform(10, 30) if pattern < 0.84 else 0.0
+    return Glioma(
+        foci=tuple(foci),
+        push=rng.uniform(0.05, 0.45),
+        rim=rim,
+        gaps=rng.uniform(-3, 0.3),
+        reach=rng.uniform(6, 29) if rim else rng.uniform(4, 22),
+        severity=rng.uniform(0.7, 1.0),
+        noises=tuple(SmoothNoise.draw(rng, length) for length in (22, 8, 9, 11, 13, 8)),
+        ragged=(rng.uniform(0.15, 0.35), rng.uniform(0.05, 0.2)),
+        border=rng.uniform(1.5, 4),
+        resistance=(rng.uniform(3, 8), 1.0, 14.0),
+        fingers=(SmoothNoise.draw(rng, 9), rng.uniform(0, 0.8)),
+    )
+
+
+def _draw_focus(rng: np.random.Generator, center: NDArray[np.floating], radius: float, spread: float = 0.2) -> Focus:
     axes, _ = np.linalg.qr(rng.normal(size=(3, 3)))
-    stretch = np.exp(rng.normal(0, 0.2, 3))
+    stretch = np.exp(rng.normal(0, spread, 3))
     shape = (axes * (stretch / np.cbrt(stretch.prod()))) @ axes.T
     return Focus(center, radius, shape.astype(np.float32))
 
 
-def _plausible_seeds(anatomy: Anatomy) -> NDArray[np.bool_]:
+def _plausible_seeds(anatomy: Anatomy, midline: float = 12) -> NDArray[np.bool_]:
     """White matter of the hemispheres; hindbrain and midline are left out."""
     z, y, x = anatomy.mni_mm
     cerebrum = (z > -5) | ((z > -30) & (y > -35) & (np.abs(x) > 25))
-    return (anatomy.tissues[1] > 0.6) & cerebrum & (np.abs(x) > 12)
+    return (anatomy.tissues[1] > 0.6) & cerebrum & (np.abs(x) > midline)
 
 
 def edema_distance(glioma: Glioma, anatomy: Anatomy, grid: Grid) -> NDArray[np.floating]:
@@ -97,7 +132,10 @@ def edema_distance(glioma: Glioma, anatomy: Anatomy, grid: Grid) -> NDArray[np.f
     Returns:
         ``(z, y, x)``, in mm of white matter; 0 in the core, infinite outside the brain.
     """
-    cost = np.einsum("k,kzyx->zyx", np.array(_RESISTANCE), anatomy.tissues) * grid.spacing
+    cost = np.einsum("k,kzyx->zyx", np.array(glioma.resistance), anatomy.tissues) * grid.spacing
+    if glioma.fingers:
+        noise, strength = glioma.fingers
+        cost *= np.exp(strength * noise.on(grid))
     cost[~anatomy.brain] = -1  # the search never enters negative costs
     core = (_core_depth(glioma, anatomy, grid) > 0) & anatomy.brain
     if not core.any():
@@ -129,7 +167,7 @@ def grow_tumor(glioma: Glioma, anatomy: Anatomy, grid: Grid, distance: NDArray[n
     gray, _, csf = anatomy.tissues
     level = reach - far - 3 * gray - 15 * csf
     outside = (1 - core) * anatomy.brain
-    spread = sigmoid(level / 1.5) * outside
+    spread = sigmoid(level / glioma.border) * outside
     fluid = glioma.severity * np.clip(0.6 + level / 11 + 0.22 * density, 0.35, 1)
 
     shell = core * (1 - inside)
@@ -150,7 +188,7 @@ def _core_depth(glioma: Glioma, anatomy: Anatomy, grid: Grid) -> NDArray[np.floa
     depth = np.full(grid.shape, -np.inf, dtype=np.float32)
     for focus in glioma.foci:
         offset = np.einsum("ij,jzyx->izyx", focus.shape, position - focus.center[:, None, None, None])
-        ragged = focus.radius * (1 + 0.2 * coarse + 0.1 * fine)
+        ragged = focus.radius * (1 + glioma.ragged[0] * coarse + glioma.ragged[1] * fine)
         depth = np.maximum(depth, ragged - np.sqrt((offset**2).sum(axis=0)))
     return depth - 5 * anatomy.tissues[2]
 

@@ -90,6 +90,15 @@ def spin_echo(t1: Array, t2: Array, density: Array, sequence: Sequence) -> Array
     return density * recovered * np.exp(-sequence.echo_time / t2)
 
 
+def pure_signal(tissue: Tissue, sequence: Sequence) -> float:
+    """Signal of a tissue without texture, after the agent if the sequence is acquired then."""
+    t1, t2 = np.array([tissue.t1]), np.array([tissue.t2])
+    if sequence.contrast_agent:
+        concentration = np.array([tissue.uptake])
+        t1, t2 = shorten(t1, T1_RELAXIVITY, concentration), shorten(t2, T2_RELAXIVITY, concentration)
+    return spin_echo(t1, t2, np.array([tissue.density]), sequence).item()
+
+
 def nulling_time(t1: float, repetition_time: float) -> float:
     """Inversion time (ms) at which tissue of the given T1 gives no signal: the zero of ``spin_echo``."""
     return t1 * float(np.log(2 / (1 + np.exp(-repetition_time / t1))))

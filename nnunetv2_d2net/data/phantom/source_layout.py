@@ -77,7 +77,7 @@ def _complete_case(folder: Path, layout: SourceLayout, spec: PhantomSpec, key: C
     parent = folder / ("training" if key.split == "Tr" else "test")
     if any(parent.glob(f"**/{name}/{name}{layout.suffixes[-1]}{FILE_ENDING}")):
         return
-    case = dataset.simulate_case(spec.size, key.seed(spec.seed))
+    case = dataset.simulate(spec, key)
     if layout.graded and key.split == "Tr":
         parent /= "HGG" if (case.labels == 3).any() else "LGG"
     (parent / name).mkdir(parents=True, exist_ok=True)
