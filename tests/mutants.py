@@ -28,8 +28,9 @@ ROOMS = {
 """Folder of the package that is changed, and the tests that must notice."""
 
 KEPT_DECORATORS = ("staticmethod", "classmethod", "overload")
-SURVIVED, KILLED = (0, 5, 33), (1, 3, 24, 36, 152, 255, -24, -11, -9)
-"""mutmut's exit codes: no test has failed, or there is none; a test has, or it took too long, or the process died."""
+SURVIVED, KILLED = (0, 5, 33, 24, 36, 152, -24, -9), (1, 3, 255, -11)
+"""mutmut's exit codes: no test has failed, there is none, or it took too long, as all do where the machine is busy; a
+test has failed, or the process has died."""
 Edit = tuple[int, int, str]  # from, to, text instead
 
 
@@ -57,6 +58,7 @@ def stage(room: str) -> Path:
     settings = f'only_mutate = ["nnunetv2_d2net/{source}/*"]\npytest_add_cli_args_test_selection = ["{tests}"]\n'
     project = (ROOT / "pyproject.toml").read_text().replace("[tool.mutmut]\n", f"[tool.mutmut]\n{settings}")
     write(folder / "pyproject.toml", project)
+    write(folder / "conftest.py", (ROOT / "tests" / "mutants_order.py").read_text())
     new_tests = False
     for top in ("nnunetv2_d2net", "trainers", "planners", "tests"):
         files = {path for path in (ROOT / top).rglob("*") if path.is_file() and "__pycache__" not in path.parts}
@@ -67,7 +69,7 @@ def stage(room: str) -> Path:
             elif not target.exists() or target.read_bytes() != path.read_bytes():
                 target.parent.mkdir(parents=True, exist_ok=True)
                 shutil.copy(path, target)
-                new_tests |= top == "tests"
+                new_tests |= path.is_relative_to(ROOT / tests) or path.name == "conftest.py"
         for gone in (path for path in (folder / top).rglob("*.py") if ROOT / path.relative_to(folder) not in files):
             gone.unlink()
             (folder / "mutants" / gone.relative_to(folder)).unlink(missing_ok=True)

@@ -5,7 +5,8 @@ import ast
 import pytest
 import yaml
 
-from tests.mutants import ROOMS, ROOT, is_of, staged
+from tests.mutants import KILLED, ROOMS, ROOT, SURVIVED, is_of, staged
+from tests.mutants_order import place_of
 
 
 @pytest.mark.parametrize("room", ROOMS)
@@ -70,3 +71,14 @@ def test_an_explanation_is_of_one_function_and_one_change():
     assert is_of(entry, "package.a.xǁBoxǁf__mutmut_3", diff)
     assert not is_of(entry, "package.a.x_f__mutmut_3", diff)
     assert not is_of({**entry, "to": ["x = 3"]}, "package.a.xǁBoxǁf__mutmut_3", diff)
+
+
+def test_a_mutant_that_took_too_long_is_no_killed_one():
+    assert {24, 152, -24, -9} <= set(SURVIVED)
+    assert not set(SURVIVED) & set(KILLED)
+
+
+def test_those_that_have_noticed_others_are_tried_first_then_the_quickest():
+    noticed = [["m.f", "c"], ["m.g", "b"], ["n.f", "a"]]
+    assert sorted("abcd", key=place_of("m.f", noticed, {"a": 2, "d": 1})) == ["c", "b", "d", "a"]
+    assert sorted("abcd", key=place_of("n.f", noticed, {"b": 3, "c": 2, "d": 1}))[:2] == ["a", "d"]
