@@ -59,7 +59,7 @@ def run_pretraining(
     """
     out = work_below(out, "pretraining")
     os.environ.setdefault("nnUNet_compile", "f")
-    spec = PhantomSpec(DATASET_ID, settings.n_cases, 0, "medium", settings.seed, NAME)
+    spec = PhantomSpec(DATASET_ID, settings.n_cases, 0, "medium", settings.seed, NAME, kind="varied")
     raw = write_phantom(out / "nnUNet_raw", spec, processes=processes, resume=True, progress=progress)
     trainer = f"{TRAINER}_{settings.n_epochs}epoch{'s' * (settings.n_epochs > 1)}"
     model = Model(out / "nnUNet_results" / raw.name, trainer, f"{PLANS}Plans", CONFIGURATION)
