@@ -1,7 +1,8 @@
 """Fine-tuning: training that starts from another model's weights, as far as they fit."""
 
 import os
-from collections.abc import Iterator, Sequence
+import re
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -18,6 +19,12 @@ from nnunetv2_d2net.plugin.checkpoints import check_finite, read_checkpoint
 
 _VARIABLE = "D2NET_PRETRAINED_WEIGHTS"
 _WRAPPERS = ("module.", "_orig_mod.")
+_OF_MODALITIES: Mapping[str, Sequence[int]] = {
+    r"encoder\.(stages\.0\.0|stem)\.convs\.0\.(conv|all_modules\.0)\.weight": (1,),
+    r"modulation\.linears\.\d+\.weight": (1,),
+    r"modulation\.lending\.weight": (0, 2),
+}
+"""Weights of a U-Net, told what is missing or not, that have an entry for each modality; and along which axes."""
 
 
 @contextmanager
@@ -76,6 +83,9 @@ def load_whole_network(network: nn.Module, path: Path) -> None:
 def load_fitting_weights(network: nn.Module, path: Path, channels: Sequence[str]) -> list[str]:
     """Take every layer of a checkpoint that fits by name and shape; the others stay as they are.
 
+    A U-Net's filters of each modality are taken by the modality's name, where the checkpoint's model is known to have
+    been trained with it: fewer modalities, or others in order, are no obstacle.
+
     Args:
         network: May be wrapped by DDP or torch.compile.
         path: A checkpoint of nnU-Net's, of any trainer.
@@ -89,6 +99,7 @@ def load_fitting_weights(network: nn.Module, path: Path, channels: Sequence[str]
     """
     checkpoint, network = read_checkpoint(path), unwrapped(network)
     theirs = {_unwrapped(name): weight for name, weight in checkpoint["network_weights"].items()}
+    theirs, line = _by_modality(theirs, _channels_of_model(path), channels)
     layers = _layers(network)
     lacking = {layer: [n for n in own if n not in theirs] for layer, own in layers.items()}
     misfits = {layer for layer, own in layers.items() if any(_differs(own[n], theirs.get(n)) for n in own)}
@@ -112,7 +123,7 @@ def load_fitting_weights(network: nn.Module, path: Path, channels: Sequence[str]
     unused = dict.fromkeys(_part(name) for name in theirs if name not in network.state_dict())
     if unused:
         lines.append(f"in the file, and not used: {listed(list(unused), 10)}")
-    return [*lines, *_other_channels(path, channels)]
+    return [*lines, *line]
 
 
 def _layers(network: nn.Module) -> dict[str, dict[str, Tensor]]:
@@ -148,13 +159,29 @@ def _by_part(some: Sequence[str], layers: dict[str, dict[str, Tensor]]) -> str:
     )
 
 
-def _other_channels(path: Path, channels: Sequence[str]) -> list[str]:
-    """Say where the file's own model knows other modalities, or another order, which its first layer relies on."""
-    source = path.resolve().parents[1] / "dataset.json"
+def _channels_of_model(path: Path) -> list[str]:
+    """Return the modalities of a checkpoint's own model; empty where nobody says."""
     try:
-        theirs = channels_of(read_json_or(source, {}))
+        return list(channels_of(read_json_or(path.resolve().parents[1] / "dataset.json", {})))
     except UserError:
         return []
-    if list(theirs) == list(channels):
-        return []
-    return [f"WARNING: that model knows {', '.join(theirs)}, in this order; this data set has {', '.join(channels)}"]
+
+
+def _by_modality(
+    weights: Mapping[str, Tensor], theirs: Sequence[str], ours: Sequence[str]
+) -> tuple[dict[str, Tensor], list[str]]:
+    """Bring weights that have an entry for each modality into the order of ours; return them, and a line about it."""
+    weights = dict(weights)
+    if list(theirs) in ([], list(ours)):
+        return weights, []
+    knows = f"that model knows {', '.join(theirs)}, in this order; this data set has {', '.join(ours)}"
+    if set(ours) - set(theirs):
+        return weights, [f"WARNING: {knows}"]
+    order = torch.tensor([theirs.index(name) for name in ours])
+    for name in weights:
+        for axis in next((axes for of, axes in _OF_MODALITIES.items() if re.search(rf"(^|\.){of}$", name)), ()):
+            if weights[name].shape[axis] == len(theirs):
+                weights[name] = weights[name].index_select(axis, order)
+    if any("absent_codes" in name for name in weights):  # the rest of a D2-Net goes by the order of the modalities
+        return weights, [f"WARNING: {knows}"]
+    return weights, [f"{knows}: filters are taken by name"]

@@ -9,7 +9,10 @@ import torch
 from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 
 from nnunetv2_d2net.base.errors import UserError
-from nnunetv2_d2net.plugin.training.dropping import nnUNetTrainerModalityDropout
+from nnunetv2_d2net.plugin.training.dropping import (
+    nnUNetTrainerModalityDropout,
+    nnUNetTrainerModalityDropoutModulated,
+)
 from nnunetv2_d2net.plugin.training.pretrained import load_fitting_weights, pretrained_weights, starting_from
 from nnunetv2_d2net.plugin.training.trainer import D2NetTrainer
 from tests.unit.plugin.preprocessing.conftest import build_plans
@@ -83,7 +86,7 @@ def test_weights_of_a_d2net_for_the_rival(write):
 
 
 def test_layers_that_do_not_fit_are_named(write, stock):
-    """Another number of classes and of modalities: heads and first layer stay, whole."""
+    """Another number of classes and of modalities, of which nobody knows the names: heads and first layer stay."""
     network = network_of(nnUNetTrainerModalityDropout, n_classes=5, n_channels=2)
     before = deepcopy(network.state_dict())
     lines = load_fitting_weights(network, write(stock), CHANNELS[:2])
@@ -123,13 +126,49 @@ def test_code_is_not_run(write, stock, tmp_path):
     assert not (tmp_path / "RAN").exists()
 
 
+def name_channels(path, names):
+    content = {"channel_names": {str(i): name for i, name in enumerate(names)}}
+    (path.parents[1] / "dataset.json").write_text(json.dumps(content))
+    return path
+
+
 @pytest.mark.parametrize(("theirs", "is_told"), [(CHANNELS, False), (CHANNELS[::-1], True), (["CT"], True)])
-def test_modalities_in_another_order_are_told(write, stock, theirs, is_told):
-    path = write(stock)
-    names = {str(i): name for i, name in enumerate(theirs)}
-    (path.parents[1] / "dataset.json").write_text(json.dumps({"channel_names": names}))
-    lines = load_fitting_weights(network_of(nnUNetTrainerModalityDropout), path, CHANNELS)
-    assert any(line.startswith("WARNING") and ", ".join(theirs) in line for line in lines) == is_told
+@pytest.mark.parametrize("trainer", [nnUNetTrainerModalityDropout, D2NetTrainer])
+def test_modalities_in_another_order_are_told(write, trainer, theirs, is_told):
+    other = network_of(trainer)
+    lines = load_fitting_weights(network_of(trainer), name_channels(write(other), theirs), CHANNELS)
+    (told,) = [line for line in lines if "in this order" in line] or [""]
+    assert (", ".join(theirs) in told) == is_told
+    of_names = theirs == CHANNELS[::-1] and trainer is nnUNetTrainerModalityDropout
+    assert told.endswith("filters are taken by name") == of_names
+    assert told.startswith("WARNING") == (is_told and not of_names)
+
+
+@pytest.mark.parametrize("ours", [["T1ce", "FLAIR"], ["T1", "T1ce", "FLAIR"], ["T1ce", "T1"]])
+def test_what_belongs_to_a_modality_is_taken_by_its_name(write, ours):
+    """A network of fewer or other modalities computes what the source computes where the others are missing."""
+    source = network_of(nnUNetTrainerModalityDropoutModulated).eval()
+    with torch.no_grad():
+        for parameter in source.parameters():
+            parameter.normal_(0, 0.3)
+    network = network_of(nnUNetTrainerModalityDropoutModulated, n_channels=len(ours)).eval()
+    load_fitting_weights(network, name_channels(write(source), CHANNELS), ours)
+    images = torch.randn(1, len(ours), 8, 8, 8)
+    for index in range(len(ours)):
+        available = torch.ones(1, len(ours), dtype=torch.bool)
+        available[0, index] = False
+        of_source = torch.zeros(1, 3, 8, 8, 8)
+        there = torch.zeros(1, 3, dtype=torch.bool)
+        for i, name in enumerate(ours):
+            of_source[:, CHANNELS.index(name)], there[0, CHANNELS.index(name)] = images[:, i], available[0, i]
+        features = network.modulation.encode(network.encoder, images * available.view(1, -1, 1, 1, 1), available)
+        expected = source.modulation.encode(source.encoder, of_source * there.view(1, -1, 1, 1, 1), there)
+        if len(ours) == len(CHANNELS):  # else a modality that ours does not know is missing to the source alone
+            assert all(torch.allclose(a, b, atol=1e-4) for a, b in zip(features, expected, strict=True))
+        assert torch.equal(
+            network.encoder.stages[0][0].convs[0].conv.weight[:, index],
+            source.encoder.stages[0][0].convs[0].conv.weight[:, CHANNELS.index(ours[index])],
+        )
 
 
 def test_the_checkpoint_is_handed_on_for_a_while():
