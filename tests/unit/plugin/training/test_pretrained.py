@@ -2,6 +2,7 @@ import json
 import os
 from copy import deepcopy
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -144,31 +145,34 @@ def test_modalities_in_another_order_are_told(write, trainer, theirs, is_told):
     assert told.startswith("WARNING") == (is_told and not of_names)
 
 
-@pytest.mark.parametrize("ours", [["T1ce", "FLAIR"], ["T1", "T1ce", "FLAIR"], ["T1ce", "T1"]])
-def test_what_belongs_to_a_modality_is_taken_by_its_name(write, ours):
-    """A network of fewer or other modalities computes what the source computes where the others are missing."""
-    source = network_of(nnUNetTrainerModalityDropoutModulated).eval()
+@pytest.fixture
+def modulated():
+    network: Any = network_of(nnUNetTrainerModalityDropoutModulated).eval()
     with torch.no_grad():
-        for parameter in source.parameters():
+        for parameter in network.parameters():
             parameter.normal_(0, 0.3)
-    network = network_of(nnUNetTrainerModalityDropoutModulated, n_channels=len(ours)).eval()
-    load_fitting_weights(network, name_channels(write(source), CHANNELS), ours)
-    images = torch.randn(1, len(ours), 8, 8, 8)
-    for index in range(len(ours)):
-        available = torch.ones(1, len(ours), dtype=torch.bool)
-        available[0, index] = False
-        of_source = torch.zeros(1, 3, 8, 8, 8)
-        there = torch.zeros(1, 3, dtype=torch.bool)
-        for i, name in enumerate(ours):
-            of_source[:, CHANNELS.index(name)], there[0, CHANNELS.index(name)] = images[:, i], available[0, i]
-        features = network.modulation.encode(network.encoder, images * available.view(1, -1, 1, 1, 1), available)
-        expected = source.modulation.encode(source.encoder, of_source * there.view(1, -1, 1, 1, 1), there)
-        if len(ours) == len(CHANNELS):  # else a modality that ours does not know is missing to the source alone
-            assert all(torch.allclose(a, b, atol=1e-4) for a, b in zip(features, expected, strict=True))
-        assert torch.equal(
-            network.encoder.stages[0][0].convs[0].conv.weight[:, index],
-            source.encoder.stages[0][0].convs[0].conv.weight[:, CHANNELS.index(ours[index])],
-        )
+    return network
+
+
+@pytest.mark.parametrize("ours", [["T1ce", "FLAIR"], ["T1", "T1ce", "FLAIR"], ["T1ce", "T1"]])
+def test_what_belongs_to_a_modality_is_taken_by_its_name(write, modulated, ours):
+    network: Any = network_of(nnUNetTrainerModalityDropoutModulated, n_channels=len(ours))
+    load_fitting_weights(network, name_channels(write(modulated), CHANNELS), ours)
+    of_name = [CHANNELS.index(name) for name in ours]
+    first, source = (of.encoder.stages[0][0].convs[0].conv.weight for of in (network, modulated))
+    assert torch.equal(first, source[:, of_name])
+    for linear, other in zip(network.modulation.linears, modulated.modulation.linears, strict=True):
+        assert torch.equal(linear.weight, other.weight[:, of_name])
+    lent, other = network.modulation.lending.weight, modulated.modulation.lending.weight
+    assert torch.equal(lent, other[of_name][:, :, of_name])
+
+
+def test_the_same_modalities_in_another_order_give_the_same(write, modulated):
+    network: Any = network_of(nnUNetTrainerModalityDropoutModulated).eval()
+    load_fitting_weights(network, name_channels(write(modulated), CHANNELS), CHANNELS[::-1])
+    images, available = torch.randn(1, 3, 8, 8, 8), torch.tensor([[True, False, True]])
+    of_network, of_source = network(images.flip(1), available.flip(1)), modulated(images, available)
+    assert all(torch.allclose(a, b, atol=1e-4) for a, b in zip(of_network, of_source, strict=True))
 
 
 def test_the_checkpoint_is_handed_on_for_a_while():
