@@ -77,6 +77,11 @@ def find_job(setup: Setup, name: str) -> Job:
     return jobs[name]
 
 
+def preparation_note(setup: Setup) -> Path:
+    """Return the file that says that this benchmark has begun to plan and preprocess, and whether that is complete."""
+    return setup.out / f"{PREPARE}.json"
+
+
 def first_of(setup: Setup, name: str) -> str:
     """Name the training from which the job of that name starts; empty where it need not wait for any."""
     arm, _, part = name.partition("/")
@@ -106,6 +111,8 @@ class Progress:
         if not plans.exists():
             return False
         folder = preprocessed_folder(plans, setup.configuration, "repair it, or move it away to plan anew")
+        if not read_json_or(preparation_note(setup), {}).get("complete", True):
+            return False
         # nnU-Net writes a case's properties last
         return all((folder / f"{case}.pkl").is_file() for case in setup.dataset.training_cases(setup.raw))
 

@@ -136,14 +136,15 @@ def _predictions(setup: Setup, folder: Path, cases: Iterable[Any]) -> list[Path]
 
 
 def _preprocess(setup: Setup) -> None:
-    started = setup.out / "prepare.json"  # says that an unfinished preparation is ours to repeat
+    started = jobs.preparation_note(setup)  # says that an unfinished preparation is ours to repeat
     number, plans = dataset_number(setup.raw.name), setup.preprocessed / f"{setup.plans}.json"
     if read_json_or(started, None) is None and plans.exists():
         raise UserError(
             f"{plans} is planned but {setup.configuration} is not preprocessed in full: {_preprocess_command(setup)}"
         )
-    write_json(started, {"plans": setup.plans})
+    write_json(started, {"plans": setup.plans, "complete": False})
     plan_and_preprocess(number, _planner(setup.plans), setup.configuration, processes=setup.processes)
+    write_json(started, {"plans": setup.plans, "complete": True})
 
 
 def _preprocess_command(setup: Setup) -> str:

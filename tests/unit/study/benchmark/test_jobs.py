@@ -201,6 +201,18 @@ def test_plans_that_somebody_else_made_are_not_made_again(setup):
         one_job.prepare(replace(setup, plans="OtherPlans"))
 
 
+def test_a_preparation_that_was_killed_behind_its_last_case_is_made_again(setup, monkeypatch):
+    """What follows the cases, such as the note of their modalities, would be missing."""
+    begun = []
+    monkeypatch.setattr(one_job, "plan_and_preprocess", lambda *_, **__: begun.append(Progress(setup).preprocessed))
+    assert Progress(setup).prepared
+    write_json(jobs.preparation_note(setup), {"plans": "D2NetPlans", "complete": False})
+    assert not Progress(setup).prepared
+    one_job.prepare(setup)
+    assert begun == [False]
+    assert Progress(setup).prepared
+
+
 def test_what_is_there_is_read_once_for_all_jobs(setup, write_checkpoint, monkeypatch):
     for arm in setup.arms:
         finish(setup, Job(arm, "all"), write_checkpoint)
