@@ -145,3 +145,23 @@ def test_all_subsets(regions_model, tmp_path, monkeypatch, capsys):
     (row,) = json.loads((tmp_path / "all.json").read_text())
     assert row["one pass / sum of parts"] > 0
     assert "| imagesTs |" in capsys.readouterr().out
+
+
+def test_reality_holds_simulated_cases_against_others(tmp_path, monkeypatch, capsys):
+    pytest.importorskip("nilearn")
+    from nnunetv2_d2net.data.phantom.dataset import PhantomSpec
+    from nnunetv2_d2net.data.phantom.source_layout import write_source
+
+    for name, kind in (("plain", "plain"), ("varied", "varied")):
+        write_source(tmp_path / name, "brats2018", PhantomSpec(1, 2, 0, kind=kind))
+    folders = ("--simulated", tmp_path / "varied", "--real", tmp_path / "plain", "--spacing", 3, "--cases")
+    run(monkeypatch, "reality.py", *folders)
+    printed = capsys.readouterr().out
+    assert printed.startswith("2 simulated and 2 real cases")
+    table, cases = printed.split("\n\n")[1:]
+    assert "T1ce: enhancing, level" in table
+    assert "**0 of 2**" in table
+    row = next(line for line in cases.splitlines() if line.startswith("| T1ce: gray matter, level"))
+    assert all(0.75 < float(cell) < 0.95 for cell in row.strip("|").split("|")[1:])
+    with pytest.raises(SystemExit):
+        run(monkeypatch, "reality.py", "--simulated", tmp_path / "none", "--real", tmp_path / "plain")

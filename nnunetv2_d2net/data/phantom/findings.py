@@ -124,9 +124,9 @@ def _vessels(rng: np.random.Generator, anatomy: Anatomy, depth: Array, grid: Gri
     """Vessels of two calibers, choroid plexus, great sinuses, and membranes along the surface that take agent up."""
     gray, _, csf = anatomy.tissues
     z, y, x = anatomy.mni_mm
-    place = np.clip(0.25 + 2 * csf + 0.5 * gray, 0, 1)
+    place = np.clip(0.3 + 2 * csf + 0.5 * gray, 0, 1)
     blood = np.zeros(grid.shape, dtype=np.float32)
-    for length, least, most in ((11, 0.7, 1.6), (20, 1.0, 2.6)):
+    for length, least, most in ((9, 0.6, 1.5), (17, 1.0, 2.6)):
         a, b = (SmoothNoise.draw(rng, length).on(grid) for _ in range(2))  # a vessel runs where both vanish
         radius = rng.uniform(least, most)
         seen = np.hypot(radius, 0.45 * grid.spacing)  # a voxel sees a thin vessel wider and fainter
@@ -135,7 +135,7 @@ def _vessels(rng: np.random.Generator, anatomy: Anatomy, depth: Array, grid: Gri
     plexus = rng.uniform(0.2, 0.7) * sigmoid((SmoothNoise.draw(rng, 7).on(grid) - 0.7) / 0.2) * ventricles * csf
     yield Layer(np.maximum(blood, plexus), draw_tissue(rng, "blood")[0])
     yield Layer(_sinuses(rng, anatomy, depth) * (depth > -6), draw_tissue(rng, "blood")[0])
-    patches = sigmoid((SmoothNoise.draw(rng, rng.uniform(8, 20)).on(grid) - rng.uniform(0.5, 2.5)) / 0.3)
+    patches = sigmoid((SmoothNoise.draw(rng, rng.uniform(8, 20)).on(grid) - rng.uniform(0.8, 2.8)) / 0.3)
     thickness = rng.uniform(0.6, 1.6)
     yield Layer(patches * np.exp(-(((depth - 0.5) / thickness) ** 2) / 2), draw_tissue(rng, "dura")[0])
 

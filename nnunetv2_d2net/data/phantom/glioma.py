@@ -108,7 +108,7 @@ def draw_varied_glioma(rng: np.random.Generator, anatomy: Anatomy, grid: Grid) -
         ragged=(rng.uniform(0.15, 0.35), rng.uniform(0.05, 0.2)),
         border=rng.uniform(1.5, 4),
         resistance=(rng.uniform(3, 8), 1.0, 14.0),
-        fingers=(SmoothNoise.draw(rng, 9), rng.uniform(0, 0.8)),
+        fingers=(SmoothNoise.draw(rng, 9), rng.uniform(0, 0.6)),
     )
 
 

@@ -12,13 +12,13 @@ from numpy.typing import NDArray
 from nnunetv2_d2net.data.phantom import mri
 
 NORMAL = {
-    "gray": ((1.07, 0.08), (0.70, 0.07), (0.74, 0.045), (1.50, 0.12)),
-    "csf": ((0.18, 0.07), (0.25, 0.10), (0.27, 0.08), (2.60, 0.40)),
+    "gray": ((1.03, 0.10), (0.65, 0.07), (0.68, 0.06), (1.62, 0.15)),
+    "csf": ((0.15, 0.07), (0.14, 0.06), (0.20, 0.09), (2.50, 0.40)),
 }
 """Mean and spread over real patients."""
 
 NORMAL_LIMITS = {
-    "gray": ((0.75, 1.50), (0.40, 0.95), (0.45, 0.95), (1.10, 2.40)),
+    "gray": ((0.75, 1.50), (0.40, 0.93), (0.45, 0.93), (1.10, 2.40)),
     "csf": ((0.03, 0.60), (0.03, 0.60), (0.03, 0.60), (1.60, 4.50)),
 }
 """Gray matter is darker than white matter in T1 and brighter in T2; CSF is the darkest or the brightest."""
@@ -27,7 +27,7 @@ RANGES = {
     "edema": ((1.40, 2.50), (0.35, 0.95), (0.40, 0.95), (1.35, 3.00)),
     "core": ((0.35, 2.20), (0.30, 0.95), (0.30, 1.00), (1.30, 3.50)),
     "enhancing": ((0.95, 2.30), (0.40, 1.05), (1.10, 2.70), (1.20, 3.00)),
-    "blood": ((0.15, 1.20), (0.30, 1.10), (1.20, 3.20), (0.20, 1.60)),
+    "blood": ((0.15, 1.20), (0.30, 1.10), (1.40, 3.50), (0.20, 1.60)),
     "dura": ((0.20, 1.20), (0.30, 1.20), (0.80, 2.60), (0.20, 1.30)),
     "plaque": ((1.25, 2.10), (0.45, 0.95), (0.50, 0.95), (1.30, 2.60)),
     "infarct": ((1.15, 2.00), (0.40, 0.90), (0.45, 1.00), (1.30, 2.80)),
@@ -37,6 +37,7 @@ RANGES = {
 
 _T1, _T1CE = 1, 2
 _CLEARLY = 0.25  # how much brighter than the rest of the lesion enhancing tumor is in T1ce, at least
+_MOST_BLACK = 0.25  # of white matter in T1 and T1ce: the signal that a stored image has as its zero
 _UPTAKE = 1 / 3  # of the table's agent in normal tissue: held against patients, the table's is too much
 
 
@@ -69,7 +70,11 @@ def _physical(rng: np.random.Generator) -> dict[str, NDArray[np.floating]]:
     signals = np.array(
         [[mri.pure_signal(tissue, sequence) for sequence in (flair, t1, t1ce, t2)] for tissue in tissues]
     )
-    return dict(zip(names, signals / signals[1], strict=True))
+    levels = signals / signals[1]
+    if t1.inversion_time is None:  # after inversion there is no signal to take off
+        black = rng.uniform(0, _MOST_BLACK)
+        levels[:, _T1 : _T1CE + 1] = np.maximum((levels[:, _T1 : _T1CE + 1] - black) / (1 - black), 0.02)
+    return dict(zip(names, levels, strict=True))
 
 
 def draw_tissue(rng: np.random.Generator, name: str, n: int = 1) -> NDArray[np.floating]:

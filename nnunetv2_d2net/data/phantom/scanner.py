@@ -12,8 +12,11 @@ from nnunetv2_d2net.data.phantom.mri import add_rician_noise
 Array = NDArray[np.floating]
 Mask = NDArray[np.bool_]
 
-SLICES = ((3.0, 6.0), 0.65)
-"""Thickness of thick slices, mm, and the share of the images that have such."""
+SLICES = (3.0, 6.0)
+"""Thickness of thick slices, mm."""
+
+THICK = (0.75, 0.55, 0.4, 0.65)
+"""Share of the images that have thick slices, in the order of ``mri.MODALITIES``."""
 
 CUT = 0.15
 """Share of the cases in which a part of the head was not acquired, in one sequence or in all."""
@@ -39,12 +42,11 @@ class Examination(NamedTuple):
     gain: float
 
 
-def draw_examination(rng: np.random.Generator) -> Examination:
-    """Draw one sequence's blur, noise, shading and gain."""
+def draw_examination(rng: np.random.Generator, thick: float) -> Examination:
+    """Draw one sequence's blur, noise, shading and gain; ``thick`` is the probability of thick slices."""
     blur, grain = rng.uniform(0.3, 0.9, 3), rng.uniform(0.4, 1.3, 3)
-    (thin, thick), share = SLICES
-    axis, thickness = rng.integers(3), rng.uniform(thin, thick)
-    if rng.random() < share:
+    axis, thickness = rng.integers(3), rng.uniform(*SLICES)
+    if rng.random() < thick:
         blur[axis] = thickness / _GAUSSIAN
         grain[axis] = max(grain[axis], 0.35 * thickness)
     noise = np.exp(rng.uniform(np.log(0.015), np.log(0.07)))

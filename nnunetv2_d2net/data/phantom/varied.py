@@ -13,7 +13,14 @@ from nnunetv2_d2net.data.phantom.fields import SPACINGS, Grid, SmoothNoise
 from nnunetv2_d2net.data.phantom.findings import draw_findings
 from nnunetv2_d2net.data.phantom.glioma import Tumor, draw_varied_glioma, edema_distance, grow_tumor
 from nnunetv2_d2net.data.phantom.levels import draw_lesion, draw_normal, draw_tissue
-from nnunetv2_d2net.data.phantom.scanner import acquire_image, cut_field, draw_examination, strip_skull, surface_depth
+from nnunetv2_d2net.data.phantom.scanner import (
+    THICK,
+    acquire_image,
+    cut_field,
+    draw_examination,
+    strip_skull,
+    surface_depth,
+)
 
 Array = NDArray[np.floating]
 
@@ -43,7 +50,7 @@ def simulate_varied_case(size: str, seed: np.random.SeedSequence) -> PhantomCase
     grid, coarse = Grid(SPACINGS[size]), Grid(SPACINGS["small"])
     head = draw_head(rng)
     head = head._replace(atrophy=rng.uniform(-0.4, 1.2))
-    sharpness = rng.uniform(1.5, 3)
+    sharpness = rng.uniform(1.5, 3.5)
     glioma = draw_varied_glioma(rng, deform_anatomy(head, coarse), coarse)
     healthy = rng.random() < WITHOUT_TUMOR
     foci = () if healthy else glioma.foci
@@ -75,13 +82,17 @@ def _no_tumor(grid: Grid) -> Tumor:
 def _mix(rng: np.random.Generator, anatomy: Anatomy, tumor: Tumor, depth: Array, grid: Grid) -> Array:
     """Signal of every voxel in each sequence, white matter is 1, ``(4, z, y, x)``."""
     normal = draw_normal(rng, physical=rng.random() < PHYSICAL)
-    signal = np.einsum("ks,kzyx->szyx", np.stack([normal[name] for name in ("gray", "white", "csf")]), anatomy.tissues)
+    signal = np.zeros((4, *grid.shape), dtype=np.float32)
+    for name, fraction in zip(("gray", "white", "csf"), anatomy.tissues, strict=True):
+        # gray matter differs most: cortex from deep nuclei, here from there
+        variation = _texture(rng, grid, rng.uniform(0.03, 0.12)) if name == "gray" else 1
+        signal += fraction * _spread(normal[name]) * variation
     outside = np.where((depth > -2)[None], normal["csf"][:, None, None, None], _spread(draw_tissue(rng, "dura")[0]))
-    signal = np.where(anatomy.brain, signal, outside).astype(np.float32)
+    signal = np.where(anatomy.brain, signal, outside)
     clear = 1 - np.clip(tumor.edema + tumor.necrotic + tumor.solid + tumor.enhancing, 0, 1)
     for layer in draw_findings(rng, anatomy, depth, grid, often=not tumor.labels.any()):
         signal += (layer.fraction * clear).astype(np.float32) * (_spread(layer.levels) - signal)
-    signal *= _texture(rng, grid, rng.uniform(0.01, 0.05))
+    signal *= _texture(rng, grid, rng.uniform(0.02, 0.08))
     levels = draw_lesion(rng)
     necrosis = levels["core"].copy()
     if rng.random() < CYSTS:
@@ -105,14 +116,14 @@ def _sub_tissues(rng: np.random.Generator, levels: Array, grid: Grid) -> Array:
 
 def _texture(rng: np.random.Generator, grid: Grid, strength: float) -> Array:
     """Variation inside a tissue: a factor, ``(4, z, y, x)``, partly the same in all sequences, of either sign."""
-    fields = np.stack([SmoothNoise.draw(rng, length).on(grid) for length in (10, 5, 4)])
+    fields = np.stack([SmoothNoise.draw(rng, length).on(grid) for length in (20, 8, 4)])
     mixture = rng.normal(0, 1 / np.sqrt(3), (4, 3)).astype(np.float32)
     return np.exp(strength * np.einsum("sk,kzyx->szyx", mixture, fields))
 
 
 def _acquire(rng: np.random.Generator, signal: Array, domain: NDArray[np.bool_], grid: Grid) -> Array:
     """Images of all sequences; the noise is drawn last, the only thing whose extent depends on the grid."""
-    examinations = [draw_examination(rng) for _ in signal]
+    examinations = [draw_examination(rng, thick) for thick in THICK]
     shared, *own = (SmoothNoise.draw(rng, 70).on(grid) for _ in range(1 + len(signal)))
     images = []
     for part, examination, shading in zip(signal, examinations, own, strict=True):

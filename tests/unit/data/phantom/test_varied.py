@@ -91,6 +91,13 @@ def test_physics_gives_gray_matter_less_agent_than_the_plain_phantom_and_csf_wit
     assert max(case["csf"][T1] for case in drawn) > 0.3
 
 
+def test_stored_images_have_another_zero_than_signal_where_no_inversion_was_played():
+    csf = np.array([levels.draw_normal(np.random.default_rng(seed), physical=True)["csf"][T1] for seed in range(200)])
+    spin_echo = csf[csf > 0.15]  # an inversion leaves CSF nearly black
+    assert 0.35 < len(spin_echo) / len(csf) < 0.65
+    assert np.ptp(spin_echo) > 0.12
+
+
 def test_lesions_have_one_to_three_sub_tissues_and_enhancing_tumor_is_brightest_in_t1ce():
     drawn = [levels.draw_lesion(np.random.default_rng(seed)) for seed in range(200)]
     assert {len(lesion["edema"]) for lesion in drawn} == {1, 2, 3}
@@ -250,9 +257,9 @@ def test_shading_changes_levels_smoothly():
 
 
 def test_examinations_are_drawn_in_their_ranges():
-    drawn = [scanner.draw_examination(np.random.default_rng(seed)) for seed in range(300)]
+    drawn = [scanner.draw_examination(np.random.default_rng(seed), 0.6) for seed in range(300)]
     thick = [exam for exam in drawn if exam.blur.max() > 3 / 2.356]
-    assert len(thick) / len(drawn) == pytest.approx(scanner.SLICES[1], abs=0.08)
+    assert len(thick) / len(drawn) == pytest.approx(0.6, abs=0.08)
     assert {int(exam.blur.argmax()) for exam in thick} == {0, 1, 2}
     assert max(exam.blur.max() for exam in drawn) < 6 / 2.354
     assert all(0.015 <= exam.noise <= 0.07 and 200 <= exam.gain <= 1200 for exam in drawn)
