@@ -93,6 +93,11 @@ def _check_place(forms: dict[str, NDArray[np.floating]], sizes: NDArray[np.float
         )
 
 
+def tells_sides(header: Nifti1Header) -> bool:
+    """Tell whether a header says where the patient's sides are: it declares at least one matrix."""
+    return bool(_forms(header))
+
+
 def second_place(header: Nifti1Header) -> dict[str, NDArray[np.floating]]:
     """Return both matrices (4, 4) of a header whose qform and sform disagree; nothing where they do not."""
     forms, dim = _forms(header), [int(n) for n in header["dim"]]

@@ -19,7 +19,8 @@ from numpy.typing import NDArray
 
 from nnunetv2_d2net.base.errors import UserError
 from nnunetv2_d2net.base.files import written_whole
-from nnunetv2_d2net.base.headers import HeaderError, check_header, second_place, shear_of
+from nnunetv2_d2net.base.headers import HeaderError, check_header, second_place, shear_of, tells_sides
+from nnunetv2_d2net.base.orientation import UNPLACED
 from nnunetv2_d2net.base.text import counted, last_line
 
 TOLERANCE = 1e-3
@@ -110,7 +111,8 @@ def read_image(path: Path | str, reader: Reader | None = None, *, nan_outside_as
     if zeroed:
         voxels = np.where(np.isnan(voxels), 0, voxels)
     if header is not None:
-        properties = {**properties, **second_place(header)}
+        unplaced = {} if tells_sides(header) else {UNPLACED: True}
+        properties = {**properties, **second_place(header), **unplaced}
     return Image(Path(path), voxels, properties, (*_notes(Path(path), header), *zeroed))
 
 

@@ -41,12 +41,14 @@ def run(args: argparse.Namespace, extra: Sequence[str]) -> int:
     output = args.output or Path(f"d2net_inspect_{number}" + ("" if args.split == "Tr" else "_Ts"))
 
     from nnunetv2_d2net.data.inspect.cohort import inspect_dataset
+    from nnunetv2_d2net.data.inspect.tables import orientation_line
 
     inspection = inspect_dataset(folder, output, split=args.split, processes=args.processes, progress=True)
     n = len(inspection.records)
     lines = [f"{n} cases, of which {len(inspection.suspicious)} look suspicious"]
     for m, name in enumerate(inspection.dataset.channels):
         lines.append(f"  {name}: {sum(record.pattern[m] for record in inspection.records)} of {n}")
+    lines.append(f"  {orientation_line(inspection)}")
     for kind, group in groupby(inspection.findings, lambda finding: finding.kind):
         first, *others = group
         lines.append(f"  {kind}: {1 + len(others)}, such as {first.case}: {first.reason}")

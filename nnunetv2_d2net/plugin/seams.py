@@ -70,6 +70,15 @@ def preprocessor_seam(configuration_manager: object, configuration_class: type) 
         configuration_manager.__class__ = configuration_class
 
 
+def writer_seam(plans_manager: object, plans_class: type) -> None:
+    """Give plans a class of ours, for good, whose writer puts the segmentation of a turned case onto its own grid.
+
+    nnU-Net writes in worker processes, with the writer that the plans name inside its own package.
+    """
+    if type(plans_manager) is plans_class.__base__:
+        plans_manager.__class__ = plans_class
+
+
 def dataset_seam(trainer: object, dataset_class: type) -> AbstractContextManager[None]:
     """Let the final validation read cases with a class of ours: nnU-Net predicts what it reads, without a mask."""
     return replaced(trainer, "dataset_class", dataset_class)

@@ -14,8 +14,9 @@ import nnunetv2_d2net
 PACKAGE = Path(nnunetv2_d2net.__file__).resolve().parent
 NAME = PACKAGE.name
 FILES, IMAGES, PROCESSES = "base/files.py", "base/images.py", "base/processes.py"
+DICOM = "base/dicom.py"
 
-MOST_LINES = 18_820
+MOST_LINES = 19_160
 """Of the package without the method: 4,700 more than when its rooms were made look at what comes in, or are new."""
 
 LONGEST_FUNCTION = 60
@@ -163,7 +164,7 @@ RULES = {
         "pool = ThreadPoolExecutor(2)",
     ),
     "JSON": Rule(json_is_read, {FILES}, "from json import loads", "json.dumps(read_json(path, remedy))"),
-    "images": Rule(image_is_read, {IMAGES}, "import SimpleITK\nSimpleITK.ReadImage('a')", "np.load('a')"),
+    "images": Rule(image_is_read, {IMAGES, DICOM}, "import SimpleITK\nSimpleITK.ReadImage('a')", "np.load('a')"),
     "nnU-Net's readers": Rule(
         reader_is_called,
         set(),
@@ -218,6 +219,7 @@ def test_the_rules_find_what_they_are_for(name):
         ("method", {"method"}),
         ("plugin", {"base", "method", "plugin"}),
         ("data", {"base", "method", "plugin", "data"}),
+        ("patient", {"base", "plugin", "data", "patient"}),
         ("study", {"base", "method", "plugin", "data", "study"}),
         ("study/benchmark", {"base", "method", "plugin", "data", "study"}),
     ],

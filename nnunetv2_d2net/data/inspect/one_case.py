@@ -23,6 +23,7 @@ from nnunetv2_d2net.base.images import (
     label_counts,
     read_image,
 )
+from nnunetv2_d2net.base.orientation import orientation_of
 from nnunetv2_d2net.base.text import listed
 from nnunetv2_d2net.data.inspect.record import (
     ABSENT,
@@ -197,6 +198,7 @@ def _describe_head(
     """Note place and size, and what takes all images that lie together."""
     first = next(iter(aligned.values()))
     record.shape, record.spacing = list(first.voxels.shape[1:]), [float(mm) for mm in first.properties["spacing"]]
+    record.orientation = orientation_of(first.properties)
     record.head_ml = float(head.voxels.sum() * _voxel_ml(first))
     labels = None
     if label is not None:

@@ -1,5 +1,6 @@
 """What is known about one case and about the cohort, and what looks wrong."""
 
+from collections import Counter
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -43,6 +44,7 @@ class CaseRecord:
         states: One of ``STATES`` for each modality, M.
         shape: Voxels (z, y, x), as nnU-Net counts them.
         spacing: mm, (z, y, x).
+        orientation: How its images lie, see :func:`.orientation_of`; empty where that is not known.
         head_ml: Volume of what is not background.
         volumes_ml: Of each class or region; empty without a label.
         percentiles: ``PERCENTILES`` of the intensities inside the head for each modality, M.
@@ -57,6 +59,7 @@ class CaseRecord:
     states: list[str]
     shape: list[int] | None = None
     spacing: list[float] | None = None
+    orientation: str = ""
     head_ml: float | None = None
     volumes_ml: dict[str, float] = field(default_factory=dict)
     percentiles: list[list[float] | None] = field(default_factory=list)
@@ -101,6 +104,11 @@ class Inspection:
     def suspicious(self) -> set[str]:
         """Names of the cases that look wrong."""
         return {finding.case for finding in self.findings}
+
+    @property
+    def orientations(self) -> Counter[str]:
+        """How many cases lie in which way, of those with images."""
+        return Counter(record.orientation for record in self.records if record.shape)
 
     @property
     def unusable(self) -> list[Finding]:

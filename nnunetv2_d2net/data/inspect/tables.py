@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 
 from nnunetv2_d2net.base.files import write_text
+from nnunetv2_d2net.base.orientation import mixed_line
 from nnunetv2_d2net.base.text import markdown_table
 from nnunetv2_d2net.data.inspect.record import PERCENTILES, STATES, Finding, Inspection, measurements, pattern_name
 from nnunetv2_d2net.data.inspect.swaps import count_noticed
@@ -35,7 +36,7 @@ def _case_table(inspection: Inspection, suspicions: pd.DataFrame) -> pd.DataFram
     names, regions = inspection.dataset.channels, inspection.dataset.regions
     kinds = suspicions.drop_duplicates(["case", "kind"]).groupby("case")["kind"].agg("; ".join)
     unknown = [np.nan] * len(PERCENTILES)
-    columns = ["case", *names, "shape (z y x)", "spacing (z y x) mm", "head ml"]
+    columns = ["case", *names, "shape (z y x)", "spacing (z y x) mm", "orientation", "head ml"]
     columns += [f"{region} ml" for region in regions]
     columns += [f"{name} p{percentile}" for name in names for percentile in PERCENTILES]
     rows = [
@@ -44,6 +45,7 @@ def _case_table(inspection: Inspection, suspicions: pd.DataFrame) -> pd.DataFram
             *record.states,
             " ".join(map(str, record.shape or ())),
             " ".join(f"{mm:.6g}" for mm in record.spacing or ()),
+            record.orientation,
             record.head_ml,
             *(record.volumes_ml.get(region) for region in regions),
             *chain.from_iterable(values or unknown for values in record.percentiles),
@@ -63,11 +65,18 @@ def _summary(inspection: Inspection) -> str:
         f"## Modalities\n\n{markdown_table(_state_rows(inspection))}",
         f"## Patterns\n\n{markdown_table(_pattern_rows(inspection))}",
         f"## Shapes, spacings and volumes\n\n{markdown_table(_size_rows(inspection))}",
+        f"{orientation_line(inspection)}.\n",
         f"## Intensities inside the head, median of the cases\n\n{markdown_table(_intensity_rows(inspection))}",
         f"## Swaps that would be noticed\n\n{_noticed_swaps(inspection)}",
         f"## Suspicions\n\n{suspicions}",
     ]
     return "\n".join(parts)
+
+
+def orientation_line(inspection: Inspection) -> str:
+    """Say how the cases lie, and what to do where that differs."""
+    counts = inspection.orientations
+    return mixed_line(counts) or f"orientation: {next(iter(counts), '') or 'not known'}"
 
 
 def _state_rows(inspection: Inspection) -> list[list[str]]:

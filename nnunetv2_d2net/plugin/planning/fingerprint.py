@@ -1,7 +1,9 @@
 """nnU-Net's fingerprint of a data set whose cases may lack modalities."""
 
 import functools
+import logging
 import os
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -16,6 +18,7 @@ from nnunetv2_d2net.base.appearance import APPEARANCE, Appearance, CohortAppeara
 from nnunetv2_d2net.base.dataset import CaseFiles, Dataset, dataset_number
 from nnunetv2_d2net.base.errors import UserError
 from nnunetv2_d2net.base.files import read_json, read_json_or, sha256_of, write_json
+from nnunetv2_d2net.base.orientation import mixed_line, orientation_of
 from nnunetv2_d2net.plugin.preprocessing.cohort import check_every_modality
 from nnunetv2_d2net.plugin.preprocessing.training_cases import (
     CHECKED,
@@ -27,6 +30,8 @@ from nnunetv2_d2net.plugin.preprocessing.training_cases import (
     state_of,
     training_cases,
 )
+
+_LOG = logging.getLogger("nnunetv2_d2net")
 
 _NEARLY = 0.05
 """Share of the standard deviation by which means of sampled intensities may differ."""
@@ -44,6 +49,7 @@ class CaseFingerprint(NamedTuple):
         relative_size: Of the crop, as a share of the image.
         intensities: Sampled from the foreground, an array for each modality there is, None for the others.
         appearance: What it looks like.
+        orientation: How it lies, see :func:`.orientation_of`.
     """
 
     available: tuple[bool, ...]
@@ -52,6 +58,7 @@ class CaseFingerprint(NamedTuple):
     relative_size: float
     intensities: tuple[NDArray[np.floating] | None, ...]
     appearance: Appearance
+    orientation: str
 
 
 class D2NetFingerprintExtractor(DatasetFingerprintExtractor):
@@ -98,6 +105,8 @@ class D2NetFingerprintExtractor(DatasetFingerprintExtractor):
         results = list(for_each_case(analyze, cases, self.num_processes, "fingerprint", progress=shown).items())
         check_every_modality({name: case.available for name, case in results}, dataset.channels)
         analyzed = [case for _, case in results]
+        if line := mixed_line(Counter(case.orientation for case in analyzed)):
+            _LOG.warning("%s", line)
         return {
             "spacings": [case.spacing for case in analyzed],
             "shapes_after_crop": [list(case.shape) for case in analyzed],
@@ -136,6 +145,7 @@ def analyze_case(files: CaseFiles, reader: type[BaseReaderWriter], dataset: Data
         float(np.prod(cropped.shape[1:]) / np.prod(read.images.shape[1:])),
         tuple(np.asarray(next(drawn), np.float32) if flag else None for flag in read.available),
         appearance_of(read.images, read.available, read.properties["spacing"]),
+        orientation_of(read.properties),
     )
 
 

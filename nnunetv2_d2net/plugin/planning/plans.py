@@ -7,6 +7,7 @@ from typing import Any
 
 from nnunetv2_d2net.base.errors import UserError
 from nnunetv2_d2net.base.files import check_key, read_json
+from nnunetv2_d2net.base.orientation import ORIENTATION, ORIENTATIONS
 from nnunetv2_d2net.base.text import counted
 
 MISSING_IN_MODEL = "copy it from nnUNet_preprocessed, or train again"
@@ -52,6 +53,7 @@ _ITEMS: Mapping[str, Any] = {
     "_kw_requires_import": str,
 }
 _NOT_NEEDED: Mapping[str, Any] = {
+    ORIENTATION: str,
     "label_manager": str,
     "foreground_intensity_properties_per_channel": dict,
     "foreground_intensity_properties_by_modality": dict,
@@ -92,6 +94,8 @@ def check_plans(plans: Mapping[str, Any], where: str, remedy: str) -> None:
         name = plans["dataset_name"]
         raise UserError(f'{where}: "dataset_name" is {name!r}, no name of a data set like Dataset007_Name: {remedy}')
     _check_folder_name(plans["plans_name"], f'{where}: "plans_name"', remedy)
+    if plans.get(ORIENTATION, "LPS") not in ORIENTATIONS:
+        raise UserError(f'{where}: "{ORIENTATION}" is {plans[ORIENTATION]!r}, no orientation such as LPS: {remedy}')
     for name in plans["configurations"]:
         inside = f"{where}: configuration {name}"
         configuration = configuration_of(plans, name, where, remedy)

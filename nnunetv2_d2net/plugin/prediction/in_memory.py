@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from nnunetv2_d2net.base.dataset import available_from_names
 from nnunetv2_d2net.base.errors import UserError
-from nnunetv2_d2net.base.images import Image, differences, properties_of
+from nnunetv2_d2net.base.images import Image, differences, is_placed, properties_of
 
 
 def stack_images(
@@ -43,7 +43,9 @@ def stack_images(
     for name, position in flags.items():
         stacked[position] = read[name].voxels
     spacing = list(images[first].GetSpacing())[::-1]
-    return stacked, {"spacing": [999 * max(spacing), *spacing] if planar else spacing}, images[first]
+    spacing = [999 * max(spacing), *spacing] if planar else spacing
+    place = {"sitk_stuff": properties_of(images[first])} if is_placed(images[first]) else {}
+    return stacked, {"spacing": spacing, **place}, images[first]
 
 
 def _as_read(name: str, image: sitk.Image) -> Image:

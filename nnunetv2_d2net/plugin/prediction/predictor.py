@@ -41,6 +41,7 @@ from nnunetv2_d2net.plugin.prediction.writing import (
 from nnunetv2_d2net.plugin.preprocessing.cohort import AVAILABLE
 from nnunetv2_d2net.plugin.preprocessing.preprocessor import CONSTANT, accept_absent_files, available_in
 from nnunetv2_d2net.plugin.preprocessing.reading import CaseImages, check_voxels, read_case
+from nnunetv2_d2net.plugin.preprocessing.turning import how_it_lay, how_trained
 from nnunetv2_d2net.plugin.registration import announce_trainers
 from nnunetv2_d2net.plugin.seams import sliding_window_seam
 
@@ -49,6 +50,9 @@ REMARKS = "remarks"
 
 CASE = "case"
 """Key under which the name of a case travels."""
+
+LIES = "orientation"
+"""Key of the note beside a segmentation: how the case lay, and whether it was turned."""
 
 PREDICTED_BY = "predicted by"
 """Key of the note beside a segmentation of a companion: which of its networks predicted, for each fold."""
@@ -121,15 +125,16 @@ class D2NetPredictor(nnUNetPredictor):
             raise UserError(
                 f"{model_training_output_dir} is a cascade, whose previous stage is no modality: use nnUNetv2_predict"
             )
-        accept_absent_files(self.configuration_manager)
+        accept_absent_files(self.configuration_manager, self.plans_manager)
         self.model = describe_model(Path(model_training_output_dir), folds, checkpoint_name)
         known = ", ".join(self.model.compared) or "nothing, as the model does not say what these are like"
         _LOG.info("what is compared of each case with the training data: %s", known)
+        _LOG.info("%s", how_trained(self.plans_manager.plans))
 
     def manual_initialization(self, *args: Any, **kwargs: Any) -> None:  # noqa: ANN401 - nnU-Net's arguments
         """Use a network from memory, as nnU-Net does."""
         super().manual_initialization(*args, **kwargs)
-        accept_absent_files(self.configuration_manager)
+        accept_absent_files(self.configuration_manager, self.plans_manager)
         self.model = None
 
     @property
@@ -273,7 +278,7 @@ class D2NetPredictor(nnUNetPredictor):
         truncated_ofname: str | list[str] | None,
         num_processes: int = 3,
     ) -> Iterator[dict[str, Any]]:
-        """Preprocess the allowed modalities of arrays. Arguments are nnU-Net's."""
+        """Preprocess the allowed modalities of arrays, which lie as for one. Arguments are nnU-Net's."""
         several = properties_or_list_of_properties
         several = [several] if isinstance(several, dict) else several
         arrays = image_or_list_of_images
@@ -373,6 +378,9 @@ class D2NetPredictor(nnUNetPredictor):
     ) -> Any:  # noqa: ANN401 - an array, or two with probabilities
         """Predict one case from an array.
 
+        An array has no header. It is turned to the orientation of the training data, and the result back, where the
+        properties say how it lies, as those of nnU-Net's readers do; else it has to lie as the training data.
+
         Args:
             input_image: ``(M, z, y, x)`` as nnU-Net's reader gives it; an absent modality may hold anything.
             image_properties: ``spacing`` (z, y, x) in mm, and what the reader needs to write a file.
@@ -418,7 +426,7 @@ class D2NetPredictor(nnUNetPredictor):
         return looks_unlike(cohort, images, available, spacing, self.dataset.channels)
 
     def predict_images(self, images: Mapping[str, sitk.Image]) -> sitk.Image:
-        """Predict one case from images in memory.
+        """Predict one case from images in memory, which may lie in any orientation.
 
         Args:
             images: Image by name of the modality, as many as there are, all on one grid.
@@ -601,6 +609,7 @@ class D2NetPredictor(nnUNetPredictor):
         """Say what a segmentation is made from and how far to trust it; tell at once what should alarm."""
         oddities = properties.get(CONSTANT, ()), properties.get(REMARKS, ())
         content = note(self.model, properties[AVAILABLE], self.dataset.channels, *oddities)
+        content[LIES] = how_it_lay(properties, self.plans_manager.plans)
         unlike = unlike_training(self.model.fingerprint if self.model else {}, properties)
         content["unlike the training data"] = unlike
         if AGREEMENT in properties:

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from batchgenerators.utilities.file_and_folder_operations import save_pickle
 from nnunetv2.inference.export_prediction import (
     convert_predicted_logits_to_segmentation_with_correct_shape,
     export_prediction_from_logits,
@@ -21,6 +22,7 @@ from nnunetv2_d2net.base.dataset import Dataset
 from nnunetv2_d2net.base.errors import UserError
 from nnunetv2_d2net.base.files import content_state, explaining_disk_errors, publish, read_json_or, unfinished_folder
 from nnunetv2_d2net.base.images import check_whole, check_written, keep_place, label_counts, read_image
+from nnunetv2_d2net.base.orientation import TURNED, own_place, turned_back
 from nnunetv2_d2net.base.text import last_line
 from nnunetv2_d2net.plugin.prediction.note import VOLUMES
 
@@ -51,7 +53,7 @@ def segmentation_of(
     Returns:
         Labels ``(z, y, x)``; with ``probabilities`` also these, ``(C, z, y, x)``.
     """
-    return convert_predicted_logits_to_segmentation_with_correct_shape(
+    result = convert_predicted_logits_to_segmentation_with_correct_shape(
         logits,
         predictor.plans_manager,  # pyright: ignore[reportArgumentType]
         predictor.configuration_manager,  # pyright: ignore[reportArgumentType]
@@ -61,6 +63,9 @@ def segmentation_of(
         return_probabilities=probabilities,
         num_threads_torch=torch.get_num_threads(),
     )
+    arrays = result if isinstance(result, tuple) else (result,)
+    labels, *maps = (turned_back(array, properties) for array in arrays)
+    return (labels, maps[0]) if maps else labels
 
 
 def write_segmentation(
@@ -104,6 +109,8 @@ def write_segmentation(
             num_threads_torch=torch.get_num_threads(),
         )
         check_written(Path(f"{unfinished}{ending}"))
+        if probabilities and TURNED in properties:
+            _turn_probabilities_back(str(unfinished), properties)
         if place_of:
             keep_place(Path(place_of), Path(f"{unfinished}{ending}"))
         kinds = (*((".npz", ".pkl") if probabilities else ()), ending)
@@ -114,6 +121,14 @@ def write_segmentation(
         for kind in (*kinds[:-1], NOTE, ending):
             publish(Path(f"{unfinished}{kind}"), Path(f"{target}{kind}"))
     return note
+
+
+def _turn_probabilities_back(unfinished: str, properties: Mapping[str, Any]) -> None:
+    """Write probabilities anew onto the case's own grid: only segmentations go through the writer that does so."""
+    with np.load(f"{unfinished}.npz") as file:
+        probabilities = turned_back(file["probabilities"], properties)
+    np.savez_compressed(f"{unfinished}.npz", probabilities=probabilities)
+    save_pickle(own_place(properties), f"{unfinished}.pkl")
 
 
 def is_written(target: str, endings: Sequence[str]) -> bool:

@@ -2,6 +2,7 @@
 
 import json
 import pickle
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, cast
@@ -10,6 +11,7 @@ from nnunetv2.training.dataloading.nnunet_dataset import infer_dataset_class
 
 from nnunetv2_d2net.base.errors import UserError
 from nnunetv2_d2net.base.files import read_json, write_text
+from nnunetv2_d2net.base.orientation import orientation_of
 from nnunetv2_d2net.base.text import counted, last_line, listed
 
 REFERENCES = "gt_segmentations"
@@ -43,10 +45,7 @@ def write_availability(
     Raises:
         UserError: No case has one of the modalities, so that nothing could be learned about it.
     """
-    flags = {}
-    for path in sorted(folder.glob("*.pkl")):
-        with path.open("rb") as file:
-            flags[path.stem] = pickle.load(file)[AVAILABLE]  # written a moment ago by this very program
+    flags = {case: properties[AVAILABLE] for case, properties in _each_case(folder)}
     check_every_modality(flags, names)
     lines = [f"    {json.dumps(case)}: {json.dumps(available)}" for case, available in flags.items()]
     raw = [f"    {json.dumps(case)}: {json.dumps(of_case)}" for case, of_case in sizes.items()]
@@ -55,6 +54,18 @@ def write_availability(
     )
     write_text(availability_file(folder), text)
     return flags
+
+
+def orientations_of(folder: Path) -> Counter[str]:
+    """Count how preprocessed cases lie, see :func:`.orientation_of`."""
+    return Counter(orientation_of(properties) for _, properties in _each_case(folder))
+
+
+def _each_case(folder: Path) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Names and properties of preprocessed cases."""
+    for path in sorted(folder.glob("*.pkl")):
+        with path.open("rb") as file:
+            yield path.stem, pickle.load(file)  # written by preprocessing, as nnU-Net reads it, too
 
 
 def check_every_modality(flags: Mapping[str, Sequence[bool]], names: Sequence[str]) -> None:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
+from nnunetv2.imageio.base_reader_writer import BaseReaderWriter
 from nnunetv2.preprocessing.preprocessors.default_preprocessor import DefaultPreprocessor
 from nnunetv2.utilities.dataset_name_id_conversion import maybe_convert_to_dataset_name
 from nnunetv2.utilities.plans_handling.plans_handler import ConfigurationManager, PlansManager
@@ -27,7 +28,8 @@ from nnunetv2_d2net.plugin.preprocessing.training_cases import (
     sizes_of,
     training_cases,
 )
-from nnunetv2_d2net.plugin.seams import preprocessor_seam
+from nnunetv2_d2net.plugin.preprocessing.turning import as_trained, turning_back
+from nnunetv2_d2net.plugin.seams import preprocessor_seam, writer_seam
 
 CONSTANT = "constant_images"
 """Key under which the names of files travel that count as absent because all their voxels are alike."""
@@ -108,7 +110,7 @@ class MissingModalityPreprocessor(DefaultPreprocessor):
         configuration_manager: ConfigurationManager,
         dataset_json: dict | str,
     ) -> tuple[NDArray, NDArray, dict]:
-        """Preprocess one case.
+        """Preprocess one case, turned the way that the training data lie where plans and properties say how.
 
         Args:
             data: ``(M, *spatial)``.
@@ -124,6 +126,7 @@ class MissingModalityPreprocessor(DefaultPreprocessor):
         """
         available = available_in(data, properties.get(AVAILABLE))
         properties[AVAILABLE] = available.tolist()
+        data, seg, properties = as_trained(data, seg, properties, plans_manager.plans)
         data, seg, properties = super().run_case_npy(
             _only(data, available), seg, properties, plans_manager, configuration_manager, dataset_json
         )
@@ -207,7 +210,12 @@ class MissingModalityConfiguration(ConfigurationManager):
 
 
 class MissingModalityPlansManager(PlansManager):
-    """nnU-Net's view of plans, whose configurations accept cases that lack modalities."""
+    """nnU-Net's view of plans, whose configurations accept cases that lack modalities, and whose writer turns back."""
+
+    @property
+    def image_reader_writer_class(self) -> type[BaseReaderWriter]:  # pyright: ignore[reportIncompatibleMethodOverride]
+        """The reader and writer of the plans, turning back what was turned."""
+        return turning_back(cast(Any, super().image_reader_writer_class))
 
     def get_configuration(  # pyright: ignore[reportIncompatibleVariableOverride] - nnU-Net's is cached
         self, configuration_name: str
@@ -218,6 +226,13 @@ class MissingModalityPlansManager(PlansManager):
         return configuration
 
 
-def accept_absent_files(configuration_manager: ConfigurationManager) -> None:
-    """Let whatever nnU-Net preprocesses with this configuration lack modalities."""
+def accept_absent_files(configuration_manager: ConfigurationManager, plans_manager: PlansManager | None = None) -> None:
+    """Let whatever nnU-Net preprocesses with this configuration lack modalities, and be turned where it has to be.
+
+    Args:
+        configuration_manager: nnU-Net's.
+        plans_manager: nnU-Net's, with which it is going to write; None where it writes nothing.
+    """
     preprocessor_seam(configuration_manager, MissingModalityConfiguration)
+    if plans_manager is not None:
+        writer_seam(plans_manager, MissingModalityPlansManager)

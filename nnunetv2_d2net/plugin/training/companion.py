@@ -104,6 +104,9 @@ class CompanionTrainer(ModalityDroppingTrainer):
             self.start_from(self._stock_checkpoint())
         super().on_train_start()
 
+    def _note_orientation(self) -> None:
+        """Leave the plans as they are: a companion predicts what its stock model does, which turns nothing."""
+
     def on_validation_epoch_start(self) -> None:
         """Let the pseudo-Dice, and with it ``checkpoint_best``, speak for the student alone."""
         super().on_validation_epoch_start()

@@ -18,6 +18,7 @@ from torch.optim import Optimizer
 from nnunetv2_d2net.base.dataset import channels_of, dataset_number
 from nnunetv2_d2net.base.errors import UserError
 from nnunetv2_d2net.base.files import write_json
+from nnunetv2_d2net.base.orientation import ORIENTATION, mixed_line
 from nnunetv2_d2net.method.modalities import (
     draw_available,
     draw_subsets,
@@ -27,7 +28,12 @@ from nnunetv2_d2net.method.modalities import (
 )
 from nnunetv2_d2net.method.network.availability import ModulatedUNet
 from nnunetv2_d2net.plugin.named_code import check_architecture
-from nnunetv2_d2net.plugin.preprocessing.cohort import availability_file, check_preprocessed, read_availability
+from nnunetv2_d2net.plugin.preprocessing.cohort import (
+    availability_file,
+    check_preprocessed,
+    orientations_of,
+    read_availability,
+)
 from nnunetv2_d2net.plugin.preprocessing.preprocessor import MissingModalityConfiguration, accept_absent_files
 from nnunetv2_d2net.plugin.protocols import SUBSETS, note_subsets, subsets_of_training, weights_of
 from nnunetv2_d2net.plugin.seams import dataset_seam
@@ -124,7 +130,8 @@ class ModalityDroppingTrainer(ResumingTrainer):
                 "train 3d_fullres or 3d_lowres instead"
             )
         check_architecture(configuration_manager.configuration["architecture"], f"plans {plans_manager.plans_name}")
-        accept_absent_files(configuration_manager)  # what predicts with this trainer's models passes through here
+        # what predicts with this trainer's models passes through here
+        accept_absent_files(configuration_manager, plans_manager)
         return super().build_network_architecture(
             plans_manager, configuration_manager, num_input_channels, num_output_channels, enable_deep_supervision
         )
@@ -167,9 +174,21 @@ class ModalityDroppingTrainer(ResumingTrainer):
             f"run d2net preprocess -d {dataset_number(self.plans_manager.dataset_name)} "
             f"-plans_name {self.plans_manager.plans_name} -c {self.configuration_name}",
         )
+        self._note_orientation()
         if self.local_rank == 0:
             note_subsets(Path(self.output_folder), self.subset_table)
         super().on_train_start()
+
+    def _note_orientation(self) -> None:
+        """Let the model's plans say how the cases lie that it is trained on, if all of them lie alike."""
+        plans, counts = self.plans_manager.plans, orientations_of(Path(self.preprocessed_dataset_folder))
+        if not any(counts):
+            return  # no header says it
+        plans.pop(ORIENTATION, None)  # of the data that the plans were made for
+        if len(counts) == 1:
+            plans[ORIENTATION] = next(iter(counts))
+        else:
+            self.print_to_log_file(mixed_line(counts))
 
     @functools.cached_property
     def subset_table(self) -> dict[str, float]:

@@ -8,9 +8,10 @@ import pytest
 import torch
 from nnunetv2.experiment_planning import plan_and_preprocess_api
 from nnunetv2.inference import data_iterators
+from nnunetv2.inference.export_prediction import export_prediction_from_logits
 from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor, predict_entry_point
 from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
-from nnunetv2.utilities.plans_handling.plans_handler import ConfigurationManager
+from nnunetv2.utilities.plans_handling.plans_handler import ConfigurationManager, PlansManager
 from torch import nn
 
 from nnunetv2_d2net.plugin import seams
@@ -160,6 +161,33 @@ def test_preprocessor():
     assert configuration.preprocessor_class == "ours", "one that somebody has exchanged stays"
     source = inspect.getsource(data_iterators.preprocess_fromfiles_save_to_queue)
     assert "configuration_manager.preprocessor_class(" in source
+
+
+def test_writer(tmp_path):
+    """nnU-Net asks the plans for the writer where it writes, and hands it the case's properties."""
+    plans, written = build_plans(["ZScoreNormalization"] * 2), []
+
+    class Writer:
+        def write_seg(self, *given):
+            written.append(given)
+
+    class Ours(PlansManager):
+        image_reader_writer_class = Writer
+
+    seams.writer_seam(plans, Ours)
+    seams.writer_seam(plans, type("Other", (PlansManager,), {}))
+    assert plans.image_reader_writer_class is Writer, "one that somebody has exchanged stays"
+    shape = (3, 4, 5)
+    properties = {
+        "spacing": [1.0] * 3,
+        "shape_before_cropping": shape,
+        "bbox_used_for_cropping": [[0, n] for n in shape],
+    }
+    properties["shape_after_cropping_and_before_resampling"] = shape
+    settings = (plans.get_configuration("tiny"), plans, build_dataset_json(2))
+    export_prediction_from_logits(torch.zeros(3, *shape), properties, *settings, str(tmp_path / "a"))
+    ((labels, file, given),) = written
+    assert (labels.shape, file, given) == (shape, str(tmp_path / "a.nii.gz"), properties)
 
 
 def test_dataset():

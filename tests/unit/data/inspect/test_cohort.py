@@ -218,3 +218,17 @@ def test_the_head_is_what_is_not_background():
     head = find_head(noisy)
     assert not head.exact
     assert np.array_equal(head.voxels, image != -1000)
+
+
+def test_cases_that_lie_in_several_ways_are_one_line(dataset, tmp_path):
+    for name in ("FLAIR", "T1", "T2"):
+        turn_file(dataset.image(3, name))
+    turn_file(dataset.label(3))
+    inspection = dataset.inspect(tmp_path / "out")
+    assert inspection.orientations == {"LPS": 11, "RAS": 1}
+    (line,) = [line for line in (tmp_path / "out" / "summary.md").read_text().splitlines() if "several ways" in line]
+    assert line.startswith("cases lie in several ways (LPS 11, RAS 1): ")
+
+
+def turn_file(path):
+    sitk.WriteImage(sitk.DICOMOrient(sitk.ReadImage(str(path)), "RAS"), str(path))

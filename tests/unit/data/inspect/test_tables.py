@@ -16,6 +16,7 @@ def folder(tmp_path):
     dataset = Dataset.of({"channel_names": {"0": "T1", "1": "T2"}, "labels": labels, "file_ending": ".nii.gz"})
     whole = CaseRecord("b", ["f", None], "l", [AVAILABLE, ABSENT], percentiles=[[1.0, 2, 3, 4, 1234567], None])
     whole.shape, whole.spacing, whole.head_ml = [8, 40, 40], [5.0, 1, 1], 1500.0625
+    whole.orientation = "RAS"
     whole.volumes_ml = {"head": 12.0, "edema, old": 0.0}
     empty = CaseRecord("a", [None] * 2, None, [ABSENT] * 2, percentiles=[None] * 2)
     findings = [Finding("a", "no label", "a", "none", "add it"), Finding("a", "no modality", "", "none", "add one")]
@@ -26,11 +27,11 @@ def folder(tmp_path):
 
 def test_cases(folder):
     percentiles = [f"{name} p{p}" for name in ("T1", "T2") for p in (1, 25, 50, 75, 99)]
-    header = 'case,T1,T2,shape (z y x),spacing (z y x) mm,head ml,head ml,"edema, old ml",'
+    header = 'case,T1,T2,shape (z y x),spacing (z y x) mm,orientation,head ml,head ml,"edema, old ml",'
     assert (folder / "cases.csv").read_bytes().decode().split("\r\n") == [
         header + ",".join(percentiles) + ",suspicions",
-        "a,absent,absent,,,,,," + "," * 10 + "no label; no modality",
-        "b,available,absent,8 40 40,5 1 1,1500.06,12,0,1,2,3,4,1.23457e+06,,,,,,zeros",
+        "a,absent,absent,,,,,,," + "," * 10 + "no label; no modality",
+        "b,available,absent,8 40 40,5 1 1,RAS,1500.06,12,0,1,2,3,4,1.23457e+06,,,,,,zeros",
         "",
     ]
 
@@ -57,6 +58,7 @@ def test_summary(folder):
         ["T2", "0", "nan", "nan", "nan", "nan", "nan"],
     ):
         assert row in rows
+    assert "\norientation: RAS.\n" in text
     assert text.startswith("# Dataset001_A, test cases\n\n2 cases, 2 of them suspicious.")
     assert "**zeros** (2)\n\n- b: x/f: T1 of x/f: r\n- b: x/f: T2 of x/f: r\n" in text
     assert "**no label** (1)\n\n- a: a: none: add it\n" in text

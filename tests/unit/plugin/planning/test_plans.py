@@ -82,6 +82,8 @@ def test_a_value_that_is_missing_or_of_another_type_is_named(write, keys, value)
         (("label_manager",), 5, '"label_manager" is a whole number'),
         (("dataset_name",), "/home/me/Dataset001_X", "dataset_name.*no name of a data set like Dataset007_Name"),
         (("dataset_name",), "../../Dataset001_X", "dataset_name"),
+        (("d2net_orientation",), "LPX", "\"d2net_orientation\" is 'LPX', no orientation such as LPS"),
+        (("d2net_orientation",), ["LPS"], '"d2net_orientation" is a list'),
         (("plans_name",), "../escaped", "plans_name.*another folder"),
         ((*IN, "data_identifier"), "..", "data_identifier.*another folder"),
         ((*IN, "data_identifier"), "/etc", "data_identifier.*another folder"),
