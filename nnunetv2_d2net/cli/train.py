@@ -13,6 +13,7 @@ from nnunetv2_d2net.cli._checks import check_folds, dataset_folder
 from nnunetv2_d2net.cli._nnunet import call_entry_point, device_words, trainer_class
 from nnunetv2_d2net.cli._process_group import errors_of_processes, is_one_of_several, process_group
 from nnunetv2_d2net.cli._words import describe_passing, positionals, value_of, values_of, without, without_values
+from nnunetv2_d2net.patient.model import shipped_checkpoint
 from nnunetv2_d2net.plugin.planning.plans import check_modalities, preprocessed_folder
 from nnunetv2_d2net.plugin.protocols import drawing_from, read_protocols
 from nnunetv2_d2net.plugin.registration import announce_trainers
@@ -20,18 +21,21 @@ from nnunetv2_d2net.plugin.start import companion_of, find_stock, start_checkpoi
 
 HELP = (
     "Train D2-Net: nnUNetv2_train with -tr D2NetTrainer and -p D2NetPlans unless you name others. With --start_from "
-    "STOCK, a stock nnU-Net's trainer, model folder or checkpoint, train its companion."
+    "STOCK, a stock nnU-Net's trainer, model folder or checkpoint, train its companion. With --start_from phantom, "
+    "fine-tune the model of this package, on plans of D2NetWholeHeadPlanner."
 )
 
 _PRETRAINED = "-pretrained_weights"
 _START = "--start_from"
+_PHANTOM = "phantom"
+_FINE_TUNING = ("-tr", "nnUNetTrainerModalityDropoutModulated", "-p", "D2NetWholeHeadPlans")
 _SUBSETS, _PRESENCE = "--subsets", "--presence"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Describe the arguments; all but one of them are nnU-Net's."""
     usage = (
-        "d2net train ID CONFIGURATION FOLD [-tr TRAINER] [-p PLANS] [--start_from STOCK] "
+        "d2net train ID CONFIGURATION FOLD [-tr TRAINER] [-p PLANS] [--start_from STOCK | phantom] "
         "[--subsets SUBSET[=WEIGHT] ... | --presence MODALITY=PROBABILITY ...] [nnU-Net's arguments ...]"
     )
     describe_passing(parser, usage, "nnUNetv2_train")
@@ -46,7 +50,7 @@ def run(args: argparse.Namespace, extra: Sequence[str]) -> int:
     """
     subset_words, presence_words = (values_of(extra, flag) for flag in (_SUBSETS, _PRESENCE))
     others = without_values(without_values(extra, _SUBSETS), _PRESENCE)
-    words = ["-tr", "D2NetTrainer", "-p", "D2NetPlans", *_of_companion(others)]
+    words = ["-tr", "D2NetTrainer", "-p", "D2NetPlans", *_with_start(others)]
     trainer = value_of(words, "-tr")
     subsets = read_protocols(subset_words, presence_words, _check_data(words, trainer))
     weights = _pretrained_weights(words)
@@ -89,20 +93,25 @@ def _one_training(words: Sequence[str]) -> Iterator[None]:
         yield
 
 
-def _of_companion(words: Sequence[str]) -> list[str]:
-    """Return the words that train the companion of what ``--start_from`` names, without that flag."""
+def _with_start(words: Sequence[str]) -> list[str]:
+    """Return the words that train from what ``--start_from`` names, a companion if it is a stock nnU-Net."""
     if values_of(words, _START) is None:
         return list(words)
     if value_of(words, _PRETRAINED):
         raise UserError(f"{_START} and {_PRETRAINED} both name weights to start from: leave one of them out")
     start, others = value_of(words, _START), without(words, _START)
+    if start == _PHANTOM:
+        return [*_FINE_TUNING, *others, *_from(others, shipped_checkpoint())]
     trainer = companion_of(value_of(others, "-tr", "D2NetTrainer"))
     dataset, configuration, fold = _positionals(others)
     folder = folder_of("nnUNet_results") / dataset_folder(dataset, "nnUNet_preprocessed", _plan(dataset)).name
     model, plans = find_stock(folder, start, configuration, value_of(others, "-p"))
     checkpoint = start_checkpoint(model, fold)
-    start_words = [] if "--c" in others or "--val" in others else [_PRETRAINED, str(checkpoint)]
-    return [*without(without(others, "-tr"), "-p"), "-tr", trainer, "-p", plans, *start_words]
+    return [*without(without(others, "-tr"), "-p"), "-tr", trainer, "-p", plans, *_from(others, checkpoint)]
+
+
+def _from(words: Sequence[str], checkpoint: Path) -> list[str]:
+    return [] if "--c" in words or "--val" in words else [_PRETRAINED, str(checkpoint)]
 
 
 def _pretrained_weights(words: Sequence[str]) -> Path | None:

@@ -348,6 +348,36 @@ def test_pretrained_weights_are_handed_to_our_trainers(roots, trained, tmp_path,
     assert pretrained_weights() is None
 
 
+@pytest.mark.parametrize(("more", "trainer"), [((), ""), (("-tr", "D2NetTrainer_5epochs"), "D2NetTrainer_5epochs")])
+def test_the_model_of_this_package_is_fine_tuned(roots, trained, tmp_path, monkeypatch, more, trainer, capsys):
+    from nnunetv2.run import run_training
+
+    from nnunetv2_d2net.patient import model
+    from nnunetv2_d2net.plugin.training.pretrained import pretrained_weights
+
+    monkeypatch.setattr(model, "WEIGHTS", tmp_path / "weights")
+    words = ["train", "7", "3d_fullres", "0", "--start_from", "phantom", *more]
+    assert main(words) == 1
+    one_line(capsys, "weights holds no model")
+    shipped = tmp_path / "weights" / "Dataset998_S" / "model"
+    (shipped / "fold_all").mkdir(parents=True)
+    (shipped / "plans.json").touch()
+    torch.save(WEIGHTS, shipped / "fold_all" / "checkpoint_final.pth")
+    assert main(words) == 1
+    one_line(capsys, "D2NetWholeHeadPlans.json")
+    preprocessed = roots["nnUNet_preprocessed"] / DATASET
+    shutil.copyfile(preprocessed / "D2NetPlans.json", preprocessed / "D2NetWholeHeadPlans.json")
+    handed = []
+    monkeypatch.setattr(run_training, "run_training_entry", lambda: handed.append((sys.argv, pretrained_weights())))
+    assert main(words) == 0
+    ((argv, start),) = handed
+    assert start == shipped / "fold_all" / "checkpoint_final.pth"
+    of = {flag: [argv[i + 1] for i, word in enumerate(argv) if word == flag][-1] for flag in ("-tr", "-p")}
+    assert of == {"-tr": trainer or "nnUNetTrainerModalityDropoutModulated", "-p": "D2NetWholeHeadPlans"}
+    assert main([*words, "--c"]) == 0
+    assert handed[1][1] is None
+
+
 @pytest.mark.parametrize("trainer", ["D2NetTrainer", "nnUNetTrainer"])
 @pytest.mark.parametrize(
     ("changes", "words", "parts"),
