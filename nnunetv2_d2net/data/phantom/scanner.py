@@ -50,7 +50,7 @@ def draw_examination(rng: np.random.Generator, thick: float) -> Examination:
         blur[axis] = thickness / _GAUSSIAN
         grain[axis] = max(grain[axis], 0.35 * thickness)
     noise = np.exp(rng.uniform(np.log(0.015), np.log(0.07)))
-    return Examination(blur, grain, noise, rng.uniform(0.02, 0.1), np.exp(rng.uniform(np.log(200), np.log(1200))))
+    return Examination(blur, grain, noise, rng.uniform(0.02, 0.13), np.exp(rng.uniform(np.log(200), np.log(1200))))
 
 
 def surface_depth(brain: Mask, spacing: int) -> Array:

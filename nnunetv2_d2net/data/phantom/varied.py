@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from nnunetv2_d2net.data.phantom.anatomy import Anatomy, deform_anatomy, draw_head
 from nnunetv2_d2net.data.phantom.case import PhantomCase
-from nnunetv2_d2net.data.phantom.fields import SPACINGS, Grid, SmoothNoise
+from nnunetv2_d2net.data.phantom.fields import SPACINGS, Grid, SmoothNoise, sigmoid
 from nnunetv2_d2net.data.phantom.findings import draw_findings
 from nnunetv2_d2net.data.phantom.glioma import Tumor, draw_varied_glioma, edema_distance, grow_tumor
 from nnunetv2_d2net.data.phantom.levels import draw_lesion, draw_normal, draw_tissue
@@ -32,6 +32,9 @@ PHYSICAL = 0.5
 
 CYSTS = 0.3
 """Share of the tumors in which a part of the necrosis looks like CSF."""
+
+FLOW = 0.4
+"""Share of the cases in which moving CSF is bright in FLAIR here and there: it has left before it was nulled."""
 
 _SHELL = 5  # mm outside the brain that a mask too wide or a blur may reach
 
@@ -82,13 +85,7 @@ def _no_tumor(grid: Grid) -> Tumor:
 def _mix(rng: np.random.Generator, anatomy: Anatomy, tumor: Tumor, depth: Array, grid: Grid) -> Array:
     """Signal of every voxel in each sequence, white matter is 1, ``(4, z, y, x)``."""
     normal = draw_normal(rng, physical=rng.random() < PHYSICAL)
-    signal = np.zeros((4, *grid.shape), dtype=np.float32)
-    for name, fraction in zip(("gray", "white", "csf"), anatomy.tissues, strict=True):
-        # gray matter differs most: cortex from deep nuclei, here from there
-        variation = _texture(rng, grid, rng.uniform(0.03, 0.12)) if name == "gray" else 1
-        signal += fraction * _spread(normal[name]) * variation
-    outside = np.where((depth > -2)[None], normal["csf"][:, None, None, None], _spread(draw_tissue(rng, "dura")[0]))
-    signal = np.where(anatomy.brain, signal, outside)
+    signal = _healthy_signal(rng, normal, anatomy, depth, grid)
     clear = 1 - np.clip(tumor.edema + tumor.necrotic + tumor.solid + tumor.enhancing, 0, 1)
     for layer in draw_findings(rng, anatomy, depth, grid, often=not tumor.labels.any()):
         signal += (layer.fraction * clear).astype(np.float32) * (_spread(layer.levels) - signal)
@@ -103,6 +100,22 @@ def _mix(rng: np.random.Generator, anatomy: Anatomy, tumor: Tumor, depth: Array,
     for fraction, tissue in lesion:
         signal += fraction * _sub_tissues(rng, tissue, grid) * _texture(rng, grid, rng.uniform(0.03, 0.18))
     return signal
+
+
+def _healthy_signal(
+    rng: np.random.Generator, normal: dict[str, Array], anatomy: Anatomy, depth: Array, grid: Grid
+) -> Array:
+    """Signal of a head without findings, and around it of CSF and membranes, which a mask too wide shows."""
+    signal = np.zeros((4, *grid.shape), dtype=np.float32)
+    for name, fraction in zip(("gray", "white", "csf"), anatomy.tissues, strict=True):
+        # gray matter differs most: cortex from deep nuclei, here from there
+        variation = _texture(rng, grid, rng.uniform(0.03, 0.12)) if name == "gray" else 1
+        signal += fraction * _spread(normal[name]) * variation
+    if rng.random() < FLOW:
+        moving = sigmoid((SmoothNoise.draw(rng, 25).on(grid) - rng.uniform(0, 1.2)) / 0.3)
+        signal[0] += anatomy.tissues[2] * moving * rng.uniform(0.2, 1)
+    outside = np.where(depth > -2, _spread(normal["csf"]), _spread(draw_tissue(rng, "dura")[0]))
+    return np.where(anatomy.brain, signal, outside)
 
 
 def _sub_tissues(rng: np.random.Generator, levels: Array, grid: Grid) -> Array:
@@ -124,7 +137,7 @@ def _texture(rng: np.random.Generator, grid: Grid, strength: float) -> Array:
 def _acquire(rng: np.random.Generator, signal: Array, domain: NDArray[np.bool_], grid: Grid) -> Array:
     """Images of all sequences; the noise is drawn last, the only thing whose extent depends on the grid."""
     examinations = [draw_examination(rng, thick) for thick in THICK]
-    shared, *own = (SmoothNoise.draw(rng, 70).on(grid) for _ in range(1 + len(signal)))
+    shared, *own = (SmoothNoise.draw(rng, length).on(grid) for length in (70, 45, 45, 45, 45))
     images = []
     for part, examination, shading in zip(signal, examinations, own, strict=True):
         noise = rng.standard_normal((2, *grid.shape), dtype=np.float32)

@@ -163,6 +163,18 @@ def test_a_tenth_of_the_cases_is_without_tumor():
 # Findings
 
 
+def test_moving_csf_is_bright_in_flair_alone(monkeypatch):
+    depth, normal = scanner.surface_depth(head().brain, 3), levels.draw_normal(np.random.default_rng(0), physical=True)
+    signals = []
+    for share in (0.0, 1.0):
+        monkeypatch.setattr(varied, "FLOW", share)
+        signals.append(varied._healthy_signal(np.random.default_rng(0), normal, head(), depth, Grid(3)))
+    change = (signals[1] - signals[0])[:, head().brain]
+    assert not change[1:].any()
+    assert change[0].min() >= 0
+    assert change[0][head().tissues[2][head().brain] > 0.9].max() > 0.1
+
+
 def test_findings_change_images_and_no_label(monkeypatch):
     made = {}
     for share in (0.0, 1.0):
