@@ -41,13 +41,14 @@ def main() -> int:
     rooms = parser.parse_args().rooms or list(ROOMS)
     if unknown := sorted(set(rooms) - set(ROOMS)):
         parser.error(f"there is no room {', '.join(unknown)}: choose from {', '.join(ROOMS)}")
-    explained = yaml.safe_load((ROOT / "tests" / "mutants.yaml").read_text()) or []
     n_open = 0
     for room in rooms:
+        explanations = yaml.safe_load((ROOT / "tests" / "mutants.yaml").read_text()) or []
+        explained = [entry for entry in explanations if entry["room"] == room]
         folder = stage(room)
-        try_survivors_again(folder)
+        try_survivors_again(folder, explained)
         mutmut(folder, "run", "--max-children", "1")
-        n_open += report(room, folder, [entry for entry in explained if entry["room"] == room])
+        n_open += report(room, folder, explained)
     return int(n_open > 0)
 
 
@@ -59,7 +60,7 @@ def stage(room: str) -> Path:
     project = (ROOT / "pyproject.toml").read_text().replace("[tool.mutmut]\n", f"[tool.mutmut]\n{settings}")
     write(folder / "pyproject.toml", project)
     write(folder / "conftest.py", (ROOT / "tests" / "mutants_order.py").read_text())
-    new_tests = False
+    changed = set()
     for top in ("nnunetv2_d2net", "trainers", "planners", "tests"):
         files = {path for path in (ROOT / top).rglob("*") if path.is_file() and "__pycache__" not in path.parts}
         for path in files:
@@ -69,13 +70,28 @@ def stage(room: str) -> Path:
             elif not target.exists() or target.read_bytes() != path.read_bytes():
                 target.parent.mkdir(parents=True, exist_ok=True)
                 shutil.copy(path, target)
-                new_tests |= path.is_relative_to(ROOT / tests) or path.name == "conftest.py"
+                if path.is_relative_to(ROOT / tests) or path.name == "conftest.py":
+                    changed.add(str(path.relative_to(ROOT)))
         for gone in (path for path in (folder / top).rglob("*.py") if ROOT / path.relative_to(folder) not in files):
             gone.unlink()
             (folder / "mutants" / gone.relative_to(folder)).unlink(missing_ok=True)
-    if new_tests:  # mutmut notices new names of tests only
-        (folder / "mutants" / "mutmut-stats.json").unlink(missing_ok=True)
+    forget_tests(folder / "mutants" / "mutmut-stats.json", changed)
     return folder
+
+
+def forget_tests(stats: Path, changed: set[str]) -> None:
+    """Forget which functions the tests of changed files reach, as mutmut looks again at tests of new names only."""
+    if not changed or not stats.is_file():
+        return
+    if any(not Path(file).name.startswith("test_") for file in changed):  # what others use
+        stats.unlink()
+        return
+    known = json.loads(stats.read_text())
+    durations, reached = known["duration_by_test"], known["tests_by_mangled_function_name"]
+    gone = {test for test in durations if test.partition("::")[0] in changed}
+    known["duration_by_test"] = {test: seconds for test, seconds in durations.items() if test not in gone}
+    known["tests_by_mangled_function_name"] = {name: sorted(set(tests) - gone) for name, tests in reached.items()}
+    stats.write_text(json.dumps(known))
 
 
 def write(path: Path, text: str) -> None:
@@ -150,12 +166,19 @@ def metas(folder: Path) -> Iterator[tuple[Path, dict]]:
         yield path, json.loads(path.read_text())
 
 
-def try_survivors_again(folder: Path) -> None:
-    """Forget survivors: mutmut would not try them again, whatever tests have come."""
+def try_survivors_again(folder: Path, explained: list[dict]) -> None:
+    """Forget survivors that are not explained: mutmut would not try them again, whatever tests have come."""
     for path, content in metas(folder):
         codes = content["exit_code_by_key"]
-        content["exit_code_by_key"] = {k: c if c in KILLED else None for k, c in codes.items()}
+        for name, code in codes.items():
+            if code in SURVIVED and not any(is_of(entry, name, diff_of(folder, name)) for entry in explained):
+                codes[name] = None
         path.write_text(json.dumps(content))
+
+
+def diff_of(folder: Path, name: str) -> str:
+    """Say what a mutant has changed."""
+    return mutmut(folder, "show", name, capture=True)
 
 
 def mutmut(folder: Path, *words: str, capture: bool = False) -> str:
@@ -176,7 +199,7 @@ def report(room: str, folder: Path, explained: list[dict]) -> int:
     n_killed, n_open = sum(code in KILLED for code in codes.values()), 0
     used: list[dict] = []
     for name in survivors:
-        diff = mutmut(folder, "show", name, capture=True)
+        diff = diff_of(folder, name)
         found = [entry for entry in explained if is_of(entry, name, diff)]
         used += found
         if not found:

@@ -1,11 +1,12 @@
 """What mutation testing needs: rooms that are there, a copy that is the same code, explanations with a reason."""
 
 import ast
+import json
 
 import pytest
 import yaml
 
-from tests.mutants import KILLED, ROOMS, ROOT, SURVIVED, is_of, staged
+from tests.mutants import KILLED, ROOMS, ROOT, SURVIVED, forget_tests, is_of, staged
 from tests.mutants_order import place_of
 
 
@@ -82,3 +83,22 @@ def test_those_that_have_noticed_others_are_tried_first_then_the_quickest():
     noticed = [["m.f", "c"], ["m.g", "b"], ["n.f", "a"]]
     assert sorted("abcd", key=place_of("m.f", noticed, {"a": 2, "d": 1})) == ["c", "b", "d", "a"]
     assert sorted("abcd", key=place_of("n.f", noticed, {"b": 3, "c": 2, "d": 1}))[:2] == ["a", "d"]
+
+
+def test_what_is_known_of_the_tests_of_a_changed_file_is_forgotten(tmp_path):
+    stats, tests = (
+        tmp_path / "stats.json",
+        ["tests/test_a.py::test_1", "tests/test_a.py::test_2", "tests/test_b.py::test_1"],
+    )
+    known = {
+        "duration_by_test": dict.fromkeys(tests, 1.0),
+        "tests_by_mangled_function_name": {"f": tests, "g": tests[:1]},
+    }
+    stats.write_text(json.dumps(known))
+    forget_tests(stats, set())
+    assert json.loads(stats.read_text()) == known
+    forget_tests(stats, {"tests/test_a.py"})
+    left = {"duration_by_test": {tests[2]: 1.0}, "tests_by_mangled_function_name": {"f": tests[2:], "g": []}}
+    assert json.loads(stats.read_text()) == left
+    forget_tests(stats, {"tests/conftest.py"})
+    assert not stats.exists()

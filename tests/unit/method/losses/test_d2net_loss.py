@@ -285,6 +285,10 @@ def test_unknown_weight_is_refused_with_the_names_there_are():
 def test_training_outputs_without_images_are_refused(case):
     with pytest.raises(ValueError, match="pass both"):
         case.loss(case.outputs, case.target)
+    with pytest.raises(ValueError, match="pass both"):
+        case.loss(case.outputs, case.target, images=case.images)
+    with pytest.raises(ValueError, match="pass both"):
+        case.loss(case.outputs, case.target, present=case.present)
 
 
 def test_segmentation_loss_sees_float32():
