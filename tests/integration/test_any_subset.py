@@ -96,6 +96,34 @@ def test_absent_files_are_as_dropped_modalities_by_nnunets_command_and_by_ours(m
         assert segmentation.GetDirection() == image.GetDirection()
 
 
+@pytest.mark.parametrize("orientation", ["RAS", "PIR"])
+def test_a_turned_patient_gives_the_same_result_by_nnunets_command_and_by_ours(
+    anisotropic_model, orientation, tmp_path
+):
+    """The model says how its training data lie; so does its export."""
+    model, turned = anisotropic_model, tmp_path / "turned"
+    assert json.loads((model.folder / "plans.json").read_text())["d2net_orientation"] == "LPS"
+    assert d2net("export", str(model.folder), "-o", str(tmp_path / "exported")) == 0
+    (plans,) = (tmp_path / "exported").rglob("plans.json")
+    assert json.loads(plans.read_text())["d2net_orientation"] == "LPS"
+    turned.mkdir()
+    for path in (model.raw / "imagesTs").iterdir():
+        sitk.WriteImage(sitk.DICOMOrient(sitk.ReadImage(str(path)), orientation), str(turned / path.name))
+    for name, images in (("upright", model.raw / "imagesTs"), ("ours", turned)):
+        assert predict(model, images, tmp_path / name) == 0
+    nnunet(predict_entry_point, *model.predict_words(turned, tmp_path / "nnunet"))
+    for case in ("case_Ts0", "case_Ts1"):
+        of_upright, of_ours, of_nnunet = (
+            sitk.ReadImage(str(tmp_path / name / f"{case}.nii.gz")) for name in ("upright", "ours", "nnunet")
+        )
+        image = sitk.ReadImage(str(turned / f"{case}_0000.nii.gz"))
+        for found in (of_ours, of_nnunet):
+            assert (found.GetSize(), found.GetDirection()) == (image.GetSize(), image.GetDirection())
+            back = sitk.GetArrayFromImage(sitk.DICOMOrient(found, "LPS"))
+            assert (back == sitk.GetArrayFromImage(of_upright)).mean() > 0.999
+        assert note(tmp_path / "ours", case)["orientation"].startswith(f"{orientation}, turned to LPS")
+
+
 def test_complete_and_incomplete_cases_mix(regions_model, tmp_path):
     images = images_without(regions_model, tmp_path / "images", {"case_Ts1": 1})
     nnunet(predict_entry_point, *regions_model.predict_words(images, tmp_path / "nnunet"))
