@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from nnunetv2_d2net.data.inspect.cohort import inspect_dataset
     from nnunetv2_d2net.method.losses.d2net_loss import D2NetLoss
     from nnunetv2_d2net.method.network.d2net import D2Net, D2NetOptions
+    from nnunetv2_d2net.patient.segment import segment
     from nnunetv2_d2net.plugin.planning.planner import D2NetPlanner
     from nnunetv2_d2net.plugin.prediction.predictor import D2NetPredictor
     from nnunetv2_d2net.plugin.training.trainer import D2NetTrainer
@@ -33,6 +34,7 @@ __all__ = [
     "convert_folder",
     "evaluate_folder",
     "inspect_dataset",
+    "segment",
 ]
 
 _MODULES = {
@@ -47,6 +49,7 @@ _MODULES = {
     "convert_folder": "data.convert.convert",
     "evaluate_folder": "study.scores.evaluate",
     "inspect_dataset": "data.inspect.cohort",
+    "segment": "patient.segment",
 }
 
 

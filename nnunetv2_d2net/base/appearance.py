@@ -26,6 +26,10 @@ _HEAD = 1.5
 """How many times the largest, or below the smallest, head of a cohort is unlike all of them."""
 
 
+_LARGEST_BRAIN = 2200.0
+"""In ml, with the fluid around it; a head with its skull has 3000 and more."""
+
+
 class Appearance(NamedTuple):
     """One case.
 
@@ -38,6 +42,11 @@ class Appearance(NamedTuple):
     features: NDArray[np.floating]
     head_ml: float
     plain: bool
+
+    @property
+    def has_skull(self) -> bool:
+        """Whether more than a brain is there: noise in the air around it, or too large a head."""
+        return not self.plain or self.head_ml > _LARGEST_BRAIN
 
 
 def appearance_of(images: NDArray[np.floating], available: Sequence[bool], spacing: Sequence[float]) -> Appearance:
@@ -102,6 +111,11 @@ class CohortAppearance(NamedTuple):
             raise ValueError(f"features of shapes {place.shape} and {spread.shape}")
         smallest, largest = map(float, content["head (ml)"])
         return cls((place, spread), (smallest, largest), bool(content["plain background"]))
+
+    @property
+    def is_of_brains(self) -> bool:
+        """Whether all of them are skull-stripped."""
+        return self.plain and self.head_ml[1] <= _LARGEST_BRAIN
 
     @property
     def tells_modalities(self) -> bool:

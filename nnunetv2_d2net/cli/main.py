@@ -12,9 +12,11 @@ from collections.abc import Sequence
 from importlib import import_module
 
 from nnunetv2_d2net import __version__
-from nnunetv2_d2net.base.errors import UserError
+from nnunetv2_d2net.base.errors import UsageError, UserError
 
 COMMANDS = {
+    "segment": "segment one patient from FLAIR, T1, T1ce, T2 or any of them: files, a folder or DICOM, on a CPU",
+    "pretrain": "a model for real patients from simulated ones alone: hours on 2 CPU cores",
     "demo": "everything below, once, on phantom data: about 10 minutes on 2 CPU cores",
     "phantom": "write a data set of simulated brain MRI with gliomas",
     "convert": "turn BraTS folders, or your own, into a raw data set of nnU-Net; cases may lack modalities",
@@ -50,8 +52,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         argv: The words after ``d2net``; None for those of this process.
 
     Returns:
-        The exit status: 1 after an error that the user can mend and 130 after Ctrl-C, which are told in one line on
-        stderr (with the traceback where ``D2NET_DEBUG=1`` is set).
+        The exit status: 1 after an error that the user can mend, 2 where the words make no sense and 130 after Ctrl-C,
+        which are told in one line on stderr (with the traceback where ``D2NET_DEBUG=1`` is set).
     """
     words = list(sys.argv[1:] if argv is None else argv)
     # Read when torch is imported. Threads that spin while they wait slow a training on a shared CPU several times over.
@@ -67,7 +69,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             raise
         if isinstance(error, UserError):
             sys.stderr.write(f"d2net: error: {error}\n")
-            return 1
+            return 2 if isinstance(error, UsageError) else 1
         go_on = _GO_ON.get(words[0], "run the same command to go on")
         sys.stderr.write(f"d2net: stopped; what is done is kept: {go_on}\n")
         return 130

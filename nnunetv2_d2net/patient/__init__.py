@@ -1,0 +1,1 @@
+"""One patient: from the sequences there are to a segmentation that says how far to trust it."""

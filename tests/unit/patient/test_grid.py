@@ -1,0 +1,81 @@
+import numpy as np
+import pytest
+import SimpleITK as sitk
+
+from nnunetv2_d2net.base.errors import UserError
+from nnunetv2_d2net.base.images import ImageError
+from nnunetv2_d2net.patient.grid import OWN, on_one_grid
+from nnunetv2_d2net.patient.reading import read_sequences
+from tests.one_patient import draw_patient
+
+
+def placed(images, reference=None, **options):
+    return on_one_grid(read_sequences(images)[0], reference, **options)
+
+
+def voxels(image):
+    return sitk.GetArrayFromImage(image)
+
+
+def on_grid_of(image, spacing, size):
+    return sitk.Resample(
+        image, size, sitk.Transform(), sitk.sitkLinear, image.GetOrigin(), spacing, image.GetDirection()
+    )
+
+
+def test_images_on_one_grid_stay_as_they_are(patient):
+    found = placed(patient)
+    assert found.reference == "FLAIR"
+    assert set(found.how.values()) == {OWN}
+    for name, image in patient.items():
+        assert np.array_equal(voxels(found.images[name]), voxels(image))
+
+
+def test_the_finest_grid_is_taken_or_the_chosen_one(patient):
+    fine = on_grid_of(patient["T1"], (3.0, 3.0, 5.0), (44, 48, 24))
+    thick = on_grid_of(patient["T2"], (1.0, 1.0, 12.0), (132, 144, 10))
+    images = {"FLAIR": patient["FLAIR"], "T1": fine, "T2": thick}
+    found = placed(images)
+    assert found.reference == "T1"
+    assert {image.GetSize() for image in found.images.values()} == {fine.GetSize()}
+    assert found.how["T2"].startswith("resampled onto T1, an image in memory: it differed in shape")
+    expected = patient["FLAIR"][patient["FLAIR"].TransformPhysicalPointToIndex((6.0, 8.0, 20.0))]
+    assert found.images["FLAIR"][fine.TransformPhysicalPointToIndex((6.0, 8.0, 20.0))] == pytest.approx(expected, 0.01)
+    assert placed(images, "FLAIR").images["T1"].GetSize() == patient["FLAIR"].GetSize()
+    with pytest.raises(UserError, match="T1ce cannot be the reference, it is absent: choose from FLAIR, T1, T2"):
+        placed(images, "T1ce")
+
+
+def test_orientations_do_not_matter(patient):
+    other = patient | {"T1": sitk.DICOMOrient(patient["T1"], "RAS"), "T2": sitk.DICOMOrient(patient["T2"], "PIR")}
+    found = placed(other)
+    for name, image in patient.items():
+        assert np.allclose(voxels(found.images[name]), voxels(image), atol=1e-3)
+
+
+def test_a_rounded_header_is_no_other_grid(patient):
+    origin = patient["T1"].GetOrigin()
+    patient["T1"].SetOrigin((origin[0] + 0.004, *origin[1:]))
+    found = placed(patient)
+    assert found.how["T1"].startswith("takes the grid of FLAIR")
+    assert np.array_equal(voxels(found.images["T1"]), voxels(patient["T1"]))
+
+
+def test_another_head_is_refused_unless_it_is_registered():
+    shape = (40, 48, 44)
+    patient = draw_patient(shape, (3.0, 3.0, 3.0), ("FLAIR", "T1"))
+    moved = sitk.Euler3DTransform((0, 0, 20), 0.0, 0.0, 0.2, (24.0, 14.0, 0.0))
+    turned = sitk.Resample(patient["T1"], patient["T1"], moved, sitk.sitkLinear, 0.0)
+    images = {"FLAIR": patient["FLAIR"], "T1": turned}
+    with pytest.raises(ImageError, match=r"shows another head than .*, or lies elsewhere in space: pass --register"):
+        placed(images)
+    found = placed(images, registered=True)
+    assert found.how["T1"].startswith("registered onto FLAIR, an image in memory: turned by 11")
+    ours, theirs = voxels(found.images["T1"]) > 250, voxels(patient["T1"]) > 250
+    assert 2 * (ours & theirs).sum() / (ours.sum() + theirs.sum()) > 0.95
+
+
+def test_what_lies_elsewhere_altogether_is_refused(patient):
+    patient["T1"].SetOrigin((5000.0, 0.0, 0.0))
+    with pytest.raises(ImageError, match="T1, an image in memory does not overlap"):
+        placed(patient)

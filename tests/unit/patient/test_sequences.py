@@ -1,0 +1,96 @@
+import pytest
+
+from nnunetv2_d2net.base.errors import UserError
+from nnunetv2_d2net.patient.sequences import described, find_sequences
+from tests.dicom_series import write_series
+
+CHANNELS = ("FLAIR", "T1", "T1ce", "T2")
+
+
+@pytest.fixture
+def folder(tmp_path):
+    return tmp_path / "patient"
+
+
+def touch(folder, *names):
+    for name in names:
+        path = folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()
+
+
+def names_of(found):
+    return {channel: path.name for channel, path in found.images.items()}
+
+
+@pytest.mark.parametrize(
+    "names",
+    [
+        ("t2f.nii.gz", "t1n.nii.gz", "t1c.nii.gz", "t2w.nii.gz"),
+        ("BraTS-GLI-1-000-t2f.nii", "BraTS-GLI-1-000-t1n.nii", "BraTS-GLI-1-000-t1c.nii", "BraTS-GLI-1-000-t2w.nii"),
+        ("p 2_FLAIR.NII.GZ", "p 2_t1.nii", "p 2_T1ce.mha", "p 2_t2.nrrd"),
+        ("anat/s_FLAIR.nii", "anat/s_T1w.nii", "anat/s_ce-gadolinium_T1w.nii", "anat/s_T2w.nii"),
+    ],
+)
+def test_names_of_known_layouts(folder, names):
+    touch(folder, *names, "readme.txt", "._t1.nii", ".git/t1.nii", "__MACOSX/t1.nii", ".t2.nii")
+    found = find_sequences(folder, CHANNELS)
+    assert names_of(found) == dict(zip(CHANNELS, (name.rpartition("/")[2] for name in names), strict=True))
+    assert not found.passed_over
+
+
+def test_segmentations_and_unknown_images_are_passed_over(folder):
+    touch(folder, "flair.nii.gz", "seg.nii.gz", "t1_mask.nii.gz", "scan.nii.gz", "segmentation.nii.gz")
+    found = find_sequences(folder, CHANNELS)
+    assert names_of(found) == {"FLAIR": "flair.nii.gz"}
+    assert [path.name for path in found.passed_over] == [
+        "scan.nii.gz",
+        "seg.nii.gz",
+        "segmentation.nii.gz",
+        "t1_mask.nii.gz",
+    ]
+    lines = described(found.images, CHANNELS)
+    assert lines[0].endswith("flair.nii.gz")
+    assert lines[1:] == ["T1 is absent", "T1ce is absent", "T2 is absent"]
+
+
+def test_two_of_one_are_asked_about_unless_one_is_named(folder):
+    touch(folder, "flair.nii.gz", "new/flair.nii.gz", "t1.nii.gz")
+    with pytest.raises(UserError, match=r"FLAIR may be .*flair.nii.gz or .*flair.nii.gz: say which, --FLAIR FILE$"):
+        find_sequences(folder, CHANNELS)
+    assert names_of(find_sequences(folder, CHANNELS, {"FLAIR"})) == {"T1": "t1.nii.gz"}
+
+
+def test_a_name_that_means_two_is_asked_about_unless_both_are_named(folder):
+    touch(folder, "ax_T1_FLAIR.nii.gz", "t2.nii.gz")
+    with pytest.raises(UserError, match=r"ax_T1_FLAIR.nii.gz may be FLAIR or T1 by its name: .*--FLAIR FILE"):
+        find_sequences(folder, CHANNELS)
+    assert names_of(find_sequences(folder, CHANNELS, {"FLAIR", "T1"})) == {"T2": "t2.nii.gz"}
+
+
+def test_nothing_that_is_known(folder):
+    touch(folder, "scan1.nii.gz", "scan2.mha")
+    with pytest.raises(UserError, match=r"nothing called like FLAIR, T1, T1ce, T2 \(there: .*scan1.*scan2.*--T2 FILE"):
+        find_sequences(folder, CHANNELS)
+    assert not find_sequences(folder, CHANNELS, {"FLAIR"}).images
+    with pytest.raises(UserError, match=r"is no folder: .*--FLAIR FILE"):
+        find_sequences(folder / "scan1.nii.gz", CHANNELS)
+
+
+def test_channels_of_another_model(folder):
+    touch(folder, "p_adc.nii.gz", "p_t2.nii.gz", "p_high_b_value.nii.gz", "p_b_value.nii.gz")
+    found = find_sequences(folder, ("T2w", "ADC", "high b-value"))
+    assert names_of(found) == {"T2w": "p_t2.nii.gz", "ADC": "p_adc.nii.gz", "high b-value": "p_high_b_value.nii.gz"}
+
+
+def test_series_by_their_descriptions(folder, drawn):
+    for number, text in enumerate(("t2_tirm_tra_dark-fluid", "t1_mprage_sag KM", "localizer", "ep2d_diff T2")):
+        write_series(drawn["T1"][:, :, :4], folder / "DICOM", f"1.2.{number}", text)
+    found = find_sequences(folder, CHANNELS)
+    assert {channel: series.uid for channel, series in found.images.items()} == {"FLAIR": "1.2.0", "T1ce": "1.2.1"}
+    assert sorted(series.description for series in found.passed_over) == ["ep2d_diff T2", "localizer"]
+    write_series(drawn["T1"][:, :, :4], folder / "again", "1.2.9", "FLAIR ax")
+    with pytest.raises(
+        UserError, match=r"FLAIR may be .*\(t2_tirm_tra_dark-fluid, 4 files\) or .*\(FLAIR ax, 4 files\)"
+    ):
+        find_sequences(folder, CHANNELS)
