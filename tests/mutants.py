@@ -168,43 +168,52 @@ def metas(folder: Path) -> Iterator[tuple[Path, dict]]:
 
 def try_survivors_again(folder: Path, explained: list[dict]) -> None:
     """Forget survivors that are not explained: mutmut would not try them again, whatever tests have come."""
+    diffs = diffs_of_survivors(folder)
     for path, content in metas(folder):
         codes = content["exit_code_by_key"]
         for name, code in codes.items():
-            if code in SURVIVED and not any(is_of(entry, name, diff_of(folder, name)) for entry in explained):
+            if code in SURVIVED and not any(is_of(entry, name, diffs[name]) for entry in explained):
                 codes[name] = None
         path.write_text(json.dumps(content))
 
 
-def diff_of(folder: Path, name: str) -> str:
-    """Say what a mutant has changed."""
-    return mutmut(folder, "show", name, capture=True)
+_DIFFS = """
+import json, sys
+from mutmut.mutation.diff_apply import find_mutant, get_diff_for_mutant
+names = json.load(sys.stdin)
+json.dump({name: get_diff_for_mutant(name, path=find_mutant(name).path) for name in names}, sys.stdout)
+"""
 
 
-def mutmut(folder: Path, *words: str, capture: bool = False) -> str:
+def diffs_of_survivors(folder: Path) -> dict[str, str]:
+    """Say by survivor what it has changed: ``mutmut show`` for all at once, as it takes its time to start."""
+    codes = {name: code for _, content in metas(folder) for name, code in content["exit_code_by_key"].items()}
+    names = json.dumps([name for name, code in codes.items() if code in SURVIVED])
+    words = [sys.executable, "-c", _DIFFS]
+    done = subprocess.run(words, cwd=folder, input=names, text=True, check=True, stdout=subprocess.PIPE)
+    return json.loads(done.stdout)
+
+
+def mutmut(folder: Path, *words: str) -> None:
     """Call mutmut in the copy, with one thread and nothing of the caller's that changes what tests do."""
     environment = os.environ | {"OMP_NUM_THREADS": "1", "MPLBACKEND": "agg", "PYTHONPATH": ""}
     command = [str(Path(sys.executable).with_name("mutmut")), *words]
-    stdout = subprocess.PIPE if capture else None
-    done = subprocess.run(command, cwd=folder, env=environment, check=False, stdout=stdout, text=True)
-    if done.returncode:
+    if subprocess.run(command, cwd=folder, env=environment, check=False).returncode:
         raise SystemExit(f"mutmut failed in {folder}: do the tests pass without a change? ({' '.join(words)})")
-    return done.stdout or ""
 
 
 def report(room: str, folder: Path, explained: list[dict]) -> int:
     """Print a room's figures and the diff of every survivor that is not explained; return how many there are."""
     codes = {name: code for _, content in metas(folder) for name, code in content["exit_code_by_key"].items()}
-    survivors = [name for name, code in codes.items() if code in SURVIVED]
+    survivors = diffs_of_survivors(folder)
     n_killed, n_open = sum(code in KILLED for code in codes.values()), 0
     used: list[dict] = []
-    for name in survivors:
-        diff = diff_of(folder, name)
+    for name, diff in survivors.items():
         found = [entry for entry in explained if is_of(entry, name, diff)]
         used += found
         if not found:
             n_open += 1
-            say(f"\n{diff.strip()}")
+            say(f"\n# {name}\n{diff.strip()}")
     for entry in explained:
         if entry not in used:
             say(f"\n{room}: explained, but not among the survivors: {entry['in']}: {entry['to']}")
