@@ -8,6 +8,7 @@ from pathlib import Path, PureWindowsPath
 from typing import Any, NamedTuple
 
 import torch
+from torch import Tensor
 from tqdm import tqdm
 
 from nnunetv2_d2net.base.errors import UserError
@@ -169,13 +170,19 @@ def _for_prediction(checkpoint: dict[str, Any], *, stock: bool, half: bool) -> d
     if not stock:
         weights = {name: tensor for name, tensor in weights.items() if not name.startswith(f"{STOCK}.")}
     if half:
-        weights = {name: tensor.half() if tensor.is_floating_point() else tensor for name, tensor in weights.items()}
+        weights = _halved(weights)
     return {
         "network_weights": weights,
         "trainer_name": checkpoint["trainer_name"],
         "init_args": {"configuration": checkpoint["init_args"]["configuration"]},
         "inference_allowed_mirroring_axes": None if axes is None else tuple(int(axis) for axis in axes),
     }
+
+
+def _halved(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Return weights in half precision; what one network has under several names is written once, as before."""
+    halved = {(t.data_ptr(), t.shape): t.half() for t in weights.values() if t.is_floating_point()}
+    return {name: halved.get((tensor.data_ptr(), tensor.shape), tensor) for name, tensor in weights.items()}
 
 
 def _zipped(results: Path, archive: Path) -> Path:

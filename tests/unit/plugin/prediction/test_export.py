@@ -56,6 +56,21 @@ def test_only_what_prediction_needs_is_written(model, tmp_path):
         assert (written.parents[1] / name).read_bytes() == (model / name).read_bytes()
 
 
+def test_weights_in_half_precision_are_half_as_large_also_where_they_have_several_names(model, tmp_path):
+    checkpoint = model / "fold_0" / "checkpoint_final.pth"
+    content = torch.load(checkpoint, weights_only=True)
+    shared, table = torch.randn(10**5), torch.tensor([True, False])
+    content["network_weights"] = {"encoder.w": shared, "decoder.encoder.w": shared, "by_stock": table}
+    torch.save(content, checkpoint)
+    (size,) = export_model(model, tmp_path / "out", half=True)
+    assert size.after < 0.6 * size.before
+    written = tmp_path / "out" / model.parent.name / model.name / size.name
+    weights = torch.load(written, weights_only=True)["network_weights"]
+    assert torch.equal(weights["encoder.w"], shared.half())
+    assert weights["decoder.encoder.w"].data_ptr() == weights["encoder.w"].data_ptr()
+    assert torch.equal(weights["by_stock"], table)
+
+
 @pytest.mark.parametrize("name", ["new", "new.zip"])
 def test_one_process_at_a_time(model, tmp_path, name):
     with locked_output(tmp_path / "out" / name), pytest.raises(UserError, match="another process holds"):
