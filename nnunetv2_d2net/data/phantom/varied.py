@@ -33,7 +33,7 @@ PHYSICAL = 0.5
 CYSTS = 0.3
 """Share of the tumors in which a part of the necrosis looks like CSF."""
 
-FLOW = 0.4
+FLOW = 0.3
 """Share of the cases in which moving CSF is bright in FLAIR here and there: it has left before it was nulled."""
 
 _SHELL = 5  # mm outside the brain that a mask too wide or a blur may reach
@@ -112,7 +112,7 @@ def _healthy_signal(
         variation = _texture(rng, grid, rng.uniform(0.03, 0.12)) if name == "gray" else 1
         signal += fraction * _spread(normal[name]) * variation
     if rng.random() < FLOW:
-        moving = sigmoid((SmoothNoise.draw(rng, 25).on(grid) - rng.uniform(0, 1.2)) / 0.3)
+        moving = sigmoid((SmoothNoise.draw(rng, 25).on(grid) - rng.uniform(0.4, 1.4)) / 0.3)
         signal[0] += anatomy.tissues[2] * moving * rng.uniform(0.2, 1)
     outside = np.where(depth > -2, _spread(normal["csf"]), _spread(draw_tissue(rng, "dura")[0]))
     return np.where(anatomy.brain, signal, outside)
