@@ -10,6 +10,7 @@ from nnunetv2_d2net.method.losses.adt_kd import adt_kd_losses, affinity
 
 SIZES_3D = ([(2, 4, 2), (2, 2, 1), (1, 2, 1)], [(2, 4, 2), (1, 2, 2)])
 SIZES_2D = ([(4, 4)], [(4, 4), (2, 4), (2, 2)])
+SIZES_TWO_OF_A_SIZE = ([(4, 4), (2, 2)], [(2, 2)])
 
 
 @pytest.fixture
@@ -117,7 +118,7 @@ def oracle(inputs, regions, ignore, reduction):
     return feature / count, logit / count
 
 
-@pytest.mark.parametrize("sizes", [SIZES_3D, SIZES_2D])
+@pytest.mark.parametrize("sizes", [SIZES_3D, SIZES_2D, SIZES_TWO_OF_A_SIZE])
 @pytest.mark.parametrize("regions", [False, True])
 @pytest.mark.parametrize("reduction", ["mean", "sum"])
 def test_values_and_gradients_equal_the_pairwise_loop(generator, sizes, regions, reduction):
@@ -311,7 +312,8 @@ def test_constant_maps_stay_finite(size):
 @pytest.mark.parametrize("value", [0.1, -7.3, 1e3 / 3])
 def test_constant_maps_leave_no_rounding_errors(value):
     """A mean of 27 such values is not the value, and the norm divides the difference by 0.003."""
-    constant, zero = [torch.full((1, 4, 3, 3, 3), value)], [torch.zeros(1, 4, 3, 3, 3)]
+    channels = torch.tensor([1.0, -1.0, 0.3, 100.0])  # each has a value of its own
+    constant, zero = [value * channels.view(1, 4, 1, 1, 1).expand(2, 4, 3, 3, 3)], [torch.zeros(2, 4, 3, 3, 3)]
     assert feature_distillation_loss(constant, zero).item() < 1e-12
 
 
