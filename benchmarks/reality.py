@@ -148,7 +148,7 @@ def measure_image(image: Volume, tissues: Mapping[str, Mask], spacing: int) -> d
     lags = [[variogram(image, tissues["white matter"], axis, lag) for lag in (1, 3)] for axis in range(3)]
     near, far = np.array(lags).T
     found["noise, SD between neighbors"] = float(np.sqrt(near.mean()))
-    found[f"noise, share that {spacing} mm share of {3 * spacing} mm"] = float(1 - near.mean() / far.mean())
+    found["noise, likeness of neighbors"] = float(1 - near.mean() / far.mean())
     found["blur, least over greatest of axes"] = float(near.min() / near.max())
     found["field of view, flattest end"] = flattest_end(image > 0)
     return found
