@@ -15,7 +15,7 @@ from nnunetv2_d2net.patient.grid import OnOneGrid, on_one_grid
 from nnunetv2_d2net.patient.model import CHECKPOINT, find_model, folds_of, shipped_model
 from nnunetv2_d2net.patient.reading import SequenceImage, Source, read_sequences
 from nnunetv2_d2net.patient.result import RESEARCH_ONLY, Segmented
-from nnunetv2_d2net.patient.stripping import skull_warnings, strip_skull
+from nnunetv2_d2net.patient.stripping import STRIPPED, skull_warnings, strip_skull
 from nnunetv2_d2net.patient.volumes import measure_volumes
 from nnunetv2_d2net.plugin.planning.plans import MISSING_IN_MODEL
 from nnunetv2_d2net.plugin.prediction.predictor import D2NetPredictor
@@ -60,7 +60,7 @@ def segment(  # noqa: PLR0913 - all but the first have defaults
     predictor = _load(folder, device, mirror=mirror, progress=progress)
     cohort = predictor.model.cohort if predictor.model else None
     remarks = [f"{one.source} {note}" for one in sequences.values() for note in one.notes] + constant
-    remarks += [] if strip else skull_warnings(sequences, cohort)
+    remarks += [STRIPPED.format(grid.reference)] if strip else skull_warnings(sequences, cohort)
     for line in remarks:
         _LOG.warning("%s", line)
     with contextlib.redirect_stdout(io.StringIO()):  # nnU-Net's steps

@@ -15,6 +15,7 @@ from nnunetv2_d2net.base.images import read_sitk, write_sitk
 from nnunetv2_d2net.patient.reading import SequenceImage
 
 TOOL = "hd-bet"
+STRIPPED = f"what {TOOL} takes for no brain in {{}} was set to 0"
 INSTALL = "pip install hd-bet (it loads its weights from the internet when it first runs)"
 
 
