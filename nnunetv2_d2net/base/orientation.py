@@ -4,25 +4,17 @@ nnU-Net takes voxels in the order of the file, so a network knows patients only 
 """
 
 from collections.abc import Mapping
-from itertools import permutations, product
 from typing import Any
 
 import numpy as np
 from nibabel.orientations import aff2axcodes, apply_orientation, axcodes2ornt, inv_ornt_aff, ornt_transform
 from numpy.typing import NDArray
 
-ORIENTATION = "d2net_orientation"
-"""Key of a model's plans: how its training data lie. nnU-Net passes it over, and copies plans beside every model."""
-
 TURNED = "d2net_turned"
 """Key of a turned case's properties: ``from`` and ``to`` which orientation, and the properties of its ``own`` place."""
 
 UNPLACED = "d2net_unplaced"
 """Key of the properties of a case whose header does not say where the patient's sides are."""
-
-ORIENTATIONS = frozenset(
-    "".join(axes) for sides in product("LR", "PA", "IS") for axes in permutations(sides)
-)  # all 48 that there are
 
 _RAS = np.diag([-1.0, -1.0, 1.0])  # from ITK's patient axes to NIfTI's
 _PLACES = ("spacing", "sitk_stuff", "nibabel_stuff")

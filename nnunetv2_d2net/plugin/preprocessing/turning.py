@@ -8,7 +8,6 @@ from nnunetv2.imageio.base_reader_writer import BaseReaderWriter
 from numpy.typing import NDArray
 
 from nnunetv2_d2net.base.orientation import (
-    ORIENTATION,
     TURNED,
     orientation_of,
     own_place,
@@ -16,6 +15,7 @@ from nnunetv2_d2net.base.orientation import (
     turn_place,
     turned_back,
 )
+from nnunetv2_d2net.plugin.planning.plans import ORIENTATION
 
 
 def as_trained(

@@ -9,7 +9,6 @@ from nnunetv2.imageio.simpleitk_reader_writer import SimpleITKIO, SimpleITKIOWit
 from scipy.spatial.transform import Rotation
 
 from nnunetv2_d2net.base.orientation import (
-    ORIENTATIONS,
     TURNED,
     UNPLACED,
     mixed_line,
@@ -19,6 +18,7 @@ from nnunetv2_d2net.base.orientation import (
     turn_place,
     turned_back,
 )
+from nnunetv2_d2net.plugin.planning.plans import ORIENTATIONS
 
 OBLIQUE = Rotation.from_euler("xyz", (12, -20, 9), degrees=True).as_matrix()
 
