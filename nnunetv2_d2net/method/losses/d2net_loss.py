@@ -11,7 +11,12 @@ from torch import Tensor, nn
 
 from nnunetv2_d2net.method.losses.adt_kd import Reduction, adt_kd_losses
 from nnunetv2_d2net.method.losses.precision import in_float32
-from nnunetv2_d2net.method.losses.sfmc import Sampling, frequency_contrastive_loss, spatial_contrastive_loss
+from nnunetv2_d2net.method.losses.sfmc import (
+    NEGATIVE_RADIUS,
+    Sampling,
+    frequency_contrastive_loss,
+    spatial_contrastive_loss,
+)
 from nnunetv2_d2net.method.losses.supervision import (
     Target,
     auxiliary_loss,
@@ -22,6 +27,7 @@ from nnunetv2_d2net.method.losses.supervision import (
 )
 from nnunetv2_d2net.method.network.outputs import D2NetOutputs
 
+_CONTRAST = ("temperature", "sampling", "n_positives", "negative_radius")  # options of both contrastive losses
 LOSS_TERMS = ("seg", "sc", "fc", "rec", "kd_feature", "kd_logit", "aux", "consis")
 
 
@@ -33,12 +39,20 @@ class LossOptions(NamedTuple):
         temperature: tau of Eq. (1) and (4).
         drop_dc: Leave frequency 0 out of Eq. (4).
         kd_reduction: Mean over the pairs of levels, or the sum that Eq. (9) prints.
+        n_positives: Of an anchor, in the sampling ``paper`` (Table III).
+        negative_radius: Slices on each side that give its negatives (Table III): 8 make 48 negatives with M = 4.
     """
 
     sampling: Sampling = "paper"
     temperature: float = 0.07
     drop_dc: bool = False
     kd_reduction: Reduction = "mean"
+    n_positives: int = 1
+    negative_radius: int = NEGATIVE_RADIUS
+
+
+PAPER_LOSSES = LossOptions(kd_reduction="sum")
+"""As the paper prints them."""
 
 
 class D2NetLoss(nn.Module):
@@ -136,8 +150,9 @@ class D2NetLoss(nn.Module):
         """Return every term of ``LOSS_TERMS``, unweighted and attached to the graph; arguments as in ``forward``."""
         student, teacher = outputs.student_logits, outputs.teacher_logits
         targets = split_targets(target, teacher[0].shape[1], regions=self.regions, ignore_label=self.ignore_label)
-        codes = (outputs.modality_codes, outputs.informative_slices)
-        contrast = {"temperature": self.options.temperature, "sampling": self.options.sampling}
+        codes, valid = outputs.modality_codes, outputs.informative_slices
+        of_frequency = codes if outputs.frequency_maps is None else outputs.frequency_maps
+        contrast = {name: getattr(self.options, name) for name in _CONTRAST}
         common = {"regions": self.regions, "ignore": targets[0].ignore}
         kd_feature, kd_logit = adt_kd_losses(
             _bank_logits(student, outputs.student_features, outputs.first_bank_level),
@@ -149,8 +164,8 @@ class D2NetLoss(nn.Module):
         )
         return {
             "seg": self._segmentation(student[0] if isinstance(target, Tensor) else student, target),
-            "sc": spatial_contrastive_loss(*codes, **contrast),
-            "fc": frequency_contrastive_loss(*codes, **contrast, drop_dc=self.options.drop_dc),
+            "sc": spatial_contrastive_loss(codes, valid, **contrast),
+            "fc": frequency_contrastive_loss(of_frequency, valid, **contrast, drop_dc=self.options.drop_dc),
             "rec": reconstruction_loss(outputs.reconstructions, images, present),
             "kd_feature": kd_feature,
             "kd_logit": kd_logit,

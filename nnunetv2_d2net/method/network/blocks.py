@@ -85,6 +85,13 @@ def point_conv(encoder: Encoder, in_channels: int, out_channels: int, *, bias: b
     return conv_op(in_channels, out_channels, 1, bias=bias)
 
 
+def auxiliary_classifier(encoder: Encoder, level: int, channels: int, n_targets: int, n_convs: int) -> nn.Module:
+    """Build what makes logits of one decoder level's features: convolution blocks, and one of kernel size 1 last."""
+    blocks = [conv_block(encoder, channels, channels, encoder.kernel_sizes[level]) for _ in range(n_convs - 1)]
+    last = point_conv(encoder, channels, n_targets, bias=True)
+    return nn.Sequential(*blocks, last) if blocks else last
+
+
 def scale_and_shift(features: Tensor, parameters: Tensor) -> Tensor:
     """Modulate every channel (FiLM; Perez et al., AAAI 2018): ``(1 + gamma) * features + beta``.
 

@@ -1,5 +1,6 @@
 """D2-Net: nnU-Net's planned U-Net with the paper's two stages between its encoder and its decoder (Fig. 2)."""
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple, TypeVar, cast
 
@@ -9,17 +10,25 @@ from torch.utils.checkpoint import checkpoint
 
 from nnunetv2_d2net.method.modalities import infer_available, zero_missing
 from nnunetv2_d2net.method.network.availability import AvailabilityModulation, parts_of
-from nnunetv2_d2net.method.network.blocks import LEAKY_SLOPE, feature_map_sizes
-from nnunetv2_d2net.method.network.decoder import decode_with_features
+from nnunetv2_d2net.method.network.blocks import LEAKY_SLOPE, Encoder, feature_map_sizes
+from nnunetv2_d2net.method.network.decoder import (
+    decode_with_features,
+    deepen_classifiers,
+    narrow,
+    student_widths,
+)
 from nnunetv2_d2net.method.network.md_stage import (
     AbsentCodes,
     ImageDecoder,
+    ImageDecoders,
     ModalityEncoder,
     ModalityProjection,
+    Untransferred,
     informative_slices,
 )
 from nnunetv2_d2net.method.network.outputs import D2NetOutputs
 from nnunetv2_d2net.method.network.td_stage import (
+    PAPER_LEVELS,
     BinaryTeacher,
     BottleneckGate,
     ContentReconstruction,
@@ -29,6 +38,9 @@ from nnunetv2_d2net.method.network.td_stage import (
 )
 
 T = TypeVar("T")
+
+CODES = 4
+"""Level of the modality encoders at which the codes are."""
 
 TRAINING_BRANCHES = ("image_decoder", "teacher", "feature_banks")
 """Modules of :class:`D2Net` that prediction never runs."""
@@ -53,6 +65,15 @@ class D2NetOptions(NamedTuple):
         gated_bottleneck: Add the holistic features to the tumor feature z through a gate that starts at zero, instead
             of putting them in its place: with this and without ``modulate_encoder`` the network is an exact superset
             of the planned U-Net, and starts as that.
+        content_width: Width of the content reconstruction E_R relative to the bottleneck; the paper has 1.
+        independent_image_decoders: One image decoder per modality, as the paper says, instead of one for all.
+        classifier_convs: Convolutions of each auxiliary classifier below full resolution; the paper has several.
+        tumor_projection: Have E_TM; without it (Table IV) every target gets the codes of all modalities.
+        distilled_levels: Decoder levels in the feature banks, from the deepest one (Table VI); fewer where there are
+            fewer below full resolution. More than 4 reach full resolution where the teacher does.
+        frequency_level: What the frequency loss contrasts (Table VIII): 4 for the codes, 1 to 3 for the maps behind so
+            many convolutions of the modality encoders, 0 for the images.
+        student_width: Width of the student relative to the planned decoder (Table IX).
         recompute_branches: Compute the training-only branches again in the backward pass instead of keeping their
             feature maps (activation checkpointing): the same results with less memory and more time.
     """
@@ -71,6 +92,27 @@ class D2NetOptions(NamedTuple):
     lend_to_absent: bool = False
     gated_bottleneck: bool = False
     recompute_branches: bool = False
+    content_width: float = 0.5
+    independent_image_decoders: bool = False
+    classifier_convs: int = 1
+    tumor_projection: bool = True
+    distilled_levels: int = PAPER_LEVELS
+    frequency_level: int = CODES
+    student_width: float = 1.0
+
+
+PAPER_OPTIONS = D2NetOptions(
+    independent_encoders=True,
+    encoder_norm=nn.BatchNorm2d,
+    teacher_width=1.0,
+    teacher_level=0,
+    image_decoder_width=1.0,
+    reconstruction_level=0,
+    content_width=1.0,
+    independent_image_decoders=True,
+    classifier_convs=2,
+)
+"""As the paper prints them; the rest of its network is in the plans of D2NetPaperPlanner."""
 
 
 class Content(NamedTuple):
@@ -79,12 +121,14 @@ class Content(NamedTuple):
     Attributes:
         skips: Features of every stage of E_T, full resolution first; the last one is the tumor feature z.
         modality_codes: c with embeddings for absent modalities, ``(B, M, G, N)``.
-        tumor_codes: Tumor-specific codes, averaged over slices, ``(B, C, N)``.
+        tumor_codes: Tumor-specific codes, averaged over slices, ``(B, C, N)``; without E_TM ``(B, C, M * N)``.
+        frequency_maps: What the frequency loss contrasts instead of the codes, ``(B, M, G, K, H, W)``; None for them.
     """
 
     skips: list[Tensor]
     modality_codes: Tensor
     tumor_codes: Tensor
+    frequency_maps: Tensor | None = None
 
 
 class D2Net(nn.Module):
@@ -101,7 +145,7 @@ class D2Net(nn.Module):
 
     Raises:
         ValueError: Fewer than two modalities, or a network that is no U-Net of this kind with at least two stages, or
-            both kinds of modulation at once.
+            options that exclude each other, or that this U-Net has too few levels for.
     """
 
     def __init__(self, unet: nn.Module, n_modalities: int, options: D2NetOptions | None = None) -> None:
@@ -112,19 +156,27 @@ class D2Net(nn.Module):
             raise ValueError(
                 f"D2-Net needs at least 2 modalities, this data set has {n_modalities}: train it with nnUNetTrainer"
             )
-        if options.modulate_encoder and options.modulate_missing:
-            raise ValueError("modulate_encoder and modulate_missing exclude each other: choose one")
+        _check(options, len(decoder.stages))
         n_targets, n_codes = decoder.num_classes, options.code_length
+        if options.student_width != 1:
+            narrow(decoder, options.student_width)
+        deepen_classifiers(decoder, options.classifier_convs)
         self.n_modalities = n_modalities
         self.recompute_branches = options.recompute_branches
+        self.frequency_level = options.frequency_level
         self.encoder = encoder
         self.decoder = decoder
         self.modality_encoder = ModalityEncoder(
             n_modalities, n_codes, independent=options.independent_encoders, norm_op=options.encoder_norm
         )
         self.absent_codes = AbsentCodes(n_modalities, n_codes)
-        self.modality_projection = ModalityProjection(n_modalities, n_targets)
-        self.content_reconstruction = ContentReconstruction(encoder, n_targets, n_codes)
+        self.modality_projection = (
+            ModalityProjection(n_modalities, n_targets) if options.tumor_projection else Untransferred(n_targets)
+        )
+        n_tumor_codes = n_codes if options.tumor_projection else n_modalities * n_codes
+        self.content_reconstruction = ContentReconstruction(
+            encoder, n_targets, n_tumor_codes, width_factor=options.content_width
+        )
         self.fusion = Fusion(encoder, n_targets, self.content_reconstruction.width)
         self.availability_modulation = (
             AvailabilityModulation(
@@ -134,22 +186,19 @@ class D2Net(nn.Module):
             else None
         )
         self.bottleneck_gate = BottleneckGate(encoder.output_channels[-1]) if options.gated_bottleneck else None
-        self.skip_modulation = SkipModulation(encoder, n_targets, n_codes) if options.modulate_skips else None
-        self.image_decoder: ImageDecoder | None = ImageDecoder(
-            encoder,
-            n_codes,
-            width_factor=options.image_decoder_width,
-            output_level=options.reconstruction_level,
-            skips=options.image_decoder_skips,
-        )
+        self.skip_modulation = SkipModulation(encoder, n_targets, n_tumor_codes) if options.modulate_skips else None
+        self.image_decoder: ImageDecoder | ImageDecoders | None = _image_decoder(encoder, n_modalities, options)
         self.teacher: BinaryTeacher | None = BinaryTeacher(
             encoder,
             n_targets,
             self.content_reconstruction.width,
             width_factor=options.teacher_width,
             finest_level=options.teacher_level,
+            classifier_convs=options.classifier_convs,
         )
-        self.feature_banks: FeatureBanks | None = FeatureBanks(encoder, self.teacher)
+        self.feature_banks: FeatureBanks | None = FeatureBanks(
+            encoder, self.teacher, student_widths(decoder), n_levels=options.distilled_levels
+        )
         self._initialize_own_parts()
         self.register_load_state_dict_pre_hook(_fit_exported_weights)
 
@@ -198,18 +247,25 @@ class D2Net(nn.Module):
             reconstructions=self._branch(
                 self.image_decoder, content.skips[-1], content.modality_codes.mean(2), content.skips
             ),
+            frequency_maps=content.frequency_maps,
         )
 
     def encode(self, images: Tensor, available: Tensor, modality_codes: Tensor | None = None) -> Content:
         """Run E_T, E_M and E_TM on images ``(B, M, *spatial)`` whose missing modalities are zero."""
-        codes = self.modality_encoder(images) if modality_codes is None else modality_codes
+        maps = None
+        if modality_codes is not None:
+            codes = modality_codes
+        elif self.training and self.frequency_level < CODES:
+            codes, maps = self.modality_encoder.codes_and_maps(images, self.frequency_level)
+        else:
+            codes = self.modality_encoder(images)
         codes = self.absent_codes(codes, available)
         skips = (
             self.encoder(images)
             if self.availability_modulation is None
             else self.availability_modulation.encode(self.encoder, images, available)
         )
-        return Content(skips, codes, self.modality_projection(codes.mean(2, keepdim=True))[:, :, 0])
+        return Content(skips, codes, self.modality_projection(codes.mean(2, keepdim=True))[:, :, 0], maps)
 
     def holistic_features(self, content: Content, tumor_features: Tensor) -> Tensor:
         """Fuse the features F into what the student decodes, ``(B, K, *bottleneck)``: F', or z and F' behind a gate."""
@@ -233,11 +289,11 @@ class D2Net(nn.Module):
         if self.teacher is None or self.image_decoder is None or self.feature_banks is None:
             raise RuntimeError("this network was exported for prediction and cannot be planned for training")
         sizes = feature_map_sizes(self.encoder, input_size)
-        bottleneck = 1
-        for n in sizes[-1]:
-            bottleneck *= n
+        bottleneck = math.prod(sizes[-1])
         reconstruction = self.content_reconstruction
         per_target = (2 * reconstruction.n_blocks + 1) * reconstruction.width * reconstruction.n_targets
+        student = zip(student_widths(self.decoder)[1:], sizes[1:-1], strict=True)  # nnU-Net's count has one convolution
+        classifiers = sum((self.teacher.classifier_convs - 1) * width * math.prod(size) for width, size in student)
         return int(
             self.encoder.compute_conv_feature_map_size(input_size)
             + self.decoder.compute_conv_feature_map_size(input_size)
@@ -245,6 +301,7 @@ class D2Net(nn.Module):
             + self.image_decoder.compute_conv_feature_map_size(sizes, self.n_modalities)
             + self.teacher.compute_conv_feature_map_size(sizes)
             + self.feature_banks.compute_conv_feature_map_size(sizes)
+            + classifiers
             + bottleneck * (per_target + 2 * self.encoder.output_channels[-1])
         )
 
@@ -275,6 +332,30 @@ class D2Net(nn.Module):
             self.image_decoder.reset_output()
         if self.skip_modulation is not None:
             self.skip_modulation.reset()
+
+
+def _check(options: D2NetOptions, n_levels: int) -> None:
+    if options.modulate_encoder and options.modulate_missing:
+        raise ValueError("modulate_encoder and modulate_missing exclude each other: choose one")
+    if options.distilled_levels > max(PAPER_LEVELS, n_levels - options.teacher_level):
+        raise ValueError(
+            f"distilled_levels is {options.distilled_levels}, the teacher decodes {n_levels - options.teacher_level}: "
+            "distill fewer, or plan a U-Net of more stages"
+        )
+
+
+def _image_decoder(encoder: Encoder, n_modalities: int, options: D2NetOptions) -> ImageDecoder | ImageDecoders:
+    decoders = [
+        ImageDecoder(
+            encoder,
+            options.code_length,
+            width_factor=options.image_decoder_width,
+            output_level=options.reconstruction_level,
+            skips=options.image_decoder_skips,
+        )
+        for _ in range(n_modalities if options.independent_image_decoders else 1)
+    ]
+    return ImageDecoders(decoders) if options.independent_image_decoders else decoders[0]
 
 
 def inference_weights(state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:

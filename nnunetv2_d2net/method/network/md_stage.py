@@ -1,7 +1,8 @@
 """MD-Stage, left half of the paper's Fig. 2: modality encoders E_M, projection E_TM and image decoder D_R."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from typing import cast
 
 import torch
 import torch.nn.functional as F
@@ -47,15 +48,39 @@ class ModalityEncoder(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         """Encode images ``(B, M, G, H, W)`` or ``(B, M, H, W)`` into codes ``(B, M, G, N)``, with G = 1 in 2D."""
+        return self._by_slice(self._codes(self.convs(self._slices(images))), images)
+
+    def codes_and_maps(self, images: Tensor, level: int) -> tuple[Tensor, Tensor]:
+        """Encode images, and also return what the codes are made of.
+
+        Args:
+            images: As in ``forward``.
+            level: 0 for the images, otherwise the maps behind so many of the four convolutions.
+
+        Returns:
+            Codes ``(B, M, G, N)`` and maps ``(B, M, G, K, H, W)``.
+        """
+        end = level * len(self.convs) // len(self.widths)
+        maps = self.convs[:end](self._slices(images))
+        return (
+            self._by_slice(self._codes(self.convs[end:](maps)), images),
+            self._by_slice(maps, images),
+        )
+
+    def _slices(self, images: Tensor) -> Tensor:
+        """Put slices on the batch axis: ``(B * M * G, 1, H, W)``, or ``(B * G, M, H, W)`` with an encoder each."""
         slices = images.unsqueeze(2) if images.ndim == 4 else images  # (B, M, G, H, W)
-        n_cases, n_modalities, n_slices = slices.shape[:3]
+        return slices.flatten(0, 2)[:, None] if self.groups == 1 else slices.transpose(1, 2).flatten(0, 1)
+
+    def _codes(self, maps: Tensor) -> Tensor:
+        return self.linear(maps.mean((-2, -1))[..., None]).squeeze(-1)
+
+    def _by_slice(self, values: Tensor, images: Tensor) -> Tensor:
+        """Undo ``_slices``: ``(B, M, G, K, ...)``."""
+        n_cases, n_modalities = images.shape[:2]
         if self.groups == 1:
-            pooled = self.convs(slices.flatten(0, 2)[:, None]).mean((-2, -1))  # (B * M * G, K)
-            codes = self.linear(pooled[..., None]).squeeze(-1)
-            return codes.unflatten(0, (n_cases, n_modalities, n_slices))
-        pooled = self.convs(slices.transpose(1, 2).flatten(0, 1)).mean((-2, -1))  # (B * G, M * K)
-        codes = self.linear(pooled[..., None]).squeeze(-1)  # (B * G, M * N)
-        return codes.unflatten(0, (n_cases, n_slices)).unflatten(2, (n_modalities, -1)).transpose(1, 2)
+            return values.unflatten(0, (n_cases, n_modalities, -1))
+        return values.unflatten(0, (n_cases, -1)).unflatten(2, (n_modalities, -1)).transpose(1, 2)
 
     def compute_conv_feature_map_size(self, input_size: Sequence[int], n_modalities: int) -> int:
         """Count the elements of all feature maps, as nnU-Net's planner does, for a patch of this size."""
@@ -94,6 +119,18 @@ class ModalityProjection(nn.Module):
     def forward(self, codes: Tensor) -> Tensor:
         """Map codes ``(B, M, G, N)`` to tumor-specific codes ``(B, C, G, N)``, each slice on its own."""
         return self.layers(codes)
+
+
+class Untransferred(nn.Module):
+    """In the place of E_TM (Table IV, without it): every target gets the codes of all modalities as they are."""
+
+    def __init__(self, n_targets: int) -> None:
+        super().__init__()
+        self.n_targets = n_targets
+
+    def forward(self, codes: Tensor) -> Tensor:
+        """Map codes ``(B, M, G, N)`` to ``(B, C, G, M * N)``, the same for every target."""
+        return codes.transpose(1, 2).flatten(2)[:, None].expand(-1, self.n_targets, -1, -1)
 
 
 class ImageDecoder(nn.Module):
@@ -160,6 +197,28 @@ class ImageDecoder(nn.Module):
         levels = range(self.n_stages - 2, self.output_level - 1, -1)
         total = sum(width * math.prod(sizes[level]) for level, width in zip(levels, self.widths, strict=True))
         return (total + math.prod(sizes[self.output_level])) * n_modalities
+
+
+class ImageDecoders(nn.Module):
+    """D_R as the paper has it: one :class:`ImageDecoder` for every modality."""
+
+    def __init__(self, decoders: Iterable[ImageDecoder]) -> None:
+        super().__init__()
+        self.decoders = nn.ModuleList(decoders)
+
+    def reset_output(self) -> None:
+        """Start their last layers near zero; call after the weights have been initialized."""
+        for decoder in self.decoders:
+            cast(ImageDecoder, decoder).reset_output()
+
+    def forward(self, tumor_feature: Tensor, codes: Tensor, skips: Sequence[Tensor]) -> Tensor:
+        """Reconstruct the images, each by the decoder of its modality; arguments and result as one decoder's."""
+        by_modality = zip(self.decoders, codes.split(1, 1), strict=True)
+        return torch.cat([decoder(tumor_feature, code, skips) for decoder, code in by_modality], 1)
+
+    def compute_conv_feature_map_size(self, sizes: Sequence[Sequence[int]], n_modalities: int) -> int:
+        """Count the elements of all feature maps; ``sizes`` are those of the encoder's stages."""
+        return cast(ImageDecoder, self.decoders[0]).compute_conv_feature_map_size(sizes, n_modalities)
 
 
 class AbsentCodes(nn.Module):

@@ -23,6 +23,7 @@ class D2NetOutputs(NamedTuple):
         modality_codes: Modality-specific codes c, ``(B, M, G, N)``; those of absent modalities mean nothing.
         informative_slices: Bool ``(B, M, G)``: the modality is available and its slice is not constant in the patch.
         reconstructions: Reconstructed images x', ``(B, M, *spatial)``, at or below full resolution.
+        frequency_maps: What the frequency loss contrasts instead of the codes, ``(B, M, G, K, H, W)``; None for them.
     """
 
     student_logits: list[Tensor]
@@ -34,3 +35,4 @@ class D2NetOutputs(NamedTuple):
     modality_codes: Tensor
     informative_slices: Tensor
     reconstructions: Tensor
+    frequency_maps: Tensor | None = None

@@ -14,11 +14,15 @@ from nnunetv2_d2net.method.network.blocks import (
     Encoder,
     SqueezeExcite,
     adaptive_activation,
+    auxiliary_classifier,
     conv_block,
     point_conv,
     same_conv,
     scale_and_shift,
 )
+
+PAPER_LEVELS = 4
+"""Feature maps in each of the paper's banks."""
 
 
 class TargetCodes(nn.Module):
@@ -44,7 +48,7 @@ class ContentReconstruction(nn.Module):
 
     Four residual convolutions with AdaIN, whose weights all targets share; the targets are stacked on the batch axis.
     Deviates from the paper: the channels are first reduced by ``width_factor``, so that prediction, which runs this
-    module, costs hardly more than the planned U-Net.
+    module, costs hardly more than the planned U-Net; 1 is the paper's, and reduces nothing.
     """
 
     def __init__(
@@ -54,7 +58,9 @@ class ContentReconstruction(nn.Module):
         self.n_targets = n_targets
         self.width = max(4, int(encoder.output_channels[-1] * width_factor))
         self.n_blocks = n_blocks
-        self.reduce = point_conv(encoder, encoder.output_channels[-1], self.width)
+        self.reduce = (
+            nn.Identity() if width_factor == 1 else point_conv(encoder, encoder.output_channels[-1], self.width)
+        )
         self.convs = nn.ModuleList(
             same_conv(encoder, self.width, self.width, encoder.kernel_sizes[-1]) for _ in range(n_blocks)
         )
@@ -122,7 +128,7 @@ class TeacherLevel(nn.Module):
     case share, is convolved once per case instead of once per target.
     """
 
-    def __init__(self, encoder: Encoder, level: int, width_below: int, width: int) -> None:
+    def __init__(self, encoder: Encoder, level: int, width_below: int, width: int, classifier_convs: int) -> None:
         super().__init__()
         stride = tuple(encoder.strides[level + 1])
         transposed: Any = get_matching_convtransp(conv_op=encoder.conv_op)
@@ -132,7 +138,7 @@ class TeacherLevel(nn.Module):
         self.conv_skip = same_conv(encoder, encoder.output_channels[level], width, kernel_size)
         self.norm = encoder.norm_op(width, **(encoder.norm_op_kwargs or {})) if encoder.norm_op else nn.Identity()
         self.conv = conv_block(encoder, width, width, kernel_size)
-        self.classifier = point_conv(encoder, width, 1, bias=True)
+        self.classifier = auxiliary_classifier(encoder, level, width, 1, classifier_convs)
 
     def forward(self, below: Tensor, skip: Tensor, n_targets: int) -> tuple[Tensor, Tensor]:
         """Map ``(B * C, k, *coarse)`` and the skip ``(B, K, *fine)`` to features and logits.
@@ -153,7 +159,14 @@ class BinaryTeacher(nn.Module):
     """
 
     def __init__(
-        self, encoder: Encoder, n_targets: int, width_in: int, *, width_factor: float, finest_level: int
+        self,
+        encoder: Encoder,
+        n_targets: int,
+        width_in: int,
+        *,
+        width_factor: float,
+        finest_level: int,
+        classifier_convs: int = 1,
     ) -> None:
         super().__init__()
         n_levels = len(encoder.output_channels) - 1
@@ -162,8 +175,10 @@ class BinaryTeacher(nn.Module):
         self.widths = [max(4, int(k * width_factor)) for k in encoder.output_channels[self.finest_level : -1]]
         below = [*self.widths[1:], width_in]
         self.levels = nn.ModuleList(
-            TeacherLevel(encoder, self.finest_level + i, below[i], width) for i, width in enumerate(self.widths)
+            TeacherLevel(encoder, level, below_it, width, classifier_convs if level else 1)
+            for level, below_it, width in zip(range(self.finest_level, n_levels), below, self.widths, strict=True)
         )
+        self.classifier_convs = classifier_convs
 
     def forward(self, tumor_features: Tensor, skips: Sequence[Tensor]) -> tuple[list[Tensor], list[Tensor]]:
         """Decode F ``(B * C, k, *bottleneck)`` with the encoder's skips.
@@ -183,6 +198,8 @@ class BinaryTeacher(nn.Module):
         """Count the elements of all feature maps; ``sizes`` are those of the encoder's stages."""
         levels = list(zip(self.widths, sizes[self.finest_level : -1], strict=True))
         per_target = sum((3 * width + 1) * math.prod(size) for width, size in levels)
+        beside = levels[1:] if self.finest_level == 0 else levels  # full resolution has no auxiliary classifier
+        per_target += sum((self.classifier_convs - 1) * width * math.prod(size) for width, size in beside)
         shared = sum(width * math.prod(size) for width, size in levels)
         return per_target * self.n_targets + shared
 
@@ -190,19 +207,28 @@ class BinaryTeacher(nn.Module):
 class FeatureBanks(nn.Module):
     """Project both decoders' features to a common width, level by level, for distillation.
 
-    The bank holds the deepest four decoder levels below full resolution, or as many as there are; a decoder that has
-    no level but full resolution gives that one.
+    The bank holds the deepest ``n_levels`` decoder levels below full resolution, or as many as there are; a decoder
+    that has no level but full resolution gives that one. More than the paper's four may reach full resolution.
     """
 
-    def __init__(self, encoder: Encoder, teacher: BinaryTeacher, *, width: int = 16, n_levels: int = 4) -> None:
+    def __init__(
+        self,
+        encoder: Encoder,
+        teacher: BinaryTeacher,
+        student_widths: Sequence[int],
+        *,
+        width: int = 16,
+        n_levels: int = PAPER_LEVELS,
+    ) -> None:
         super().__init__()
         n_decoder_levels = len(encoder.output_channels) - 1
-        self.first_level = min(max(1, teacher.finest_level, n_decoder_levels - n_levels), n_decoder_levels - 1)
+        finest = max(int(n_levels <= PAPER_LEVELS), teacher.finest_level, n_decoder_levels - n_levels)
+        self.first_level = min(finest, n_decoder_levels - 1)
         self.skipped_teacher_levels = self.first_level - teacher.finest_level
         levels = range(self.first_level, n_decoder_levels)
         self.width = width
         self.n_targets = teacher.n_targets
-        self.student = nn.ModuleList(point_conv(encoder, encoder.output_channels[level], width) for level in levels)
+        self.student = nn.ModuleList(point_conv(encoder, student_widths[level], width) for level in levels)
         self.teacher = nn.ModuleList(
             point_conv(encoder, self.n_targets * channels, width)
             for channels in teacher.widths[self.skipped_teacher_levels :]

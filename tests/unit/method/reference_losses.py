@@ -11,18 +11,21 @@ import torch
 # --- modality contrast, Eq. (1) to (5) ---
 
 
-def partners(valid, b, m, u, sampling):
+def partners(valid, b, m, u, options):
     """Positives and negatives of the code of case b, modality m and slice u, as indices."""
     n_cases, n_modalities, n_slices = valid.shape
     others = [k for k in range(n_modalities) if k != m]
     if n_slices == 1:
         positives, negatives = [(a, m, 0) for a in range(n_cases) if a != b], [(b, k, 0) for k in others]
-    elif sampling == "all_pairs":
+    elif options.sampling == "all_pairs":
         positives, negatives = [(b, m, v) for v in range(n_slices) if v != u], [(b, k, u) for k in others]
     else:
-        distance, radius = round(48 / 128 * n_slices), max(1, min(8, (n_slices - 1) // 2))
-        later_first = [v for v in (u + distance, u - distance) if 0 <= v < n_slices and valid[b, m, v]]
-        positives = [(b, m, v) for v in later_first[:1]]
+        radius = max(1, min(options.negative_radius, (n_slices - 1) // 2))
+        middle, positives = round(48 / 128 * n_slices), []
+        around = [middle, *(middle + sign * i for i in range(1, n_slices) for sign in (-1, 1))]
+        for distance in [d for d in around if 0 < d < n_slices][: options.n_positives]:
+            later_first = [v for v in (u + distance, u - distance) if 0 <= v < n_slices and valid[b, m, v]]
+            positives += [(b, m, v) for v in later_first[:1]]
         start = u - radius
         while start + 2 * radius >= n_slices:
             start -= 1
@@ -40,7 +43,7 @@ def contrast(codes, valid, options):
 
     losses = []
     for anchor in product(*map(range, valid.shape)):
-        positives, negatives = partners(valid, *anchor, options.sampling) if valid[anchor] else ([], [])
+        positives, negatives = partners(valid, *anchor, options) if valid[anchor] else ([], [])
         pushed = sum(h(codes[anchor], codes[negative]) for negative in negatives)
         for pulled in [h(codes[anchor], codes[positive]) for positive in positives if negatives]:
             losses.append(-torch.log(pulled / (pulled + pushed)))
@@ -56,6 +59,18 @@ def spectra(codes, drop_dc):
         imaginary = sum(codes[..., i] * -math.sin(2 * math.pi * i * k / n) for i in range(n))
         frequencies.append(torch.sqrt(real**2 + imaginary**2))
     return torch.stack(frequencies, -1)
+
+
+def map_spectra(maps, drop_dc):
+    """The same along both axes of a slice, (..., K, H, W) to (..., n)."""
+    height, width = maps.shape[-2:]
+    y, x = torch.arange(height, dtype=maps.dtype)[:, None], torch.arange(width, dtype=maps.dtype)
+    frequencies = []
+    for k, m in list(product(range(height), range(width)))[1 if drop_dc else 0 :]:
+        phase = 2 * math.pi * (k * y / height + m * x / width)
+        parts = [(maps * wave).sum((-2, -1)) for wave in (torch.cos(phase), torch.sin(phase))]
+        frequencies.append(torch.linalg.vector_norm(torch.stack(parts), dim=0))  # its gradient at 0 is 0
+    return torch.stack(frequencies, -1).flatten(-2)
 
 
 # --- voxels ---
@@ -190,11 +205,12 @@ def terms(outputs, targets, images, present, setting):
     shift = first - outputs.first_teacher_level
     banks = student[first : first + n_bank], teacher[shift : shift + n_bank]
     feature, logit = distillation((*banks, *outputs[2:4]), options, regions, ignored)
-    codes, valid = outputs.modality_codes, outputs.informative_slices
+    codes, valid, maps = outputs.modality_codes, outputs.informative_slices, outputs.frequency_maps
+    of_frequency = spectra(codes, options.drop_dc) if maps is None else map_spectra(maps, options.drop_dc)
     return {
         "seg": setting.segmentation(student, targets),
         "sc": contrast(codes, valid, options),
-        "fc": contrast(spectra(codes, options.drop_dc), valid, options),
+        "fc": contrast(of_frequency, valid, options),
         "rec": reconstruction(outputs.reconstructions, images, present),
         "kd_feature": feature,
         "kd_logit": logit,

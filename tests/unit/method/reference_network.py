@@ -49,17 +49,21 @@ class Reference:
         """E_M of one slice (H, W): four convolutions of stride 2, the mean over the slice, a matrix."""
         own = modality if self.options.independent_encoders else 0
         x = image[None]
+        maps = [x]
         for layer, width in zip((0, 2, 4, 6), (8, 16, 32, 32), strict=True):
             rows = slice(own * width, (own + 1) * width)
             weight, bias = (self.weights[f"modality_encoder.convs.{layer}.{kind}"][rows] for kind in ("weight", "bias"))
             x = leaky(convolve(x, weight, bias, 2))
+            maps.append(x)
         pooled = torch.stack([channel.sum() / channel.numel() for channel in x])
         n = self.options.code_length
-        return self.weights["modality_encoder.linear.weight"][own * n : (own + 1) * n, :, 0] @ pooled
+        return self.weights["modality_encoder.linear.weight"][own * n : (own + 1) * n, :, 0] @ pooled, maps
 
     def tumor_codes(self, codes):
         """E_TM: codes [M][G] of one case to those of each target, slice by slice, then their mean."""
         n_slices, total = len(codes[0]), 0
+        if not self.options.tumor_projection:
+            return [torch.cat([sum(of_modality) / n_slices for of_modality in codes])] * self.n_targets
         for g in range(n_slices):
             x = torch.stack([of_modality[g] for of_modality in codes])  # (M, N)
             for layer in range(3):
@@ -92,7 +96,7 @@ class Reference:
     def content_reconstruction(self, z, code, target):
         """E_R of one target: four residual convolutions with AdaIN, whose parameters that target's MLP makes."""
         name = "content_reconstruction"
-        x = self.conv(z, f"{name}.reduce")
+        x = z if self.options.content_width == 1 else self.conv(z, f"{name}.reduce")
         width = len(x)
         for layer, n_out in ((0, 32), (2, 8 * width)):
             rows = slice(target * n_out, (target + 1) * n_out)
@@ -119,8 +123,15 @@ class Reference:
                 skip = self.film(skip, torch.cat(tumor_codes), f"skip_modulation.linears.{level}")
             x = torch.cat((self.up(x, f"decoder.transpconvs.{i}", self.strides[level + 1]), skip))
             x = features[level] = self.block(x, f"decoder.stages.{i}.convs.0")
-            logits[level] = self.conv(x, f"decoder.seg_layers.{i}")
+            logits[level] = self.classified(x, f"decoder.seg_layers.{i}", level)
         return logits, features
+
+    def classified(self, x, name, level):
+        """Logits of one level: below full resolution by several convolutions, if that is asked for."""
+        n_before = self.options.classifier_convs - 1 if level else 0
+        for i in range(n_before):
+            x = self.block(x, f"{name}.{i}")
+        return self.conv(x, f"{name}.{n_before}" if n_before else name)
 
     def teacher(self, tumor_feature, skips):
         """D^T of one target: a decoder as any other, from its features to its finest level."""
@@ -131,23 +142,24 @@ class Reference:
             x = torch.cat((self.up(x, f"{name}.up", self.strides[level + 1]), skips[level]))
             weight = torch.cat([self.weights[f"{name}.conv_{part}.weight"] for part in ("up", "skip")], 1)
             x = self.block(leaky(self.norm(convolve(x, weight), f"{name}.norm")), f"{name}.conv")
-            features[level], logits[level] = x, self.conv(x, f"{name}.classifier")[0]
+            features[level], logits[level] = x, self.classified(x, f"{name}.classifier", level)[0]
         return logits, features
 
-    def image_decoder(self, z, codes, skips):
+    def image_decoder(self, z, codes, skips, modality):
         """D_R of one modality, from z and the mean of its codes over the slices."""
+        own = f"image_decoder.decoders.{modality}" if self.options.independent_image_decoders else "image_decoder"
         code = sum(codes) / len(codes)
-        x = self.conv(z, "image_decoder.reduce")
+        x = self.conv(z, f"{own}.reduce")
         levels = range(min(self.options.reconstruction_level, self.n_stages - 2), self.n_stages - 1)
         for i, level in enumerate(reversed(levels)):
             for axis, factor in enumerate(self.strides[level + 1]):
                 x = x.repeat_interleave(factor, axis + 1)
-            x = self.conv(x, f"image_decoder.convs.{i}")
+            x = self.conv(x, f"{own}.convs.{i}")
             if self.options.image_decoder_skips:
-                x = x + self.conv(skips[level], f"image_decoder.skip_convs.{i}")
-            values = self.linear(code, f"image_decoder.adain.{i}")
+                x = x + self.conv(skips[level], f"{own}.skip_convs.{i}")
+            values = self.linear(code, f"{own}.adain.{i}")
             x = adain(x, values[: len(x)], values[len(x) :])
-        return self.conv(x, "image_decoder.output")[0]
+        return self.conv(x, f"{own}.output")[0]
 
     # --- everything ---
 
@@ -155,10 +167,13 @@ class Reference:
         """All outputs of one case, (M, *spatial) and (M,), as plain dicts and lists."""
         images = torch.stack([image if there else 0 * image for image, there in zip(images, available, strict=True)])
         slices = [list(image) if image.ndim == 3 else [image] for image in images]
+        read = [[self.modality_encoder(s, m) for s in of_m] for m, of_m in enumerate(slices)]
         codes = [
-            [self.modality_encoder(s, m) if available[m] else self.weights["absent_codes.embedding"][m] for s in of_m]
-            for m, of_m in enumerate(slices)
+            [code if available[m] else self.weights["absent_codes.embedding"][m] for code, _ in of_m]
+            for m, of_m in enumerate(read)
         ]
+        level = self.options.frequency_level
+        maps = [torch.stack([maps[level] for _, maps in of_m]) for of_m in read]
         tumor_codes, skips = self.tumor_codes(codes), self.encoder(images, available)
         z = skips[-1]
         tumor_features = [self.content_reconstruction(z, tumor_codes[c], c) for c in range(self.n_targets)]
@@ -168,7 +183,8 @@ class Reference:
         student_logits, student_features = self.student(skips, tumor_codes, holistic)
         teachers = [self.teacher(tumor_feature, skips) for tumor_feature in tumor_features]
         decoded = sorted(teachers[0][0])
-        bank = [level for level in decoded if level > 0][-4:] or decoded
+        n_banks = self.options.distilled_levels
+        bank = [level for level in decoded if level > 0 or n_banks > 4][-n_banks:] or decoded
         return {
             "student_logits": [student_logits[level] for level in range(self.n_levels)],
             "teacher_logits": [torch.stack([logits[level] for logits, _ in teachers]) for level in decoded],
@@ -187,7 +203,8 @@ class Reference:
                     for m in range(len(slices))
                 ]
             ),
-            "reconstructions": torch.stack([self.image_decoder(z, of_m, skips) for of_m in codes]),
+            "reconstructions": torch.stack([self.image_decoder(z, of_m, skips, m) for m, of_m in enumerate(codes)]),
+            "frequency_maps": torch.stack(maps) if level < 4 else None,
         }
 
     def outputs(self, images, available):
@@ -203,7 +220,8 @@ class Reference:
         return D2NetOutputs(
             *(banks(name) for name in D2NetOutputs._fields[:4]),
             *cases[0]["levels"],
-            *(stacked(name) for name in D2NetOutputs._fields[6:]),
+            *(stacked(name) for name in D2NetOutputs._fields[6:9]),
+            None if cases[0]["frequency_maps"] is None else stacked("frequency_maps"),
         )
 
 
