@@ -2,8 +2,8 @@
 
 RAW is a raw data set of nnU-Net, as ``d2net convert`` writes it, with the model's channels in the same order, of which
 the patients may lack any, and with the model's regions. MODEL is a trained model's folder; without it, the model that
-comes with the package. For each patient, subset and region: Dice, HD95, precision, recall and ml, also with small or
-faint components taken away (``believed_components``). The rival in the last rows of each patient is a threshold on
+comes with the package. For each patient, subset and region: Dice, HD95, precision, recall and ml; also with small or
+faint components taken away (``believed_components``). The rival in the last row of each patient is a threshold on
 FLAIR: of all thresholds the one with the best Dice of its largest component, chosen knowing the answer.
 
     python benchmarks/zero_shot.py RAW -o OUT [-m MODEL]
@@ -22,7 +22,6 @@ from scipy import ndimage
 from nnunetv2_d2net.base.dataset import Dataset
 from nnunetv2_d2net.base.images import Image, read_image
 from nnunetv2_d2net.base.text import markdown_table
-from nnunetv2_d2net.patient.components import believed_components
 from nnunetv2_d2net.patient.model import find_model, folds_of, shipped_model
 from nnunetv2_d2net.plugin.prediction.all_subsets import AllSubsetsPredictor
 from nnunetv2_d2net.study.scores.metrics import score_labels
@@ -68,6 +67,24 @@ def score_patient(reference: Path, images: Path, predictions: Path, dataset: Dat
         flair = read_image(bright["FLAIR"]).voxels[0]
         rows += scored(name, THRESHOLD, thresholded(flair, truth.voxels[0]), truth, dataset)
     return rows
+
+
+def believed_components(labels: np.ndarray, image: np.ndarray) -> np.ndarray:
+    """Take away the components of a lesion that weigh less than a tenth of the heaviest one.
+
+    A component's weight is its volume times how far its mean lies above the healthy brain's median, as a share of that:
+    false components in healthy tissue are large or bright, but seldom both.
+    """
+    found: Any = ndimage.label(labels > 0, np.ones((3, 3, 3)))
+    components, n_components = found
+    if n_components < 2:
+        return labels
+    healthy = np.median(image[(image > 0) & (labels == 0)])
+    numbers = np.arange(1, n_components + 1)
+    brightness = ndimage.mean(image, components, numbers) / healthy - 1
+    weights = ndimage.sum_labels(labels > 0, components, numbers) * brightness
+    kept = numbers[weights >= 0.1 * weights.max()]
+    return np.where(np.isin(components, kept), labels, 0)
 
 
 def scored(name: str, given: str, labels: np.ndarray, truth: Image, dataset: Dataset) -> list[list[Any]]:
