@@ -84,6 +84,19 @@ def dataset_seam(trainer: object, dataset_class: type) -> AbstractContextManager
     return replaced(trainer, "dataset_class", dataset_class)
 
 
+@contextmanager
+def loader_seam(loader: type) -> Iterator[None]:
+    """Draw training cases with a loader of ours: nnU-Net constructs its own by name, that of validation second."""
+    module = "nnunetv2.training.nnUNetTrainer.nnUNetTrainer"
+    kinds = iter((loader, import_module(module).nnUNetDataLoader))
+
+    def construct(*args: object, **settings: object) -> object:
+        return next(kinds)(*args, **settings)
+
+    with replaced(module, "nnUNetDataLoader", construct):
+        yield
+
+
 def process_group_seam(trainer: object) -> AbstractContextManager[None]:
     """Let nnU-Net initialize as if there were one process: it would wrap the network for the device of its number."""
     return replaced(trainer, "is_ddp", value=False)

@@ -79,6 +79,14 @@ def test_operations(measure):
     assert all(0 < share < 1 for share in shares.values())
 
 
+def test_paper_size(measure):
+    ((row,), _) = measure("paper_size.py")
+    assert row["parameters, 10^6"] == pytest.approx(5.1, rel=0.1)
+    assert row["multiply-adds of a training pass, 10^10"] == pytest.approx(4.2, rel=0.1)
+    assert row["of a prediction, 10^10"] < row["multiply-adds of a training pass, 10^10"]
+    assert row["parameters with separable convolutions, 10^6"] < 1
+
+
 def test_training_memory(measure):
     (dropout, d2net, recomputing), _ = measure("training_memory.py")
     assert dropout["ratio"] == 1

@@ -1,8 +1,10 @@
 """Planners that fit D2-Net's training, not only the U-Net's, into the memory target."""
 
+import logging
 from collections.abc import Sequence
 from typing import Any, ClassVar
 
+import torch
 from nnunetv2.experiment_planning.experiment_planners.default_experiment_planner import ExperimentPlanner
 from nnunetv2.experiment_planning.experiment_planners.residual_unets.residual_encoder_unet_planners import (
     ResEncUNetPlanner,
@@ -11,10 +13,12 @@ from nnunetv2.utilities.get_network_from_plans import get_network_from_plans
 
 from nnunetv2_d2net.base.dataset import channels_of
 from nnunetv2_d2net.base.errors import UserError
-from nnunetv2_d2net.method.network.d2net import D2Net
+from nnunetv2_d2net.method.network.d2net import PAPER_OPTIONS, D2Net, D2NetOptions
 from nnunetv2_d2net.plugin.planning.plans import check_count, check_modalities
 
-__all__ = ["D2NetPlanner", "D2NetResEncPlanner", "D2NetSmallPlanner", "D2NetWholeHeadPlanner"]
+logger = logging.getLogger("nnunetv2_d2net")
+
+__all__ = ["D2NetPaperPlanner", "D2NetPlanner", "D2NetResEncPlanner", "D2NetSmallPlanner", "D2NetWholeHeadPlanner"]
 
 
 class D2NetPlanner(ExperimentPlanner):
@@ -72,13 +76,8 @@ class D2NetPlanner(ExperimentPlanner):
         Raises:
             UserError: The memory target leaves no U-Net that D2-Net can build on.
         """
-        unet = get_network_from_plans(
-            arch_class_name, arch_kwargs, arch_kwargs_req_import, input_channels, output_channels, allow_init=False
-        )
-        try:
-            return D2Net(unet, input_channels).compute_conv_feature_map_size(patch_size)
-        except ValueError as error:
-            raise UserError(str(error)) from error
+        architecture = (arch_class_name, arch_kwargs, arch_kwargs_req_import)
+        return _feature_map_elements(D2NetOptions(), architecture, patch_size, input_channels, output_channels)
 
     def generate_data_identifier(self, configuration_name: str) -> str:
         """Name the preprocessed data after these plans, so that those of stock nnU-Net stay untouched."""
@@ -126,3 +125,83 @@ class D2NetWholeHeadPlanner(D2NetPlanner):
     def get_plans_for_configuration(self, *args: Any, **kwargs: Any) -> Any:  # noqa: ANN401 - nnU-Net's
         """Plan with one head at a time, however much memory there is: of few hours many steps are worth more."""
         return super().get_plans_for_configuration(*args, **kwargs) | {"batch_size": 1}
+
+
+class D2NetPaperPlanner(D2NetPlanner):
+    """Plan the U-Net that meets the paper's sizes, for D2NetTrainerPaper: whatever the data, and however much memory.
+
+    Feature banks of 8, 16, 32 and 64 channels at 64^3 to 8^3 for patches of 128^3 (section IV-B), so 4 channels at full
+    resolution and 128 in a bottleneck of 4^3; batches of 2; batch normalization. One convolution per encoder level and
+    two per decoder level meet the parameters and operations of Table VII best; the paper prints neither. 2D is planned
+    as by D2NetPlanner.
+    """
+
+    default_plans_name: ClassVar[str] = "D2NetPaperPlans"
+    features: ClassVar[tuple[int, ...]] = (4, 8, 16, 32, 64, 128)
+
+    def get_plans_for_configuration(self, *args: Any, **kwargs: Any) -> Any:  # noqa: ANN401 - nnU-Net's
+        """Put the paper's sizes in the place of nnU-Net's."""
+        plan = super().get_plans_for_configuration(*args, **kwargs)
+        if len(plan["patch_size"]) == 2:
+            return plan
+        n_stages = len(self.features)
+        plan["architecture"]["arch_kwargs"].update(
+            n_stages=n_stages,
+            features_per_stage=self.features,
+            kernel_sizes=[[3, 3, 3]] * n_stages,
+            strides=[[1, 1, 1], *[[2, 2, 2]] * (n_stages - 1)],
+            n_conv_per_stage=[1] * n_stages,
+            n_conv_per_stage_decoder=[2] * (n_stages - 1),
+            norm_op="torch.nn.modules.batchnorm.BatchNorm3d",
+        )
+        plan |= {"patch_size": [128, 128, 128], "batch_size": 2}
+        self._tell_memory(plan)
+        return plan
+
+    def _tell_memory(self, plan: dict[str, Any]) -> None:
+        architecture = plan["architecture"]
+        elements = self.static_estimate_VRAM_usage(
+            plan["patch_size"],
+            len(self.dataset_json["channel_names"]),
+            len(self.dataset_json["labels"]),
+            architecture["network_class_name"],
+            architecture["arch_kwargs"],
+            architecture["_kw_requires_import"],
+        )
+        needed = elements / self.UNet_reference_val_3d * self.UNet_reference_val_corresp_GB
+        if needed > self.UNet_vram_target_GB:
+            logger.warning(
+                "the paper's batches need about %.1f GB, the memory target is %g", needed, self.UNet_vram_target_GB
+            )
+
+    @staticmethod
+    def static_estimate_VRAM_usage(
+        patch_size: Sequence[int],
+        input_channels: int,
+        output_channels: int,
+        arch_class_name: str,
+        arch_kwargs: dict,
+        arch_kwargs_req_import: Sequence[str],
+    ) -> int:
+        """Count the feature-map elements as they are with D2NetTrainerPaper's network.
+
+        Raises:
+            UserError: The memory target leaves no U-Net that D2-Net can build on.
+        """
+        architecture = (arch_class_name, arch_kwargs, arch_kwargs_req_import)
+        return _feature_map_elements(PAPER_OPTIONS, architecture, patch_size, input_channels, output_channels)
+
+
+def _feature_map_elements(
+    options: D2NetOptions,
+    architecture: tuple[str, dict, Sequence[str]],
+    patch_size: Sequence[int],
+    input_channels: int,
+    output_channels: int,
+) -> int:
+    with torch.device("meta"):  # counting needs no weights
+        unet = get_network_from_plans(*architecture, input_channels, output_channels, allow_init=False)
+        try:
+            return D2Net(unet, input_channels, options).compute_conv_feature_map_size(patch_size)
+        except ValueError as error:
+            raise UserError(str(error)) from error

@@ -80,6 +80,7 @@ class ModalityDroppingTrainer(ResumingTrainer):
         subsets: Those to draw from, as ``d2net train --subsets`` takes them; none for all, drawn by ``p_complete``.
         n_epochs: Length of the training, None for nnU-Net's.
         absent_voxel: What the final validation puts into the channels that a case lacks.
+        n_folds: Of the splits, where there are none yet; with nnU-Net's number they are nnU-Net's.
         autocast: Makes the context of nnU-Net's precision: half on CUDA devices only.
     """
 
@@ -88,6 +89,7 @@ class ModalityDroppingTrainer(ResumingTrainer):
     subsets: ClassVar[Sequence[str]] = ()
     n_epochs: ClassVar[int | None] = None
     absent_voxel: ClassVar[float] = 0.0
+    n_folds: ClassVar[int] = N_FOLDS
     validation_step_index: int = 0
 
     def __init__(
@@ -330,10 +332,12 @@ class ModalityDroppingTrainer(ResumingTrainer):
             UserError: The file of the splits is damaged or names other cases, or there are too few cases to split.
         """
         path = Path(self.preprocessed_dataset_folder_base) / "splits_final.json"
-        check_fold(path, self.fold, [case.stem for case in Path(self.preprocessed_dataset_folder).glob("*.pkl")])
-        patterns = set(map(tuple, self.cohort.values()))
-        if self.fold != "all" and not path.is_file() and len(patterns) > 1 and len(self.cohort) >= N_FOLDS:
-            write_json(path, balanced_splits(self.cohort), indent=4)
+        cases = [case.stem for case in Path(self.preprocessed_dataset_folder).glob("*.pkl")]
+        check_fold(path, self.fold, cases)
+        flags = self.cohort or {case: [True] for case in cases}
+        ours = len(set(map(tuple, flags.values()))) > 1 or self.n_folds != N_FOLDS
+        if self.fold != "all" and not path.is_file() and ours and len(flags) >= N_FOLDS:
+            write_json(path, balanced_splits(flags, self.n_folds), indent=4)
         return super().do_split()
 
     def random_states(self) -> dict[str, Any]:

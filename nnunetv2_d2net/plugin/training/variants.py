@@ -3,14 +3,9 @@
 Those that only differ in a setting or in length are made when they are looked up.
 """
 
-import math
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
-import torch
-from torch.optim import Optimizer
-
-from nnunetv2_d2net.method.network.d2net import D2NetOptions
 from nnunetv2_d2net.plugin.start import COMPANION
 from nnunetv2_d2net.plugin.training.companion import CompanionTrainer
 from nnunetv2_d2net.plugin.training.demo import D2NetTrainerDemo
@@ -19,40 +14,12 @@ from nnunetv2_d2net.plugin.training.dropping import (
     nnUNetTrainerModalityDropout,
     nnUNetTrainerModalityDropoutModulated,
 )
+from nnunetv2_d2net.plugin.training.paper import ROWS, D2NetTrainerPaper
 from nnunetv2_d2net.plugin.training.pretraining import nnUNetTrainerModalityDropoutPretraining
 from nnunetv2_d2net.plugin.training.trainer import PAPER_WEIGHTS, D2NetTrainer
 
 LENGTHS = (1, 5, 10, 20, 50, 100, 250, 500, 750, 2000, 4000, 8000)  # those that nnU-Net offers
 _EPOCHS = {f"{n}epoch{'s' if n > 1 else ''}": n for n in LENGTHS}
-
-
-class D2NetTrainerPaper(D2NetTrainer):
-    """The paper's training (section IV-B): Adam, batches of 2, 400 passes over the training cases, all weights 1.
-
-    The paper names an initial learning rate and no schedule; it decays as in nnU-Net, polynomially.
-    """
-
-    p_complete: ClassVar[float] = 0.0
-    n_epochs: ClassVar[int | None] = 400
-    network_options: ClassVar[D2NetOptions] = D2NetTrainer.network_options._replace(teacher_level=0)
-    loss_weights: ClassVar[Mapping[str, float]] = PAPER_WEIGHTS
-    loss_ramps: ClassVar[Mapping[str, float]] = {}
-
-    def configure_optimizers(self) -> tuple[Optimizer, Any]:
-        """Return Adam with the paper's learning rate and weight decay."""
-        self.initial_lr, self.weight_decay = 3e-4, 5e-5
-        optimizer = torch.optim.Adam(self.network.parameters(), self.initial_lr, weight_decay=self.weight_decay)
-        return optimizer, self.schedule_of(optimizer)
-
-    def on_train_start(self) -> None:
-        """Make an epoch one pass over the training cases."""
-        super().on_train_start()
-        training_cases, _ = self.do_split()
-        self.num_iterations_per_epoch = max(1, math.ceil(len(training_cases) / self.configuration_manager.batch_size))
-
-    def _set_batch_size_and_oversample(self) -> None:
-        self.configuration_manager.configuration["batch_size"] = 2
-        super()._set_batch_size_and_oversample()
 
 
 def _weights(*kept: str) -> dict[str, Any]:
@@ -112,6 +79,13 @@ _VARIANTS: Mapping[str, tuple[str, dict[str, Any]]] = {
     ),
 }
 
+# rows of the paper's tables; too many to be named where there is no trainer of a name
+_PAPER: Mapping[str, tuple[str, dict[str, Any]]] = {
+    row.trainer: (f"{row.table}, {row.name}: D2NetTrainerPaper with that one difference.", dict(row.settings))
+    for row in ROWS
+    if row.variant
+}
+
 _CLASSES = (
     nnUNetTrainerModalityDropout,
     nnUNetTrainerModalityDropoutCompleteFirst,
@@ -139,6 +113,8 @@ def find_trainer(name: str) -> type[ModalityDroppingTrainer]:
     made: tuple[tuple[type, ...], str, dict[str, Any]]
     if name in _VARIANTS:
         made = ((D2NetTrainer,), *_VARIANTS[name])
+    elif name in _PAPER:
+        made = ((D2NetTrainerPaper,), *_PAPER[name])
     elif length in _EPOCHS and "_" not in base:
         made = ((find_trainer(base),), f"{base} for {length}.", {"n_epochs": _EPOCHS[length]})
     elif name.endswith(COMPANION) and "_" not in name:

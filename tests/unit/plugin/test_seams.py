@@ -202,6 +202,20 @@ def test_dataset():
     assert trainer.dataset_class is int
 
 
+def test_loader():
+    """The loaders are constructed by name, that of the training cases first."""
+    source = inspect.getsource(nnUNetTrainer.get_dataloaders)
+    assert source.count("nnUNetDataLoader(") == 2
+    assert source.index("dl_tr = nnUNetDataLoader(dataset_tr,") < source.index("dl_val = nnUNetDataLoader(dataset_val,")
+    module = sys.modules[nnUNetTrainer.__module__]
+    theirs = module.nnUNetDataLoader
+    with seams.loader_seam(dict):
+        assert module.nnUNetDataLoader(a=1) == {"a": 1}
+        with pytest.raises(TypeError, match="label_manager"):
+            module.nnUNetDataLoader(None, 2, (8,) * 3, (8,) * 3)
+    assert module.nnUNetDataLoader is theirs
+
+
 def test_process_group():
     """Initializing wraps the network for the number of the process, where ``is_ddp`` says so."""
     source = inspect.getsource(nnUNetTrainer.initialize)

@@ -182,7 +182,6 @@ def test_weights_of_the_trainers():
     paper, ours = find_trainer("D2NetTrainerPaper"), D2NetTrainer
     assert paper.loss_weights == dict.fromkeys(LOSS_TERMS[1:], 1.0)
     assert (paper.loss_ramps, paper.p_complete, paper.n_epochs) == ({}, 0.0, 400)
-    assert paper.network_options == D2NetOptions(teacher_level=0)
     assert (ours.loss_ramps, ours.p_complete, ours.n_epochs) == ({"rec": 0.1}, 0.5, None)
     assert ours.loss_weights == {
         **dict.fromkeys(("sc", "fc", "rec"), 0.1),
@@ -211,7 +210,10 @@ def test_means_of_the_terms_are_logged(ready, make_batch):
 
 
 def test_options_of_the_losses_arrive(ready):
-    options = LossOptions(sampling="all_pairs", temperature=0.5, drop_dc=True, kd_reduction="sum")
+    options = LossOptions(
+        sampling="all_pairs", temperature=0.5, drop_dc=True, kd_reduction="sum", n_positives=2, negative_radius=4
+    )
+    assert all(one != other for one, other in zip(options, LossOptions(), strict=True))
     loss = ready(loss_options=options, loss_weights={"sc": 0.25}).loss
     assert loss.options == options
     assert loss.weights == dict.fromkeys(LOSS_TERMS, 1.0) | {"sc": 0.25}
