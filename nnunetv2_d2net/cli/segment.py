@@ -91,7 +91,7 @@ def _read_words(words: Sequence[str], channels: Sequence[str]) -> tuple[Path | N
         channel = options.get(option) or options.get(option.lower())
         if channel is None:
             known = ", ".join(f"--{name}" for name in channels)
-            raise UsageError(f"unknown argument {option}: the model's sequences are {known}; see d2net segment --help")
+            raise UsageError(f"unknown argument {option}: the model's sequences are {known}")
         value = value or next(rest, "")
         if not value or value.startswith("-") or channel in images:
             raise UsageError(f"{option} takes one file, once: {option} FILE")

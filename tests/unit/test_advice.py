@@ -50,6 +50,7 @@ RUN_BY = {
         "test_the_remedy_for_plans_that_are_there_plans_nothing_anew",
     ),
     "d2net predict --all_subsets": ("integration/test_any_subset.py", "test_all_subsets_equal_separate_calls"),
+    "d2net segment FOLDER -o OUT": ("integration/test_segment.py", "test_with_no_variable_set"),
     "d2net train --start_from": ("integration/test_companion.py", "test_it_started_from_the_stock_models_weights"),
     "d2net train 7 3d_fullres 0": ("integration/test_cycles.py", "test_a_finished_training_leaves_nnunets_files"),
     "d2net train {} {} 0": ("integration/test_cycles.py", "test_a_finished_training_leaves_nnunets_files"),
