@@ -33,6 +33,7 @@ COMMANDS = {
     "benchmark": "train several trainers alike, predict every subset, and compare",
     "report": "make one HTML page of a benchmark, with cases to look at",
     "repeats": "compare benchmarks that were trained anew: what is more than chance",
+    "study": "list the arms of the paper's tables: which trainer is which row",
     "trainers": "print the folder for nnUNet_extTrainer",
     "register": "let nnUNetv2_* commands find our trainers and planners with no variable set",
     "unregister": "take 'd2net register' back",

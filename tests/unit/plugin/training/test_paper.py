@@ -1,9 +1,11 @@
 """The paper's trainer and the rows of its tables: what each of them differs in, and that it arrives."""
 
 import json
+import math
 from collections import Counter
 
 import pytest
+import torch
 from torch import nn
 
 from nnunetv2_d2net.method.losses.d2net_loss import LOSS_TERMS, LossOptions
@@ -109,6 +111,18 @@ def test_network_options_of_the_rows_arrive(trainer_of, variant, arrived):
     for one, expected in ((reference, variant == "Distilled1"), (trainer, True)):  # three stages have one bank level
         one.initialize()
         assert arrived(one.network) == expected
+
+
+@pytest.mark.parametrize("variant", ["", "NoProjection", "FrequencyInput", "FrequencyLevel2", "StudentHalf"])
+def test_a_step_trains_every_parameter(trainer_of, make_batch, variant):
+    trainer = trainer_of(find_trainer(f"D2NetTrainerPaper{variant}"), n_stages=3)
+    trainer.print_to_log_file = lambda *_, **__: None
+    trainer.initialize()
+    trainer.train_step_index = 1
+    trainer.draw = lambda present: present & torch.tensor([[True, False, True], [True, True, True]])
+    assert math.isfinite(trainer.train_step(make_batch())["loss"])
+    without = [name for name, parameter in trainer.network.named_parameters() if parameter.grad is None]
+    assert not without
 
 
 @pytest.mark.parametrize(
