@@ -2,23 +2,16 @@
 
 import re
 from collections.abc import Mapping, Sequence
-from itertools import permutations, product
 from pathlib import Path
 from typing import Any
 
 from nnunetv2_d2net.base.errors import UserError
 from nnunetv2_d2net.base.files import check_key, read_json
+from nnunetv2_d2net.base.sides import ORIENTATION, ORIENTATIONS
 from nnunetv2_d2net.base.text import counted
 
 MISSING_IN_MODEL = "copy it from nnUNet_preprocessed, or train again"
 """Remedy for plans and dataset.json of a trained model."""
-
-ORIENTATION = "d2net_orientation"
-"""Key of a model's plans: how its training data lie. nnU-Net passes it over, and copies plans beside every model."""
-
-ORIENTATIONS = frozenset(
-    "".join(axes) for sides in product("LR", "PA", "IS") for axes in permutations(sides)
-)  # all 48 that there are
 
 _NUMBER = (int, float)
 _PLANS: Mapping[str, Any] = {

@@ -15,7 +15,7 @@ from nnunetv2_d2net.base.orientation import (
     turn_place,
     turned_back,
 )
-from nnunetv2_d2net.plugin.planning.plans import ORIENTATION
+from nnunetv2_d2net.base.sides import ORIENTATION
 
 
 def as_trained(

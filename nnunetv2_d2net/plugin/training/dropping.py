@@ -19,6 +19,7 @@ from nnunetv2_d2net.base.dataset import channels_of, dataset_number
 from nnunetv2_d2net.base.errors import UserError
 from nnunetv2_d2net.base.files import write_json
 from nnunetv2_d2net.base.orientation import mixed_line
+from nnunetv2_d2net.base.sides import ORIENTATION
 from nnunetv2_d2net.method.modalities import (
     draw_available,
     draw_subsets,
@@ -28,7 +29,6 @@ from nnunetv2_d2net.method.modalities import (
 )
 from nnunetv2_d2net.method.network.availability import ModulatedUNet
 from nnunetv2_d2net.plugin.named_code import check_architecture
-from nnunetv2_d2net.plugin.planning.plans import ORIENTATION
 from nnunetv2_d2net.plugin.preprocessing.cohort import (
     availability_file,
     check_preprocessed,

@@ -18,7 +18,7 @@ from nnunetv2_d2net.base.orientation import (
     turn_place,
     turned_back,
 )
-from nnunetv2_d2net.plugin.planning.plans import ORIENTATIONS
+from nnunetv2_d2net.base.sides import ORIENTATIONS
 
 OBLIQUE = Rotation.from_euler("xyz", (12, -20, 9), degrees=True).as_matrix()
 

@@ -12,7 +12,7 @@ from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor
 from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 
 from nnunetv2_d2net.base.orientation import TURNED
-from nnunetv2_d2net.plugin.planning.plans import ORIENTATION
+from nnunetv2_d2net.base.sides import ORIENTATION
 from nnunetv2_d2net.plugin.prediction.all_subsets import AllSubsetsPredictor
 from nnunetv2_d2net.plugin.prediction.predictor import D2NetPredictor
 from nnunetv2_d2net.plugin.preprocessing.preprocessor import accept_absent_files

@@ -11,9 +11,9 @@ from nnunetv2.imageio.simpleitk_reader_writer import SimpleITKIO
 from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 
 from nnunetv2_d2net.base.orientation import TURNED, orientation_of, turn
+from nnunetv2_d2net.base.sides import ORIENTATION
 from nnunetv2_d2net.plugin.planning import fingerprint
 from nnunetv2_d2net.plugin.planning.fingerprint import D2NetFingerprintExtractor
-from nnunetv2_d2net.plugin.planning.plans import ORIENTATION
 from nnunetv2_d2net.plugin.preprocessing.cohort import orientations_of
 from nnunetv2_d2net.plugin.preprocessing.preprocessor import MissingModalityPlansManager, accept_absent_files
 from nnunetv2_d2net.plugin.preprocessing.turning import as_trained, turning_back
