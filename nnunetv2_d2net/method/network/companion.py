@@ -56,18 +56,18 @@ class Companion(nn.Module):
         if self.training or self.student_only or self.stock is None:
             return self._by_student(images, available, modality_codes)
         available = infer_available(images) if available is None else available
-        to_stock = self.by_stock[subset_codes(available)]
-        if bool(to_stock.all()):
+        to_stock: list[bool] = self.by_stock[subset_codes(available)].cpu().tolist()  # all that the host waits for
+        if all(to_stock):
             return self.stock(zero_missing(images, available))
-        if not bool(to_stock.any()):
+        if not any(to_stock):
             return self._by_student(images, available, modality_codes)
-        to_student = ~to_stock
-        codes = None if modality_codes is None else modality_codes[to_student]
-        of_student = cast(Tensor, self._by_student(images[to_student], available[to_student], codes))
-        logits = of_student.new_empty(len(images), *of_student.shape[1:])
-        logits[to_student] = of_student
-        logits[to_stock] = self.stock(zero_missing(images[to_stock], available[to_stock]))
-        return logits
+        codes = None if modality_codes is None else _chosen(modality_codes, to_stock, wanted=False)
+        of_student = self._by_student(
+            _chosen(images, to_stock, wanted=False), _chosen(available, to_stock, wanted=False), codes
+        )
+        images, available = (_chosen(x, to_stock, wanted=True) for x in (images, available))
+        both = iter(self.stock(zero_missing(images, available))), iter(cast(Tensor, of_student))
+        return torch.stack([next(both[0] if of_stock else both[1]) for of_stock in to_stock])
 
     def by_name(self, name: str, images: Tensor, available: Tensor) -> Any:  # noqa: ANN401 - what the network returns
         """Segment with one of the two networks, :data:`STOCK` or :data:`STUDENT`; arguments as for the call."""
@@ -107,6 +107,11 @@ class Companion(nn.Module):
         if isinstance(self.student, ModulatedUNet):
             return self.student(images, available)
         return self.student(images if available is None else zero_missing(images, available))
+
+
+def _chosen(cases: Tensor, flags: Sequence[bool], *, wanted: bool) -> Tensor:
+    """Return the cases ``(B, ...)`` whose flag is the wanted one; a mask, or a list, would make the host wait."""
+    return torch.stack([case for case, flag in zip(cases, flags, strict=True) if flag == wanted])
 
 
 def chosen_network(weights: Mapping[str, Tensor], available: Sequence[bool]) -> str | None:

@@ -57,7 +57,8 @@ class SubsetNetwork(nn.Module):
         else:
             logits = self.network(zero_missing(tiles, self.subsets))
         if self.unmirrored and self.kept is None:
-            self.kept = logits[self.unmirrored].flatten(0, 1)[None]  # copied: nnU-Net adds the others in place
+            # copied, as nnU-Net adds the others in place; one by one, as a GPU would wait for a list of positions
+            self.kept = torch.cat([logits[position] for position in self.unmirrored])[None]
         return logits.flatten(0, 1)[None]
 
     def with_unmirrored(self, average: Tensor) -> Tensor:

@@ -79,9 +79,10 @@ def shift_levels(images: Tensor, regions: Tensor, p: float, generator: torch.Gen
     amounts = ranges[..., 0] + torch.rand(n_cases, *ranges.shape[:2], generator=generator) * ranges.diff(dim=-1)[..., 0]
     amounts *= (torch.rand(n_cases, 1, 1, generator=generator) < p).float()
     coarse = [max(2, extent // _TEXTURE_VOXELS) for extent in images.shape[2:]]
-    noise = torch.randn(n_cases, n_images, *coarse, generator=generator).to(images.device)
+    noise = torch.randn(n_cases, n_images, *coarse, generator=generator).to(images.device, non_blocking=True)
     texture = 1 + TEXTURE * F.interpolate(noise, images.shape[2:], mode="trilinear", align_corners=False)
-    return images + texture * torch.einsum("btm,bt...->bm...", amounts.to(images.device), tissues)
+    shifts = torch.einsum("btm,bt...->bm...", amounts.to(images.device, non_blocking=True), tissues)
+    return images + texture * shifts
 
 
 def _has_bfloat16() -> bool:
