@@ -105,11 +105,13 @@ class D2NetWholeHeadPlanner(D2NetPlanner):
     """Plan a U-Net whose patch holds a whole brain in voxels of 2.4 mm, small enough for a CPU and to be sent about.
 
     Instance normalization takes its statistics from the patch, and a head in one patch looks the same wherever it is.
-    Images are normalized inside the brain alone, so that it does not matter how much air a file holds.
+    Images are normalized inside the brain alone, so that it does not matter how much air a file holds. The network is
+    the same whatever the data, so that one data set's weights fit on another's plans. 2D is planned as by D2NetPlanner.
     """
 
     default_plans_name: ClassVar[str] = "D2NetWholeHeadPlans"
     spacing: ClassVar[tuple[float, ...]] = (2.4, 2.4, 2.4)
+    patch: ClassVar[tuple[int, ...]] = (64, 80, 64)
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:  # noqa: ANN401 - D2NetPlanner's
         kwargs["overwrite_target_spacing"] = kwargs.get("overwrite_target_spacing") or self.spacing
@@ -122,9 +124,22 @@ class D2NetWholeHeadPlanner(D2NetPlanner):
         schemes, masked = super().determine_normalization_scheme_and_whether_mask_is_used_for_norm()
         return schemes, [True] * len(masked)
 
-    def get_plans_for_configuration(self, *args: Any, **kwargs: Any) -> Any:  # noqa: ANN401 - nnU-Net's
-        """Plan with one head at a time, however much memory there is: of few hours many steps are worth more."""
-        return super().get_plans_for_configuration(*args, **kwargs) | {"batch_size": 1}
+    def get_plans_for_configuration(
+        self,
+        spacing: Any,  # noqa: ANN401 - nnU-Net's
+        median_shape: Any,  # noqa: ANN401 - nnU-Net's
+        data_identifier: str,
+        approximate_n_voxels_dataset: float,
+        _cache: dict,
+    ) -> dict[str, Any]:
+        """Plan for a whole brain, one at a time however much memory there is: many steps are worth more."""
+        shape = self.patch if len(spacing) == 3 else median_shape
+        plan = super().get_plans_for_configuration(
+            spacing, shape, data_identifier, approximate_n_voxels_dataset, _cache
+        )
+        if len(spacing) != 3:
+            return plan
+        return plan | {"batch_size": 1, "median_image_size_in_voxels": [*map(float, median_shape)]}
 
 
 class D2NetPaperPlanner(D2NetPlanner):

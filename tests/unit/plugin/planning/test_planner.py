@@ -6,7 +6,7 @@ import logging
 import numpy as np
 import pytest
 
-from nnunetv2_d2net.plugin.planning.planner import D2NetPaperPlanner, D2NetPlanner
+from nnunetv2_d2net.plugin.planning.planner import D2NetPaperPlanner, D2NetPlanner, D2NetWholeHeadPlanner
 
 DATASET_JSON = {
     "channel_names": {"0": "FLAIR", "1": "T1", "2": "T1ce", "3": "T2"},
@@ -77,3 +77,16 @@ def test_the_papers_network_is_counted_with_its_options(planner_of):
 
 
 KINDS = (D2NetPaperPlanner, D2NetPlanner)
+
+
+@pytest.mark.parametrize("shape", [(48, 70, 56), (65, 73, 59), (100, 100, 100)])
+def test_one_network_for_whole_heads_whatever_the_data(planner_of, shape):
+    planner = planner_of(D2NetWholeHeadPlanner)
+    plan = planner.get_plans_for_configuration(np.full(3, 2.4), np.array(shape), "data", 1e8, {})
+    assert (list(plan["patch_size"]), plan["batch_size"]) == ([64, 80, 64], 1)
+    assert plan["median_image_size_in_voxels"] == list(shape)
+    network = plan["architecture"]["arch_kwargs"]
+    assert network["features_per_stage"] == (16, 32, 64, 128, 160)
+    assert [list(stride) for stride in network["strides"]] == [[1] * 3, *[[2] * 3] * 4]
+    assert planner.determine_normalization_scheme_and_whether_mask_is_used_for_norm()[1] == [True] * 4
+    assert planner.get_plans_for_configuration(np.ones(2), BRATS[-2:], "data", 1e8, {})["batch_size"] > 1
