@@ -77,13 +77,13 @@ def believed_components(labels: np.ndarray, image: np.ndarray) -> np.ndarray:
     """
     found: Any = ndimage.label(labels > 0, np.ones((3, 3, 3)))
     components, n_components = found
-    if n_components < 2:
+    if not n_components:
         return labels
     healthy = np.median(image[(image > 0) & (labels == 0)])
     numbers = np.arange(1, n_components + 1)
     brightness = ndimage.mean(image, components, numbers) / healthy - 1
     weights = ndimage.sum_labels(labels > 0, components, numbers) * brightness
-    kept = numbers[weights >= 0.1 * weights.max()]
+    kept = numbers[weights >= 0.1 * weights.max()] if weights.max() > 0 else numbers
     return np.where(np.isin(components, kept), labels, 0)
 
 

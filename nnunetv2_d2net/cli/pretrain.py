@@ -1,11 +1,11 @@
 """d2net pretrain."""
 
 import argparse
-import os
 import sys
 from pathlib import Path
 
-from nnunetv2_d2net.cli._words import refuse_extra
+from nnunetv2_d2net.cli._nnunet import device_words
+from nnunetv2_d2net.cli._words import add_processes, refuse_extra
 
 HELP = (
     "Simulate patients with gliomas, train on them, and write a model that segments real ones, all below one folder; "
@@ -19,7 +19,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--cases", type=int, default=300, help="simulated patients (300)")
     parser.add_argument("--epochs", type=int, default=20, help="length of the training, in 250 steps: 20, 50, 100 ...")
     parser.add_argument("--seed", type=int, default=0, help="of patients and training (0)")
-    parser.add_argument("-np", type=int, default=os.cpu_count() or 1, help="patients at a time (all cores)")
+    add_processes(parser, "patients at a time")
     parser.add_argument("-device", default="cpu", choices=("cpu", "cuda", "mps"), help="where to train (cpu)")
 
 
@@ -27,15 +27,16 @@ def run(args: argparse.Namespace, extra: list[str]) -> int:
     """Pretrain.
 
     Raises:
-        UserError: Something cannot be written, or an argument makes no sense.
+        UserError: Something cannot be written, an argument makes no sense, or there is no CUDA device.
     """
-    refuse_extra(extra)
+    refuse_extra(extra, args.processes)
+    device_words(["-device", args.device])
 
     import torch
 
     from nnunetv2_d2net.study.pretrain import Pretraining, run_pretraining
 
     settings = Pretraining(args.cases, args.epochs, args.seed)
-    archive = run_pretraining(args.out, settings, torch.device(args.device), processes=args.np, progress=True)
+    archive = run_pretraining(args.out, settings, torch.device(args.device), processes=args.processes, progress=True)
     sys.stdout.write(f"written: {archive}\n")
     return 0

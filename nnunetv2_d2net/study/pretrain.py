@@ -8,8 +8,11 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
+from nnunetv2_d2net.base.errors import UserError
+from nnunetv2_d2net.base.text import listed
 from nnunetv2_d2net.data.phantom.dataset import PhantomSpec, write_phantom
 from nnunetv2_d2net.plugin.prediction.export import export_model
+from nnunetv2_d2net.plugin.training.variants import LENGTHS
 from nnunetv2_d2net.study.pipeline import (
     Model,
     QuickFingerprint,
@@ -39,6 +42,21 @@ class Pretraining(NamedTuple):
     seed: int = 0
 
 
+def check_settings(settings: Pretraining) -> None:
+    """Refuse settings before anything is simulated.
+
+    Raises:
+        UserError: There is no training of this length, or a number is out of range.
+    """
+    if settings.n_epochs not in LENGTHS:
+        known = listed(LENGTHS, len(LENGTHS))
+        raise UserError(f"there is no training of {settings.n_epochs} epochs: choose --epochs from {known}")
+    if not 1 <= settings.n_cases <= 9999:
+        raise UserError(f"{settings.n_cases} patients: choose --cases between 1 and 9999")
+    if not 0 <= settings.seed < 2**32:
+        raise UserError(f"seed {settings.seed}: choose --seed between 0 and {2**32 - 1}")
+
+
 def run_pretraining(
     out: Path, settings: Pretraining, device: torch.device, *, processes: int, progress: bool = False
 ) -> Path:
@@ -52,11 +70,13 @@ def run_pretraining(
         progress: Show bars.
 
     Returns:
-        The zip file of the model.
+        The zip file of the model, which is named after its trainer: another length is another model.
 
     Raises:
-        UserError: The folder cannot be written, or holds something else.
+        UserError: There is no training of this length, a number is out of range, or the folder cannot be written or
+            holds something else.
     """
+    check_settings(settings)
     out = work_below(out, "pretraining")
     os.environ.setdefault("nnUNet_compile", "f")
     spec = PhantomSpec(DATASET_ID, settings.n_cases, 0, "medium", settings.seed, NAME, kind="varied")
@@ -64,7 +84,7 @@ def run_pretraining(
     trainer = f"{TRAINER}_{settings.n_epochs}epoch{'s' * (settings.n_epochs > 1)}"
     model = Model(out / "nnUNet_results" / raw.name, trainer, f"{PLANS}Plans", CONFIGURATION)
     done = out / "nnUNet_preprocessed" / raw.name / "preprocessed"
-    archive = out / "model.zip"
+    archive = out / f"{trainer}.zip"
     with quiet(out / "nnunet.log"):
         if not done.exists():
             how = {"extractor": QuickFingerprint, "processes": processes, "progress": progress}

@@ -31,7 +31,7 @@ def test_from_nothing_to_a_model_and_again(toy_training, tmp_path, capsys):
     out = tmp_path / "out"
     words = ["pretrain", "--out", str(out), "--cases", "2", "--epochs", "1", "-np", "1"]
     assert main(words) == 0
-    archive = out / "model.zip"
+    archive = out / "nnUNetTrainerModalityDropoutPretraining_1epoch.zip"
     assert f"written: {archive}" in capsys.readouterr().out
     assert archive.stat().st_size < 10 * MEBIBYTES
     before = archive.stat().st_mtime_ns, next(out.rglob("checkpoint_final.pth")).stat().st_mtime_ns
@@ -51,6 +51,25 @@ def test_from_nothing_to_a_model_and_again(toy_training, tmp_path, capsys):
     case = next(out.rglob("imagesTr")) / "glioma_0000_0000.nii.gz"
     result = segment({"FLAIR": case}, tmp_path / "model")
     assert sitk.GetArrayFromImage(result.segmentation).shape == sitk.GetArrayFromImage(sitk.ReadImage(str(case))).shape
+
+
+@pytest.mark.parametrize(
+    ("words", "part"),
+    [
+        (["--epochs", "7"], "no training of 7 epochs: choose --epochs from 1, 5, 10, 20"),
+        (["--cases", "0"], "choose --cases"),
+        (["--seed", "-1"], "choose --seed"),
+        (["-np", "0"], "-np"),
+        (["-device", "cuda"], "torch finds no CUDA device"),
+    ],
+)
+def test_what_makes_no_sense_is_told_before_anything_is_simulated(tmp_path, monkeypatch, capsys, words, part):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    assert main(["pretrain", "--out", str(tmp_path / "out"), *words]) == 1
+    said = capsys.readouterr().err
+    assert part in said
+    assert said.count("\n") == 1
+    assert not (tmp_path / "out").exists()
 
 
 def test_it_refuses_a_folder_of_something_else(tmp_path):
