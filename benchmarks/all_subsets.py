@@ -37,7 +37,7 @@ def main() -> None:
     args = parser.parse_args()
     announce_trainers()
     rows = [measure(folder, args) for folder in args.images]
-    args.out.write_text(json.dumps(rows, indent=2) + "\n")
+    args.out.write_text(json.dumps(rows, indent=2) + "\n", encoding="utf-8")
     names = list(rows[0])
     for line in (names, ["---"] * len(names), *(list(row.values()) for row in rows)):
         sys.stdout.write("| " + " | ".join(f"{v:.2f}" if isinstance(v, float) else str(v) for v in line) + " |\n")

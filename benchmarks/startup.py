@@ -36,7 +36,7 @@ def main() -> None:
 def start(code: str) -> str:
     """Run a program in an interpreter of its own; return what it says about torch at its end."""
     command = [sys.executable, "-c", IMPORTS_TORCH + code]
-    return subprocess.run(command, check=True, capture_output=True, text=True).stderr
+    return subprocess.run(command, check=True, capture_output=True, encoding="utf-8").stderr
 
 
 if __name__ == "__main__":

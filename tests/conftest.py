@@ -74,7 +74,7 @@ def write_raw_dataset(raw_folder: Path, spec: RawDataset) -> Path:
     }
     if spec.regions_class_order is not None:
         description["regions_class_order"] = list(spec.regions_class_order)
-    (folder / "dataset.json").write_text(json.dumps(description))
+    (folder / "dataset.json").write_text(json.dumps(description), encoding="utf-8")
     return folder
 
 

@@ -43,7 +43,7 @@ def main() -> int:
         parser.error(f"there is no room {', '.join(unknown)}: choose from {', '.join(ROOMS)}")
     n_open = 0
     for room in rooms:
-        explanations = yaml.safe_load((ROOT / "tests" / "mutants.yaml").read_text()) or []
+        explanations = yaml.safe_load((ROOT / "tests" / "mutants.yaml").read_text(encoding="utf-8")) or []
         explained = [entry for entry in explanations if entry["room"] == room]
         folder = stage(room)
         try_survivors_again(folder, explained)
@@ -57,16 +57,18 @@ def stage(room: str) -> Path:
     folder = BUILD / room
     source, tests = ROOMS[room]
     settings = f'only_mutate = ["nnunetv2_d2net/{source}/*"]\npytest_add_cli_args_test_selection = ["{tests}"]\n'
-    project = (ROOT / "pyproject.toml").read_text().replace("[tool.mutmut]\n", f"[tool.mutmut]\n{settings}")
+    project = (
+        (ROOT / "pyproject.toml").read_text(encoding="utf-8").replace("[tool.mutmut]\n", f"[tool.mutmut]\n{settings}")
+    )
     write(folder / "pyproject.toml", project)
-    write(folder / "conftest.py", (ROOT / "tests" / "mutants_order.py").read_text())
+    write(folder / "conftest.py", (ROOT / "tests" / "mutants_order.py").read_text(encoding="utf-8"))
     changed = set()
     for top in ("nnunetv2_d2net", "trainers", "planners", "tests"):
         files = {path for path in (ROOT / top).rglob("*") if path.is_file() and "__pycache__" not in path.parts}
         for path in files:
             target = folder / path.relative_to(ROOT)
             if top == "nnunetv2_d2net" and path.suffix == ".py":
-                write(target, staged(path.read_text()))
+                write(target, staged(path.read_text(encoding="utf-8")))
             elif not target.exists() or target.read_bytes() != path.read_bytes():
                 target.parent.mkdir(parents=True, exist_ok=True)
                 shutil.copy(path, target)
@@ -86,19 +88,19 @@ def forget_tests(stats: Path, changed: set[str]) -> None:
     if any(not Path(file).name.startswith("test_") for file in changed):  # what others use
         stats.unlink()
         return
-    known = json.loads(stats.read_text())
+    known = json.loads(stats.read_text(encoding="utf-8"))
     durations, reached = known["duration_by_test"], known["tests_by_mangled_function_name"]
     gone = {test for test in durations if test.partition("::")[0] in changed}
     known["duration_by_test"] = {test: seconds for test, seconds in durations.items() if test not in gone}
     known["tests_by_mangled_function_name"] = {name: sorted(set(tests) - gone) for name, tests in reached.items()}
-    stats.write_text(json.dumps(known))
+    stats.write_text(json.dumps(known), encoding="utf-8")
 
 
 def write(path: Path, text: str) -> None:
     """Write a text unless it stands there already."""
-    if not path.exists() or path.read_text() != text:
+    if not path.exists() or path.read_text(encoding="utf-8") != text:
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(text)
+        path.write_text(text, encoding="utf-8")
 
 
 def staged(source: str) -> str:
@@ -163,7 +165,7 @@ def left_out(node: ast.Call, text: bytes, span) -> Iterator[Edit]:
 def metas(folder: Path) -> Iterator[tuple[Path, dict]]:
     """What mutmut knows of each file."""
     for path in sorted((folder / "mutants").rglob("*.meta")):
-        yield path, json.loads(path.read_text())
+        yield path, json.loads(path.read_text(encoding="utf-8"))
 
 
 def try_survivors_again(folder: Path, explained: list[dict]) -> None:
@@ -174,7 +176,7 @@ def try_survivors_again(folder: Path, explained: list[dict]) -> None:
         for name, code in codes.items():
             if code in SURVIVED and not any(is_of(entry, name, diffs[name]) for entry in explained):
                 codes[name] = None
-        path.write_text(json.dumps(content))
+        path.write_text(json.dumps(content), encoding="utf-8")
 
 
 _DIFFS = """
@@ -190,7 +192,7 @@ def diffs_of_survivors(folder: Path) -> dict[str, str]:
     codes = {name: code for _, content in metas(folder) for name, code in content["exit_code_by_key"].items()}
     names = json.dumps([name for name, code in codes.items() if code in SURVIVED])
     words = [sys.executable, "-c", _DIFFS]
-    done = subprocess.run(words, cwd=folder, input=names, text=True, check=True, stdout=subprocess.PIPE)
+    done = subprocess.run(words, cwd=folder, input=names, encoding="utf-8", check=True, stdout=subprocess.PIPE)
     return json.loads(done.stdout)
 
 

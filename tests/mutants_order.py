@@ -37,8 +37,8 @@ def place_of(changed: str, noticed: list[list[str]], seconds: dict[str, float]) 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Sort them."""
     if function() and STATS.is_file():
-        lines = NOTICED.read_text().splitlines() if NOTICED.is_file() else []
-        seconds = json.loads(STATS.read_text())["duration_by_test"]
+        lines = NOTICED.read_text(encoding="utf-8").splitlines() if NOTICED.is_file() else []
+        seconds = json.loads(STATS.read_text(encoding="utf-8"))["duration_by_test"]
         place = place_of(function(), [line.split(" ", 1) for line in lines], seconds)
         items.sort(key=lambda item: place(item.nodeid))
 
@@ -46,5 +46,5 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 def pytest_runtest_logreport(report: pytest.TestReport) -> None:
     """Keep which test has noticed it."""
     if report.failed and function():
-        with NOTICED.open("a") as file:
+        with NOTICED.open("a", encoding="utf-8") as file:
             file.write(f"{function()} {report.nodeid}\n")

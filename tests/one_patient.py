@@ -71,8 +71,8 @@ def write_model(root, channels=CHANNELS, regions=None, *, orientation="LPS", mod
     if any(isinstance(values, list) for values in regions.values()):
         dataset["regions_class_order"] = [2, 1, 3]
         n_heads = len(regions)  # no background
-    (folder / "plans.json").write_text(json.dumps(plans))
-    (folder / "dataset.json").write_text(json.dumps(dataset))
+    (folder / "plans.json").write_text(json.dumps(plans), encoding="utf-8")
+    (folder / "dataset.json").write_text(json.dumps(dataset), encoding="utf-8")
     torch.manual_seed(0)
     manager = PlansManager(plans)
     network = D2NetTrainer.build_network_architecture(

@@ -57,7 +57,7 @@ def strip_skull(images: Mapping[str, sitk.Image], reference: str) -> dict[str, s
         source, target = Path(folder) / "head.nii.gz", Path(folder) / "brain.nii.gz"
         write_sitk(images[reference], source)
         words = [command, "-i", str(source), "-o", str(target), "-device", "cpu"]
-        done = subprocess.run(words, capture_output=True, text=True, check=False)
+        done = subprocess.run(words, capture_output=True, encoding="utf-8", check=False)
         if done.returncode or not target.is_file():
             said = next((line for line in done.stderr.splitlines()[::-1] if line.strip()), "it wrote no image")
             raise UserError(f"{TOOL} failed on {reference} ({said.strip()}): run it yourself, and pass what it writes")

@@ -99,7 +99,7 @@ def work_below(out: Path, kind: str) -> Path:
 @contextlib.contextmanager
 def quiet(log: Path) -> Iterator[None]:
     """Send what nnU-Net prints to a file; progress bars go to stderr and stay."""
-    with log.open("a") as file, contextlib.redirect_stdout(file):
+    with log.open("a", encoding="utf-8") as file, contextlib.redirect_stdout(file):
         yield
 
 

@@ -36,8 +36,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     if not args.table:
         _run(args, work, journal)
     rows = table_of([line for line in read_json_lines(journal) if "outcome" in line])
-    (work / "table.md").write_text(markdown_table([_COLUMNS, *rows]))
-    sys.stdout.write((work / "table.md").read_text())
+    (work / "table.md").write_text(markdown_table([_COLUMNS, *rows]), encoding="utf-8")
+    sys.stdout.write((work / "table.md").read_text(encoding="utf-8"))
     return int(any(row[-1] != "0" or row[-2] != "0" or row[2] != row[4] for row in rows))
 
 

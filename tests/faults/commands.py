@@ -212,7 +212,7 @@ def make_states(place: Path, states: Path, say: Callable[[str], None]) -> None:
         shutil.rmtree(place, ignore_errors=True)
         write_source(place / "source")
         (place / "trainers").mkdir()
-        (place / "trainers" / "quick.py").write_text(TRAINERS)
+        (place / "trainers" / "quick.py").write_text(TRAINERS, encoding="utf-8")
         for kind in ("raw", "preprocessed", "results"):
             (place / kind).mkdir()
         keep(place, states / "source")

@@ -67,11 +67,11 @@ def _checkpoint(path: Path) -> Any:
 
 
 def _json(path: Path) -> Any:
-    return _lasting(json.loads(path.read_text()))
+    return _lasting(json.loads(path.read_text(encoding="utf-8")))
 
 
 def _report(path: Path) -> Any:
-    return _TIME_IN_REPORT.sub("TIME", path.read_text())
+    return _TIME_IN_REPORT.sub("TIME", path.read_text(encoding="utf-8"))
 
 
 def _lasting(value: Any) -> Any:
@@ -86,7 +86,7 @@ _READERS: dict[str, Callable[[Path], Any]] = {
     ".npz": lambda path: dict(np.load(path)),
     ".pkl": lambda path: pickle.loads(path.read_bytes()),
     ".pth": _checkpoint,
-    "d2net_checked.json": lambda path: sorted(json.loads(path.read_text())),
+    "d2net_checked.json": lambda path: sorted(json.loads(path.read_text(encoding="utf-8"))),
     "debug.json": lambda _: "",
     ".json": _json,
     "report.md": _report,

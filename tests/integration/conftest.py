@@ -206,7 +206,7 @@ def train_d2net(*words) -> None:
 
 
 def read_plans(root, spec, name):
-    return json.loads((root / "preprocessed" / spec.folder_name / f"{name}.json").read_text())
+    return json.loads((root / "preprocessed" / spec.folder_name / f"{name}.json").read_text(encoding="utf-8"))
 
 
 def make_trainer(root, spec, plans_name, configuration="3d_fullres", *, trainer=D2NetTrainer, fold=0, **changes):
@@ -214,7 +214,7 @@ def make_trainer(root, spec, plans_name, configuration="3d_fullres", *, trainer=
     plans = read_plans(root, spec, plans_name)
     plans["configurations"][configuration].update(changes)
     plans["continue_training"] = False
-    dataset_json = json.loads((root / "preprocessed" / spec.folder_name / "dataset.json").read_text())
+    dataset_json = json.loads((root / "preprocessed" / spec.folder_name / "dataset.json").read_text(encoding="utf-8"))
     return trainer(plans, configuration, fold, dataset_json, torch.device("cpu"))
 
 
@@ -250,7 +250,7 @@ def regions_model(root, regions_data) -> Model:
 def labels_model(root, tmp_path_factory) -> Model:
     """Our commands with a trainer that the user has derived from ours."""
     users = tmp_path_factory.mktemp("trainers")
-    (users / "users_trainer.py").write_text(USERS_TRAINER)
+    (users / "users_trainer.py").write_text(USERS_TRAINER, encoding="utf-8")
     with tiny_nnunet(root), pytest.MonkeyPatch.context() as patch:
         patch.setenv("nnUNet_extTrainer", str(users))
         write_raw_dataset(root / "raw", LABELS_2D)

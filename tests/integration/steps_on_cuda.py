@@ -164,7 +164,7 @@ def test_from_a_checkpoint_to_all_subsets(name, dim, cuda, tmp_path, monkeypatch
     assert waits_of(cuda, resumed, dim) == {LOSS: 1, SCALER: 1}
 
     for content, file in ((trainer.dataset_json, "dataset.json"), (trainer.plans_manager.plans, "plans.json")):
-        (fold.parent / file).write_text(json.dumps(content))
+        (fold.parent / file).write_text(json.dumps(content), encoding="utf-8")
     export_model(fold.parent, tmp_path / "exported")
     predictor = D2NetPredictor(device=torch.device("cuda", 0), allow_tqdm=False)
     exported = tmp_path / "exported" / fold.parent.parent.name / fold.parent.name

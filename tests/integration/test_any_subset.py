@@ -72,7 +72,7 @@ def alike(one: np.ndarray, other: np.ndarray) -> bool:
 
 
 def note(folder: Path, case: str) -> dict:
-    return json.loads((folder / f"{case}.modalities.json").read_text())
+    return json.loads((folder / f"{case}.modalities.json").read_text(encoding="utf-8"))
 
 
 def test_absent_files_are_as_dropped_modalities_by_nnunets_command_and_by_ours(model, tmp_path):
@@ -102,10 +102,10 @@ def test_a_turned_patient_gives_the_same_result_by_nnunets_command_and_by_ours(
 ):
     """The model says how its training data lie; so does its export."""
     model, turned = anisotropic_model, tmp_path / "turned"
-    assert json.loads((model.folder / "plans.json").read_text())["d2net_orientation"] == "LPS"
+    assert json.loads((model.folder / "plans.json").read_text(encoding="utf-8"))["d2net_orientation"] == "LPS"
     assert d2net("export", str(model.folder), "-o", str(tmp_path / "exported")) == 0
     (plans,) = (tmp_path / "exported").rglob("plans.json")
-    assert json.loads(plans.read_text())["d2net_orientation"] == "LPS"
+    assert json.loads(plans.read_text(encoding="utf-8"))["d2net_orientation"] == "LPS"
     turned.mkdir()
     for path in (model.raw / "imagesTs").iterdir():
         sitk.WriteImage(sitk.DICOMOrient(sitk.ReadImage(str(path)), orientation), str(turned / path.name))
@@ -138,7 +138,7 @@ def test_absent_files_reach_the_processes_of_nnunets_command(regions_model, tmp_
     images = images_without(regions_model, tmp_path / "images", {"case_Ts0": 3, "case_Ts1": 1})
     words = [*regions_model.predict_words(images, tmp_path / "nnunet"), "-npp", "2", "-nps", "2"]
     command = [str(Path(sys.executable).with_name("nnUNetv2_predict")), *words]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    done = subprocess.run(command, capture_output=True, encoding="utf-8", check=False)
     assert done.returncode == 0, done.stderr
     assert predict(regions_model, images, tmp_path / "ours") == 0
     for case in ("case_Ts0", "case_Ts1"):
@@ -340,7 +340,7 @@ def test_a_checkpoint_that_would_run_code_is_not_exported(regions_model, tmp_pat
 
 
 def example_of_the_docs() -> str:
-    text = (Path(__file__).parents[2] / "docs" / "prediction.md").read_text()
+    text = (Path(__file__).parents[2] / "docs" / "prediction.md").read_text(encoding="utf-8")
     (example,) = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
     return example
 

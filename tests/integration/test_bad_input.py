@@ -79,14 +79,14 @@ def test_one_modality_is_refused_by_the_trainer_itself(single):
 )
 def test_plans_of_an_unknown_network(root, regions_data, network, parts, capsys):
     folder = root / "preprocessed" / REGIONS_3D.folder_name
-    plans = json.loads((folder / "nnUNetPlans.json").read_text())
+    plans = json.loads((folder / "nnUNetPlans.json").read_text(encoding="utf-8"))
     plans["plans_name"] = name = f"BrokenPlans_{network.rpartition('.')[2]}"
     architecture = plans["configurations"]["3d_fullres"]["architecture"]
     architecture["network_class_name"] = network
     if network.endswith("ResidualUNet"):
         kwargs = architecture["arch_kwargs"]
         kwargs["n_blocks_per_stage"] = kwargs.pop("n_conv_per_stage")
-    (folder / f"{name}.json").write_text(json.dumps(plans))
+    (folder / f"{name}.json").write_text(json.dumps(plans), encoding="utf-8")
     new = refused(root, capsys, [*TRAIN, "-p", name], *parts)
     assert not any(path.endswith(".pth") for path in new)
 

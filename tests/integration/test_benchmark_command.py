@@ -68,7 +68,7 @@ def shell(tmp_path, monkeypatch):
     with nnunet_environment(tmp_path):
         write_raw_dataset(tmp_path / "raw", SPEC)
         (tmp_path / "trainers").mkdir()
-        (tmp_path / "trainers" / "quick.py").write_text(TRAINERS)
+        (tmp_path / "trainers" / "quick.py").write_text(TRAINERS, encoding="utf-8")
         monkeypatch.setenv("nnUNet_extTrainer", f"{trainers_folder()}{os.pathsep}{tmp_path / 'trainers'}")
         monkeypatch.setenv("GATE", str(tmp_path / "gate"))
         monkeypatch.setenv("nnUNet_n_proc_DA", "1")
@@ -100,7 +100,7 @@ def test_killed_then_resumed_then_nothing_to_do(shell, tmp_path):
     checkpoint = (
         tmp_path / "results" / SPEC.folder_name / "QuickDropout__D2NetSmallPlans__3d_fullres" / "fold_all"
     ) / "checkpoint_latest.pth"
-    first = subprocess.Popen(shell, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    first = subprocess.Popen(shell, stdout=subprocess.PIPE, stderr=subprocess.PIPE, encoding="utf-8")
     try:
         wait_until(checkpoint.is_file, first)
     finally:
@@ -114,31 +114,31 @@ def test_killed_then_resumed_then_nothing_to_do(shell, tmp_path):
     kept = file_states(out / "QuickStock" / "predictions")
     assert len(kept) >= 3 * SPEC.n_test
     (tmp_path / "gate").touch()
-    second = subprocess.run(shell, capture_output=True, text=True, check=False)
+    second = subprocess.run(shell, capture_output=True, encoding="utf-8", check=False)
     assert second.returncode == 0, second.stderr
     assert file_states(out / "QuickStock" / "predictions") == kept
-    log = (out / "QuickDropout" / "training_fold_all.txt").read_text()
+    log = (out / "QuickDropout" / "training_fold_all.txt").read_text(encoding="utf-8")
     assert len(re.findall(r"Epoch 0 *\n", log)) == 1  # the first epoch was not trained again
     assert len(re.findall(r"Epoch 1 *\n", log)) == 1
-    description = json.loads((out / "setup.json").read_text())
+    description = json.loads((out / "setup.json").read_text(encoding="utf-8"))
     assert [arm["epochs"] for arm in description["arms"]] == [2, 2]
     assert description["differences"] == []
-    with (out / "comparison.csv").open() as file:
+    with (out / "comparison.csv").open(encoding="utf-8") as file:
         rows = list(csv.DictReader(file))
     assert {(row["arm"], row["rival"]) for row in rows} == {("QuickDropout", "QuickStock")}
     assert {row["subset"] for row in rows} == {"T1", "T2", "T1+T2", "mean of 3"}
-    assert all(f"| {arm} " in (out / "report.md").read_text() for arm in ARMS)
+    assert all(f"| {arm} " in (out / "report.md").read_text(encoding="utf-8") for arm in ARMS)
     assert (out / "report.html").is_file()
 
     before = file_states(out)
-    third = subprocess.run(shell, capture_output=True, text=True, check=False)
+    third = subprocess.run(shell, capture_output=True, encoding="utf-8", check=False)
     assert third.returncode == 0, third.stderr
     assert "nothing to do" in third.stdout
     assert file_states(out) == before
 
 
 def test_the_job_list_is_commands_that_a_cluster_can_run(shell, tmp_path):
-    listed = subprocess.run([*shell, "--print_jobs"], capture_output=True, text=True, check=True).stdout
+    listed = subprocess.run([*shell, "--print_jobs"], capture_output=True, encoding="utf-8", check=True).stdout
     jobs = [line for line in listed.splitlines() if not line.startswith("#")]
     assert [line.rpartition("--job ")[2] for line in jobs[:3]] == ["prepare", "QuickStock/all", "QuickDropout/all"]
     assert all(line.startswith("d2net benchmark ") for line in jobs)
@@ -150,35 +150,35 @@ def test_a_companion_starts_from_the_stock_arm_that_is_trained_before_it(shell, 
     at = shell.index("--arms")
     words = [*shell[:at], "--arms", "QuickCompanion", "QuickStock", *shell[at + 3 :], "--start_from", "QuickStock"]
     words = [word for word in words if word != "--no_cost"] + ["-f", "0", "--jobs", "2", "--subsets", "T1", "all=2"]
-    done = subprocess.run(words, capture_output=True, text=True, check=False)
+    done = subprocess.run(words, capture_output=True, encoding="utf-8", check=False)
     assert done.returncode == 0, done.stderr
     out, model = tmp_path / "bench", tmp_path / "results" / SPEC.folder_name / "QuickStock__D2NetSmallPlans__3d_fullres"
-    arms = {arm["name"]: arm for arm in json.loads((out / "setup.json").read_text())["arms"]}
+    arms = {arm["name"]: arm for arm in json.loads((out / "setup.json").read_text(encoding="utf-8"))["arms"]}
     digest = hashlib.sha256((model / "fold_0" / "checkpoint_final.pth").read_bytes()).hexdigest()
     assert arms["QuickCompanion"]["start"] == {"from": "QuickStock", "epochs": 2, "sha256": digest}
     complete = [out / arm / "predictions" / "T1+T2" / "case_Ts0.nii.gz" for arm in arms]
     assert np.array_equal(*(sitk.GetArrayFromImage(read_sitk(path)) for path in complete))
-    cost = {arm: json.loads((out / arm / "cost.json").read_text()) for arm in arms}
+    cost = {arm: json.loads((out / arm / "cost.json").read_text(encoding="utf-8")) for arm in arms}
     n_stock = cost["QuickStock"]["stored_parameters"]
     assert n_stock == cost["QuickStock"]["parameters"] == cost["QuickCompanion"]["inference_parameters"]
     assert cost["QuickCompanion"]["stored_parameters"] == 2 * n_stock
-    report = (out / "report.md").read_text()
+    report = (out / "report.md").read_text(encoding="utf-8")
     assert "2 + 2, from QuickStock" in report
     assert "With all modalities the segmentation of QuickCompanion is that of QuickStock" in report
     fold = model.with_name(model.name.replace("Stock", "Companion")) / "fold_0"
-    assert json.loads((fold / "subsets.json").read_text()) == {"subsets": {"T1": 1.0, "T1+T2": 2.0}}
+    assert json.loads((fold / "subsets.json").read_text(encoding="utf-8")) == {"subsets": {"T1": 1.0, "T1+T2": 2.0}}
     assert not (model / "fold_0" / "subsets.json").exists()
-    choice = json.loads((out / "QuickCompanion" / "choice_fold_0.json").read_text())
+    choice = json.loads((out / "QuickCompanion" / "choice_fold_0.json").read_text(encoding="utf-8"))
     assert choice["subsets"].keys() == {"T1", "T1+T2"}
     for arm in arms:
         assert {path.name for path in (out / arm / "predictions").iterdir() if path.is_dir()} == {"T1", "T1+T2"}
-        assert json.loads((out / arm / "tables.json").read_text())["inversions"]["lesion"]["pairs"] == 1
+        assert json.loads((out / arm / "tables.json").read_text(encoding="utf-8"))["inversions"]["lesion"]["pairs"] == 1
 
 
 def test_the_default_arms_of_a_start_are_companions_and_controls(shell, tmp_path):
     at = shell.index("--arms")
     words = [*shell[:at], *shell[at + 3 :], "--print_jobs", "--start_from"]
-    done = subprocess.run([*words, "nnUNetTrainer_5epochs"], capture_output=True, text=True, check=True)
+    done = subprocess.run([*words, "nnUNetTrainer_5epochs"], capture_output=True, encoding="utf-8", check=True)
     lines = [line.rpartition("--job ")[2] for line in done.stdout.splitlines()]
     students = [f"{student}Companion_5epochs/all" for student in ("nnUNetTrainerModalityDropout", "D2NetTrainer")]
     controls = [f"{control}_10epochs/all" for control in ("nnUNetTrainerModalityDropout", "nnUNetTrainer")]
@@ -189,8 +189,8 @@ def test_the_default_arms_of_a_start_are_companions_and_controls(shell, tmp_path
         *students,
     ]
     assert "no trainers" not in done.stderr
-    done = subprocess.run([*words, "nnUNetTrainer_20epochs"], capture_output=True, text=True, check=True)
+    done = subprocess.run([*words, "nnUNetTrainer_20epochs"], capture_output=True, encoding="utf-8", check=True)
     assert "nnU-Net has no trainers of 40 epochs" in done.stderr
-    done = subprocess.run([*words, str(tmp_path / "none")], capture_output=True, text=True, check=False)
+    done = subprocess.run([*words, str(tmp_path / "none")], capture_output=True, encoding="utf-8", check=False)
     assert done.returncode == 1
     assert done.stderr.splitlines()[-1].startswith(f"d2net: error: no model of {tmp_path / 'none'} for 3d_fullres")

@@ -43,7 +43,7 @@ def measure(monkeypatch, tmp_path, capsys):
 
     def run_toy(script, *words):
         run(monkeypatch, script, *words, "--toy", "--device", "cpu", "--threads", 1, "--json", tmp_path / "toy.json")
-        written = json.loads((tmp_path / "toy.json").read_text())
+        written = json.loads((tmp_path / "toy.json").read_text(encoding="utf-8"))
         assert capsys.readouterr().out.count("\n|") == len(written["rows"]) + 2
         return written["rows"], written
 
@@ -135,8 +135,8 @@ def test_a_gpu_that_is_not_there_is_refused(monkeypatch, capsys):
 def test_alarms(tmp_path, monkeypatch, capsys):
     cohort = CohortAppearance.of([appearance_of(head(seed), (True,) * 3, (5, 5, 5)) for seed in range(8)])
     fingerprint = {"spacings": [[5, 5, 5]], "shapes_after_crop": [[17, 17, 17]], APPEARANCE: cohort.as_json()}
-    (tmp_path / "dataset_fingerprint.json").write_text(json.dumps(fingerprint))
-    (tmp_path / "dataset.json").write_text(json.dumps(build_dataset_json(3)))
+    (tmp_path / "dataset_fingerprint.json").write_text(json.dumps(fingerprint), encoding="utf-8")
+    (tmp_path / "dataset.json").write_text(json.dumps(build_dataset_json(3)), encoding="utf-8")
     (tmp_path / "images").mkdir()
     for m, image in enumerate(head(20)):
         write_image(tmp_path / "images" / f"a_{m:04d}.nii.gz", image, (5, 5, 5))
@@ -150,7 +150,7 @@ def test_all_subsets(regions_model, tmp_path, monkeypatch, capsys):
     images = regions_model.raw / "imagesTs"
     words = [regions_model.folder, images, "--fold", 0, "--runs", 1, "--nnunet_runs", 0, "--out", tmp_path / "all.json"]
     run(monkeypatch, "all_subsets.py", *words)
-    (row,) = json.loads((tmp_path / "all.json").read_text())
+    (row,) = json.loads((tmp_path / "all.json").read_text(encoding="utf-8"))
     assert row["one pass / sum of parts"] > 0
     assert "| imagesTs |" in capsys.readouterr().out
 

@@ -319,7 +319,7 @@ def test_ensemble_of_two_predictions(regions_model, rival, tmp_path):
 def test_find_best_configuration(regions_model, rival):
     words = [REGIONS_3D.dataset_id, "-p", "nnUNetPlans", "-c", "3d_fullres", "-f", 0, "-np", 1]
     nnunet(find_best_configuration_entry_point, *words, "-tr", regions_model.trainer, rival.trainer)
-    found = json.loads((regions_model.folder.parent / "inference_information.json").read_text())
+    found = json.loads((regions_model.folder.parent / "inference_information.json").read_text(encoding="utf-8"))
     assert {name.split("___")[0] for name in found["all_results"]} == {
         regions_model.folder.name,
         rival.folder.name,

@@ -57,9 +57,9 @@ def test_it_started_from_the_stock_models_weights(stock, companion):
     for name, weight in theirs.items():
         assert torch.equal(weights[f"stock.{name}"], weight)
     assert any(not torch.equal(weights[f"student.{name}"], weight) for name, weight in theirs.items())
-    log = next(companion.fold.glob("training_log*.txt")).read_text()
+    log = next(companion.fold.glob("training_log*.txt")).read_text(encoding="utf-8")
     assert "start: " in log
-    choice = json.loads((companion.fold / CHOICE).read_text())
+    choice = json.loads((companion.fold / CHOICE).read_text(encoding="utf-8"))
     assert len(choice["subsets"]) == 2 ** len(REGIONS_3D.channels) - 1
     assert all(row["predicts"] in ("stock", "student") for row in choice["subsets"].values())
 
@@ -84,11 +84,11 @@ def test_any_file_may_be_absent(companion, tmp_path):
     nnunet(predict_entry_point, *words)
     assert d2net("predict", *companion.predict_words(images, tmp_path / "d2net")) == 0
     assert same_voxels(tmp_path / "nnunet", tmp_path / "d2net")
-    note = json.loads((tmp_path / "d2net" / "case_Ts0.modalities.json").read_text())
+    note = json.loads((tmp_path / "d2net" / "case_Ts0.modalities.json").read_text(encoding="utf-8"))
     assert note["absent modalities"] == ["T1ce"]
-    choice = json.loads((companion.fold / CHOICE).read_text())["subsets"]
+    choice = json.loads((companion.fold / CHOICE).read_text(encoding="utf-8"))["subsets"]
     assert note["predicted by"] == [choice["FLAIR+T1+T2"]["predicts"]]
-    complete = json.loads((tmp_path / "d2net" / "case_Ts1.modalities.json").read_text())
+    complete = json.loads((tmp_path / "d2net" / "case_Ts1.modalities.json").read_text(encoding="utf-8"))
     assert complete["predicted by"] == [choice["FLAIR+T1+T1ce+T2"]["predicts"]]
 
 
@@ -98,7 +98,7 @@ def test_table_is_the_models(companion):
     network = predictor.network
     assert isinstance(network, Companion)
     network.load_state_dict(predictor.list_of_parameters[0])
-    choice = json.loads((companion.fold / CHOICE).read_text())["subsets"]
+    choice = json.loads((companion.fold / CHOICE).read_text(encoding="utf-8"))["subsets"]
     by_stock = network.by_stock.tolist()
     assert [
         False,

@@ -94,7 +94,7 @@ def test_two_and_two_epochs_are_four(root, name, results, repeatable, monkeypatc
     kind = find_trainer(name)
     save_stock(make_tiny_trainer(root, kind))
     straight = train(root, kind, monkeypatch, seed=1)
-    choice = (Path(straight.output_folder) / CHOICE).read_text()
+    choice = (Path(straight.output_folder) / CHOICE).read_text(encoding="utf-8")
     for path in Path(straight.output_folder).glob("checkpoint_*"):
         path.unlink()
     train(root, kind, monkeypatch, seed=1, until=2)
@@ -103,7 +103,7 @@ def test_two_and_two_epochs_are_four(root, name, results, repeatable, monkeypatc
         np.testing.assert_array_equal(curves(resumed)[key], values, err_msg=key)
     for key, value in straight.network.state_dict().items():
         assert torch.equal(resumed.network.state_dict()[key], value), key
-    assert (Path(resumed.output_folder) / CHOICE).read_text() == choice
+    assert (Path(resumed.output_folder) / CHOICE).read_text(encoding="utf-8") == choice
     assert not (Path(resumed.output_folder) / "checkpoint_latest.pth").exists()
 
 
@@ -120,7 +120,9 @@ def choosing(root, monkeypatch):
         trainer._choose()
         codes = subset_codes(SUBSETS)
         written = Path(trainer.output_folder) / CHOICE
-        return trainer.companion.by_stock[codes].tolist(), json.loads(written.read_text()) if written.exists() else None
+        return trainer.companion.by_stock[codes].tolist(), json.loads(
+            written.read_text(encoding="utf-8")
+        ) if written.exists() else None
 
     return choosing
 

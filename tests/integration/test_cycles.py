@@ -93,7 +93,7 @@ def test_a_finished_training_leaves_nnunets_files(model):
 
 
 def test_resuming_goes_on_with_the_second_epoch(model, checkpoint):
-    first, second = (path.read_text() for path in sorted(model.fold.glob("training_log_*.txt")))
+    first, second = (path.read_text(encoding="utf-8") for path in sorted(model.fold.glob("training_log_*.txt")))
     assert "Epoch 0" in first
     assert "Epoch 1" not in first
     assert "Epoch 0" not in second
@@ -131,8 +131,8 @@ def test_progress_png_has_our_panels_below_nnunets(model, checkpoint, tmp_path):
 
 def test_validation_on_whole_cases_is_summarized(model):
     validation = model.fold / "validation"
-    summary = json.loads((validation / "summary.json").read_text())
-    split = json.loads((model.preprocessed / "splits_final.json").read_text())[0]
+    summary = json.loads((validation / "summary.json").read_text(encoding="utf-8"))
+    split = json.loads((model.preprocessed / "splits_final.json").read_text(encoding="utf-8"))[0]
     assert [path.name.removesuffix(".nii.gz") for path in validation.glob("*.nii.gz")] == split["val"]
     assert len(summary["metric_per_case"]) == len(split["val"])
     assert 0 <= summary["foreground_mean"]["Dice"] <= 1
@@ -195,14 +195,14 @@ def test_stock_nnunets_plans_and_data_stay_untouched(regions_data, regions_model
         "D2NetPlans_3d_fullres.available_modalities.json",
         "d2net_checked.json",
     }
-    plans = json.loads((regions_model.preprocessed / "D2NetPlans.json").read_text())
+    plans = json.loads((regions_model.preprocessed / "D2NetPlans.json").read_text(encoding="utf-8"))
     identifiers = {c: v["data_identifier"] for c, v in plans["configurations"].items() if "data_identifier" in v}
     assert identifiers["3d_fullres"] == "D2NetPlans_3d_fullres"
     assert all(identifier.startswith("D2NetPlans_") for identifier in identifiers.values())
 
 
 def test_the_anisotropic_case_is_one(anisotropic_model):
-    plans = json.loads((anisotropic_model.preprocessed / "D2NetPlans.json").read_text())
+    plans = json.loads((anisotropic_model.preprocessed / "D2NetPlans.json").read_text(encoding="utf-8"))
     architecture = plans["configurations"]["3d_fullres"]["architecture"]["arch_kwargs"]
     assert [1, 2, 2] in architecture["strides"]
     assert [1, 3, 3] in architecture["kernel_sizes"]
@@ -216,7 +216,7 @@ def test_a_shell_predicts_the_same_with_threads_beside_the_network(regions_model
     assert d2net("predict", *regions_model.predict_words(images, tmp_path / "here"), "--drop", "T2") == 0
     words = [*regions_model.predict_words(images, tmp_path / "there"), "-npp", "1", "-nps", "1", "--drop", "T2"]
     command = [sys.executable, "-m", "nnunetv2_d2net.cli", "predict", *words]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    done = subprocess.run(command, capture_output=True, encoding="utf-8", check=False)
     assert done.returncode == 0, done.stderr
     here, there = probabilities(tmp_path / "here"), probabilities(tmp_path / "there")
     assert here.keys() == there.keys()

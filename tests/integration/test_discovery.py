@@ -110,6 +110,6 @@ def test_registered_classes_are_found_with_no_variable_set(registered, plugin, f
     environment = {key: value for key, value in os.environ.items() if key != "nnUNet_extTrainer"}
     environment["PYTHONPATH"] = str(copied_nnunet.parent)
     command = [sys.executable, "-c", LOOKUPS, plugin]
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    done = subprocess.run(command, env=environment, capture_output=True, encoding="utf-8", check=False)
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stderr.splitlines()[-1]) == [str(copied_nnunet), STOCK | found]

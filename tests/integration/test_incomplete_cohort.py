@@ -58,7 +58,7 @@ def data(cohort):
 
 
 def test_what_a_case_lacks_is_noted_beside_the_data(data):
-    content = json.loads(availability_file(data).read_text())
+    content = json.loads(availability_file(data).read_text(encoding="utf-8"))
     assert (content["modalities"], content["available"]) == (list(SPEC.channels), FLAGS)
     sizes = content["raw_sizes"]
     assert sizes.keys() == FLAGS.keys()
@@ -79,7 +79,7 @@ def test_an_absent_channel_is_zero_and_the_others_are_normalized(data):
 
 
 def test_intensities_come_from_real_images_only(cohort):
-    fingerprint = json.loads((cohort / "dataset_fingerprint.json").read_text())
+    fingerprint = json.loads((cohort / "dataset_fingerprint.json").read_text(encoding="utf-8"))
     of_t1ce = fingerprint["foreground_intensity_properties_per_channel"]["2"]
     assert of_t1ce["min"] > OFFSET / 2
     assert of_t1ce["std"] < OFFSET / 10
@@ -93,10 +93,10 @@ def test_the_fingerprint_of_complete_cases_is_nnunets(tmp_path):
         write_raw_dataset(tmp_path / "raw", spec)
         path = tmp_path / "preprocessed" / spec.folder_name / "dataset_fingerprint.json"
         plan_stock(spec, "-c", "3d_fullres", "--no_pp")
-        expected = json.loads(path.read_text())
+        expected = json.loads(path.read_text(encoding="utf-8"))
         path.unlink()
         plan_d2net(spec, "-c", "3d_fullres", "--no_pp")
-    ours = json.loads(path.read_text())
+    ours = json.loads(path.read_text(encoding="utf-8"))
     properties = "foreground_intensity_properties_per_channel"
     for channel, statistics in expected.pop(properties).items():
         assert ours[properties][channel] == pytest.approx(statistics, rel=1e-5)
@@ -108,7 +108,7 @@ def test_the_fingerprint_of_complete_cases_is_nnunets(tmp_path):
 def test_folds_have_incomplete_cases_each(cohort, root):
     trainer = make_trainer(root, SPEC, "D2NetPlans")
     trainer.do_split()
-    splits = json.loads((cohort / "splits_final.json").read_text())
+    splits = json.loads((cohort / "splits_final.json").read_text(encoding="utf-8"))
     assert len(splits) == 5
     assert sorted(case for split in splits for case in split["val"]) == sorted(FLAGS)
     assert all(set(split["train"]) | set(split["val"]) == set(FLAGS) for split in splits)
@@ -177,13 +177,13 @@ def test_a_case_that_preprocessing_has_not_seen(data, root):
 @pytest.mark.parametrize("text", ["", "[]", '{"modalities": ["a", "b"], "available": {"x": [true]}}'])
 def test_a_damaged_note(data, root, text):
     path = availability_file(data)
-    before = path.read_text()
+    before = path.read_text(encoding="utf-8")
     try:
-        path.write_text(text)
+        path.write_text(text, encoding="utf-8")
         with pytest.raises(UserError, match=r"available_modalities.json.*: preprocess again"):
             _ = make_trainer(root, SPEC, "D2NetPlans").cohort
     finally:
-        path.write_text(before)
+        path.write_text(before, encoding="utf-8")
 
 
 def plan_fails(root, capsys, *words):

@@ -297,7 +297,7 @@ def test_convert_is_told_what_label_4_is(run, given, labels, cavity):
     else:
         assert done.status == 0
         assert len(written()) == 3
-        assert "resection cavity" not in json.loads((raw() / "dataset.json").read_text())["labels"]
+        assert "resection cavity" not in json.loads((raw() / "dataset.json").read_text(encoding="utf-8"))["labels"]
 
 
 @pytest.mark.parametrize(("name", "n_cases"), [("upenn_gbm", 3), ("folders_called_nii", 3), ("bids", 6)])
@@ -387,7 +387,7 @@ def test_evaluate(run, given):
     refused(done, "value_4", "4")
     assert "cut short" not in refused(done, "ref/nan.nii.gz", "NaN")
     refused(done, "pred/nan_in_prediction.nii.gz", "NaN")
-    with (folder / "pred/evaluation/metrics.csv").open() as file:
+    with (folder / "pred/evaluation/metrics.csv").open(encoding="utf-8") as file:
         rows = list(csv.DictReader(file))
     right = {"same", "int64", "four_d", "float_9999", "slope", "origin_5um"}
     assert {row["case"] for row in rows} == right
@@ -410,7 +410,9 @@ def checkpoint(tmp_path_factory):
 def build_trainer(trainer_class):
     torch.manual_seed(0)
     folder = INPUTS / "tiny_model/results" / MODEL
-    plans, content = (json.loads((folder / name).read_text()) for name in ("plans.json", "dataset.json"))
+    plans, content = (
+        json.loads((folder / name).read_text(encoding="utf-8")) for name in ("plans.json", "dataset.json")
+    )
     data = Path(os.environ["nnUNet_preprocessed"]) / "Dataset048_Tiny/D2NetPlans_3d_fullres"
     data.mkdir(parents=True, exist_ok=True)
     (data / "c0.b2nd").touch()  # tells the format of the data
@@ -606,7 +608,7 @@ def test_a_cohort_with_bad_cases(run, cohort, name, verify):
 @pytest.mark.parametrize("name", ["cut_label", "plain_cut", "float_label", "label_4"])
 def test_inspect_names_bad_cases(run, cohort, name):
     done = inspect(run, cohort(name))
-    table = (Path(os.environ["nnUNet_raw"]).parent / "found/suspicions.csv").read_text()
+    table = (Path(os.environ["nnUNet_raw"]).parent / "found/suspicions.csv").read_text(encoding="utf-8")
     assert done.status == (0 if name in ("label_4", "float_label") else 1), done.lines
     for _, file, *_ in BAD_COHORTS[name]:
         assert Path(file.strip()).name in table
@@ -666,12 +668,12 @@ def test_a_configuration_that_is_not_preprocessed(run, cohort):
     folder = cohort("incomplete_cohort")
     assert plan(run, folder, "-c", "3d_fullres").status == 0
     path = preprocessed(folder).parent / "D2NetPlans.json"
-    edited = json.loads(path.read_text())
+    edited = json.loads(path.read_text(encoding="utf-8"))
     edited["configurations"]["2d"]["batch_size"] = 3
-    path.write_text(json.dumps(edited))
+    path.write_text(json.dumps(edited), encoding="utf-8")
     assert run(*advised(train(run, 39, "2d")), "-np", 1).status == 0
     assert train(run, 39, "2d").status == 0
-    assert json.loads(path.read_text()) == edited
+    assert json.loads(path.read_text(encoding="utf-8")) == edited
     for i in range(5):
         assert len(channels_of_case(preprocessed(folder, configuration="2d"), f"c{i}")) == 4
 
@@ -815,7 +817,7 @@ def test_types_in_plans_json(commands, tmp_path):
 
 
 def test_types_in_splits(commands, tmp_path):
-    (commands["train"][0] / "splits_final.json").write_text("[]")
+    (commands["train"][0] / "splits_final.json").write_text("[]", encoding="utf-8")
     check_each(commands, ["train", "benchmark"], "splits", "splits_final.json", SPLITS, tmp_path)
 
 
@@ -840,7 +842,7 @@ def test_weights_of_a_stock_trainer(run, commands, tmp_path):
 
 @pytest.mark.parametrize("network", ["PlainConvUNet", "ResidualEncoderUNet"])
 def test_plans_without_architecture(network):
-    plans = json.loads((INPUTS / f"old_plans/{network}.json").read_text())
+    plans = json.loads((INPUTS / f"old_plans/{network}.json").read_text(encoding="utf-8"))
     built = D2NetTrainer.build_network_architecture(
         PlansManager(plans), PlansManager(plans).get_configuration("3d_fullres"), 4, 4, enable_deep_supervision=True
     )
@@ -857,10 +859,12 @@ def test_hostile_plans(run, commands, checkpoint, folders, tmp_path, name):
     with pytest.raises(UserError, match="names code from elsewhere"):
         D2NetPredictor(device=torch.device("cpu")).initialize_from_trained_model_folder(str(model), ("0",))
     planned = commands["train"][0] / "D2NetPlans.json"
-    content = json.loads(planned.read_text())
-    hostile = json.loads((model / "plans.json").read_text())["configurations"]["3d_fullres"]["architecture"]
+    content = json.loads(planned.read_text(encoding="utf-8"))
+    hostile = json.loads((model / "plans.json").read_text(encoding="utf-8"))["configurations"]["3d_fullres"][
+        "architecture"
+    ]
     content["configurations"]["3d_fullres"]["architecture"] = hostile
-    planned.write_text(json.dumps(content))
+    planned.write_text(json.dumps(content), encoding="utf-8")
     for command in ("train", "benchmark", "preprocess"):
         assert "D2NetPlans.json" in refused(commands[command][1](), "names code from elsewhere")
     assert not (INPUTS / name / "RAN").exists()
@@ -880,7 +884,7 @@ def test_export_goes_nowhere_else(run, given, checkpoint, tmp_path, name, kind):
 
 @pytest.mark.parametrize("name", ["MixedBN", "MixedCEFirst", "MixedCE", "MixedNoDeepSupervision"])
 def test_trainers_that_are_mixed(tmp_path, name):
-    text = (INPUTS / "mixed_trainers/mixed.py").read_text()
+    text = (INPUTS / "mixed_trainers/mixed.py").read_text(encoding="utf-8")
     text = re.sub(r"from nnunetv2_d2net\S* import D2NetTrainer", "from nnunetv2_d2net import D2NetTrainer", text)
     namespace: dict = {}
     exec(text, namespace)

@@ -206,10 +206,10 @@ def test_the_command_says_what_it_wrote_and_shows_progress(bench, tmp_path, caps
     assert main(["report", str(bench), "-o", str(page), "--cases", "1"]) == 0
     said = capsys.readouterr()
     assert said.out.startswith(f"written: {page} (")
-    assert "2 others were left out" in page.read_text()
-    assert (tmp_path / "page.md").read_text().startswith("# Dataset001_Synthetic")
+    assert "2 others were left out" in page.read_text(encoding="utf-8")
+    assert (tmp_path / "page.md").read_text(encoding="utf-8").startswith("# Dataset001_Synthetic")
     assert main(["report", str(bench), "-o", str(page), "--no_viewer"]) == 0
-    assert 'id="viewer"' not in page.read_text()
+    assert 'id="viewer"' not in page.read_text(encoding="utf-8")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["page.html", "page.md"]
 
 

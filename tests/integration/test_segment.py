@@ -63,7 +63,7 @@ def voxels(image):
 
 
 def note(out):
-    return json.loads((out / "segmentation.modalities.json").read_text())
+    return json.loads((out / "segmentation.modalities.json").read_text(encoding="utf-8"))
 
 
 def same_grid(one, other):

@@ -80,13 +80,13 @@ def words(root, regions_data, tmp_path, monkeypatch):
     """What to train: tiny plans, with a trainer of the user's."""
     trainers = tmp_path / "trainers"
     trainers.mkdir()
-    (trainers / "of_two_nodes.py").write_text(TRAINER)
+    (trainers / "of_two_nodes.py").write_text(TRAINER, encoding="utf-8")
     monkeypatch.setenv("nnUNet_extTrainer", str(trainers))
     monkeypatch.setenv("nnUNet_results", str(tmp_path / "results"))
     plans = read_plans(root, REGIONS_3D, "D2NetPlans") | {"plans_name": "D2NetTinyPlans"}
     plans["configurations"]["3d_fullres"].update(tiny_settings(plans))
     path = root / "preprocessed" / REGIONS_3D.folder_name / "D2NetTinyPlans.json"
-    path.write_text(json.dumps(plans))
+    path.write_text(json.dumps(plans), encoding="utf-8")
     yield [str(REGIONS_3D.dataset_id), "3d_fullres", "0", "-tr", NAME, "-p", "D2NetTinyPlans", "-device", "cpu"]
     path.unlink()
 
@@ -113,7 +113,7 @@ def run_on_two_nodes(words) -> list[str]:
             env={**os.environ, "MPLBACKEND": "agg"},
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
-            text=True,
+            encoding="utf-8",
         )
         for rank in range(2)
     ]
@@ -130,7 +130,7 @@ def test_two_nodes_go_on_from_one_process_and_one_process_from_two_nodes(words, 
     interrupted_after_first_epoch(lambda: train_d2net(*words))
     assert len(read_checkpoint(fold / "checkpoint_latest.pth")["optimizer_state"]["random_states"]) == 1
     run_on_two_nodes([*words, "--c"])
-    first, second = (json.loads((fold / f"rank_{rank}.json").read_text()) for rank in range(2))
+    first, second = (json.loads((fold / f"rank_{rank}.json").read_text(encoding="utf-8")) for rank in range(2))
     assert first["total"] == second["total"]
     assert first["loss"] == second["loss"]
     assert first["drawn"] != second["drawn"]
@@ -155,9 +155,9 @@ def test_companion_on_two_nodes(words, root, fold):
     stock, _ = save_stock(make_tiny_trainer(root))
     run_on_two_nodes([*words, "--start_from", str(stock)])
     fold = fold.parents[1] / f"{NAME}Companion__D2NetTinyPlans__3d_fullres" / "fold_0"
-    first, second = (json.loads((fold / f"rank_{rank}.json").read_text()) for rank in range(2))
+    first, second = (json.loads((fold / f"rank_{rank}.json").read_text(encoding="utf-8")) for rank in range(2))
     assert first["total"] == second["total"]
-    choice = json.loads((fold / "companion.json").read_text())
+    choice = json.loads((fold / "companion.json").read_text(encoding="utf-8"))
     assert len(choice["cases"]) == 1  # of one process; the other one has none
     assert all(0 <= row[name] <= 1 for row in choice["subsets"].values() for name in ("stock", "student"))
 

@@ -33,7 +33,7 @@ def patient():
 
 def test_the_card_is_of_these_weights():
     checkpoint = shipped_checkpoint()
-    (said,) = re.findall(r"\b[0-9a-f]{64}\b", (WEIGHTS / "MODEL_CARD.md").read_text())
+    (said,) = re.findall(r"\b[0-9a-f]{64}\b", (WEIGHTS / "MODEL_CARD.md").read_text(encoding="utf-8"))
     assert hashlib.sha256(checkpoint.read_bytes()).hexdigest() == said
     assert sum(path.stat().st_size for path in WEIGHTS.rglob("*") if path.is_file()) < 10 * MEBIBYTES
     weights = torch.load(checkpoint, weights_only=True)["network_weights"]

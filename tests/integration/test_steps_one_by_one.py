@@ -95,7 +95,7 @@ def check_data(folder, flags):
     assert sorted(dataset.identifiers) == sorted(flags)
     assert note.is_file() or all(map(all, flags.values()))
     if note.is_file():
-        assert json.loads(note.read_text())["available"] == flags
+        assert json.loads(note.read_text(encoding="utf-8"))["available"] == flags
     for case, of_case in flags.items():
         images = np.array(dataset.load_case(case)[0][:])
         assert len(images) == 3
@@ -152,10 +152,10 @@ def test_the_remedy_for_plans_that_are_there_plans_nothing_anew(cohort, capsys):
     remove_images(cohort.raw)
     assert step("ours", "plan", "-pl", "D2NetSmallPlanner")
     path = cohort.folder / f"{OURS}.json"
-    plans = json.loads(path.read_text())
+    plans = json.loads(path.read_text(encoding="utf-8"))
     plans["configurations"]["mine"] = {"inherits_from": CONFIGURATION, "data_identifier": "mine", "spacing": [2, 1, 1]}
     plans["configurations"][CONFIGURATION]["batch_size"] = 3
-    path.write_text(json.dumps(plans))
+    path.write_text(json.dumps(plans), encoding="utf-8")
     for configuration in (CONFIGURATION, "mine"):
         words = ["train", 811, configuration, 0, "-p", OURS, "-device", "cpu"]
         capsys.readouterr()
@@ -164,7 +164,7 @@ def test_the_remedy_for_plans_that_are_there_plans_nothing_anew(cohort, capsys):
         assert d2net(*words) == 0
     check_data(cohort.folder / f"{OURS}_{CONFIGURATION}", there_now(cohort.raw))
     check_data(cohort.folder / "mine", there_now(cohort.raw))
-    assert json.loads(path.read_text()) == plans
+    assert json.loads(path.read_text(encoding="utf-8")) == plans
 
 
 def test_the_remedy_for_plans_that_are_not_there(cohort, capsys):
@@ -226,7 +226,7 @@ def test_nothing_is_preprocessed_where_a_case_is_bad(cohort, capsys):
 )
 def test_what_nnunets_check_says_of_dataset_json_is_one_line(cohort, key, value, said, capsys):
     path = cohort.raw / "dataset.json"
-    path.write_text(json.dumps(json.loads(path.read_text()) | {key: value}))
+    path.write_text(json.dumps(json.loads(path.read_text(encoding="utf-8")) | {key: value}), encoding="utf-8")
     capsys.readouterr()
     assert d2net("plan_and_preprocess", "-d", 811, "--no_pp", "--verify_dataset_integrity", "-npfp", 1) == 1
     (line,) = capsys.readouterr().err.splitlines()
@@ -235,14 +235,14 @@ def test_what_nnunets_check_says_of_dataset_json_is_one_line(cohort, key, value,
 
 def change_dataset_json(cohort, **changes):
     path = cohort.raw / "dataset.json"
-    content = json.loads(path.read_text()) | changes
-    path.write_text(json.dumps({key: value for key, value in content.items() if value is not None}))
+    content = json.loads(path.read_text(encoding="utf-8")) | changes
+    path.write_text(json.dumps({key: value for key, value in content.items() if value is not None}), encoding="utf-8")
 
 
 def test_normalizations_follow_the_numbers_of_the_channels_not_the_order_of_the_keys(cohort, capsys):
     change_dataset_json(cohort, channel_names={"2": "T2", "1": "T1", "0": "CT"})
     assert step("ours", "plan", "-pl", "D2NetSmallPlanner")
-    plans = json.loads((cohort.folder / f"{OURS}.json").read_text())
+    plans = json.loads((cohort.folder / f"{OURS}.json").read_text(encoding="utf-8"))
     schemes = plans["configurations"][CONFIGURATION]["normalization_schemes"]
     assert schemes == ["CTNormalization", "ZScoreNormalization", "ZScoreNormalization"]
     capsys.readouterr()
@@ -305,8 +305,8 @@ def test_a_fingerprint_of_other_data_is_refused_and_stays(cohort, capsys):
 def test_dataset_json_has_changed_since_planning(cohort, capsys):
     assert step("ours", "plan", "-pl", "D2NetSmallPlanner")
     path = cohort.raw / "dataset.json"
-    content = json.loads(path.read_text())
-    path.write_text(json.dumps(content | {"labels": {"background": 0, "tumor": 1}}))
+    content = json.loads(path.read_text(encoding="utf-8"))
+    path.write_text(json.dumps(content | {"labels": {"background": 0, "tumor": 1}}), encoding="utf-8")
     capsys.readouterr()
     assert not step("ours", "preprocess", "-plans_name", OURS, "-c", CONFIGURATION)
     assert "dataset.json has changed since planning (labels)" in capsys.readouterr().err.splitlines()[-1]

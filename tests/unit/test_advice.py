@@ -161,7 +161,7 @@ def test_a_data_set_of_nnunet_v1_is_converted_by_the_command_that_is_named(tmp_p
     content = {"modality": {"0": "T1", "1": "T2"}, "labels": {"0": "background", "1": "lesion"}, "training": [{}]}
     content |= {"name": "Old", "numTraining": 1, "numTest": 0, "test": [], "tensorImageSize": "3D"}
     content |= dict.fromkeys(("description", "reference", "licence", "release"), "")
-    (source / "dataset.json").write_text(json.dumps(content))
+    (source / "dataset.json").write_text(json.dumps(content), encoding="utf-8")
     with pytest.raises(UserError) as error:
         layout_of(source)
     words = re.search(r"nnUNetv2_convert_old_nnUNet_dataset .*$", str(error.value))[0].split()

@@ -14,7 +14,7 @@ from tests.faults.faults import Ended, Undisturbed, _problems_of, _wrong_but_don
 def written(folder):
     (folder / "raw").mkdir()
     sitk.WriteImage(sitk.GetImageFromArray(np.arange(60.0).reshape(3, 4, 5)), str(folder / "raw" / "a.nii.gz"))
-    (folder / "raw" / "b.json").write_text(json.dumps({"x": 1, "started": "now"}))
+    (folder / "raw" / "b.json").write_text(json.dumps({"x": 1, "started": "now"}), encoding="utf-8")
     return content_of(folder, ["raw"])
 
 
@@ -22,7 +22,7 @@ def test_content_is_voxels_and_values_not_bytes_or_times(tmp_path):
     before = written(tmp_path)
     image = tmp_path / "raw" / "a.nii.gz"
     sitk.WriteImage(sitk.ReadImage(str(image)), str(image), useCompression=True, compressionLevel=1)
-    (tmp_path / "raw" / "b.json").write_text('{"x":1,  "started": "later"}')
+    (tmp_path / "raw" / "b.json").write_text('{"x":1,  "started": "later"}', encoding="utf-8")
     assert content_of(tmp_path, ["raw"]) == before
     for name, content in (("b.json", b'{"x": 2}'), ("a.nii.gz", image.read_bytes()[:100])):
         path = tmp_path / "raw" / name
@@ -41,7 +41,7 @@ def test_a_benchmark_differs_by_what_it_says_not_by_when_or_how_long(tmp_path):
         cost, note = {"training_seconds": seconds, "threads": 1}, {"checkpoints (sha256)": {"a": day}, "dice": dice}
         row = f"| started | 2026-11-{day}T19:34:32 |\n| arm | {dice} | {seconds} s      |\n"
         for name, text in (("cost.json", json.dumps(cost)), ("a.json", json.dumps(note)), ("report.md", row)):
-            (tmp_path / name).write_text(text)
+            (tmp_path / name).write_text(text, encoding="utf-8")
         return content_of(tmp_path, ["."])
 
     assert said(0.5, 26, 1.8) == said(0.5, 27, 12)

@@ -235,6 +235,25 @@ def test_rooms_know_those_below_them(room, known):
     assert {(file, name) for file, name in seen if name != f"{NAME}.__version__" or room in ("base", "method")} == set()
 
 
+def text_without_encoding(tree: ast.AST) -> Iterator[int]:
+    """Where ruff's rule does not look: what other programs print, and paths whose type it does not see."""
+    for called, call in calls(tree):
+        named = {keyword.arg for keyword in call.keywords}
+        bare = {".read_text": 0, ".write_text": 1}.get(f".{called.rsplit('.', 1)[-1]}", -1) == len(call.args)
+        if (bare or named & {"text", "universal_newlines"}) and "encoding" not in named:
+            yield call.lineno
+
+
+@pytest.mark.parametrize("root", [PACKAGE, Path(__file__).parents[1], PACKAGE.parent / "benchmarks"])
+def test_text_is_utf8_whatever_the_machine_speaks(root):
+    files = sorted(root.rglob("*.py"))
+    assert files
+    found = {file: list(text_without_encoding(ast.parse(file.read_text(encoding="utf-8")))) for file in files}
+    assert {file: lines for file, lines in found.items() if lines} == {}
+    offences = "run(words, text=True)\npath.read_text()\npath.write_text('a')"
+    assert list(text_without_encoding(ast.parse(offences))) == [1, 2, 3]
+
+
 def commands() -> list[str]:
     return [file for file in parsed("cli") if not Path(file).name.startswith("_") and file != "cli/main.py"]
 

@@ -19,7 +19,7 @@ def test_rooms_have_code_and_tests(room):
 
 def test_every_module_can_be_written_for_mutmut():
     for path in (ROOT / "nnunetv2_d2net").rglob("*.py"):
-        written = staged(path.read_text())
+        written = staged(path.read_text(encoding="utf-8"))
         tree = ast.parse(written)
         functions = [node for node in ast.walk(tree) if isinstance(node, ast.FunctionDef)]
         decorators = [ast.unparse(decorator) for node in functions for decorator in node.decorator_list]
@@ -59,7 +59,7 @@ def cached(): return next(numbers)
 
 
 def test_explanations_have_a_place_and_a_reason():
-    for entry in yaml.safe_load((ROOT / "tests" / "mutants.yaml").read_text()) or []:
+    for entry in yaml.safe_load((ROOT / "tests" / "mutants.yaml").read_text(encoding="utf-8")) or []:
         assert entry.keys() == {"room", "in", "to", "why"}
         assert entry["room"] in ROOMS
         assert isinstance(entry["to"], list)
@@ -94,11 +94,11 @@ def test_what_is_known_of_the_tests_of_a_changed_file_is_forgotten(tmp_path):
         "duration_by_test": dict.fromkeys(tests, 1.0),
         "tests_by_mangled_function_name": {"f": tests, "g": tests[:1]},
     }
-    stats.write_text(json.dumps(known))
+    stats.write_text(json.dumps(known), encoding="utf-8")
     forget_tests(stats, set())
-    assert json.loads(stats.read_text()) == known
+    assert json.loads(stats.read_text(encoding="utf-8")) == known
     forget_tests(stats, {"tests/test_a.py"})
     left = {"duration_by_test": {tests[2]: 1.0}, "tests_by_mangled_function_name": {"f": tests[2:], "g": []}}
-    assert json.loads(stats.read_text()) == left
+    assert json.loads(stats.read_text(encoding="utf-8")) == left
     forget_tests(stats, {"tests/conftest.py"})
     assert not stats.exists()

@@ -26,7 +26,7 @@ HEAVY = {"torch", "nnunetv2", "numpy", "pandas", "SimpleITK"}
 
 
 def run_python(script):
-    return subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
+    return subprocess.run([sys.executable, "-c", script], capture_output=True, encoding="utf-8", check=False)
 
 
 def test_importing_the_package_imports_nothing_else():

@@ -315,7 +315,9 @@ def choose_folds(wanted: Sequence[str] | None, cases: str) -> tuple[str, ...]:
 def describe_machine(device: str) -> dict[str, Any]:
     """Describe this machine: processor, cores, GPU, memory in GiB."""
     known = Path("/proc/cpuinfo")
-    processors = re.findall(r"^model name\s*: *(.*)$", known.read_text() if known.is_file() else "", re.MULTILINE)
+    processors = re.findall(
+        r"^model name\s*: *(.*)$", known.read_text(encoding="utf-8") if known.is_file() else "", re.MULTILINE
+    )
     gpu = torch.cuda.get_device_name() if device == "cuda" else None
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
     cpu = next(iter(processors), platform.processor() or platform.machine())

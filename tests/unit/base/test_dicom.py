@@ -29,7 +29,7 @@ def test_series_in_one_folder_are_told_apart(tmp_path, image):
     write_series(image, tmp_path, "1.2.3", "T2 FLAIR")
     write_series(image + 7, tmp_path, "1.2.4", "T1 ax")
     (tmp_path / "DICOMDIR").write_bytes(b"\0" * 128 + b"DICM")
-    (tmp_path / "notes.txt").write_text("of the scanner")
+    (tmp_path / "notes.txt").write_text("of the scanner", encoding="utf-8")
     flair, t1 = sorted(find_series(files_of(tmp_path)))
     assert (flair.uid, flair.description, len(flair.files)) == ("1.2.3", "T2 FLAIR", 6)
     read = read_series(t1)

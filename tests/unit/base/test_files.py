@@ -50,7 +50,7 @@ def one_line(error):
 def start(script, *arguments):
     """Start a Python program; what it prints can be read from ``stdout``."""
     command = [sys.executable, "-c", script, *map(str, arguments)]
-    return subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+    return subprocess.Popen(command, stdout=subprocess.PIPE, encoding="utf-8")
 
 
 def wait_for(process, line):
@@ -79,17 +79,17 @@ class TestWrittenWhole:
     )
     def test_what_the_body_raises_passes_and_leaves_the_old_file(self, tmp_path, error):
         path = tmp_path / "a.txt"
-        path.write_text("old")
+        path.write_text("old", encoding="utf-8")
 
         def write_half():
             with written_whole(path) as unfinished:
-                unfinished.write_text("half")
+                unfinished.write_text("half", encoding="utf-8")
                 raise error
 
         with pytest.raises(type(error)) as raised:
             write_half()
         assert raised.value is error
-        assert path.read_text() == "old"
+        assert path.read_text(encoding="utf-8") == "old"
         assert names(tmp_path) == ["a.txt"]
 
     @pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EIO])
@@ -99,7 +99,7 @@ class TestWrittenWhole:
             raise OSError(number, os.strerror(number))
 
         path = tmp_path / "a.txt"
-        path.write_text("old")
+        path.write_text("old", encoding="utf-8")
         monkeypatch.setattr(*((os, where) if where == "fsync" else (Path, where)), fail)
         with pytest.raises(UserError) as error:
             write_text(path, "new")
@@ -107,14 +107,14 @@ class TestWrittenWhole:
             f"{path} cannot be written ({os.strerror(number)}): free space or make it writable, then run again"
         )
         monkeypatch.undo()
-        assert path.read_text() == "old"
+        assert path.read_text(encoding="utf-8") == "old"
         assert names(tmp_path) == ["a.txt"]
 
     def test_a_full_disk(self, small_disk):
         write_text(small_disk / "a.txt", "old")
         with pytest.raises(UserError, match="No space left on device"):
             write_text(small_disk / "a.txt", "new" * 100_000)
-        assert (small_disk / "a.txt").read_text() == "old"
+        assert (small_disk / "a.txt").read_text(encoding="utf-8") == "old"
         assert names(small_disk) == ["a.txt"]
         write_text(small_disk / "a.txt", "new")  # there is room again
 
@@ -147,15 +147,15 @@ class TestWrittenWhole:
         assert names(tmp_path) == []
 
     def test_a_link_is_replaced_and_not_what_it_leads_to(self, tmp_path):
-        (tmp_path / "shared.txt").write_text("of others")
+        (tmp_path / "shared.txt").write_text("of others", encoding="utf-8")
         (tmp_path / "link.txt").symlink_to("shared.txt")
         (tmp_path / "broken.txt").symlink_to("gone.txt")
         for name in ("link.txt", "broken.txt"):
             write_text(tmp_path / name, "mine")
-            assert (tmp_path / name).read_text() == "mine"
+            assert (tmp_path / name).read_text(encoding="utf-8") == "mine"
             assert not (tmp_path / name).is_symlink()
         assert names(tmp_path) == ["broken.txt", "link.txt", "shared.txt"]
-        assert (tmp_path / "shared.txt").read_text() == "of others"
+        assert (tmp_path / "shared.txt").read_text(encoding="utf-8") == "of others"
 
     def test_a_link_can_be_written(self, tmp_path):
         with written_whole(tmp_path / "link") as unfinished:
@@ -167,7 +167,7 @@ class TestWrittenWhole:
         before = os.umask(mask)
         try:
             write_text(tmp_path / "ours", "x")
-            (tmp_path / "plain").write_text("x")
+            (tmp_path / "plain").write_text("x", encoding="utf-8")
         finally:
             os.umask(before)
         assert (tmp_path / "ours").stat().st_mode == (tmp_path / "plain").stat().st_mode
@@ -187,12 +187,12 @@ class TestKilledWriters:
 
     def test_the_old_file_stays_and_the_next_writer_cleans_up(self, tmp_path):
         path = tmp_path / "a.txt"
-        path.write_text("old")
+        path.write_text("old", encoding="utf-8")
         process = start(self.half, path)
         wait_for(process, "writing")
         process.kill()
         process.wait()
-        assert path.read_text() == "old"
+        assert path.read_text(encoding="utf-8") == "old"
         assert names(tmp_path) == [".unfinished", "a.txt"]
         write_text(tmp_path / "b.txt", "new")
         assert names(tmp_path) == ["a.txt", "b.txt"]
@@ -242,7 +242,7 @@ class TestKilledWriters:
         (tmp_path / ".unfinished" / f"{machine}-{number}-0").mkdir(parents=True)
         (tmp_path / ".unfinished" / f"{machine}-file-0").touch()
         write_text(tmp_path / "a.txt", "new")
-        assert (tmp_path / "a.txt").read_text() == "new"
+        assert (tmp_path / "a.txt").read_text(encoding="utf-8") == "new"
 
     def test_writers_of_one_folder_do_not_hinder_each_other(self, tmp_path):
         script = (
@@ -264,7 +264,7 @@ class TestKilledWriters:
             thread.start()
         for thread in threads:
             thread.join()
-        assert {path.read_text() for path in tmp_path.iterdir()} == {"49"}
+        assert {path.read_text(encoding="utf-8") for path in tmp_path.iterdir()} == {"49"}
         assert names(tmp_path) == [f"{i}.txt" for i in range(4)]
 
     @pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() != 0, reason="only root can be two users")
@@ -278,7 +278,7 @@ class TestKilledWriters:
             request.addfinalizer(lambda outer=outer, mode=mode: outer.chmod(mode))
             outer.chmod(mode | 0o011)
         with written_whole(folder / "a.txt") as unfinished:
-            unfinished.write_text("x")
+            unfinished.write_text("x", encoding="utf-8")
             os.seteuid(65534)
             try:
                 write_text(folder / "b.txt", "of another user")
@@ -290,8 +290,8 @@ class TestKilledWriters:
 class TestUnfinishedFolder:
     def test_files_are_published_one_by_one(self, tmp_path):
         with unfinished_folder(tmp_path / "new") as own:
-            (own / "a").write_text("a")
-            (own / "b").write_text("half")
+            (own / "a").write_text("a", encoding="utf-8")
+            (own / "b").write_text("half", encoding="utf-8")
             publish(own / "a", tmp_path / "new" / "a")
         assert names(tmp_path / "new") == ["a"]
 
@@ -369,12 +369,12 @@ class TestJson:
         path = tmp_path / "a.json"
         write_json(path, {"b": 1, "a": {"ü": [1.5, None, True]}})
         assert (
-            path.read_text()
+            path.read_text(encoding="utf-8")
             == '{\n  "b": 1,\n  "a": {\n    "\\u00fc": [\n      1.5,\n      null,\n      true\n    ]\n  }\n}\n'
         )
         write_json(path, {"a": 1, "b": 1}, indent=None)
         write_json(path, {"b": 1, "a": 1}, indent=None)
-        assert path.read_text() == '{"b": 1, "a": 1}\n'
+        assert path.read_text(encoding="utf-8") == '{"b": 1, "a": 1}\n'
 
     def test_what_is_no_json_leaves_the_old_file(self, tmp_path):
         write_json(tmp_path / "a.json", {"a": 1})
@@ -427,7 +427,7 @@ class TestJson:
 
     def test_what_python_reads_is_read(self, tmp_path):
         """As nnU-Net does: NaN is a number, and the last one of two equal keys counts."""
-        (tmp_path / "a.json").write_text('{"a": NaN, "b": 1, "b": "\\ud83e\\udde0"}')
+        (tmp_path / "a.json").write_text('{"a": NaN, "b": 1, "b": "\\ud83e\\udde0"}', encoding="utf-8")
         content = read_json(tmp_path / "a.json", "", {"a": float, "b": str})
         assert content["a"] != content["a"]
         assert content["b"] == "🧠"
@@ -640,5 +640,5 @@ def test_the_state_of_a_file(tmp_path):
 
 def test_sha256_of_a_file_larger_than_what_is_read_at_once(tmp_path):
     (tmp_path / "a").write_bytes(b"ab" * 2**20 + b"c")
-    told = subprocess.run(["sha256sum", tmp_path / "a"], capture_output=True, text=True, check=True)
+    told = subprocess.run(["sha256sum", tmp_path / "a"], capture_output=True, encoding="utf-8", check=True)
     assert sha256_of(tmp_path / "a") == told.stdout.split()[0]

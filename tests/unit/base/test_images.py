@@ -531,13 +531,13 @@ class TestWriting:
 
     @pytest.mark.parametrize("ending", [*WHOLE_ENDINGS, ".png", ".tif"])
     def test_a_full_disk(self, small_disk, ending):
-        (small_disk / f"a{ending}").write_text("old")
+        (small_disk / f"a{ending}").write_text("old", encoding="utf-8")
         shape = (400, 500) if ending == ".png" else (50, 60, 70)
         voxels = np.random.default_rng(0).integers(0, 255, shape).astype(np.uint8)
         with pytest.raises(UserError, match="cannot be written") as error:
             write_sitk(sitk.GetImageFromArray(voxels), small_disk / f"a{ending}")
         assert "\n" not in str(error.value)
-        assert (small_disk / f"a{ending}").read_text() == "old"
+        assert (small_disk / f"a{ending}").read_text(encoding="utf-8") == "old"
         assert [path.name for path in small_disk.iterdir()] == [f"a{ending}"]
 
     @pytest.mark.parametrize("name", ["a.nii", "a.nii.gz"])

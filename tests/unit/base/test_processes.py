@@ -47,7 +47,7 @@ SIZES = [1, pytest.param(2**20, marks=AWAITED_FOR_EVER)]
 @pytest.fixture
 def work(tmp_path, monkeypatch):
     """Functions that other processes can import."""
-    (tmp_path / "work_of_tests.py").write_text(WORK)
+    (tmp_path / "work_of_tests.py").write_text(WORK, encoding="utf-8")
     monkeypatch.syspath_prepend(tmp_path)
     yield importlib.import_module("work_of_tests")
     del sys.modules["work_of_tests"]
@@ -57,7 +57,7 @@ def work(tmp_path, monkeypatch):
 def sleeping():
     """A program whose workers sleep, in a process group of its own."""
     command, pipe = [sys.executable, "-c", SLEEPING], subprocess.PIPE
-    with subprocess.Popen(command, stdout=pipe, stderr=pipe, text=True, start_new_session=True) as process:
+    with subprocess.Popen(command, stdout=pipe, stderr=pipe, encoding="utf-8", start_new_session=True) as process:
         yield process
         with contextlib.suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGKILL)
@@ -65,7 +65,7 @@ def sleeping():
 
 def living(group):
     """Numbers of the processes of a group that still run."""
-    listed = subprocess.run(["ps", "-e", "-o", "pid=,pgid=,stat="], capture_output=True, text=True, check=True)
+    listed = subprocess.run(["ps", "-e", "-o", "pid=,pgid=,stat="], capture_output=True, encoding="utf-8", check=True)
     rows = [line.split() for line in listed.stdout.splitlines()]
     return [int(process) for process, of, state in rows if int(of) == group and not state.startswith("Z")]
 
@@ -214,13 +214,13 @@ class TestPrograms:
 
     @pytest.mark.parametrize("arguments", [["-c", script], ["-"], ["program.py"], ["-m", "program"]])
     def test_a_program_without_a_main_guard(self, tmp_path, arguments):
-        (tmp_path / "program.py").write_text(self.script)
+        (tmp_path / "program.py").write_text(self.script, encoding="utf-8")
         ended = subprocess.run(
             [sys.executable, *arguments],
             input=self.script,
             check=False,
             capture_output=True,
-            text=True,
+            encoding="utf-8",
             cwd=tmp_path,
             timeout=60,
         )
@@ -252,10 +252,11 @@ class TestPrograms:
             "from functools import partial\nfrom nnunetv2_d2net.base.processes import run_all\n"
             "def add(a, b): return a + b\n"
             "if __name__ == '__main__':\n"
-            "    print(sorted(run_all(partial(add, 1), [1, 2], 2, progress=False)))\n"
+            "    print(sorted(run_all(partial(add, 1), [1, 2], 2, progress=False)))\n",
+            encoding="utf-8",
         )
         ended = subprocess.run(
-            [sys.executable, tmp_path / "program.py"], check=False, capture_output=True, text=True, timeout=60
+            [sys.executable, tmp_path / "program.py"], check=False, capture_output=True, encoding="utf-8", timeout=60
         )
         assert (ended.stdout, ended.stderr) == ("[(1, 2), (2, 3)]\n", "")
 
@@ -273,7 +274,7 @@ time.sleep(60)
 
 
 def test_a_forked_process_ends_with_a_killed_parent():
-    parent = subprocess.Popen([sys.executable, "-c", FORKING], stdout=subprocess.PIPE, text=True)
+    parent = subprocess.Popen([sys.executable, "-c", FORKING], stdout=subprocess.PIPE, encoding="utf-8")
     child = int(parent.stdout.readline())
     parent.kill()
     parent.wait()
@@ -301,5 +302,5 @@ except KeyboardInterrupt:
 
 
 def test_ctrl_c_during_a_fork_is_heard_after_it():
-    done = subprocess.run([sys.executable, "-c", INTERRUPTED_FORK], capture_output=True, text=True, check=False)
+    done = subprocess.run([sys.executable, "-c", INTERRUPTED_FORK], capture_output=True, encoding="utf-8", check=False)
     assert (done.stdout, done.stderr) == ("heard True\n", "")

@@ -63,7 +63,7 @@ def write_raw_files(folder):
 
 
 def write_json(path, content):
-    path.write_text(json.dumps(content))
+    path.write_text(json.dumps(content), encoding="utf-8")
 
 
 def one_line(capsys, *parts):
@@ -167,7 +167,7 @@ def test_plan_refuses_an_unusable_dataset_json(roots, planned, content, part, ca
     path = roots["nnUNet_raw"] / DATASET / "dataset.json"
     path.unlink()
     if content is not None:
-        path.write_text(content)
+        path.write_text(content, encoding="utf-8")
     assert main(["plan_and_preprocess", "-d", "7"]) == 1
     one_line(capsys, str(path), part)
     assert not planned
@@ -266,10 +266,10 @@ def test_train_bad_input(roots, trained, words, parts, capsys):
 
 def test_train_looks_at_data_and_splits_before_the_first_step(roots, trained, capsys):
     splits = roots["nnUNet_preprocessed"] / DATASET / "splits_final.json"
-    splits.write_text('[{"train": ["c0"],,')
+    splits.write_text('[{"train": ["c0"],,', encoding="utf-8")
     assert main(["train", "7", "3d_fullres", "0"]) == 1
     one_line(capsys, str(splits), "is no JSON (line 1")
-    assert splits.read_text() == '[{"train": ["c0"],,'
+    assert splits.read_text(encoding="utf-8") == '[{"train": ["c0"],,'
     splits.unlink()
     data = roots["nnUNet_preprocessed"] / DATASET / "D2NetPlans_3d_fullres"
     for path in data.glob("c3*"):

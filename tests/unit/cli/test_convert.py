@@ -171,7 +171,7 @@ def test_help_of_the_converters_imports_neither_numpy_nor_torch():
         "    except SystemExit as stop: assert stop.code == 0\n"
         "assert not {'torch', 'numpy', 'nnunetv2', 'SimpleITK'} & set(sys.modules)"
     )
-    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, encoding="utf-8", check=False)
     assert done.returncode == 0, done.stderr
 
 

@@ -30,7 +30,7 @@ def folders(tmp_path, monkeypatch):
         ("labels", reference),
     ):
         (tmp_path / folder).mkdir(parents=True)
-        (tmp_path / folder / "dataset.json").write_text(json.dumps(dataset))
+        (tmp_path / folder / "dataset.json").write_text(json.dumps(dataset), encoding="utf-8")
         sitk.WriteImage(sitk.GetImageFromArray(labels), str(tmp_path / folder / "case.nii.gz"))
     return tmp_path
 
@@ -63,7 +63,7 @@ def test_published_figures_are_marked(folders, capsys):
 
 
 def test_a_case_that_cannot_be_scored(folders, capsys):
-    (folders / "predictions" / "T1" / "case.nii.gz").write_text("no image")
+    (folders / "predictions" / "T1" / "case.nii.gz").write_text("no image", encoding="utf-8")
     assert evaluate("-p", "predictions", "-r", "labels") == 1
     told = capsys.readouterr()
     assert "1.000 ± -" in told.out
@@ -97,13 +97,13 @@ def model(folders):
 def write_note(folder, available, weights=b"weights"):
     made_by = {CHECKPOINT: hashlib.sha256(weights).hexdigest()} if weights else {}
     note = {"available modalities": available, "checkpoints (sha256)": made_by}
-    (folder / "case.modalities.json").write_text(json.dumps(note))
+    (folder / "case.modalities.json").write_text(json.dumps(note), encoding="utf-8")
 
 
 def test_what_was_measured_is_kept_with_the_model(folders, model, capsys):
     assert evaluate("-p", "predictions", "-r", "labels", "--model", "model") == 0
     assert "written: model/dice_by_subset.json" in capsys.readouterr().out
-    content = json.loads((model / "dice_by_subset.json").read_text())
+    content = json.loads((model / "dice_by_subset.json").read_text(encoding="utf-8"))
     assert content["dice"] == {"T1": {"whole": 1.0, "core": 0.0}, "T1+T2": {"whole": 1.0, "core": 1.0}}
     assert content["sd"] == {"T1": {"whole": None, "core": None}, "T1+T2": {"whole": None, "core": None}}
     assert content["n"] == {"T1": {"whole": 1, "core": 1}, "T1+T2": {"whole": 1, "core": 1}}
@@ -114,7 +114,7 @@ def test_what_was_measured_is_kept_with_the_model(folders, model, capsys):
 def test_the_note_of_a_plain_folder_says_what_was_given(folders, model):
     (folders / "predictions" / "T1+T2" / "dataset.json").rename(folders / "dataset.json")
     assert evaluate("-p", "predictions/T1+T2", "-r", "labels", "--model", "model") == 0
-    content = json.loads((model / "dice_by_subset.json").read_text())
+    content = json.loads((model / "dice_by_subset.json").read_text(encoding="utf-8"))
     assert content["dice"] == {"T1+T2": {"whole": 1.0, "core": 1.0}}
 
 
@@ -127,7 +127,7 @@ def test_the_note_of_a_plain_folder_says_what_was_given(folders, model):
         (lambda f: (f / "model" / CHECKPOINT).write_bytes(b"trained on"), "did not make this segmentation"),
         (lambda f: (f / "model" / CHECKPOINT).unlink(), "did not make this segmentation"),
         (lambda f: (f / "model").rename(f / "elsewhere"), "model is no folder"),
-        (lambda f: (f / "labels" / "case.nii.gz").write_text("none"), "nothing was kept in model"),
+        (lambda f: (f / "labels" / "case.nii.gz").write_text("none", encoding="utf-8"), "nothing was kept in model"),
     ],
 )
 def test_nothing_is_kept_with_a_model_that_was_not_measured(folders, model, spoil, part, capsys):

@@ -49,7 +49,7 @@ def test_tables_and_pictures(raw, tmp_path, capsys):
     }
     printed = capsys.readouterr().out
     assert "5 cases, of which 0 look suspicious\n  T2: 4 of 5\n  ADC: 5 of 5\n" in printed
-    with (out / "cases.csv").open() as file:
+    with (out / "cases.csv").open(encoding="utf-8") as file:
         rows = list(csv.DictReader(file))
     assert [row["T2"] for row in rows] == ["available"] * 3 + ["absent", "available"]
     assert rows[0]["shape (z y x)"] == "8 40 40"
@@ -58,7 +58,7 @@ def test_tables_and_pictures(raw, tmp_path, capsys):
     assert float(rows[0]["lesion ml"]) == pytest.approx((label == 1).sum() * 5 / 1000)
     assert rows[3]["T2 p50"] == ""
     assert rows[3]["ADC p50"] != ""
-    summary = (out / "summary.md").read_text()
+    summary = (out / "summary.md").read_text(encoding="utf-8")
     assert "| all           | 4     | 80%   |" in summary
     assert "| ADC           | 1     | 20%   |" in summary
     for name in ("cohort", "intensities", "volumes"):
@@ -71,9 +71,9 @@ def test_suspicions_are_no_error(raw, capsys):
     shutil.copy(raw / "imagesTr" / "case_Tr0_0001.nii.gz", raw / "imagesTr" / "case_Tr1_0001.nii.gz")
     assert inspect("-o", "elsewhere") == 0
     assert "duplicate: 2, such as case_Tr0: ADC of case_Tr0 and ADC of case_Tr1" in capsys.readouterr().out
-    with open("elsewhere/suspicions.csv") as file:  # noqa: PTH123
+    with open("elsewhere/suspicions.csv", encoding="utf-8") as file:  # noqa: PTH123
         assert [row["case"] for row in csv.DictReader(file)] == ["case_Tr0", "case_Tr1"]
-    with open("elsewhere/summary.md") as file:  # noqa: PTH123
+    with open("elsewhere/summary.md", encoding="utf-8") as file:  # noqa: PTH123
         assert "- case_Tr0: imagesTr/case_Tr0_0001.nii.gz, imagesTr/case_Tr1_0001.nii.gz: ADC" in file.read()
 
 
@@ -86,7 +86,7 @@ def test_what_cannot_be_read_is_an_error_after_all_is_written(raw, tmp_path, cap
         f"d2net: error: 1 cases or files cannot be read, all are in out/suspicions.csv; the first: {path}"
     )
     assert (tmp_path / "out" / "cohort.png").is_file()
-    assert "unreadable" in (tmp_path / "out" / "cases.csv").read_text()
+    assert "unreadable" in (tmp_path / "out" / "cases.csv").read_text(encoding="utf-8")
 
 
 def test_test_cases_go_elsewhere(raw, tmp_path, capsys):
@@ -113,9 +113,9 @@ def test_bad_arguments(raw, tmp_path, capsys, words, told):
 def test_no_data_set(raw, tmp_path, capsys):
     assert main(["inspect", "Dataset999_None"]) == 1
     assert "Dataset999_None does not exist" in capsys.readouterr().err
-    description = json.loads((raw / "dataset.json").read_text())
+    description = json.loads((raw / "dataset.json").read_text(encoding="utf-8"))
     del description["channel_names"]
-    (raw / "dataset.json").write_text(json.dumps(description))
+    (raw / "dataset.json").write_text(json.dumps(description), encoding="utf-8")
     assert inspect() == 1
     assert 'lacks "channel_names"' in capsys.readouterr().err
     (raw / "dataset.json").unlink()
@@ -128,7 +128,7 @@ def test_no_data_set(raw, tmp_path, capsys):
 def test_a_case_in_both_splits_is_told(raw, tmp_path, capsys, split, other):
     shutil.copy(raw / "imagesTr" / "case_Tr1_0001.nii.gz", raw / "imagesTs" / "case_Ts0_0001.nii.gz")
     assert inspect("--split", split, "-o", "look") == 0
-    with Path("look/suspicions.csv").open() as file:
+    with Path("look/suspicions.csv").open(encoding="utf-8") as file:
         (row,) = csv.DictReader(file)
     cases = {"Tr": "case_Tr1", "Ts": "case_Ts0"}
     assert (row["case"], row["kind"]) == (cases[split], "duplicate")

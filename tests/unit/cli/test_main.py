@@ -21,7 +21,7 @@ def test_help_imports_nothing_heavy(words):
         "heavy = {'torch', 'numpy', 'nnunetv2', 'pandas', 'SimpleITK', 'scipy', 'matplotlib'} & set(sys.modules)\n"
         "assert not heavy, heavy"
     )
-    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, encoding="utf-8", check=False)
     assert done.returncode == 0, done.stderr
     assert words or all(f"    {name}" in done.stdout for name in COMMANDS)
 

@@ -19,7 +19,7 @@ def model(tmp_path, monkeypatch):
     folder = tmp_path / "results" / "Dataset007_Toy" / "D2NetTrainer__D2NetPlans__3d_fullres"
     (folder / "fold_0").mkdir(parents=True)
     channels = {str(i): NAMES[i] for i in (2, 0, 3, 1)}  # the order in the file means nothing
-    (folder / "dataset.json").write_text(json.dumps({"channel_names": channels, **REST}))
+    (folder / "dataset.json").write_text(json.dumps({"channel_names": channels, **REST}), encoding="utf-8")
     write_plans(folder, "dynamic_network_architectures.architectures.unet.PlainConvUNet", "torch.nn.Conv3d")
     write_checkpoint(folder / "fold_0" / "checkpoint_final.pth", "D2NetTrainer")
     (tmp_path / "images").mkdir()
@@ -37,7 +37,7 @@ def write_plans(folder, network, layer):
         "_kw_requires_import": ["conv_op"],
     }
     plans = whole_plans({"3d_fullres": {"architecture": architecture}, "derived": {"inherits_from": "3d_fullres"}})
-    (folder / "plans.json").write_text(json.dumps(plans))
+    (folder / "plans.json").write_text(json.dumps(plans), encoding="utf-8")
 
 
 def write_checkpoint(path, trainer):
@@ -210,7 +210,7 @@ def test_plans_that_name_code_from_elsewhere(model, predicted, network, layer, c
 
 
 def test_a_model_whose_dataset_json_names_no_channels(model, capsys):
-    (model / "dataset.json").write_text("{}")
+    (model / "dataset.json").write_text("{}", encoding="utf-8")
     assert predict() == 1
     one_line(capsys, "dataset.json", "channel_names")
 

@@ -18,7 +18,7 @@ class Saved(NamedTuple):
     volumes: list
 
     def save(self, folder, *, overwrite):
-        (folder / "segmentation.nii.gz").write_text("overwritten" if overwrite else "written")
+        (folder / "segmentation.nii.gz").write_text("overwritten" if overwrite else "written", encoding="utf-8")
 
 
 @pytest.fixture
@@ -127,12 +127,12 @@ def test_no_output_is_status_2(model, capsys):
 def test_what_is_there_is_kept_unless_it_may_be_overwritten(calls, model, folder, tmp_path, capsys):
     out = tmp_path / "out"
     out.mkdir()
-    (out / "segmentation.nii.gz").write_text("mine")
+    (out / "segmentation.nii.gz").write_text("mine", encoding="utf-8")
     assert run(folder, "-m", model, "-o", out) == 1
     assert f"{out}/segmentation.nii.gz exists: pass another -o, or --overwrite\n" in capsys.readouterr().err
     assert not calls
     assert run(folder, "-m", model, "-o", out, "--overwrite") == 0
-    assert (out / "segmentation.nii.gz").read_text() == "overwritten"
+    assert (out / "segmentation.nii.gz").read_text(encoding="utf-8") == "overwritten"
 
 
 def test_no_model(calls, folder, tmp_path, capsys, monkeypatch):

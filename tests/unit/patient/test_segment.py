@@ -130,20 +130,20 @@ def test_files(whole, tmp_path):
     assert {path.name for path in out.iterdir()} == set(FILES)
     written = sitk.ReadImage(str(out / "segmentation.nii.gz"))
     assert np.array_equal(voxels(written), voxels(whole.segmentation))
-    assert json.loads((out / "segmentation.modalities.json").read_text()) == whole.note
-    assert "whole tumor" in json.loads((out / "volumes.json").read_text())["regions"]
-    assert (out / "volumes.csv").read_text().startswith("kind,name,values,ml\n")
+    assert json.loads((out / "segmentation.modalities.json").read_text(encoding="utf-8")) == whole.note
+    assert "whole tumor" in json.loads((out / "volumes.json").read_text(encoding="utf-8"))["regions"]
+    assert (out / "volumes.csv").read_text(encoding="utf-8").startswith("kind,name,values,ml\n")
 
 
 @pytest.mark.parametrize("name", FILES)
 def test_no_file_is_overwritten_unasked(whole, tmp_path, name):
-    (tmp_path / name).write_text("mine")
-    (tmp_path / "other").write_text("mine")
+    (tmp_path / name).write_text("mine", encoding="utf-8")
+    (tmp_path / "other").write_text("mine", encoding="utf-8")
     with pytest.raises(UserError, match=f"{name} exists: pass another -o, or --overwrite"):
         whole.save(tmp_path)
-    assert (tmp_path / name).read_text() == "mine"
+    assert (tmp_path / name).read_text(encoding="utf-8") == "mine"
     assert len(list(tmp_path.iterdir())) == 2
     whole.save(tmp_path, overwrite=True)
     assert {path.name for path in tmp_path.iterdir()} == {*FILES, "other"}
     assert (tmp_path / name).read_bytes() != b"mine"
-    assert (tmp_path / "other").read_text() == "mine"
+    assert (tmp_path / "other").read_text(encoding="utf-8") == "mine"

@@ -47,7 +47,7 @@ def tool(tmp_path, monkeypatch):
     def write(script):
         path = tmp_path / "bin" / "hd-bet"
         path.parent.mkdir()
-        path.write_text(f"#!/bin/sh\n{script}\n")
+        path.write_text(f"#!/bin/sh\n{script}\n", encoding="utf-8")
         path.chmod(path.stat().st_mode | stat.S_IEXEC)
         monkeypatch.setenv("PATH", f"{path.parent}{os.pathsep}/bin{os.pathsep}/usr/bin")
 
@@ -60,7 +60,7 @@ def test_stripping_masks_every_sequence(tool, patient, tmp_path):
     sitk.WriteImage(mask, str(tmp_path / "stripped.nii.gz"))
     tool(f'echo "$@" > {tmp_path}/words; cp {tmp_path}/stripped.nii.gz "$4"')
     found = strip_skull(patient, "FLAIR")
-    assert (tmp_path / "words").read_text().split()[-2:] == ["-device", "cpu"]
+    assert (tmp_path / "words").read_text(encoding="utf-8").split()[-2:] == ["-device", "cpu"]
     for name, image in patient.items():
         before, after = sitk.GetArrayFromImage(image), sitk.GetArrayFromImage(found[name])
         assert np.array_equal(after, np.where(brain, before, 0))

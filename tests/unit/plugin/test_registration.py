@@ -31,14 +31,14 @@ def run_shim(path, search_path):
     script = f"import runpy; print(sorted(n for n in runpy.run_path({str(path)!r}) if not n.startswith('_')))"
     environment = {"PYTHONPATH": str(search_path), "PATH": os.environ["PATH"]}
     command = [sys.executable, "-S", "-c", script]
-    return subprocess.run(command, env=environment, cwd=path.parent, capture_output=True, text=True, check=False)
+    return subprocess.run(command, env=environment, cwd=path.parent, capture_output=True, encoding="utf-8", check=False)
 
 
 def write_plugin(folder, text):
     for module in SHIMS.values():
         path = folder / (module.replace(".", "/") + ".py")
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(text)
+        path.write_text(text, encoding="utf-8")
     return folder
 
 
@@ -56,9 +56,9 @@ def test_register_twice_then_unregister_leaves_nothing(nnunet):
 
 def test_register_refreshes_an_older_shim(nnunet):
     path = nnunet / next(iter(SHIMS))
-    path.write_text(f"{MARKER}\nraise ImportError\n")
+    path.write_text(f"{MARKER}\nraise ImportError\n", encoding="utf-8")
     register(nnunet)
-    assert "raise ImportError" not in path.read_text()
+    assert "raise ImportError" not in path.read_text(encoding="utf-8")
 
 
 def test_a_shim_offers_every_public_class(nnunet, tmp_path):
@@ -76,7 +76,9 @@ def test_a_shim_offers_classes_that_are_made_on_lookup(nnunet, tmp_path):
         script = f"import {path.stem} as shim; print(shim.A_5epochs, hasattr(shim, 'A_6epochs'))"
         environment = {"PYTHONPATH": str(plugin), "PATH": os.environ["PATH"]}
         command = [sys.executable, "-S", "-c", script]
-        done = subprocess.run(command, env=environment, cwd=path.parent, capture_output=True, text=True, check=False)
+        done = subprocess.run(
+            command, env=environment, cwd=path.parent, capture_output=True, encoding="utf-8", check=False
+        )
         assert done.stdout == "A_5epochs False\n", done.stderr
 
 
@@ -97,7 +99,7 @@ def test_a_shim_does_not_hide_a_missing_dependency(nnunet, tmp_path):
 
 @pytest.mark.parametrize("shim", SHIMS)
 def test_a_foreign_file_is_refused_and_kept(nnunet, shim):
-    (nnunet / shim).write_text("class D2NetTrainer: pass\n")
+    (nnunet / shim).write_text("class D2NetTrainer: pass\n", encoding="utf-8")
     before = files(nnunet)
     for change in (register, unregister):
         with pytest.raises(UserError, match="was not written by") as error:
@@ -112,7 +114,7 @@ def test_a_foreign_file_is_refused_and_kept(nnunet, shim):
 def test_a_read_only_install_is_one_line_and_nothing_half_written(nnunet, failing, registered_before, monkeypatch):
     if registered_before:
         for path in register(nnunet):
-            path.write_text(path.read_text() + "# an older version\n")
+            path.write_text(path.read_text(encoding="utf-8") + "# an older version\n", encoding="utf-8")
     before = files(nnunet)
     temporary_file = tempfile.TemporaryFile
 
@@ -142,7 +144,7 @@ def test_a_folder_without_write_permission(nnunet):
 
 def test_commands_work_on_the_nnunet_that_python_would_import(nnunet, monkeypatch, capsys):
     monkeypatch.syspath_prepend(str(nnunet.parent))
-    (nnunet / "__init__.py").write_text("raise RuntimeError('must not be imported')\n")
+    (nnunet / "__init__.py").write_text("raise RuntimeError('must not be imported')\n", encoding="utf-8")
     monkeypatch.setattr(registration, "find_spec", lambda name: _spec_in(nnunet.parent, name))
     assert main(["register"]) == 0
     assert capsys.readouterr().out.count("registered ") == len(SHIMS)

@@ -132,7 +132,7 @@ def test_a_fingerprint_that_was_cut_short_is_made_anew(tmp_path, monkeypatch):
     monkeypatch.setattr(pipeline.planning, "preprocess_dataset", lambda *words, **_: seen.append(words))
     path = folder / "dataset_fingerprint.json"
     for content in ('{"spacings": [', '{"spacings": []}'):
-        path.write_text(content)
+        path.write_text(content, encoding="utf-8")
         plan_and_preprocess(7, "D2NetPlanner", "2d", processes=3)
     assert seen == [False, (7, "Plans", ("2d",), (3,)), True, (7, "Plans", ("2d",), (3,))]
 

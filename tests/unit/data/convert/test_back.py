@@ -21,8 +21,8 @@ def predictions(tmp_path):
     folder = tmp_path / "predictions"
     write_nifti(folder / "a b.nii.gz", label_with(1, 2, 3, 3), spacing=(1, 2, 3), origin=(4, 5, 6))
     write_nifti(folder / "c.nii.gz", label_with())
-    (folder / "dataset.json").write_text("{}")
-    (folder / "a b.modalities.json").write_text("{}")
+    (folder / "dataset.json").write_text("{}", encoding="utf-8")
+    (folder / "a b.modalities.json").write_text("{}", encoding="utf-8")
     return folder
 
 
@@ -117,14 +117,14 @@ def test_values_from_a_record_or_a_mapping_file(tmp_path):
     values = {str(value): target for value, target in BRATS2018.scheme.values.items()}
     write_json(record, {"format": 1, "cases": {}, "label_values": values | {"9": 3}})
     assert read_back_values(record) == VALUES
-    mapping.write_text("modalities: {T1: '{case}.nii'}\nlabels: {1: a, 5: b, 6: b, 7: background}\n")
+    mapping.write_text("modalities: {T1: '{case}.nii'}\nlabels: {1: a, 5: b, 6: b, 7: background}\n", encoding="utf-8")
     assert read_back_values(mapping) == {0: 0, 1: 1, 2: 5}
     for content, message in (
         ({"format": 1, "cases": {}, "label_values": {"a": 1}}, "damaged"),
         ({}, 'lacks "format"'),
         ({"format": 2, "cases": {}}, "this version"),
     ):
-        record.write_text(json.dumps(content))
+        record.write_text(json.dumps(content), encoding="utf-8")
         with pytest.raises(UserError, match=message):
             read_back_values(record)
     with pytest.raises(UserError, match="cannot be read"):

@@ -35,7 +35,7 @@ def snapshot(folder):
 
 
 def read(path):
-    return json.loads(path.read_text())
+    return json.loads(path.read_text(encoding="utf-8"))
 
 
 @pytest.fixture
@@ -144,7 +144,7 @@ def test_decathlon(source, target):
         "modality": {"0": "FLAIR", "1": "T1w", "2": "t1gd", "3": "T2w"},
         "labels": {"0": "background", "1": "edema", "2": "non-enhancing tumor", "3": "enhancing tumour"},
     }
-    (source / "dataset.json").write_text(json.dumps(description))
+    (source / "dataset.json").write_text(json.dumps(description), encoding="utf-8")
     assert not run(source, target).problems
     for channel in range(4):
         path = target / "imagesTr" / f"BRATS_001_{channel:04d}.nii.gz"
@@ -211,7 +211,7 @@ def test_killed_between_cases_and_within_one(cohort, target, processed, monkeypa
     with pytest.raises(KeyboardInterrupt):
         run(cohort, target)
     assert not (target / "dataset.json").exists()
-    with (target / "conversion.unfinished.jsonl").open("a") as file:
+    with (target / "conversion.unfinished.jsonl").open("a", encoding="utf-8") as file:
         file.write('\n{"settings": {"lay')  # cut short
     processed.clear()
     assert run(cohort, target).n_done == 2
@@ -378,7 +378,7 @@ def test_a_foreign_folder_or_another_source_is_refused(cohort, target, tmp_path)
     write_case(tmp_path / "other", "a b", seed=5)
     with pytest.raises(UserError, match=r"was converted with sources .*source.*not .*other"):
         run(tmp_path / "other", target)
-    (target / "conversion.json").write_text("{")
+    (target / "conversion.json").write_text("{", encoding="utf-8")
     with pytest.raises(UserError, match=r"conversion\.json is no JSON"):
         run(cohort, target)
     assert snapshot(target) == before

@@ -81,7 +81,7 @@ def write_msd(
         "modality": {str(i): name for i, name in enumerate(modality)},
         "labels": {"0": "background"} | {str(i): name for i, name in enumerate(labels, 1)},
     }
-    (source / "dataset.json").write_text(json.dumps(description))
+    (source / "dataset.json").write_text(json.dumps(description), encoding="utf-8")
 
 
 def test_decathlon_takes_order_and_numbers_from_its_own_description(source):
@@ -119,7 +119,7 @@ def test_decathlon_names_that_are_in_both_folders(source):
 )
 def test_other_descriptions_are_refused(source, content, message):
     write_msd(source)
-    (source / "dataset.json").write_text(content)
+    (source / "dataset.json").write_text(content, encoding="utf-8")
     with pytest.raises(UserError, match=message):
         layout_of(source)
 
@@ -245,7 +245,7 @@ def test_layouts_travel_to_other_processes(source, tmp_path, name):
     write_msd(source)
     touch(source / "a" / "a_t1.nii.gz")
     mapping = tmp_path / "mapping.yaml"
-    mapping.write_text("modalities: {T1: '**/{case}_t1.nii.gz'}\nlabels: {1: lesion}\n")
+    mapping.write_text("modalities: {T1: '**/{case}_t1.nii.gz'}\nlabels: {1: lesion}\n", encoding="utf-8")
     layout = layout_of(source, str(mapping) if name == "mapping" else name)
     assert pickle.loads(pickle.dumps(layout)).find(source) == layout.find(source)
     assert layout.find(source).cases
@@ -305,7 +305,7 @@ def test_other_formats_and_old_raw_data_are_named(source):
     with pytest.raises(UserError, match=r"a_t1\.mha and the like: convert them"):
         layout_of(source)
     touch(source / "imagesTr" / "a_0000.nii.gz")
-    (source / "dataset.json").write_text('{"modality": {"0": "T1"}, "labels": {"0": "background"}}')
+    (source / "dataset.json").write_text('{"modality": {"0": "T1"}, "labels": {"0": "background"}}', encoding="utf-8")
     with pytest.raises(UserError, match="nnUNetv2_convert_old_nnUNet_dataset"):
         layout_of(source)
 

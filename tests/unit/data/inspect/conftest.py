@@ -83,8 +83,10 @@ class Dataset:
     def describe(self, **content):
         """Change entries of dataset.json; None removes one."""
         path = self.folder / "dataset.json"
-        changed = json.loads(path.read_text()) | content
-        path.write_text(json.dumps({key: value for key, value in changed.items() if value is not None}))
+        changed = json.loads(path.read_text(encoding="utf-8")) | content
+        path.write_text(
+            json.dumps({key: value for key, value in changed.items() if value is not None}), encoding="utf-8"
+        )
 
     def inspect(self, output=None, **arguments):
         return inspect_dataset(self.folder, output, **arguments)
@@ -111,5 +113,5 @@ def dataset(tmp_path):
         "numTraining": N_CASES,
         "file_ending": ".nii.gz",
     }
-    (folder / "dataset.json").write_text(json.dumps(description))
+    (folder / "dataset.json").write_text(json.dumps(description), encoding="utf-8")
     return made

@@ -77,7 +77,7 @@ def test_a_run_that_was_stopped_goes_on(dataset, tmp_path, looked_at, monkeypatc
 @pytest.mark.parametrize("line", ["[1]", '{"case": "case_01"}', '{"key": "", "record": {"case": "case_01"}}'])
 def test_a_cache_of_another_version(dataset, tmp_path, looked_at, line):
     (tmp_path / "out").mkdir()
-    (tmp_path / "out" / "cache.jsonl").write_text(line)
+    (tmp_path / "out" / "cache.jsonl").write_text(line, encoding="utf-8")
     dataset.inspect(tmp_path / "out")
     assert len(looked_at) == 12
 
@@ -150,7 +150,7 @@ def test_a_picture_that_holds_all_modalities(tmp_path):
         "labels": {"background": 0, "a": 1},
         "file_ending": ".png",
     }
-    (folder / "dataset.json").write_text(json.dumps(description))
+    (folder / "dataset.json").write_text(json.dumps(description), encoding="utf-8")
     inspection = inspect_dataset(folder)
     assert inspection.findings == []
     assert {tuple(record.states) for record in inspection.records} == {(AVAILABLE,) * 3}
@@ -226,7 +226,11 @@ def test_cases_that_lie_in_several_ways_are_one_line(dataset, tmp_path):
     turn_file(dataset.label(3))
     inspection = dataset.inspect(tmp_path / "out")
     assert inspection.orientations == {"LPS": 11, "RAS": 1}
-    (line,) = [line for line in (tmp_path / "out" / "summary.md").read_text().splitlines() if "several ways" in line]
+    (line,) = [
+        line
+        for line in (tmp_path / "out" / "summary.md").read_text(encoding="utf-8").splitlines()
+        if "several ways" in line
+    ]
     assert line.startswith("cases lie in several ways (LPS 11, RAS 1): ")
 
 

@@ -37,7 +37,7 @@ def test_cases(folder):
 
 
 def test_suspicions(folder):
-    assert (folder / "suspicions.csv").read_text().splitlines()[:3] == [
+    assert (folder / "suspicions.csv").read_text(encoding="utf-8").splitlines()[:3] == [
         "case,kind,file,reason,remedy",
         "a,no label,a,none,add it",
         "a,no modality,,none,add one",
@@ -45,7 +45,7 @@ def test_suspicions(folder):
 
 
 def test_summary(folder):
-    text = (folder / "summary.md").read_text()
+    text = (folder / "summary.md").read_text(encoding="utf-8")
     rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in text.splitlines() if line.startswith("|")]
     for row in (
         ["T1", "1", "1", "0", "0", "0"],

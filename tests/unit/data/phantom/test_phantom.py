@@ -312,7 +312,7 @@ def test_dataset_is_one_that_nnunet_accepts(tmp_path):
 
     folder = write_phantom(tmp_path, PhantomSpec(7, 1, 1, seed=0))
     assert folder.name == "Dataset007_GliomaPhantom"
-    description = json.loads((folder / "dataset.json").read_text())
+    description = json.loads((folder / "dataset.json").read_text(encoding="utf-8"))
     assert list(description["channel_names"].values()) == ["FLAIR", "T1", "T1ce", "T2"]
     manager = LabelManager(description["labels"], description["regions_class_order"])
     assert manager.foreground_regions == [(1, 2, 3), (1, 3), 3]
@@ -395,7 +395,7 @@ def test_processes_do_not_change_a_voxel(tmp_path):
 def test_an_existing_folder_is_refused_and_stays_as_it_is(tmp_path, quick):
     folder = tmp_path / "Dataset007_GliomaPhantom"
     folder.mkdir()
-    (folder / "mine.txt").write_text("keep")
+    (folder / "mine.txt").write_text("keep", encoding="utf-8")
     before = snapshot(tmp_path)
     with pytest.raises(UserError, match=r"exists.*--resume"):
         write_phantom(tmp_path, PhantomSpec(7, 1, 0))

@@ -80,7 +80,7 @@ def test_missing_images_of_a_data_set(tmp_path, simulated):
     assert len(list((folder / "imagesTr").iterdir())) == 40 - 12
     assert len(list((folder / "imagesTs").iterdir())) == 8
     assert len(list((folder / "labelsTr").iterdir())) == 10
-    assert json.loads((folder / "phantom.json").read_text())["missing"] == 0.3
+    assert json.loads((folder / "phantom.json").read_text(encoding="utf-8"))["missing"] == 0.3
     whole = contents(write_phantom(tmp_path / "b", PhantomSpec(7, 10, 2)))
     assert "missing" not in json.loads(whole["phantom.json"])
     left = contents(folder)

@@ -32,9 +32,10 @@ def planner_of(tmp_path, monkeypatch):
     raw = tmp_path / "raw" / "Dataset007_Tiny"
     (raw / "imagesTr").mkdir()
     (raw / "labelsTr").mkdir()
-    (raw / "dataset.json").write_text(json.dumps(DATASET_JSON))
+    (raw / "dataset.json").write_text(json.dumps(DATASET_JSON), encoding="utf-8")
     (tmp_path / "preprocessed" / "Dataset007_Tiny" / "dataset_fingerprint.json").write_text(
-        json.dumps({"median_relative_size_after_cropping": 1.0, "spacings": [[1, 1, 1]], "shapes_after_crop": []})
+        json.dumps({"median_relative_size_after_cropping": 1.0, "spacings": [[1, 1, 1]], "shapes_after_crop": []}),
+        encoding="utf-8",
     )
     return lambda kind, **settings: kind("Dataset007_Tiny", **settings)
 

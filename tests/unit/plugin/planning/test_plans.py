@@ -175,7 +175,7 @@ def test_code_from_elsewhere_is_refused(write, plans):
 
 def test_nothing_that_is_named_is_imported(write, tmp_path, monkeypatch):
     for name in ("evil", "torch_nn"):
-        (tmp_path / f"{name}.py").write_text(f"open({str(tmp_path / 'RAN')!r}, 'w').close()\n")
+        (tmp_path / f"{name}.py").write_text(f"open({str(tmp_path / 'RAN')!r}, 'w').close()\n", encoding="utf-8")
     monkeypatch.syspath_prepend(tmp_path)
     for plans in (with_names("evil.Net"), with_names(layer="evil.Layer"), with_names(layer="torch_nn.Layer")):
         with pytest.raises(UserError, match="code from elsewhere"):

@@ -71,7 +71,7 @@ class Lopsided(nn.Module):
 def agreement_of(predictor, tmp_path, channels=(0, 1)):
     predictor.agreement = True
     predictor.predict_from_files(write_cases(tmp_path / "in", {"a": channels}), str(tmp_path / "out"))
-    return json.loads((tmp_path / "out" / "a.modalities.json").read_text())
+    return json.loads((tmp_path / "out" / "a.modalities.json").read_text(encoding="utf-8"))
 
 
 def segmented(tmp_path, labels_on_disk, name, **settings):
@@ -110,7 +110,7 @@ def test_the_segmentation_is_the_same_and_the_closing_line_names_the_worst(tmp_p
     assert "; least agreement: " in closing_line(content)
     build_predictor(Sums()).predict_from_files(str(tmp_path / "in"), str(tmp_path / "plain"))
     assert (labels_on_disk(tmp_path / "out")["a"] == labels_on_disk(tmp_path / "plain")["a"]).all()
-    plain = json.loads((tmp_path / "plain" / "a.modalities.json").read_text())
+    plain = json.loads((tmp_path / "plain" / "a.modalities.json").read_text(encoding="utf-8"))
     assert AGREEMENT not in plain
     assert "agreement" not in closing_line(plain)
 
@@ -132,7 +132,7 @@ def test_all_subsets_are_compared_with_each_other(tmp_path):
     predictor.agreement = True
     predictor.predict_from_files(write_cases(tmp_path / "in", {"a": [0, 2]}), str(tmp_path / "out"))
     found = {
-        path.parent.name: list(json.loads(path.read_text())[AGREEMENT])
+        path.parent.name: list(json.loads(path.read_text(encoding="utf-8"))[AGREEMENT])
         for path in (tmp_path / "out").rglob("a.modalities.json")
     }
     assert found == {

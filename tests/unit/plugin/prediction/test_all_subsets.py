@@ -168,7 +168,7 @@ def test_notes_name_the_modalities_of_their_subset(all_subsets, source, tmp_path
     all_subsets.predict_from_files(source, str(tmp_path / "out"))
     for name, flags in SUBSETS.items():
         for case in cases_of(name):
-            content = json.loads((tmp_path / "out" / name / f"{case}.modalities.json").read_text())
+            content = json.loads((tmp_path / "out" / name / f"{case}.modalities.json").read_text(encoding="utf-8"))
             assert content["available modalities"] == name.split("+")
             assert content["absent modalities"] == [n for n, flag in zip(NAMES, flags, strict=True) if not flag]
 
@@ -190,7 +190,7 @@ def test_a_constant_image_is_like_an_absent_one(all_subsets, tmp_path):
 @pytest.mark.parametrize("threads", [0, 2])
 def test_bad_cases_are_reported_and_the_others_predicted(all_subsets, source, tmp_path, caplog, threads):
     write_cases(tmp_path / "in", {"bad": [0, 1]})
-    (tmp_path / "in" / "bad_0001.nii.gz").write_text("no image")
+    (tmp_path / "in" / "bad_0001.nii.gz").write_text("no image", encoding="utf-8")
     (tmp_path / "in" / "worse_0000.nii").touch()
     processes = {"num_processes_preprocessing": threads, "num_processes_segmentation_export": threads}
     with pytest.raises(UserError, match=r"2 cases could not be segmented \('worse', 'bad'\)"):

@@ -20,8 +20,8 @@ DATASET_JSON = {"channel_names": {"0": "FLAIR", "1": "T1"}, "labels": LABELS, "f
 def model(tmp_path):
     folder = tmp_path / "Dataset007_Tiny" / "D2NetTrainer__D2NetPlans__3d_fullres"
     (folder / "fold_0").mkdir(parents=True)
-    (folder / "dataset.json").write_text(json.dumps(DATASET_JSON))
-    (folder / "plans.json").write_text(json.dumps(whole_plans()))
+    (folder / "dataset.json").write_text(json.dumps(DATASET_JSON), encoding="utf-8")
+    (folder / "plans.json").write_text(json.dumps(whole_plans()), encoding="utf-8")
     weights = {"encoder.w": torch.zeros(3), "teacher.w": torch.zeros(5)}
     content = {"network_weights": weights, "trainer_name": "D2NetTrainer", "init_args": {"configuration": "3d_fullres"}}
     torch.save(content, folder / "fold_0" / "checkpoint_final.pth")
@@ -94,13 +94,13 @@ def refused(model, tmp_path, match, **arguments):
 )
 def test_a_name_that_leads_elsewhere(model, tmp_path, name):
     model = shutil.move(model, tmp_path / "downloaded" / model.name)
-    (model / "plans.json").write_text(json.dumps(whole_plans(dataset_name=name.format(tmp=tmp_path))))
+    (model / "plans.json").write_text(json.dumps(whole_plans(dataset_name=name.format(tmp=tmp_path))), encoding="utf-8")
     refused(model, tmp_path, "Dataset007_")
 
 
 def test_a_downloaded_model_gets_the_name_of_its_plans(model, tmp_path):
     model = shutil.move(model, tmp_path / "downloaded" / model.name)
-    (model / "plans.json").write_text(json.dumps(whole_plans(dataset_name="Dataset012_Other")))
+    (model / "plans.json").write_text(json.dumps(whole_plans(dataset_name="Dataset012_Other")), encoding="utf-8")
     export_model(model, tmp_path / "new.zip")
     names = zipfile.ZipFile(tmp_path / "new.zip").namelist()
     assert all(name.startswith(f"Dataset012_Other/{model.name}/") for name in names)
@@ -114,7 +114,7 @@ def test_links_are_not_followed(model, tmp_path, name):
     if path.exists():
         shutil.move(path, elsewhere)
     else:
-        elsewhere.write_text('{"dice": {}}')
+        elsewhere.write_text('{"dice": {}}', encoding="utf-8")
     path.symlink_to(elsewhere)
     refused(model, tmp_path, f"{name} is a link.*put the file itself there")
 
@@ -133,10 +133,10 @@ def test_no_path_of_this_machine_is_written(model, tmp_path):
         "reference": f"see {home}/notes.txt and T1/T2",
         "dataset": listed,
     }
-    (model / "dataset.json").write_text(json.dumps(DATASET_JSON | described))
-    (model / "plans.json").write_text(json.dumps(whole_plans(source="C:\\Users\\me\\plans.json")))
+    (model / "dataset.json").write_text(json.dumps(DATASET_JSON | described), encoding="utf-8")
+    (model / "plans.json").write_text(json.dumps(whole_plans(source="C:\\Users\\me\\plans.json")), encoding="utf-8")
     measured = {"measured on": f"5 cases of {home}/imagesTs", "checkpoints": {}, "dice": {"FLAIR": {"lesion": 0.5}}}
-    (model / "dice_by_subset.json").write_text(json.dumps(measured))
+    (model / "dice_by_subset.json").write_text(json.dumps(measured), encoding="utf-8")
     checkpoint = torch.load(model / "fold_0" / "checkpoint_final.pth")
     checkpoint["init_args"] |= {"plans": {"source": home}, "fold": 0}
     torch.save(checkpoint | {"logging": {"output": home}}, model / "fold_0" / "checkpoint_final.pth")
@@ -145,9 +145,12 @@ def test_no_path_of_this_machine_is_written(model, tmp_path):
         assert not re.search(rb"/home/me|Users|" + str(tmp_path).encode(), path.read_bytes())
     written = tmp_path / "out" / model.parent.name / model.name
     expected = DATASET_JSON | {"licence": "https://example.org/a/b", "reference": "see notes.txt and T1/T2"}
-    assert json.loads((written / "dataset.json").read_text()) == expected
-    assert json.loads((written / "plans.json").read_text())["source"] == "plans.json"
-    assert json.loads((written / "dice_by_subset.json").read_text())["measured on"] == "5 cases of imagesTs"
+    assert json.loads((written / "dataset.json").read_text(encoding="utf-8")) == expected
+    assert json.loads((written / "plans.json").read_text(encoding="utf-8"))["source"] == "plans.json"
+    assert (
+        json.loads((written / "dice_by_subset.json").read_text(encoding="utf-8"))["measured on"]
+        == "5 cases of imagesTs"
+    )
 
 
 def test_what_was_measured_goes_along(model, tmp_path):
@@ -176,11 +179,11 @@ def test_a_hostile_model(model, tmp_path):
     plans = whole_plans()
     network = plans["configurations"]["3d_fullres"]["architecture"]
     network["arch_kwargs"]["dropout_op"] = "torch.nn.modules.module.torch.os.system"
-    (model / "plans.json").write_text(json.dumps(plans))
+    (model / "plans.json").write_text(json.dumps(plans), encoding="utf-8")
     refused(model, tmp_path, r"plans\.json: configuration 3d_fullres names code from elsewhere")
 
 
 @pytest.mark.parametrize("key", [*DATASET_JSON, None])
 def test_a_dataset_json_of_another_form(model, tmp_path, key):
-    (model / "dataset.json").write_text("[]" if key is None else json.dumps(DATASET_JSON | {key: 5}))
+    (model / "dataset.json").write_text("[]" if key is None else json.dumps(DATASET_JSON | {key: 5}), encoding="utf-8")
     refused(model, tmp_path, rf"dataset\.json.*{key or 'list'}")

@@ -53,9 +53,9 @@ def test_nothing_is_said_where_nothing_is_known(tmp_path):
         '{"spacings": 1, "shapes_after_crop": []}',
         '{"spacings": [["a"], 1], "shapes_after_crop": []}',
     ):
-        file.write_text(content)
+        file.write_text(content, encoding="utf-8")
         assert read_fingerprint(tmp_path) == {}
-    file.write_text(json.dumps(TRAINED))
+    file.write_text(json.dumps(TRAINED), encoding="utf-8")
     assert read_fingerprint(tmp_path) == TRAINED
 
 

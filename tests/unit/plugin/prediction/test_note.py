@@ -53,7 +53,7 @@ def test_measured_dice_is_kept_with_the_model(folder):
     assert read_measured(folder) == DICE
     assert describe_model(folder, [0], "checkpoint_final.pth").measured == DICE
     (file,) = folder.glob("*.json")
-    assert json.loads(file.read_text())["measured on"] == "held-out cases"
+    assert json.loads(file.read_text(encoding="utf-8"))["measured on"] == "held-out cases"
 
 
 def test_dice_of_a_checkpoint_that_was_replaced_is_not_told(folder):
@@ -78,7 +78,7 @@ def test_dice_of_a_checkpoint_that_was_replaced_is_not_told(folder):
     ],
 )
 def test_measurements_that_are_something_else(folder, content):
-    (folder / "dice_by_subset.json").write_text(content)
+    (folder / "dice_by_subset.json").write_text(content, encoding="utf-8")
     with pytest.raises(
         UserError, match=r"dice_by_subset.json (does not hold|is no JSON|holds a list|lacks \"dice\").* remove it"
     ):
@@ -166,7 +166,9 @@ def test_the_closing_line(folder):
 def test_the_closing_line_of_one_case_and_of_an_older_table(folder):
     one = note(Model(folder, {}, DICE, "cases of A"), (True, False, False), NAMES)
     assert closing_line(one).endswith("Dice with T1: whole 0.50, enhancing 0.20 (of 1 case) on cases of A")
-    (folder / "dice_by_subset.json").write_text('{"measured on": "12 cases", "dice": {"T1": {"whole": 0.5}}}')
+    (folder / "dice_by_subset.json").write_text(
+        '{"measured on": "12 cases", "dice": {"T1": {"whole": 0.5}}}', encoding="utf-8"
+    )
     older = note(describe_model(folder, [0], "checkpoint_final.pth"), (True, False, False), NAMES)
     assert closing_line(older) == "no volumes; Dice with T1: whole 0.50 on 12 cases"
 

@@ -302,7 +302,7 @@ def test_a_folder_of_complete_and_incomplete_cases(predictor, tmp_path, labels_o
         images = brains(seed=seed, margins=(2, 1, 1))
         expected = predictor.predict_single_npy_array(images, PROPERTIES, available=flags)
         assert np.array_equal(segmentations[case], expected)
-        content = json.loads((out / f"{case}.modalities.json").read_text())
+        content = json.loads((out / f"{case}.modalities.json").read_text(encoding="utf-8"))
         assert content["available modalities"] == [("FLAIR", "T1", "T1ce")[m] for m in channels]
     assert predictor.failures == {}
 
@@ -314,7 +314,9 @@ def test_a_modality_that_is_not_allowed_is_like_an_absent_file(predictor, tmp_pa
     predictor.predict_from_files(complete, str(tmp_path / "dropped"))
     absent, dropped = (labels_on_disk(tmp_path / name)["a"] for name in ("absent", "dropped"))
     assert np.array_equal(absent, dropped)
-    absent, dropped = ((tmp_path / name / "a.modalities.json").read_text() for name in ("absent", "dropped"))
+    absent, dropped = (
+        (tmp_path / name / "a.modalities.json").read_text(encoding="utf-8") for name in ("absent", "dropped")
+    )
     assert absent == dropped
 
 
@@ -443,7 +445,7 @@ def test_a_constant_image_is_said_and_noted(predictor, tmp_path, caplog):
     file = write_image(tmp_path / "in" / "a_0001.nii.gz", np.full((10, 12, 11), 4))
     predictor.predict_from_files(source, str(out))
     assert f"{file} is constant and counts as absent" in caplog.messages
-    content = json.loads((out / "a.modalities.json").read_text())
+    content = json.loads((out / "a.modalities.json").read_text(encoding="utf-8"))
     assert content["constant images, taken as absent"] == [file]
     assert content["absent modalities"] == ["T1"]
 
@@ -464,7 +466,7 @@ def test_volume_and_measured_dice_are_said_last(predictor, tmp_path, caplog):
     source = write_cases(tmp_path / "in", {"a": [0, 2]}, spacing=(2.0, 3.0, 4.0))
     write_image(tmp_path / "in" / "a_0002.nii.gz", brains(seed=0, margins=(2, 1, 1))[0], spacing=(2.0, 3.0, 4.0))
     predictor.predict_from_files(source, str(tmp_path / "out"))
-    content = json.loads((tmp_path / "out" / "a.modalities.json").read_text())
+    content = json.loads((tmp_path / "out" / "a.modalities.json").read_text(encoding="utf-8"))
     labels = sitk.GetArrayFromImage(sitk.ReadImage(str(tmp_path / "out" / "a.nii.gz")))
     sizes = {name: round(int((labels == value).sum()) * 0.024, 3) for name, value in (("a", 1), ("b", 2))}
     assert content["volumes (ml)"] == sizes
@@ -511,7 +513,7 @@ def test_a_full_disk_spoils_one_case_only(predictor, tmp_path, monkeypatch, capl
 
     def full(logits, properties, configuration, plans, content, unfinished, *args, **kwargs):
         if Path(unfinished).name == "only":
-            Path(f"{unfinished}.nii.gz").write_text("half")
+            Path(f"{unfinished}.nii.gz").write_text("half", encoding="utf-8")
             raise error
         real(logits, properties, configuration, plans, content, unfinished, *args, **kwargs)
 
@@ -545,7 +547,7 @@ def test_an_interrupted_run_leaves_nothing_half_written(predictor, tmp_path, mon
     source, out, real = write_cases(tmp_path / "in", MIXED), tmp_path / "out", writing.export_prediction_from_logits
 
     def interrupted(logits, properties, configuration, plans, content, unfinished, *args, **kwargs):
-        Path(f"{unfinished}.nii.gz").write_text("half")
+        Path(f"{unfinished}.nii.gz").write_text("half", encoding="utf-8")
         raise KeyboardInterrupt
 
     monkeypatch.setattr(writing, "export_prediction_from_logits", interrupted)
@@ -615,8 +617,8 @@ def trained(tmp_path):
             "inference_allowed_mirroring_axes": None,
         }
         torch.save(checkpoint, folder / fold / "checkpoint_final.pth")
-    (folder / "plans.json").write_text(json.dumps(plans.plans))
-    (folder / "dataset.json").write_text(json.dumps(build_dataset_json(3)))
+    (folder / "plans.json").write_text(json.dumps(plans.plans), encoding="utf-8")
+    (folder / "dataset.json").write_text(json.dumps(build_dataset_json(3)), encoding="utf-8")
     return folder
 
 
@@ -626,7 +628,7 @@ def test_a_model_from_its_folder(predictor, trained, tmp_path, folds, names, cap
     write_measured(trained, measured, "two cases")
     predictor.initialize_from_trained_model_folder(str(trained), folds)
     predictor.predict_from_files(write_cases(tmp_path / "in", {"a": [0, 1]}), str(tmp_path / "out"))
-    content = json.loads((tmp_path / "out" / "a.modalities.json").read_text())
+    content = json.loads((tmp_path / "out" / "a.modalities.json").read_text(encoding="utf-8"))
     assert content["model"] == trained.name
     assert content["checkpoints (sha256)"] == {
         f"{name}/checkpoint_final.pth": hashlib.sha256(
@@ -641,10 +643,10 @@ def test_a_model_from_its_folder(predictor, trained, tmp_path, folds, names, cap
 
 def test_a_case_unlike_the_training_data_is_told_and_noted(predictor, trained, tmp_path, caplog):
     fingerprint = {"spacings": [[9, 9, 9]], "shapes_after_crop": [[2, 2, 2]]}
-    (trained / "dataset_fingerprint.json").write_text(json.dumps(fingerprint))
+    (trained / "dataset_fingerprint.json").write_text(json.dumps(fingerprint), encoding="utf-8")
     predictor.initialize_from_trained_model_folder(str(trained), [0])
     predictor.predict_from_files(write_cases(tmp_path / "in", {"a": [0, 1]}), str(tmp_path / "out"))
-    content = json.loads((tmp_path / "out" / "a.modalities.json").read_text())
+    content = json.loads((tmp_path / "out" / "a.modalities.json").read_text(encoding="utf-8"))
     line, *_ = content["unlike the training data"]
     assert line == "has voxels of 1 x 1 x 1 mm, the training data of 9 to 9 mm"
     assert f"case 'a' {line}" in caplog.messages
@@ -654,7 +656,7 @@ def test_swapped_modalities_are_told_once_and_noted_for_files_and_arrays(trained
     caplog.set_level("INFO", "nnunetv2_d2net")
     cohort = CohortAppearance.of([appearance_of(head(seed), (True,) * 3, (1, 1, 1)) for seed in range(8)])
     fingerprint = {"spacings": [[1, 1, 1]], "shapes_after_crop": [[17, 17, 17]], APPEARANCE: cohort.as_json()}
-    (trained / "dataset_fingerprint.json").write_text(json.dumps(fingerprint))
+    (trained / "dataset_fingerprint.json").write_text(json.dumps(fingerprint), encoding="utf-8")
     predictor = build_predictor(kind=AllSubsetsPredictor)
     predictor.initialize_from_trained_model_folder(str(trained), [0])
     known = "voxel size, head and background, looks of the modalities"
@@ -664,7 +666,7 @@ def test_swapped_modalities_are_told_once_and_noted_for_files_and_arrays(trained
     for m, image in enumerate(swapped):
         write_image(tmp_path / "in" / f"a_{m:04d}.nii.gz", image)
     predictor.predict_from_files(str(tmp_path / "in"), str(tmp_path / "out"))
-    notes = [json.loads(path.read_text()) for path in (tmp_path / "out").rglob("a.modalities.json")]
+    notes = [json.loads(path.read_text(encoding="utf-8")) for path in (tmp_path / "out").rglob("a.modalities.json")]
     (line,) = notes[0]["unlike the training data"]
     assert line.startswith("has FLAIR that looks like T1 and T1 that looks like FLAIR")
     assert len(notes) == 7
@@ -697,9 +699,9 @@ def test_arrays_are_looked_at_as_files_are(predictor, caplog):
 
 
 def test_a_cascade_is_refused(predictor, trained):
-    plans = json.loads((trained / "plans.json").read_text())
+    plans = json.loads((trained / "plans.json").read_text(encoding="utf-8"))
     plans["configurations"]["tiny"]["previous_stage"] = "low"
-    (trained / "plans.json").write_text(json.dumps(plans))
+    (trained / "plans.json").write_text(json.dumps(plans), encoding="utf-8")
     content = build_dataset_json(3)
     checkpoint = torch.load(trained / "fold_0" / "checkpoint_final.pth", weights_only=False)
     weights = checkpoint["network_weights"]
@@ -717,9 +719,9 @@ def test_a_cascade_is_refused(predictor, trained):
 
 
 def edit(path, change):
-    content = json.loads(path.read_text())
+    content = json.loads(path.read_text(encoding="utf-8"))
     change(content)
-    path.write_text(json.dumps(content))
+    path.write_text(json.dumps(content), encoding="utf-8")
 
 
 def edit_checkpoint(path, change):

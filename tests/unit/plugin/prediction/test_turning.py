@@ -57,7 +57,9 @@ def write(folder, orientation, channels=(0, 1, 2)):
 
 def predict(predictor, source, target, **how):
     predictor.predict_from_files(str(source), str(target), **how)
-    return sitk.ReadImage(str(target / "a.nii.gz")), json.loads((target / "a.modalities.json").read_text())
+    return sitk.ReadImage(str(target / "a.nii.gz")), json.loads(
+        (target / "a.modalities.json").read_text(encoding="utf-8")
+    )
 
 
 def same_grid(segmentation, file):

@@ -43,7 +43,7 @@ def names_in(folder):
 def test_a_segmentation_and_its_note(predictor, tmp_path, name):
     logits = write(predictor, tmp_path / name)
     assert {path.name for path in tmp_path.iterdir()} == {f"{name}.nii.gz", f"{name}.modalities.json"}
-    written = json.loads((tmp_path / f"{name}.modalities.json").read_text())
+    written = json.loads((tmp_path / f"{name}.modalities.json").read_text(encoding="utf-8"))
     sizes = [round(int((logits.argmax(0) == label).sum()) / 1000, 3) for label in (1, 2)]
     files = {".nii.gz": content_state(tmp_path / f"{name}.nii.gz")}
     assert written == {"absent": ["T1"], "volumes (ml)": dict(zip("ab", sizes, strict=True)), "files": files}
@@ -108,16 +108,16 @@ def test_one_case_is_finished_while_another_is_in_the_network(predictor):
 def test_an_interrupted_export_leaves_nothing(predictor, tmp_path, monkeypatch, error, seen):
     def half(_logits, _properties, _configuration, _plans, _dataset_json, unfinished, *_args, **_kwargs):
         for ending in (".npz", ".nii.gz"):
-            Path(unfinished + ending).write_text("half")
+            Path(unfinished + ending).write_text("half", encoding="utf-8")
         raise error
 
-    (tmp_path / "a.nii.gz").write_text("of an earlier run")
-    (tmp_path / "a.b.nii.gz").write_text("of another case")
+    (tmp_path / "a.nii.gz").write_text("of an earlier run", encoding="utf-8")
+    (tmp_path / "a.b.nii.gz").write_text("of another case", encoding="utf-8")
     monkeypatch.setattr(writing, "export_prediction_from_logits", half)
     with pytest.raises(seen):
         write(predictor, tmp_path / "a", probabilities=True)
     assert names_in(tmp_path) == ["a.b.nii.gz", "a.nii.gz"]
-    assert (tmp_path / "a.nii.gz").read_text() == "of an earlier run"
+    assert (tmp_path / "a.nii.gz").read_text(encoding="utf-8") == "of an earlier run"
 
 
 def test_while_a_file_grows_it_has_another_name(predictor, tmp_path, monkeypatch):

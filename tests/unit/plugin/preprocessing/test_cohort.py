@@ -45,7 +45,7 @@ def refused(folder, *parts, names=NAMES):
 
 def test_data_of_ours(ours):
     assert check_preprocessed(ours, NAMES, "run this") == ["a", "b"]
-    assert json.loads(availability_file(ours).read_text()) == {
+    assert json.loads(availability_file(ours).read_text(encoding="utf-8")) == {
         "modalities": ["T1", "T2"],
         "available": {"a": [True, True], "b": [False, True]},
         "raw_sizes": {"a": {"imagesTr/a_0000.nii.gz": 5}},

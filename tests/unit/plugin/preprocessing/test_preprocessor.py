@@ -166,7 +166,7 @@ def test_a_constant_file_is_said(files, caplog):
 
 def test_dataset_json_may_be_a_file(files, tmp_path):
     path = tmp_path / "dataset.json"
-    path.write_text(json.dumps(build_dataset_json(3)))
+    path.write_text(json.dumps(build_dataset_json(3)), encoding="utf-8")
     assert run_files(MissingModalityPreprocessor, files[1:], dataset_json=str(path))[2][AVAILABLE] == [
         False,
         True,

@@ -64,7 +64,7 @@ def test_geometry_comes_from_the_first_file_there_is(tmp_path, arrays):
 
 
 def test_modalities_that_are_not_allowed_are_not_even_opened(files, arrays):
-    Path(files[1]).write_text("no image")
+    Path(files[1]).write_text("no image", encoding="utf-8")
     case = read_case(files, SimpleITKIO(), 3, allowed=(True, False, True))
     assert case.available == (True, False, True)
     assert not case.images[1].any()
@@ -94,7 +94,7 @@ def test_a_damaged_file(files):
 
 
 def test_text_instead_of_an_image(files):
-    Path(files[0]).write_text("no image")
+    Path(files[0]).write_text("no image", encoding="utf-8")
     refused(files, files[0], "cannot be read", "put the image there")
 
 

@@ -44,7 +44,7 @@ def write_raw(folder, files, channels=NAMES, *, listed=None, ending=".nii.gz"):
     names = {Path(file).name.removesuffix(ending)[:-5] for file in files} if listed is None else listed
     for case in names:
         write_image(folder / "labelsTr" / f"{case}{ending}", brains(1)[0] > 15)
-    (folder / "dataset.json").write_text(json.dumps(content))
+    (folder / "dataset.json").write_text(json.dumps(content), encoding="utf-8")
     return Dataset.read(folder / "dataset.json")
 
 
@@ -247,14 +247,14 @@ def test_raw_files_that_have_changed_since_preprocessing(tmp_path):
     dataset = write_raw(raw, [f"imagesTr/{n}.nii.gz" for n in ("a_0000", "a_0001", "b_0001")], ("T1", "T2"))
     note = {"modalities": ["T1", "T2"], "available": {"a": [True, True], "b": [False, True]}}
     note["raw_sizes"] = sizes_of(raw, training_cases(raw, dataset))
-    (tmp_path / "data.available_modalities.json").write_text(json.dumps(note))
+    (tmp_path / "data.available_modalities.json").write_text(json.dumps(note), encoding="utf-8")
     check_unchanged(data, raw, "go")
     check_unchanged(data, tmp_path / "elsewhere", "go")
     write_image(raw / "imagesTr" / "b_0000.nii.gz", brains(1, seed=9)[0])
     with pytest.raises(UserError, match=r"has changed since .*\(b\): go"):
         check_unchanged(data, raw, "go")
     del note["raw_sizes"]  # written before there was this
-    (tmp_path / "data.available_modalities.json").write_text(json.dumps(note))
+    (tmp_path / "data.available_modalities.json").write_text(json.dumps(note), encoding="utf-8")
     check_unchanged(data, raw, "go")
 
 

@@ -138,7 +138,7 @@ def test_folds_are_of_two_thirds_and_one_third(trainer_of, training_folders, tra
     made = trainer_of(trainer, dataset_json=build_dataset_json(3))
     made.print_to_log_file = lambda *_, **__: None
     train, val = made.do_split()
-    splits = json.loads((base / "splits_final.json").read_text())
+    splits = json.loads((base / "splits_final.json").read_text(encoding="utf-8"))
     assert [(len(split["train"]), len(split["val"])) for split in splits] == [
         (15 - 15 // n_folds, 15 // n_folds)
     ] * n_folds

@@ -129,7 +129,7 @@ def test_code_is_not_run(write, stock, tmp_path):
 
 def name_channels(path, names):
     content = {"channel_names": {str(i): name for i, name in enumerate(names)}}
-    (path.parents[1] / "dataset.json").write_text(json.dumps(content))
+    (path.parents[1] / "dataset.json").write_text(json.dumps(content), encoding="utf-8")
     return path
 
 

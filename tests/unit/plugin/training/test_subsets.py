@@ -47,7 +47,7 @@ def test_training_and_rotation_see_the_named_subsets_alone(started, make_batch, 
     table = {f"{first}+{second}": 3.0, second: 1.0}
     with drawing_from(table):
         trainer = started()
-    assert json.loads((Path(trainer.output_folder) / SUBSETS).read_text()) == {"subsets": table}
+    assert json.loads((Path(trainer.output_folder) / SUBSETS).read_text(encoding="utf-8")) == {"subsets": table}
     assert drawn(trainer) == {0b011, 0b010}
     monkeypatch.setattr(nnUNetTrainerModalityDropout, "complete_share", 0.5)
     assert drawn(trainer) == {0b111}

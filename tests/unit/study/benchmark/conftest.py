@@ -21,11 +21,11 @@ def setup(tmp_path):
                 (raw / f"{kind}{split}" / f"case_{split}{case}{ending}.nii.gz").touch()
     labels = {"background": 0, "lesion": 1}
     description = {"channel_names": {"0": "T1", "1": "T2"}, "labels": labels, "file_ending": ".nii.gz"}
-    (raw / "dataset.json").write_text(json.dumps(description))
+    (raw / "dataset.json").write_text(json.dumps(description), encoding="utf-8")
     preprocessed = tmp_path / "preprocessed" / raw.name
     (preprocessed / "data").mkdir(parents=True)
     plans = whole_plans({"2d": {}, "2d_child": {"inherits_from": "2d"}})
-    (preprocessed / "D2NetPlans.json").write_text(json.dumps(plans))
+    (preprocessed / "D2NetPlans.json").write_text(json.dumps(plans), encoding="utf-8")
     for case in range(5):
         (preprocessed / "data" / f"case_Tr{case}.pkl").touch()
     return Setup(

@@ -43,7 +43,7 @@ def interruptible():
 
 def is_alive(pid):
     try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+        return Path(f"/proc/{pid}/stat").read_text(encoding="utf-8").rpartition(")")[2].split()[0] != "Z"
     except OSError:
         return False
 
@@ -70,7 +70,7 @@ def test_a_failure_leaves_the_others_alone_and_says_why(setup, scripts, caplog):
         "C/1": "exit status 3",
     }
     assert all(child.log.is_file() for child in failed)
-    assert (setup.out / "B" / "training_fold_0.txt").read_text() == "fine\n"
+    assert (setup.out / "B" / "training_fold_0.txt").read_text(encoding="utf-8") == "fine\n"
     assert "B/0 done" in caplog.text
     assert f"log: {setup.out / 'A' / 'training_fold_0.txt'}" in caplog.text
 
@@ -84,7 +84,7 @@ def test_a_stop_ends_jobs_and_what_they_started(setup, scripts, monkeypatch, num
 
     def stop_once_it_runs(seconds):
         sleep(seconds)
-        if log.is_file() and log.read_text() and not sent:  # waiting for the jobs' end sleeps, too
+        if log.is_file() and log.read_text(encoding="utf-8") and not sent:  # waiting for the jobs' end sleeps, too
             sent.append(number)
             os.kill(os.getpid(), number)
 
@@ -92,7 +92,7 @@ def test_a_stop_ends_jobs_and_what_they_started(setup, scripts, monkeypatch, num
     with pytest.raises(KeyboardInterrupt):
         run_children(setup, ["A/0"], 1, "test")
     monkeypatch.undo()
-    pids = [int(pid) for pid in log.read_text().splitlines()[0].split()]
+    pids = [int(pid) for pid in log.read_text(encoding="utf-8").splitlines()[0].split()]
     assert len(pids) == 2
     wait_for(lambda: not any(map(is_alive, pids)))
 
@@ -101,12 +101,12 @@ def test_progress_is_the_last_thing_said_in_this_run(setup, scripts):
     scripts["A/0"] = "print('2026: Epoch 41 ')\nprint('x')\nimport sys; sys.stderr.write('predict:  37%|#| 3/8\\r')"
     log = setup.out / "A" / "training_fold_0.txt"
     log.parent.mkdir(parents=True)
-    log.write_text("Epoch 7\n")
+    log.write_text("Epoch 7\n", encoding="utf-8")
     child = children.Child(setup, "A/0", child_environment("cpu", 1))
     assert child.progress() in ("A/0 starts", "A/0 epoch 42", "A/0 predict 37 %")
     child.process.wait()
     assert child.progress() == "A/0 predict 37 %"
-    log.write_text("Epoch 7\n2026: Epoch 41 \n")
+    log.write_text("Epoch 7\n2026: Epoch 41 \n", encoding="utf-8")
     assert child.progress() == "A/0 epoch 42"
 
 
@@ -125,4 +125,4 @@ def test_a_job_waits_for_what_it_starts_from(setup, scripts, tmp_path):
     for name, wait in (("nnUNetTrainer/all", "time.sleep(1); "), ("D2NetTrainerCompanion/all", ""), ("Other/all", "")):
         scripts[name] = note.format(str(log), wait, name)
     assert run_children(setup, [*scripts], 2, "train") == []
-    assert log.read_text().split() == ["Other/all", "nnUNetTrainer/all", "D2NetTrainerCompanion/all"]
+    assert log.read_text(encoding="utf-8").split() == ["Other/all", "nnUNetTrainer/all", "D2NetTrainerCompanion/all"]

@@ -96,7 +96,9 @@ def test_predictions_of_something_else_are_not_done(setup, write_checkpoint, wha
             (setup.images / f"new_{channel:04d}.nii.gz").touch()
         (setup.references / "new.nii.gz").touch()
     else:
-        note.write_text(json.dumps({**json.loads(note.read_text()), "complete": False}))
+        note.write_text(
+            json.dumps({**json.loads(note.read_text(encoding="utf-8")), "complete": False}), encoding="utf-8"
+        )
     assert Progress(setup).trained(JOB)
     assert not Progress(setup).predicted(JOB)
 
@@ -111,7 +113,7 @@ def test_ensemble_waits_for_all_folds(setup, write_checkpoint):
 
 
 def test_folds_predict_their_own_cases(setup):
-    (setup.preprocessed / "splits_final.json").write_text(json.dumps(SPLITS))
+    (setup.preprocessed / "splits_final.json").write_text(json.dumps(SPLITS), encoding="utf-8")
     folds = replace(setup, folds=("0", "1"), cases="folds")
     assert [list(Progress(folds).files_to_predict(Job("D2NetTrainer", fold))) for fold in folds.folds] == [
         ["case_Tr0"],
@@ -160,7 +162,7 @@ def test_prepared_needs_plans_every_case_and_the_folds(setup):
     assert Progress(replace(setup, configuration="2d_child")).prepared
     assert not Progress(replace(setup, plans="OtherPlans")).prepared
     assert not Progress(replace(setup, folds=("0",))).prepared
-    (setup.preprocessed / "splits_final.json").write_text(json.dumps(SPLITS))
+    (setup.preprocessed / "splits_final.json").write_text(json.dumps(SPLITS), encoding="utf-8")
     assert Progress(replace(setup, folds=("4",))).prepared
     with pytest.raises(UserError, match="folds 0 to 4"):
         _ = Progress(replace(setup, folds=("5",))).prepared
@@ -171,20 +173,20 @@ def test_prepared_needs_plans_every_case_and_the_folds(setup):
 @pytest.mark.parametrize("text", ['[{"train": ', "[]", "5", '[{"train": ["case_Tr0"]}]'])
 def test_splits_that_cannot_be_used_are_named_and_stay(setup, text):
     splits = setup.preprocessed / "splits_final.json"
-    splits.write_text(text)
+    splits.write_text(text, encoding="utf-8")
     with pytest.raises(UserError, match=r"splits_final\.json.*: repair it, or move it away"):
         one_job.prepare(replace(setup, folds=("0",)))
-    assert splits.read_text() == text
+    assert splits.read_text(encoding="utf-8") == text
     assert Progress(setup).prepared  # fold all needs none
 
 
 @pytest.mark.parametrize("text", ['{"dataset_name": ', "[]", "{}", '{"configurations": []}'])
 def test_plans_that_cannot_be_read_are_named_and_stay(setup, text):
     plans = setup.preprocessed / "D2NetPlans.json"
-    plans.write_text(text)
+    plans.write_text(text, encoding="utf-8")
     with pytest.raises(UserError, match=r"D2NetPlans\.json.*: repair it, or move it away to plan anew"):
         one_job.prepare(setup)
-    assert plans.read_text() == text
+    assert plans.read_text(encoding="utf-8") == text
 
 
 def test_too_few_cases_make_no_folds(setup):

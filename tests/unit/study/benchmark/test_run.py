@@ -13,7 +13,7 @@ def test_one_process_at_a_time(setup):
 
 def test_files_of_others_are_not_written_over(setup):
     setup.out.mkdir()
-    (setup.out / "report.md").write_text("mine")
+    (setup.out / "report.md").write_text("mine", encoding="utf-8")
     with pytest.raises(UserError, match=r"report\.md is no benchmark's, .*: pass another -o"):
         run_benchmark(setup)
     assert [path.name for path in setup.out.iterdir()] == ["report.md"]

@@ -107,16 +107,16 @@ def _score(root: Path, out: Path, spec: Synthetic) -> None:
         "labels": {"background": 0, **{name: list(values) for name, values in spec.regions.items()}},
         "file_ending": ".nii.gz",
     }
-    (root / "dataset.json").write_text(json.dumps(description))
+    (root / "dataset.json").write_text(json.dumps(description), encoding="utf-8")
     scores = {}
     for arm in spec.arms:
         for folder in (out / arm / "predictions").iterdir():
-            (folder / "dataset.json").write_text(json.dumps(description))
+            (folder / "dataset.json").write_text(json.dumps(description), encoding="utf-8")
         found = evaluate_folder(out / arm / "predictions", root / "references", out / arm)
         assert not found.failures
         scores[arm] = found.scores
         cost = {"training_seconds": 1234.0, "step_seconds": 0.5, "parameters": 1000, "inference_gflops": None}
-        (out / arm / "cost.json").write_text(json.dumps(cost))
+        (out / arm / "cost.json").write_text(json.dumps(cost), encoding="utf-8")
     write_comparison(_compare(scores, spec.modalities), out / "comparison.csv")
     setup = {
         "dataset": "Dataset001_Synthetic",
@@ -138,7 +138,7 @@ def _score(root: Path, out: Path, spec: Synthetic) -> None:
         "started": "2030-01-01T00:00:00",
         "differences": [],
     }
-    (out / "setup.json").write_text(json.dumps(setup))
+    (out / "setup.json").write_text(json.dumps(setup), encoding="utf-8")
 
 
 def _labels(spec: Synthetic, number: int) -> np.ndarray:

@@ -54,10 +54,10 @@ def test_published_figures_are_closed_and_called_another_data_set(page, small):
 def test_other_files_of_its_name_are_not_written_over(folder, tmp_path):
     benchmark, page = read_benchmark(folder), tmp_path / "README.html"
     for file in (page, page.with_suffix(".md")):
-        file.write_text("mine")
+        file.write_text("mine", encoding="utf-8")
         with pytest.raises(UserError, match=rf"{file.name} is no report, .*: pass another -o"):
             write_report(benchmark, page, n_cases=0)
-        assert file.read_text() == "mine"
+        assert file.read_text(encoding="utf-8") == "mine"
         file.unlink()
     for _ in range(2):
         write_report(benchmark, page, n_cases=0)
@@ -117,18 +117,18 @@ def test_what_cannot_be_read_is_left_out_and_told(folder):
 
 
 def test_a_modality_that_a_case_lacks_has_no_picture(folder, tmp_path):
-    setup = json.loads((folder / "setup.json").read_text())
+    setup = json.loads((folder / "setup.json").read_text(encoding="utf-8"))
     shutil.copytree(setup["images"], tmp_path / "images")
     (tmp_path / "images" / "case_0_0001.nii.gz").unlink()
-    (folder / "setup.json").write_text(json.dumps(setup | {"images": str(tmp_path / "images")}))
+    (folder / "setup.json").write_text(json.dumps(setup | {"images": str(tmp_path / "images")}), encoding="utf-8")
     cases = {case["name"]: case["images"] for case in make_viewer(read_benchmark(folder)).content["cases"]}
     assert [image is None for image in cases["case_0"]] == [False, True]
     assert None not in cases[HOSTILE]
 
 
 def test_a_page_of_moved_images_has_no_viewer_but_all_else(folder):
-    setup = json.loads((folder / "setup.json").read_text())
-    (folder / "setup.json").write_text(json.dumps(setup | {"images": str(folder / "nowhere")}))
+    setup = json.loads((folder / "setup.json").read_text(encoding="utf-8"))
+    (folder / "setup.json").write_text(json.dumps(setup | {"images": str(folder / "nowhere")}), encoding="utf-8")
     benchmark = read_benchmark(folder)
     page = html_page(benchmark, charts(benchmark), make_viewer(benchmark))
     assert "No case can be shown." in page
@@ -164,7 +164,7 @@ def test_large_pictures_lose_slices_evenly(small, monkeypatch):
 def test_a_folder_that_is_no_finished_benchmark_is_refused_in_one_line(folder, name, text, message):
     (folder / name).unlink()
     if text is not None:
-        (folder / name).write_text(text)
+        (folder / name).write_text(text, encoding="utf-8")
     with pytest.raises(UserError, match=message) as error:
         read_benchmark(folder)
     assert "\n" not in str(error.value)

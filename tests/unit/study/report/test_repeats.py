@@ -155,10 +155,12 @@ def test_the_command_reads_benchmarks(tmp_path, capsys):
     assert main(["repeats", str(one), str(two), "-o", str(page)]) == 1
     assert "D2NetTrainer is one and the same training" in capsys.readouterr().err
     metrics = two / OURS / "metrics.csv"
-    metrics.write_text(metrics.read_text().replace("1.000000", "0.900000").replace(",1.0,", ",0.9,"))
+    metrics.write_text(
+        metrics.read_text(encoding="utf-8").replace("1.000000", "0.900000").replace(",1.0,", ",0.9,"), encoding="utf-8"
+    )
     assert main(["repeats", str(one), str(two), "--against", DROPOUT, "-o", str(page)]) == 0
-    assert capsys.readouterr().out == page.read_text()
-    assert f"Against {DROPOUT}, mean:" in page.read_text()
+    assert capsys.readouterr().out == page.read_text(encoding="utf-8")
+    assert f"Against {DROPOUT}, mean:" in page.read_text(encoding="utf-8")
     assert main(["repeats", str(one)]) == 1
     assert "at least two" in capsys.readouterr().err
     assert main(["repeats", str(one), str(tmp_path)]) == 1

@@ -198,7 +198,7 @@ def test_intervals_of_degenerate_samples():
 def test_file(tmp_path):
     rows = compare(arm(np.random.default_rng(0), gain=0.1, n=1), arm(np.random.default_rng(1), n=1))
     write_comparison(rows, tmp_path / "comparison.csv")
-    text = (tmp_path / "comparison.csv").read_text()
+    text = (tmp_path / "comparison.csv").read_text(encoding="utf-8")
     assert text.startswith(
         "arm,rival,subset,region,n,mean_difference,ci_low,ci_high,p,p_holm,mean,rival_mean,n_left_out,n_better,n_worse,"
         "rank_difference,p_ranks\nnew,old,T1,whole,1,0."
@@ -224,6 +224,6 @@ _HEADER = ",".join(Comparison._fields)
     ],
 )
 def test_damaged_file(tmp_path, text):
-    (tmp_path / "comparison.csv").write_text(text)
+    (tmp_path / "comparison.csv").write_text(text, encoding="utf-8")
     with pytest.raises(UserError, match=r"comparison.csv cannot be read .*: run d2net benchmark again"):
         read_comparison(tmp_path / "comparison.csv")

@@ -37,7 +37,7 @@ def folders(tmp_path):
     for subset in ("T1", "T2", "T1+T2"):
         for case in ("a", "b") if subset == "T1" else ("a",):
             write(tmp_path / "predictions" / subset / f"{case}.nii.gz", np.roll(CUBE, 1, 0))
-        (tmp_path / "predictions" / subset / "dataset.json").write_text(json.dumps(DATASET))
+        (tmp_path / "predictions" / subset / "dataset.json").write_text(json.dumps(DATASET), encoding="utf-8")
     return tmp_path
 
 
@@ -57,11 +57,11 @@ def scored(monkeypatch):
 @pytest.mark.parametrize("name", ["metrics.csv", "metrics.json", "tables.json"])
 def test_files_of_others_are_not_written_over(folders, name):
     (folders / "out").mkdir()
-    (folders / "out" / name).write_text("a,b\n1,2\n")
+    (folders / "out" / name).write_text("a,b\n1,2\n", encoding="utf-8")
     with pytest.raises(UserError, match=rf"out/{name} .*-o"):
         run(folders)
     assert [path.name for path in (folders / "out").iterdir()] == [name]
-    assert (folders / "out" / name).read_text() == "a,b\n1,2\n"
+    assert (folders / "out" / name).read_text(encoding="utf-8") == "a,b\n1,2\n"
 
 
 def test_one_process_at_a_time(folders):
@@ -101,13 +101,13 @@ def test_nothing_is_done_twice(folders, scored):
 def test_killed_in_the_middle_of_a_line(folders, scored):
     first = run(folders)
     table = folders / "out" / "metrics.csv"
-    lines = table.read_text().splitlines(keepends=True)
+    lines = table.read_text(encoding="utf-8").splitlines(keepends=True)
     for left, again in (([*lines[:5], lines[5][:9]], 2), ([*lines[:4], lines[4][:3]], 3), (lines[:1], 4), ([], 4)):
-        table.write_text("".join(left))
+        table.write_text("".join(left), encoding="utf-8")
         scored.clear()
         assert run(folders).scores == first.scores
         assert len(scored) == again
-        assert table.read_text().splitlines(keepends=True) == lines
+        assert table.read_text(encoding="utf-8").splitlines(keepends=True) == lines
 
 
 def test_a_stop_keeps_the_rows_so_far(folders, monkeypatch, scored):
@@ -170,7 +170,7 @@ def damage(folders, kind):
     elif kind == "cut":
         prediction.write_bytes(prediction.read_bytes()[:-20])
     elif kind == "text":
-        prediction.write_text("no image")
+        prediction.write_text("no image", encoding="utf-8")
     elif kind == "channels":
         image = sitk.GetImageFromArray(np.stack([CUBE, CUBE], -1), isVector=True)
         sitk.WriteImage(image, str(prediction))
@@ -269,7 +269,9 @@ def test_nothing_is_written_unless_asked(folders, capsys):
 
 def test_a_dataset_json_without_names_of_channels(folders):
     for path in folders.glob("predictions/*/dataset.json"):
-        path.write_text(json.dumps({key: value for key, value in DATASET.items() if key != "channel_names"}))
+        path.write_text(
+            json.dumps({key: value for key, value in DATASET.items() if key != "channel_names"}), encoding="utf-8"
+        )
     found = run(folders)
     assert (len(found.scores), found.modalities) == (8, [])
 
@@ -283,7 +285,7 @@ def test_ignored_voxels_of_the_reference(folders):
 
 
 def test_a_plain_folder(folders, tmp_path):
-    (folders / "dataset.json").write_text(json.dumps(DATASET))  # beside labels, as in a raw data set
+    (folders / "dataset.json").write_text(json.dumps(DATASET), encoding="utf-8")  # beside labels, as in a raw data set
     plain = folders / "plain"
     write(plain / "a.nii.gz", CUBE)
     found = evaluate_folder(plain, folders / "labels", plain / "evaluation")
@@ -296,11 +298,14 @@ def test_a_plain_folder(folders, tmp_path):
     [
         (lambda f: (f / "labels").rename(f / "elsewhere"), "labels is no folder"),
         (lambda f: (f / "predictions").rename(f / "elsewhere"), "predictions is no folder"),
-        (lambda f: (f / "out").write_text("a file"), "out cannot be written"),
+        (lambda f: (f / "out").write_text("a file", encoding="utf-8"), "out cannot be written"),
         (lambda f: [p.unlink() for p in f.glob("predictions/*/*.nii.gz")], "no segmentation .nii.gz"),
         (lambda f: [p.unlink() for p in f.glob("predictions/*/dataset.json")], "no dataset.json"),
-        (lambda f: [p.write_text("{") for p in f.glob("predictions/*/dataset.json")], "is no JSON"),
-        (lambda f: [p.write_text("{}") for p in f.glob("predictions/*/dataset.json")], 'lacks "labels"'),
+        (lambda f: [p.write_text("{", encoding="utf-8") for p in f.glob("predictions/*/dataset.json")], "is no JSON"),
+        (
+            lambda f: [p.write_text("{}", encoding="utf-8") for p in f.glob("predictions/*/dataset.json")],
+            'lacks "labels"',
+        ),
     ],
 )
 def test_nothing_to_score(folders, spoil, part):
@@ -311,6 +316,6 @@ def test_nothing_to_score(folders, spoil, part):
 
 def test_another_file_called_metrics_csv(folders):
     run(folders)
-    (folders / "out" / "metrics.csv").write_text("x,y\n1,2\n")
+    (folders / "out" / "metrics.csv").write_text("x,y\n1,2\n", encoding="utf-8")
     with pytest.raises(UserError, match="no table of d2net evaluate"):
         run(folders)

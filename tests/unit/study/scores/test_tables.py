@@ -143,10 +143,10 @@ def test_files(tmp_path):
         f"table_{metric}.{end}" for metric in ("dice", "hd95", "assd", "surface_dice") for end in ("csv", "md", "tex")
     }
     assert {path.name for path in tmp_path.iterdir()} == names | {"tables.json"}
-    content = json.loads((tmp_path / "tables.json").read_text())
+    content = json.loads((tmp_path / "tables.json").read_text(encoding="utf-8"))
     assert content["dice"]["core"]["T1"] == {"mean": 0.5, "sd": 0.707107, "n": 2, "both_empty": 1, "one_empty": 1}
     assert content["dice"]["core"]["T1+T2"]["sd"] is None
-    with (tmp_path / "table_hd95.csv").open() as file:
+    with (tmp_path / "table_hd95.csv").open(encoding="utf-8") as file:
         rows = list(csv.reader(file))
     assert rows[0] == ["region", "statistic", "T1", "T1+T2", "mean of 2"]
     assert rows[1] == ["whole", "mean", "4.0", "1.0", "2.5"]
@@ -170,7 +170,7 @@ def test_dice_alone(tmp_path):
         "T1+T2": {"whole": 1.0, "core": 1.0},
     }
     text = write_dice_tables(scores, tmp_path)
-    assert (tmp_path / "dice.md").read_text() == text
+    assert (tmp_path / "dice.md").read_text(encoding="utf-8") == text
     assert "| T1+T2     | 1.000 | 1.000 | 1.000 |" in text
     assert (tmp_path / "dice.csv").read_bytes().decode().split("\r\n") == [
         "available,whole,core,mean",
@@ -180,7 +180,7 @@ def test_dice_alone(tmp_path):
         "mean of 3,0.667,0.667,0.667",
         "",
     ]
-    with (tmp_path / "dice_per_case.csv").open(newline="") as file:
+    with (tmp_path / "dice_per_case.csv").open(newline="", encoding="utf-8") as file:
         header, *rows = csv.reader(file)
     assert header == ["case", "subset", "region", "dice"]
     assert rows[:3] == [["a", "T1", "whole", "0.25"], ["a", "T1", "core", "0.75"], ["a", "T2", "whole", "0.5"]]
@@ -190,7 +190,10 @@ def test_subsets_above_one_that_holds_them_are_counted_over_the_cases_that_both_
     assert count_inversions(SCORES) == {"whole": Inversions(0, 1), "core": Inversions(1, 1), "mean": Inversions(1, 1)}
     text = write_tables(SCORES, tmp_path, MODALITIES)
     assert "subsets that score above one that holds them (Dice): whole 0 of 1, core 1 of 1, mean 1 of 1\n" in text
-    assert json.loads((tmp_path / "tables.json").read_text())["inversions"]["core"] == {"inverted": 1, "pairs": 1}
+    assert json.loads((tmp_path / "tables.json").read_text(encoding="utf-8"))["inversions"]["core"] == {
+        "inverted": 1,
+        "pairs": 1,
+    }
 
 
 def test_pairs_of_all_sizes_count_equal_means_do_not_and_others_are_no_pairs():
