@@ -1,8 +1,23 @@
 """Writing images as DICOM series, for tests."""
 
+import locale
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 import SimpleITK as sitk
 
 
+@contextmanager
+def kept_locale() -> Iterator[None]:
+    """Take back what GDCM's writer does to the process: its locale becomes C, and text is ASCII from then on."""
+    before = locale.setlocale(locale.LC_ALL)
+    try:
+        yield
+    finally:
+        locale.setlocale(locale.LC_ALL, before)
+
+
+@kept_locale()
 def write_series(image, folder, uid, description, *, prefix="IM", slices=None):
     """Write an image slice by slice, with what makes a series of them; return the files.
 
