@@ -45,12 +45,12 @@ def default_arms(start: str) -> DefaultArms:
     _, _, length = (_trainer_in(Path(start)) if is_path else start).partition("_")
     digits = length.removesuffix("s").removesuffix("epoch")
     n_epochs = int(digits) if digits.isdecimal() else _NNUNETS
-    companions = [companion_of(_with_epochs(trainer, n_epochs)) for trainer in (DROPOUT, OURS)]
+    companions = [companion_of(with_epochs(trainer, n_epochs)) for trainer in (DROPOUT, OURS)]
     names = [*([] if is_path else [start]), *companions]
     if 2 * n_epochs in (*LENGTHS, _NNUNETS):
-        return DefaultArms((*names, *(_with_epochs(trainer, 2 * n_epochs) for trainer in (DROPOUT, STOCK))))
+        return DefaultArms((*names, *(with_epochs(trainer, 2 * n_epochs) for trainer in (DROPOUT, STOCK))))
     fewer = f"nnU-Net has no trainers of {2 * n_epochs} epochs: the controls have fewer steps than stock and companion"
-    return DefaultArms((*names, _with_epochs(DROPOUT, n_epochs)), f"{fewer} together")
+    return DefaultArms((*names, with_epochs(DROPOUT, n_epochs)), f"{fewer} together")
 
 
 def stock_arm(companion: str, arms: Sequence[str]) -> str:
@@ -69,11 +69,22 @@ def stock_arm(companion: str, arms: Sequence[str]) -> str:
     return found[0] if len(found) == 1 else ""
 
 
+def with_epochs(trainer: str, n_epochs: int, own: int = _NNUNETS) -> str:
+    """Name the trainer of another length.
+
+    Args:
+        trainer: Name without a length.
+        n_epochs: Of the training.
+        own: Those of the trainer itself.
+
+    Example:
+        >>> with_epochs("D2NetTrainer", 5), with_epochs("D2NetTrainerPaper", 400, own=400)
+        ('D2NetTrainer_5epochs', 'D2NetTrainerPaper')
+    """
+    return trainer if n_epochs == own else f"{trainer}_{n_epochs}epoch{'s' if n_epochs > 1 else ''}"
+
+
 def _trainer_in(path: Path) -> str:
     """Name the trainer of a model by its folder, or by where its checkpoint lies."""
     model = path.absolute() if path.suffix != ".pth" else path.absolute().parents[1]
     return model.name.partition(SEPARATOR)[0]
-
-
-def _with_epochs(trainer: str, n_epochs: int) -> str:
-    return trainer if n_epochs == _NNUNETS else f"{trainer}_{n_epochs}epoch{'s' if n_epochs > 1 else ''}"

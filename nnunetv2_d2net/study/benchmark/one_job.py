@@ -15,8 +15,11 @@ from nnunetv2_d2net.base.processes import end_with
 from nnunetv2_d2net.plugin.planning.plans import preprocessed_folder
 from nnunetv2_d2net.plugin.preprocessing.cohort import check_preprocessed
 from nnunetv2_d2net.plugin.protocols import drawing_from, flags_of
+from nnunetv2_d2net.plugin.start import is_companion
+from nnunetv2_d2net.plugin.training import variants
 from nnunetv2_d2net.plugin.training.splits import N_FOLDS
 from nnunetv2_d2net.study.benchmark import jobs
+from nnunetv2_d2net.study.benchmark.arms import DROPOUT
 from nnunetv2_d2net.study.benchmark.cost import measure
 from nnunetv2_d2net.study.benchmark.jobs import Job, Progress
 from nnunetv2_d2net.study.benchmark.setup import Setup, schedule_of
@@ -157,8 +160,8 @@ def _split(setup: Setup) -> None:
     n_cases = len(setup.dataset.training_cases(setup.raw))
     if n_cases < N_FOLDS:
         raise UserError(f"{n_cases} training cases do not make {N_FOLDS} folds: pass -f all --cases test")
-    model = setup.model("nnUNetTrainerModalityDropout")
-    with passing_trainer(model, setup.folds[0], torch.device(setup.device)) as trainer:
+    ours = [arm for arm in setup.arms if hasattr(variants, arm) and not is_companion(arm)]  # may want other folds
+    with passing_trainer(setup.model([*ours, DROPOUT][0]), setup.folds[0], torch.device(setup.device)) as trainer:
         trainer.do_split()
 
 

@@ -1,8 +1,10 @@
+import contextlib
 import gzip
 import json
 import shlex
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from nibabel.nifti1 import Nifti1Header
@@ -257,3 +259,23 @@ def test_a_start_elsewhere_must_be_the_same_folds(with_companion, tmp_path, writ
     with pytest.raises(UserError, match="has seen validation cases of fold 0"):
         one_job._start(other, job)
     assert one_job._start(other, Job("D2NetTrainerCompanion", "all"))  # which leaves no case out
+
+
+@pytest.mark.parametrize(
+    ("arms", "splitting"),
+    [
+        (("nnUNetTrainer", "D2NetTrainerPaperNoKD_5epochs"), "D2NetTrainerPaperNoKD_5epochs"),  # three folds
+        (("nnUNetTrainer", "D2NetTrainerCompanion"), "nnUNetTrainerModalityDropout"),
+    ],
+)
+def test_new_splits_are_those_of_the_first_arm_of_this_package(setup, monkeypatch, arms, splitting):
+    asked = []
+
+    @contextlib.contextmanager
+    def passing_trainer(model, *_):
+        asked.append(model.trainer)
+        yield SimpleNamespace(do_split=lambda: write_json(setup.preprocessed / "splits_final.json", SPLITS))
+
+    monkeypatch.setattr(one_job, "passing_trainer", passing_trainer)
+    one_job.prepare(replace(setup, arms=arms, folds=("0",)))
+    assert asked == [splitting]
