@@ -26,7 +26,10 @@ def gradient_shares(weighted_terms: Mapping[str, Tensor], encoder: nn.Module, sc
     parameters = [p for p in encoder.parameters() if p.requires_grad]
     norms = {}
     for name, term in weighted_terms.items():
-        gradients = torch.autograd.grad(term * scale, parameters, retain_graph=True, allow_unused=True)
+        learns = term.requires_grad  # not the frequency loss of the images themselves, for instance
+        gradients = (
+            torch.autograd.grad(term * scale, parameters, retain_graph=True, allow_unused=True) if learns else ()
+        )
         squares = [g.float().square().sum() for g in gradients if g is not None]
         norms[name] = math.sqrt(float(sum(squares))) if squares else 0.0
     total = sum(norms.values())

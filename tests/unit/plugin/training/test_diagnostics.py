@@ -27,6 +27,12 @@ def test_shares_follow_the_gradient_norms():
     assert gradient_shares({"a": out, "b": 3 * out}, encoder, scale=1024.0) == pytest.approx({"a": 0.25, "b": 0.75})
 
 
+def test_a_term_that_nothing_can_change_has_no_share():
+    """As the frequency loss has none on the images (Table VIII, input)."""
+    encoder = nn.Linear(4, 1, bias=False)
+    assert gradient_shares({"a": encoder(torch.ones(1, 4)).sum(), "b": torch.tensor(2.0)}, encoder) == {"a": 1, "b": 0}
+
+
 def test_shares_of_nothing_are_nan():
     encoder = nn.Linear(4, 1)
     assert math.isnan(gradient_shares({"a": encoder(torch.ones(1, 4)).sum() * 0}, encoder)["a"])
