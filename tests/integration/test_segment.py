@@ -2,7 +2,6 @@
 
 import json
 import os
-import re
 import shlex
 import shutil
 import subprocess
@@ -18,9 +17,10 @@ from nnunetv2_d2net.patient.model import WEIGHTS
 from nnunetv2_d2net.patient.result import FILES
 from tests.dicom_series import write_series
 from tests.one_patient import CHANNELS, draw_patient, write_model
+from tests.pages import DOCS, blocks_of, run_blocks
 
 REAL = os.environ.get("D2NET_REAL_PATIENTS")
-TEXT = (Path(__file__).parents[2] / "docs" / "segment.md").read_text(encoding="utf-8")
+PAGE = DOCS / "segment.md"
 
 
 @pytest.fixture(scope="module")
@@ -171,26 +171,15 @@ def test_the_page(model, drawn, tmp_path, monkeypatch):
         sitk.WriteImage(drawn[name], str(tmp_path / f"{file}.nii.gz"))
         shutil.copy(tmp_path / f"{file}.nii.gz", tmp_path / "patient")
     (tmp_path / "model").symlink_to(model)
-    commands, python = (
-        re.search(rf"^```{kind}\n(.*?)^```", TEXT, re.MULTILINE | re.DOTALL)[1] for kind in ("sh", "python")
-    )
+    (commands,) = (block.text for block in blocks_of(PAGE) if block.language == "sh")
     first, second = (shlex.split(line, comments=True)[2:] for line in commands.splitlines())
     monkeypatch.chdir(tmp_path)
     assert run(*first, "-m", "model") == 0  # the model that is shipped may not be there
     assert run(*second) == 0
-    environment = {"PATH": os.environ["PATH"], "OMP_NUM_THREADS": "1"}
-    done = subprocess.run(
-        [sys.executable, "-c", python],
-        cwd=tmp_path,
-        env=environment,
-        capture_output=True,
-        encoding="utf-8",
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
-    assert "region whole tumor" in done.stdout
-    assert "['T1', 'T2'] (22, 24, 20)" in done.stdout
-    assert "missing.nii.gz is not there" in done.stdout
+    printed = run_blocks(tmp_path, ("segment.md", "## From Python"))
+    assert "region whole tumor" in printed
+    assert "['T1', 'T2'] (22, 24, 20)" in printed
+    assert "missing.nii.gz is not there" in printed
     assert set(FILES) <= {path.name for path in (tmp_path / "out_python").iterdir()}
 
 

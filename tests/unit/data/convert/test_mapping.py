@@ -71,6 +71,17 @@ def test_the_pediatric_example_of_the_documentation(mapping, source):
     assert list(case.images) == ["FLAIR", "T1ce"]
 
 
+def test_the_bids_example_of_the_documentation(mapping, source):
+    layout = read_mapping(mapping(documented(2)))
+    folder, case = "sub-01/ses-01/anat", "sub-01_ses-01"
+    touch(source, *(f"{folder}/{case}_{name}.nii.gz" for name in ("FLAIR", "T1w", "ce-gadolinium_T1w", "T2w")))
+    touch(source, f"derivatives/manual/{folder}/{case}_dseg.nii.gz")
+    (found,) = layout.find(source).cases
+    assert (found.name, sorted(found.images)) == (case, ["FLAIR", "T1", "T1ce", "T2"])
+    assert found.images["T1ce"].path.name == f"{case}_ce-gadolinium_T1w.nii.gz"
+    assert found.label is not None
+
+
 def test_without_label_and_regions(mapping, source):
     layout = read_mapping(mapping(with_keys(label=None, labels="{1: tumor, 3: ignore}")))
     assert layout.scheme.described([0]) == {"labels": {"background": 0, "tumor": 1, "ignore": 2}}
