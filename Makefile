@@ -3,7 +3,7 @@ SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
 .DELETE_ON_ERROR:
 .DEFAULT_GOAL := help
-.PHONY: help demo test mutants faults clean
+.PHONY: help demo test docs mutants faults clean
 
 PYTHON ?= python3
 VENV := .venv
@@ -22,6 +22,7 @@ help:
 	@echo "make demo   phantom data, planning, training, prediction with every subset: about 10 minutes on 2 cores"
 	@echo "            (make demo ARGS='--out DIR' passes arguments to 'd2net demo')"
 	@echo "make test   linters and all tests: under 20 minutes on 2 cores"
+	@echo "make docs   these pages as a site, in build/site; a link that leads nowhere is an error: half a minute"
 	@echo "make mutants  change the code in one place after the other and see whether a test fails: a few hours on one core,"
 	@echo "            goes on where it was stopped (make mutants ARGS='method scores' tries these rooms: docs/mutants.md)"
 	@echo "make faults  kill, interrupt, fill the disk of each command and call it again: hours on 2 cores, goes on where it was"
@@ -38,6 +39,9 @@ test: $(VENV)/.installed-test
 	$(BIN)/basedpyright --pythonpath $(BIN)/python
 	PYTHONPATH=. $(BIN)/lint-imports
 	OMP_WAIT_POLICY=PASSIVE $(BIN)/python -m pytest --durations=15 $(ARGS)
+
+docs: $(VENV)/.installed-docs
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
 mutants: $(VENV)/.installed-test $(VENV)/.installed-mutants
 	$(BIN)/python tests/mutants.py $(ARGS)
