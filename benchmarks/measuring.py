@@ -118,10 +118,14 @@ def report(rows: Sequence[Mapping[str, Any]], args: argparse.Namespace, **more: 
         "clock": args.clock,
         "toy": args.toy,
     }
-    cells = [list(rows[0]), *([_cell(value) for value in row.values()] for row in rows)]
-    sys.stdout.write(f"\n{', '.join(f'{key} {value}' for key, value in machine.items())}\n\n{markdown_table(cells)}")
+    sys.stdout.write(f"\n{', '.join(f'{key} {value}' for key, value in machine.items())}\n\n{table(rows)}")
     if args.json:
         args.json.write_text(json.dumps({"machine": machine, "rows": rows, **more}, indent=2), encoding="utf-8")
+
+
+def table(rows: Sequence[Mapping[str, Any]]) -> str:
+    """Lay rows with the same columns out as a Markdown table."""
+    return markdown_table([list(rows[0]), *([_cell(value) for value in row.values()] for row in rows)])
 
 
 def _cell(value: object) -> str:

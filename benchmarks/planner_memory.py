@@ -7,9 +7,11 @@ keeps in a forward pass, on tensors without data. nnU-Net's count for its own U-
 keeps; the planner is right if D2-Net's count has the same ratio ("kept / counted").
 """
 
+import argparse
 import contextlib
 import io
 import json
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +34,11 @@ N_CASES, N_MODALITIES = 400, 4
 def main() -> None:
     """Plan, measure and print."""
     args = parse(make_parser(__doc__))
-    rows = []
+    report(list(measure(args)), args)
+
+
+def measure(args: argparse.Namespace) -> Iterator[dict[str, Any]]:
+    """Yield the line of each target and configuration."""
     with nnunet_folders() as root:
         write_cohort(root)
         for target in TOY_TARGETS_GB if args.toy else TARGETS_GB:
@@ -42,12 +48,11 @@ def main() -> None:
                 configuration = plans["configurations"][name]
                 setting = Setting(tuple(configuration["patch_size"]), n_cases=configuration["batch_size"])
                 row = {"configuration": name, "size": str(setting), **count(configuration), "target, GB": target}
-                rows.append(row | peak(setting, target, args.device))
-    report(rows, args)
+                yield row | peak(setting, target, args.device)
 
 
-def write_cohort(root: Path) -> None:
-    """Write what the planner reads of a cohort: names of files, and a fingerprint."""
+def write_cohort(root: Path, shape: tuple[int, ...] = SHAPE) -> None:
+    """Write what the planner reads of a cohort: names of files, and a fingerprint of cases of one shape."""
     raw, preprocessed = root / "raw" / NAME, root / "preprocessed" / NAME
     for kind in ("imagesTr", "labelsTr"):
         (raw / kind).mkdir()
@@ -65,7 +70,7 @@ def write_cohort(root: Path) -> None:
     statistics = ("max", "mean", "median", "min", "percentile_00_5", "percentile_99_5", "std")
     fingerprint = {
         "spacings": [[1.0, 1.0, 1.0]] * N_CASES,
-        "shapes_after_crop": [list(SHAPE)] * N_CASES,
+        "shapes_after_crop": [list(shape)] * N_CASES,
         "foreground_intensity_properties_per_channel": {
             str(m): dict.fromkeys(statistics, 1.0) for m in range(N_MODALITIES)
         },

@@ -1,6 +1,7 @@
 """Plans, trainers and batches of any size, without a data set: what a step costs does not depend on what it sees."""
 
 import contextlib
+import functools
 import io
 import os
 import tempfile
@@ -33,6 +34,9 @@ ARMS: Mapping[str, type[nnUNetTrainer]] = {
     "D2NetTrainer": D2NetTrainer,
     "D2NetTrainer, recomputing": D2NetTrainerRecomputing,
 }
+
+
+HALVES = {"float16": torch.float16, "bfloat16": torch.bfloat16}
 
 
 class Setting(NamedTuple):
@@ -133,6 +137,13 @@ def make_trainer(trainer_class: type[nnUNetTrainer], setting: Setting, device: s
         return make_ready(trainer_class(make_plans(setting), "synthetic", "all", dataset_json, torch.device(device)))
 
 
+def set_half(trainer: Any, half: str) -> None:  # noqa: ANN401 - one of this package, whose precision can be set
+    """Let a trainer step in one of the :data:`HALVES`, also on a CPU, with a gradient scaler where that needs one."""
+    device = trainer.device.type
+    trainer.autocast = functools.partial(torch.autocast, device, HALVES[half])
+    trainer.grad_scaler = torch.amp.GradScaler(device) if half == "float16" else None
+
+
 def make_batch(setting: Setting, trainer: nnUNetTrainer) -> dict[str, Any]:
     """Return a batch as nnU-Net's loader does, the same for every trainer on these plans."""
     generator = torch.Generator().manual_seed(0)
@@ -150,11 +161,11 @@ def make_batch(setting: Setting, trainer: nnUNetTrainer) -> dict[str, Any]:
     }
 
 
-def do_step(trainer: nnUNetTrainer, batch: Mapping[str, Any]) -> None:
-    """Do one training step, without what D2NetTrainer measures in the first of an epoch."""
+def do_step(trainer: nnUNetTrainer, batch: Mapping[str, Any]) -> dict[str, Any]:
+    """Do one training step, without what D2NetTrainer measures in the first of an epoch; return its loss."""
     if isinstance(trainer, D2NetTrainer):
         trainer.train_step_index = 1
-    trainer.train_step(dict(batch))
+    return trainer.train_step(dict(batch))
 
 
 def state_bytes(trainer: nnUNetTrainer) -> int:

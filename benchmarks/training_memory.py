@@ -6,7 +6,18 @@ The peak is that of torch's allocator in one step, plus what weights and optimiz
 """
 
 from measuring import make_parser, parse, peak_bytes, report
-from synthetic import ARMS, PHANTOM, TOY, Setting, do_step, make_batch, make_trainer, nnunet_folders, state_bytes
+from synthetic import (
+    ARMS,
+    PHANTOM,
+    TOY,
+    Setting,
+    do_step,
+    make_batch,
+    make_trainer,
+    nnunet_folders,
+    set_half,
+    state_bytes,
+)
 
 SETTINGS = (PHANTOM, Setting((64, 64, 64)), Setting((128, 128), n_cases=12))
 GPU_SETTINGS = (Setting((128, 128, 128)), Setting((512, 512), n_cases=12))
@@ -27,10 +38,12 @@ def main() -> None:
     report(rows, args)
 
 
-def measure(arm: str, setting: Setting, device: str) -> int:
-    """Return the bytes of one trainer, which is gone afterwards."""
+def measure(arm: str, setting: Setting, device: str, half: str = "") -> int:
+    """Return the bytes of one trainer, which is gone afterwards; in nnU-Net's precision unless told otherwise."""
     with nnunet_folders():
         trainer = make_trainer(ARMS[arm], setting, device)
+        if half:
+            set_half(trainer, half)
         batch = make_batch(setting, trainer)
         return peak_bytes(lambda: do_step(trainer, batch), device) + state_bytes(trainer)
 
