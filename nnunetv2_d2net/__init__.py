@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from nnunetv2_d2net.study.scores.comparison import compare_arms
     from nnunetv2_d2net.study.scores.evaluate import evaluate_folder
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 __all__ = [
     "D2Net",
