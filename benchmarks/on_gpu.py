@@ -112,7 +112,11 @@ def steps_of(args: argparse.Namespace) -> list[Step]:
         ("forward pass, compiled", compiled_passes, 60, 20),
         ("training step, compiled", compiled_steps, 120, 30),
     ]
-    return [Step(name, functools.partial(_prepared, work, args), limit, least) for name, work, limit, least in known]
+    patience = 10 if args.toy else 1  # a rehearsal may be on a busy machine
+    return [
+        Step(name, functools.partial(_prepared, work, args), patience * limit, least)
+        for name, work, limit, least in known
+    ]
 
 
 def _prepared(work: Callable[..., Rows], args: argparse.Namespace) -> Rows:

@@ -9,7 +9,7 @@
 #
 #     benchmarks/on_gpu.sh --make_kit 3.12 [NAME ...]
 #
-# makes that file (40 MB) on a machine that has pip, for the Python of that version on 64-bit Linux: the wheels of nnU-Net
+# makes that file (47 MB) on a machine that has pip, for the Python of that version on 64-bit Linux: the wheels of nnU-Net
 # and of what a machine for PyTorch lacks, and of further packages that are named. It travels with the working tree.
 set -euo pipefail
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
@@ -70,18 +70,19 @@ missing=$(lacking "${needed[@]}")
 if [ -n "$missing" ]; then
     environment=$(mktemp -d)
     echo "$python lacks $missing: they go into $environment, which sees its other packages"
-    "$python" -m venv --system-site-packages "$environment"
-    # an environment in another one would see the packages of Python's installation, not the other one's
-    "$python" -c 'import site; print("import site; [site.addsitedir(p) for p in", site.getsitepackages(), "]")' \
-        > "$(echo "$environment"/lib/python*/site-packages)/of_$(basename "$python").pth"
+    "$python" -m venv --without-pip --system-site-packages "$environment" # Debian's Python cannot install pip
+    # of an environment it would see the packages of the Python below it
+    "$python" -c 'import site; print(f"import site; list(map(site.addsitedir, {site.getsitepackages()}))")' \
+        > "$(echo "$environment"/lib/python*/site-packages)/below.pth"
+    pip=("$python" -m pip --python "$environment/bin/python")
     python=$environment/bin/python
     if [ -f "$kit" ]; then
         mkdir "$environment/wheels"
         tar -xJf "$kit" -C "$environment/wheels"
-        "$python" -m pip install --quiet --no-index --no-deps --no-compile "$environment"/wheels/*.whl
+        "${pip[@]}" install --quiet --no-index --no-deps --no-compile "$environment"/wheels/*.whl
     else
-        "$python" -m pip install --quiet "$root[demo]" pytest hypothesis
-        "$python" -m pip uninstall --quiet --yes nnunetv2_d2net # what runs is this folder
+        "${pip[@]}" install --quiet "$root[demo]" pytest hypothesis
+        "${pip[@]}" uninstall --quiet --yes nnunetv2_d2net # what runs is this folder
     fi
 fi
 export PYTHONPATH=$root:$root/benchmarks${PYTHONPATH:+:$PYTHONPATH} OMP_WAIT_POLICY=PASSIVE PYTHONUNBUFFERED=1
