@@ -54,7 +54,7 @@ def _table(setup: Setup, rows: Sequence[Row], n_epochs: int) -> str:
     scores = {trainer: read_scores(path) for trainer, path in files.items() if path.is_file()}
     cases = CASES[setup.cases]
     if setup.cases == "folds":
-        cases += f" {', '.join(setup.folds)} of {len(Progress(setup).splits)}"
+        cases += f" ({', '.join(setup.folds)}, of {len(Progress(setup).splits)})"
     passes = "1 pass" if n_epochs == 1 else f"{n_epochs} passes"
     measured = f"{setup.raw.name}, {cases}; {setup.plans}, {setup.configuration}; {passes} over the training cases"
     table = markdown_table(measured_rows(rows, scores, setup.dataset.channels))

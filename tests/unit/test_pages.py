@@ -38,10 +38,17 @@ NEED = {
     "train": VARIABLES[1:],
     "predict": VARIABLES[2:],
     "benchmark": VARIABLES,
+    "study": VARIABLES,
 }
 """Which of nnU-Net's variables a command reads."""
 
-NEED_NONE = {"convert": "--check", "phantom": "--layout", "predict": "-m", "convert_back": "--mapping"}
+NEED_NONE = {
+    "convert": "--check",
+    "phantom": "--layout",
+    "predict": "-m",
+    "convert_back": "--mapping",
+    "study": "--list",
+}
 """With this word a command reads none of them."""
 
 ENTRY_POINTS = {

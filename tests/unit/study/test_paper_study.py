@@ -52,7 +52,7 @@ def test_rows_become_arms_with_all_that_was_asked_for(study, capsys):
     assert passed == {"n_jobs": 2, "cost": False, "progress": True}
     printed = capsys.readouterr().out
     assert "| 2 positives   | D2NetTrainerPaperPositives2   | 50.0   | 77.4" in printed
-    assert "Dataset812_Rows, validation cases of the folds 0, 1, 2 of 3; D2NetSmallPlans, 2d; 5 passes" in printed
+    assert "Dataset812_Rows, validation cases of the folds (0, 1, 2, of 3); D2NetSmallPlans, 2d; 5 passes" in printed
     assert (out / "Table_III.md").read_text(encoding="utf-8") in printed
 
 
