@@ -13,10 +13,10 @@ from matplotlib.patches import Patch
 from numpy.typing import NDArray
 
 from nnunetv2_d2net import segment
+from nnunetv2_d2net.base.palette import REGION_COLORS
 from nnunetv2_d2net.data.phantom.case import PhantomCase, simulate_case
 from nnunetv2_d2net.data.phantom.mri import MODALITIES
 from nnunetv2_d2net.data.phantom.varied import simulate_varied_case
-from nnunetv2_d2net.patient.preview import COLORS
 
 FOLDER = Path(__file__).resolve().parents[1] / "pictures"
 LABELS = {2: "edema", 1: "core", 3: "enhancing"}
@@ -41,7 +41,7 @@ def draw_slice(axis: Axes, image: NDArray[Any], title: str = "") -> None:
 def draw_labels(axis: Axes, image: NDArray[Any], labels: NDArray[Any], title: str = "") -> None:
     """Draw labels ``(y, x)`` over a slice."""
     draw_slice(axis, image, title)
-    for color, value in zip(COLORS, LABELS, strict=False):
+    for color, value in zip(REGION_COLORS, LABELS, strict=False):
         axis.imshow(np.where(labels == value, 1.0, np.nan), cmap=ListedColormap([color]), alpha=0.75)
 
 
@@ -52,7 +52,7 @@ def finish(figure: Figure, name: str) -> None:
         axis.set_yticks([])
         axis.spines[:].set_visible(False)
         axis.set_facecolor("black")
-    patches = [Patch(color=color, label=label) for color, label in zip(COLORS, LABELS.values(), strict=False)]
+    patches = [Patch(color=color, label=label) for color, label in zip(REGION_COLORS, LABELS.values(), strict=False)]
     figure.legend(handles=patches, loc="lower center", ncols=3, frameon=False, labelcolor="white", fontsize=9)
     FOLDER.mkdir(exist_ok=True)
     figure.savefig(FOLDER / name, pil_kwargs={"quality": 80, "optimize": True})

@@ -15,9 +15,7 @@ from matplotlib.lines import Line2D
 from numpy.typing import NDArray
 
 from nnunetv2_d2net.base.files import written_whole
-
-COLORS = ("#56B4E9", "#F0E442", "#D55E00", "#CC79A7", "#009E73", "#E69F00")
-"""Of the regions, in their order: of Okabe and Ito, whom the color blind can follow."""
+from nnunetv2_d2net.base.palette import REGION_COLORS
 
 _MARGIN_MM = 8.0
 
@@ -108,14 +106,15 @@ def _mark_sides(axis: Axes, *, placed: bool) -> None:
 
 
 def _outline(axis: Axes, labels: NDArray[Any], regions: Mapping[str, Sequence[int]]) -> None:
-    for color, values in zip(COLORS, regions.values(), strict=False):
+    for color, values in zip(REGION_COLORS, regions.values(), strict=False):
         mask = np.isin(labels, values)
         if mask.any() and not mask.all():
             axis.contour(mask, levels=[0.5], colors=[color], linewidths=1.2)
 
 
 def _write_below(figure: Figure, preview: Preview) -> None:
-    lines = [Line2D([], [], color=color, label=name) for color, name in zip(COLORS, preview.regions, strict=False)]
+    named = zip(REGION_COLORS, preview.regions, strict=False)
+    lines = [Line2D([], [], color=color, label=name) for color, name in named]
     look: dict[str, Any] = {"frameon": False, "labelcolor": "white", "fontsize": 9}
     figure.legend(handles=lines, loc="lower center", bbox_to_anchor=(0.5, 0.12), ncols=len(lines), **look)
     sides = [] if preview.placed else ["the header does not say which side is which"]

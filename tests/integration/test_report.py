@@ -170,7 +170,7 @@ def test_metrics_switch_and_cells_explain_themselves(bench, browser):
     assert page.run(shown) == ["dice"]
     page.run("document.querySelector('input[value=hd95]').click()")
     assert page.run(shown) == ["hd95"]
-    page.run("document.querySelector('#leads [data-group]:not([hidden]) [tabindex=\"0\"]').focus()")
+    page.run("document.querySelector('#leads [data-group]:not([hidden]) .cell[tabindex=\"0\"]').focus()")
     page.wait("return !document.getElementById('tip').hidden")
     first = page.run("return document.getElementById('tip').textContent")
     assert "95 % CI" in first
@@ -181,6 +181,44 @@ def test_metrics_switch_and_cells_explain_themselves(bench, browser):
     assert box[0] >= 0
     assert box[1] <= 400
     assert page.run("return document.querySelector('#published details').open") is False
+
+
+def test_a_table_that_scrolls_says_so_and_the_keyboard_reaches_it(bench, browser):
+    page = Page(browser, bench / "report.html", 400)
+    wide = page.run(
+        "return [...document.querySelectorAll('.scroll.wide')].map((box) => box.getAttribute('aria-label'))"
+    )
+    assert "Training and cost of each arm" in wide
+    page.run("const box = document.querySelector('#setup .scroll'); box.focus(); box.scrollLeft = box.scrollWidth")
+    assert page.run("return document.activeElement.matches('.scroll[role=region]')")
+    cue = "return getComputedStyle(document.querySelector('#setup .scroll'), '::before')"
+    assert "goes on to the right" in page.run(f"{cue}.content")
+    page.wait(f"{cue}.visibility === 'hidden'")
+    page = Page(browser, bench / "report.html", 1600)
+    page.wait("return !document.querySelector('#verdict .scroll').matches('.wide, [tabindex]')")
+
+
+def test_on_paper_nothing_is_cut_and_pictures_say_what_they_show(bench, browser):
+    page = Page(browser, bench / "report.html", 1600)
+    case, subset, _ = page.shown()
+    a4 = {"width": 703, "height": 1000, "deviceScaleFactor": 1, "mobile": False}
+    try:
+        browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"media": "print"})
+        browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", a4)
+        page.run("dispatchEvent(new Event('beforeprint'))")
+        assert page.run("return document.querySelectorAll('details:not([open])').length") == 0
+        outside = "return [...document.querySelectorAll('table, canvas, svg, dd')].filter((e) => {"
+        outside += "const r = e.getBoundingClientRect(); return r.right > innerWidth + 1 || r.left < -1; }).length"
+        assert page.run(outside) == 0
+        places = page.run("return [...document.querySelectorAll('#panels figure')].map((f) => f.innerText)")
+        assert len(places) == 3 + 1 + 2
+        assert all(f"case {case}, available: {subset}, slice " in place for place in places)
+        assert page.run("return document.querySelector('.controls').offsetParent") is None
+        page.run("dispatchEvent(new Event('afterprint'))")
+        assert page.run("return document.querySelector('#published details').open") is False
+    finally:
+        browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"media": ""})
+    assert page.run("return getComputedStyle(document.querySelector('.place')).display") == "none"
 
 
 def test_a_plane_picture_is_shown_in_the_browser(browser, tmp_path):

@@ -31,6 +31,17 @@ _PAPERS_MODALITIES = ("FLAIR", "T1", "T1ce", "T2")
 _SUBTITLE = "what is gained and lost with missing modalities"
 _INVERSIONS = "Pairs of a subset and one that holds it, where the smaller has the higher mean Dice"
 _CHOICES = "Which network of a companion predicts (Dice of stock and student on the validation cases)"
+_SECTIONS = {
+    "verdict": "Verdict",
+    "values": "Every subset and region",
+    "leads": "Difference to the best rival",
+    "curves": "By the number of missing modalities",
+    "subsets": "More modalities, and which network",
+    "viewer": "Cases",
+    "setup": "Setup and costs",
+    "published": "Published figures",
+}
+"""What the list of contents calls the page's sections."""
 _HEAD = 2000  # characters in which a page says what it is
 _LOG = logging.getLogger("nnunetv2_d2net")
 
@@ -80,14 +91,20 @@ def html_page(benchmark: Benchmark, drawn: Sequence[Chart], viewer: Viewer | Non
         keep_trailing_newline=True,
     )
     environment.globals["availability"] = availability
+    leads = [lead_group(benchmark, arm) for arm in benchmark.arms if len(benchmark.arms) > 1]
+    subsets = inversion_rows(benchmark), choice_rows(benchmark)
+    shown = {"verdict", "values", "setup"}
+    shown |= {name for name, there in (("leads", leads), ("curves", drawn), ("viewer", viewer)) if there}
+    shown |= {name for name, there in (("subsets", any(subsets)), ("published", published)) if there}
     return environment.get_template("page.html").render(
+        contents=[(name, title) for name, title in _SECTIONS.items() if name in shown],
         benchmark=benchmark,
         modalities=benchmark.dataset.channels,
         setup=benchmark.setup,
         verdict=verdict(benchmark),
         nothing=_NOTHING,
         values=[value_group(benchmark, metric) for metric in METRICS],
-        leads=[lead_group(benchmark, arm) for arm in benchmark.arms if len(benchmark.arms) > 1],
+        leads=leads,
         charts=drawn,
         curve_rows=curve_rows(drawn),
         line_style=line_style,
@@ -97,9 +114,9 @@ def html_page(benchmark: Benchmark, drawn: Sequence[Chart], viewer: Viewer | Non
         content=script_json(viewer.content) if viewer else "",
         stock_notes=stock_notes(benchmark),
         inversions_title=_INVERSIONS,
-        inversions=inversion_rows(benchmark),
+        inversions=subsets[0],
         choices_title=_CHOICES,
-        choices=choice_rows(benchmark),
+        choices=subsets[1],
         published=published_tables() if published else [],
         published_note=NOTE,
         style=Markup(_file("style.css")),

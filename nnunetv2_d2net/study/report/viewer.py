@@ -4,6 +4,7 @@ import base64
 import math
 import zlib
 from collections.abc import Iterable, Sequence
+from itertools import cycle
 from pathlib import Path
 from statistics import fmean
 from typing import Any, NamedTuple
@@ -12,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nnunetv2_d2net.base.errors import UserError
+from nnunetv2_d2net.base.palette import REGION_COLORS
 from nnunetv2_d2net.base.processes import run_all
 from nnunetv2_d2net.study.report import pictures
 from nnunetv2_d2net.study.report.heat_maps import availability
@@ -95,9 +97,11 @@ class _Maker:
         }
 
     def regions(self) -> list[dict[str, Any]]:
-        """Name the regions and the positions of their labels, the widest first, so that others lie on top of it."""
+        """Name the regions, their colors and their labels' positions, the widest first, so that others lie on top."""
+        colors = dict(zip(self.dataset.regions, cycle(REGION_COLORS), strict=False))
         order = sorted(self.dataset.regions.items(), key=lambda item: -len(item[1]))
-        return [{"name": name, "labels": [self.labels.index(v) for v in values if v]} for name, values in order]
+        places = {name: [self.labels.index(value) for value in values if value] for name, values in order}
+        return [{"name": name, "color": colors[name], "labels": labels} for name, labels in places.items()]
 
     def case(self, case: str) -> dict[str, Any] | None:
         """Read all that there is of a case; None, and a problem, if its reference or its images cannot be read."""

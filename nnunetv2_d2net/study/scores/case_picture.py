@@ -11,8 +11,7 @@ from numpy.typing import NDArray
 
 from nnunetv2_d2net.base.files import written_whole
 from nnunetv2_d2net.base.images import read_sitk
-
-_COLORS = ("#2ca02c", "#e6b800", "#d62728", "#1f77b4", "#9467bd", "#8c564b")
+from nnunetv2_d2net.base.palette import REGION_COLORS
 
 
 def draw_case(
@@ -35,10 +34,10 @@ def draw_case(
         axis.set_title(title, color="white", fontsize=10)
         axis.set_axis_off()
     for axis, label in zip(axes[len(slices) :], labels, strict=True):
-        for color, values in zip(_COLORS, regions.values(), strict=False):
+        for color, values in zip(REGION_COLORS, regions.values(), strict=False):
             mask = np.where(np.isin(label[z], values), 1.0, np.nan)
             axis.imshow(mask, cmap=ListedColormap([color]), alpha=0.65)
-    patches = [Patch(color=color, label=name) for color, name in zip(_COLORS, regions, strict=False)]
+    patches = [Patch(color=color, label=name) for color, name in zip(REGION_COLORS, regions, strict=False)]
     look = {"ncols": len(patches), "frameon": False, "labelcolor": "white", "fontsize": 9}
     figure.legend(handles=patches, loc="lower center", **look)
     figure.subplots_adjust(0.005, 0.1, 0.995, 0.92, wspace=0.03)

@@ -4,7 +4,8 @@ import SimpleITK as sitk
 from matplotlib.colors import to_rgb
 from PIL import Image as Picture
 
-from nnunetv2_d2net.patient.preview import COLORS, Preview, draw_preview, make_figure
+from nnunetv2_d2net.base.palette import REGION_COLORS
+from nnunetv2_d2net.patient.preview import Preview, draw_preview, make_figure
 
 REGIONS = {"whole tumor": (1, 2), "core": (2,)}
 
@@ -59,7 +60,7 @@ def test_outlines_are_of_the_slice_with_most_of_the_tumor():
     sizes = [np.ptp(contour.get_paths()[0].vertices, axis=0).tolist() for contour in outlined.collections]
     assert sizes == [[5.0, 6.0], [2.0, 2.0]]  # columns, rows
     drawn = [tuple(contour.get_edgecolor()[0][:3]) for contour in outlined.collections]
-    assert drawn == [to_rgb(color) for color in COLORS[:2]]
+    assert drawn == [to_rgb(color) for color in REGION_COLORS[:2]]
     assert [line.get_text() for line in figure.legends[0].get_texts()] == list(REGIONS)
 
 

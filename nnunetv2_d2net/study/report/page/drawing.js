@@ -1,8 +1,6 @@
 "use strict";
 // One slice on one canvas: the picture, regions on it, and what lies on which side.
 const Drawing = (() => {
-  const COLORS = ["#56b4e9", "#f0e442", "#ff7f2a", "#2fd4a3", "#e69ac6", "#c9a227", "#9db7ff", "#ffffff"];
-
   // For each region, which labels are in it.
   const lookups = (regions, nLabels) => regions.map((region) => {
     const lookup = new Uint8Array(nLabels);
@@ -70,11 +68,11 @@ const Drawing = (() => {
     inside && !regions.some((other, later) => later > index && shown[later] && other[label])
   ));
 
-  const drawLabels = (context, one, labels, slice, { regions, shown, areas }) => {
+  const drawLabels = (context, one, labels, slice, { regions, colors, shown, areas }) => {
     context.lineWidth = Math.max(1.5, context.canvas.width / 220);
     regions.forEach((region, index) => {
       if (!shown[index]) return;
-      context.strokeStyle = context.fillStyle = COLORS[index % COLORS.length];
+      context.strokeStyle = context.fillStyle = colors[index];
       context.globalAlpha = areas ? 0.5 : 1;
       if (areas) area(context, one, labels, innermost(regions, shown, index), slice);
       else outline(context, one, labels, region, slice);
@@ -127,5 +125,5 @@ const Drawing = (() => {
     write(bottom, width / 2, height - gap, "center", "bottom");
   };
 
-  return { COLORS, lookups, drawSlice, drawLabels, drawReference, cross, letters };
+  return { lookups, drawSlice, drawLabels, drawReference, cross, letters };
 })();

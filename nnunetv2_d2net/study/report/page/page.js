@@ -55,4 +55,28 @@
     if (focused && !tip.hidden) explain(focused); else hide();
   };
   document.addEventListener("scroll", follow, { passive: true, capture: true });
+
+  // A table that is wider than the page says so, and the keyboard reaches it.
+  for (const box of document.querySelectorAll(".scroll")) {
+    const look = () => {
+      const wide = box.scrollWidth > box.clientWidth + 1;
+      box.classList.toggle("wide", wide);
+      box.classList.toggle("end", box.scrollLeft + box.clientWidth >= box.scrollWidth - 1);
+      for (const [name, value] of [["tabindex", "0"], ["role", "region"]]) {
+        if (wide) box.setAttribute(name, value); else box.removeAttribute(name);
+      }
+      if (wide) box.setAttribute("aria-label", box.querySelector("caption")?.textContent ?? "table");
+      else box.removeAttribute("aria-label");
+    };
+    new ResizeObserver(look).observe(box);
+    box.addEventListener("scroll", look, { passive: true });
+  }
+
+  // On paper nothing can be opened.
+  let closed = [];
+  window.addEventListener("beforeprint", () => {
+    closed = [...document.querySelectorAll("details:not([open])")];
+    for (const one of closed) one.open = true;
+  });
+  window.addEventListener("afterprint", () => { for (const one of closed) one.open = false; });
 })();

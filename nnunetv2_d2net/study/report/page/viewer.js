@@ -20,9 +20,11 @@
     const canvas = make("canvas", "", figure);
     const caption = make("figcaption", "", figure);
     make("strong", title, caption);
-    const lines = make("span", detail, caption);
+    make("span", detail, caption);
+    const place = make("span", "", caption); // on paper, where nothing else says what is shown
+    place.className = "place";
     canvas.setAttribute("role", "img");
-    return { figure, canvas, lines };
+    return { figure, canvas, place };
   };
 
   const fit = (canvas) => {
@@ -45,8 +47,10 @@
   const shownArms = () => [...$("arms").querySelectorAll("input")].map((box) => box.checked);
 
   const regions = Drawing.lookups(content.regions, content.nLabels);
+  const colors = content.regions.map((region) => region.color);
   const look = () => ({
     regions,
+    colors,
     shown: [...$("regions").querySelectorAll("input")].map((box) => box.checked),
     areas: $("style").value === "area",
   });
@@ -98,7 +102,11 @@
 
   const draw = () => {
     const one = state.case, slice = Number($("slice").value);
-    for (const each of panels) each.draw(fit(each.canvas), slice);
+    const place = `case ${one.name}, available: ${content.subsets[state.subset].name}, slice ${one.slices[slice]} of ${one.ofSlices}`;
+    for (const each of panels) {
+      each.draw(fit(each.canvas), slice);
+      each.place.textContent = place;
+    }
     $("where").textContent = `${one.slices[slice]} of ${one.ofSlices}`;
     $("slice").setAttribute("aria-valuetext", `slice ${one.slices[slice]} of ${one.ofSlices}`);
     root.dataset.shown = `${one.name}|${content.subsets[state.subset].name}|${slice}`;
@@ -172,12 +180,12 @@
     layOut();
   };
 
-  const checkboxes = (parent, names, colors) => names.forEach((name, index) => {
+  const checkboxes = (parent, names, swatches) => names.forEach((name, index) => {
     const label = make("label", "", parent);
     const box = make("input", "", label);
     Object.assign(box, { type: "checkbox", checked: true });
-    if (colors) make("span", "", label).style.cssText = `background: ${Drawing.COLORS[index % Drawing.COLORS.length]}`;
-    if (colors) label.lastChild.className = "swatch";
+    if (swatches) make("span", "", label).style.cssText = `background: ${swatches[index]}`;
+    if (swatches) label.lastChild.className = "swatch";
     label.append(` ${name}`);
   });
 
@@ -190,8 +198,8 @@
   $("judge").value = content.focus;
   $("subset").value = state.subset;
   $("order").value = "worst"; // a reloaded page would keep these, and its lists would not fit
-  checkboxes($("regions"), content.regions.map((region) => region.name), true);
-  checkboxes($("arms"), content.arms, false);
+  checkboxes($("regions"), content.regions.map((region) => region.name), colors);
+  checkboxes($("arms"), content.arms, null);
 
   $("order").addEventListener("change", () => { $("case").replaceChildren(); listCases(); chooseCase(); });
   $("judge").addEventListener("change", listCases);

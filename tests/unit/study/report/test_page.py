@@ -40,6 +40,25 @@ def test_nothing_is_loaded_from_elsewhere(page):
     assert "default-src 'none'; img-src data:" in html.unescape(page)
 
 
+def test_the_list_of_contents_leads_to_every_section(page, small):
+    listed = re.findall(r'<li><a href="#(\w+)">', page)
+    assert listed == re.findall(r'<section id="(\w+)"', page)
+    assert {"verdict", "values", "viewer", "setup", "published"} <= set(listed)
+    benchmark = read_benchmark(small)
+    without = re.findall(r'<li><a href="#(\w+)">', html_page(benchmark, [], None))
+    assert set(listed) - set(without) == {"curves", "viewer", "published"}
+
+
+def test_every_row_of_every_table_has_a_header(page):
+    rows = re.findall(r"<tr[^>]*>(.*?)</tr>", page[page.index("<body>") :], re.DOTALL)
+    assert len(rows) > 20
+    for row in rows:
+        first = re.match(r'\s*<th scope="(col|row)"', row)
+        assert first, row
+        assert (first[1] == "col") == ("<td" not in row)
+    assert '<th scope="row" class="subset"><span class="unseen">T1</span></th>' in page
+
+
 def test_published_figures_are_closed_and_called_another_data_set(page, small):
     published = page[page.index('<section id="published"') :]
     assert "another data set" in published
