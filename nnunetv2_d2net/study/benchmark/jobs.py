@@ -218,7 +218,7 @@ def log_file(setup: Setup, name: str) -> Path:
 
 def job_command(setup: Setup, name: str) -> list[str]:
     """Return the command that does one job in this Python."""
-    return [sys.executable, "-m", "nnunetv2_d2net.cli.main", *setup.command_here[1:], "--job", name]
+    return [sys.executable, "-m", "nnunetv2_d2net.cli", *setup.command_here[1:], "--job", name]
 
 
 def job_list(setup: Setup) -> str:
