@@ -3,7 +3,7 @@ SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
 .DELETE_ON_ERROR:
 .DEFAULT_GOAL := help
-.PHONY: help demo test docs mutants faults clean
+.PHONY: help demo test docs coverage mutants faults clean
 
 PYTHON ?= python3
 VENV := .venv
@@ -23,6 +23,7 @@ help:
 	@echo "            (make demo ARGS='--out DIR' passes arguments to 'd2net demo')"
 	@echo "make test   linters and all tests: under 20 minutes on 2 cores"
 	@echo "make docs   these pages as a site, in build/site; a link that leads nowhere is an error: half a minute"
+	@echo "make coverage  which lines the quick tests run, and whether that is enough: a quarter of an hour on an idle core"
 	@echo "make mutants  change the code in one place after the other and see whether a test fails: a few hours on one core,"
 	@echo "            goes on where it was stopped (make mutants ARGS='method scores' tries these rooms: docs/mutants.md)"
 	@echo "make faults  kill, interrupt, fill the disk of each command and call it again: hours on 2 cores, goes on where it was"
@@ -42,6 +43,9 @@ test: $(VENV)/.installed-test
 
 docs: $(VENV)/.installed-docs
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
+
+coverage: $(VENV)/.installed-test $(VENV)/.installed-coverage
+	$(BIN)/python -m pytest tests/unit -m "not slow and not gpu" --cov $(ARGS)
 
 mutants: $(VENV)/.installed-test $(VENV)/.installed-mutants
 	$(BIN)/python tests/mutants.py $(ARGS)
