@@ -15,9 +15,8 @@ from concurrent.futures.process import BrokenProcessPool
 from types import FrameType, ModuleType
 from typing import TypeVar
 
-from tqdm import tqdm
-
 from nnunetv2_d2net.base.errors import UserError
+from nnunetv2_d2net.base.progress import Bar
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -50,8 +49,8 @@ def run_all(  # noqa: PLR0913 - the bar's settings have defaults
         UserError: A process was killed.
     """
     results = _one_by_one(work, items) if processes <= 1 or len(items) <= 1 else _in_processes(work, items, processes)
-    hidden = not progress or not items
-    yield from tqdm(results, title, n_done + len(items), initial=n_done, unit=unit, disable=hidden, file=sys.stderr)
+    shown = progress and bool(items)
+    yield from Bar(results, title=title, total=n_done + len(items), unit=unit, n_done=n_done, shown=shown)
 
 
 def _one_by_one(work: Callable[[Item], Result], items: Sequence[Item]) -> Iterator[tuple[Item, Result]]:

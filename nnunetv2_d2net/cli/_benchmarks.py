@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from nnunetv2_d2net.base.dataset import Dataset, folder_of
-from nnunetv2_d2net.base.errors import UserError
+from nnunetv2_d2net.base.errors import UsageError
 from nnunetv2_d2net.cli._checks import check_folds, dataset_folder
 from nnunetv2_d2net.cli._nnunet import device_words
 from nnunetv2_d2net.plugin.planning.plans import check_modalities
@@ -59,7 +59,7 @@ def setup_of(args: argparse.Namespace) -> "Setup":
         UserError: A variable, data set, trainer, reference or fold is missing, or a number is too small.
     """
     if args.jobs < 1 or args.processes < 1:
-        raise UserError("--jobs and -np take a number from 1")
+        raise UsageError("--jobs and -np take a number from 1")
     raw = dataset_folder(args.dataset, "nnUNet_raw", "put the raw data set there")
     dataset = Dataset.read(raw / "dataset.json")
     check_modalities(dataset.channels, raw / "dataset.json", "there is nothing that could be missing")

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from nnunetv2_d2net.base.dataset import folder_of
-from nnunetv2_d2net.base.errors import UserError
+from nnunetv2_d2net.base.errors import UsageError, UserError
 
 
 def dataset_folder(name_or_id: str, variable: str, remedy: str) -> Path:
@@ -49,4 +49,4 @@ def check_folds(folds: Sequence[str]) -> None:
     """
     for fold in folds:
         if fold != "all" and not fold.isdigit():
-            raise UserError(f"{fold} is no fold: give a number such as 0, or all")
+            raise UsageError(f"{fold} is no fold: give a number such as 0, or all")

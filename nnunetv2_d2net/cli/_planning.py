@@ -5,7 +5,7 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from nnunetv2_d2net.base.dataset import Dataset, folder_of
-from nnunetv2_d2net.base.errors import UserError
+from nnunetv2_d2net.base.errors import UsageError
 from nnunetv2_d2net.base.files import locked_folder
 from nnunetv2_d2net.cli._checks import dataset_folder
 from nnunetv2_d2net.cli._words import values_of
@@ -27,7 +27,7 @@ def data_sets(command: str, words: Sequence[str]) -> dict[Path, Dataset]:
     """
     numbers = values_of(words, "-d")
     if not numbers:
-        raise UserError(f"no data set given: d2net {command} -d ID")
+        raise UsageError(f"no data set given: d2net {command} -d ID")
     folder_of("nnUNet_preprocessed")
     folders = [dataset_folder(number, "nnUNet_raw", "it needs the raw data") for number in numbers]
     return {folder: Dataset.read(folder / "dataset.json") for folder in folders}

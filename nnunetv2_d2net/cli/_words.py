@@ -3,11 +3,16 @@
 argparse cannot do it: told of ``-p`` alone, it reads ``-pretrained_weights`` as ``-p retrained_weights``.
 """
 
+import logging
 import os
-from argparse import ArgumentParser
-from collections.abc import Sequence
+from argparse import SUPPRESS, Action, ArgumentParser, Namespace
+from collections.abc import Iterable, Sequence
+from difflib import get_close_matches
+from typing import Any
 
-from nnunetv2_d2net.base.errors import UserError
+from nnunetv2_d2net.base.errors import UsageError
+
+_LOG = logging.getLogger("nnunetv2_d2net")
 
 
 def values_of(words: Sequence[str], flag: str) -> list[str] | None:
@@ -73,16 +78,71 @@ def positionals(words: Sequence[str]) -> list[str]:
     ]
 
 
-def refuse_extra(extra: Sequence[str], processes: int = 1) -> None:
-    """Refuse words that nobody understands, in a command that passes nothing on, and a number of no processes.
+def guess(word: str, known: Iterable[str]) -> str:
+    """Return a question that names what a mistyped word may have meant; empty where nothing is near.
+
+    Example:
+        >>> guess("pedict", ["train", "predict"]), guess("fly", ["train", "predict"])
+        (', did you mean predict?', '')
+    """
+    near = get_close_matches(word, [name for name in known if name[:1] == "-" or word[:1] != "-"], n=1)
+    return f", did you mean {near[0]}?" if near else ""
+
+
+class _Former(Action):
+    """Takes a word by its former name or place, and names the present one."""
+
+    def __call__(
+        self, parser: ArgumentParser, namespace: Namespace, values: object, option_string: str | None = None
+    ) -> None:
+        if values is not None:
+            was = option_string or f"{values}, without a word before it,"
+            _LOG.warning("%s is %s now; the former way goes with the next release", was, self.const)
+            setattr(namespace, self.dest, values)
+
+
+def add_former(parser: ArgumentParser, name: str, now: str, **settings: Any) -> None:  # noqa: ANN401 - they are argparse's
+    """Let an argument be given as before, with a note.
+
+    Args:
+        parser: Of the command.
+        name: The former name; without a dash, an argument that had none.
+        now: The present one.
+        settings: dest and what else ``add_argument`` takes.
+    """
+    if not name.startswith("-"):
+        settings |= {"nargs": "?"}
+    else:
+        settings |= {"default": SUPPRESS}
+    parser.add_argument(name, action=_Former, const=now, help=SUPPRESS, **settings)
+
+
+def add_dataset(parser: ArgumentParser) -> None:
+    """Declare ``-d`` for one data set."""
+    parser.add_argument("-d", dest="dataset", metavar="ID", help="data set, such as 7 or Dataset007_Name")
+
+
+def in_nnunets_order(words: Sequence[str], flags: Sequence[str] = ("-d", "-c", "-f")) -> list[str]:
+    """Return the words with what these flags name put first, without the flags, as nnUNetv2_train has them.
+
+    Example:
+        >>> in_nnunets_order(["-f", "0", "--npz", "-d", "7", "-c", "2d"]), in_nnunets_order(["7", "2d", "0"])
+        (['7', '2d', '0', '--npz'], ['7', '2d', '0'])
+    """
+    first, others = [value_of(words, flag) for flag in flags], list(words)
+    for flag in flags:
+        others = without(others, flag)
+    return [*filter(None, first), *others]
+
+
+def check_processes(processes: int) -> None:
+    """Refuse a number of no processes.
 
     Raises:
-        UserError: There are such words, or the number is below 1.
+        UsageError: It is below 1.
     """
-    if extra:
-        raise UserError(f"unknown argument {extra[0]}: see the command's --help")
     if processes < 1:
-        raise UserError(f"-np {processes}: choose at least 1 process")
+        raise UsageError(f"-np {processes}: choose at least 1 process")
 
 
 def add_processes(parser: ArgumentParser, what: str, *other_names: str, most: int = 8) -> None:
@@ -97,9 +157,3 @@ def add_processes(parser: ArgumentParser, what: str, *other_names: str, most: in
     n_processes, meaning = min(most, os.cpu_count() or 1), f"{what} (%(default)s)"
     names = ("-np", *other_names)
     parser.add_argument(*names, dest="processes", type=int, default=n_processes, metavar="N", help=meaning)
-
-
-def describe_passing(parser: ArgumentParser, usage: str, nnunet_command: str) -> None:
-    """Say in a command's help whose arguments it takes."""
-    parser.usage = usage
-    parser.epilog = f"Every other argument goes to {nnunet_command} as it is; '{nnunet_command} -h' lists them."

@@ -3,8 +3,9 @@
 import argparse
 import sys
 
+from nnunetv2_d2net.base.errors import UsageError
 from nnunetv2_d2net.cli._benchmarks import add_shared_arguments, setup_of
-from nnunetv2_d2net.cli._words import refuse_extra
+from nnunetv2_d2net.cli._words import add_dataset, add_former
 
 HELP = (
     "Train several trainers on the same plans, predict every subset of the modalities, and compare. What is there is "
@@ -14,8 +15,10 @@ HELP = (
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments."""
-    parser.add_argument("dataset", metavar="ID", help="data set, such as 7 or Dataset007_Name")
-    parser.add_argument("configuration", metavar="CONFIG", help="such as 3d_fullres")
+    add_dataset(parser)
+    parser.add_argument("-c", dest="configuration", metavar="CONFIG", help="such as 3d_fullres")
+    add_former(parser, "dataset", "-d", metavar="ID")
+    add_former(parser, "configuration", "-c", metavar="CONFIG")
     parser.add_argument(
         "--arms",
         nargs="+",
@@ -54,7 +57,8 @@ def run(args: argparse.Namespace, extra: list[str]) -> int:
     Raises:
         UserError: A variable, data set, trainer, reference or fold is missing; or a job failed.
     """
-    refuse_extra(extra)
+    if not (args.dataset and args.configuration):
+        raise UsageError("missing -d or -c: d2net benchmark -d ID -c CONFIG")
     setup = setup_of(args)
 
     from nnunetv2_d2net.study.benchmark.jobs import job_list

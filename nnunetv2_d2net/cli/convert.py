@@ -5,9 +5,9 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from nnunetv2_d2net.base.errors import UserError
+from nnunetv2_d2net.base.errors import UsageError, UserError
 from nnunetv2_d2net.cli._problems import refuse_problems
-from nnunetv2_d2net.cli._words import add_processes, refuse_extra
+from nnunetv2_d2net.cli._words import add_processes, check_processes
 
 HELP = (
     "Convert a folder of cases, BraTS, Task01 of the Decathlon or your own, into a raw data set of nnU-Net. Cases may "
@@ -48,9 +48,9 @@ def run(args: argparse.Namespace, extra: Sequence[str]) -> int:
         UserError: An argument, the source or the data set is not usable; or, after all the others have been converted,
             cases that could not be.
     """
-    refuse_extra(extra, args.processes)
+    check_processes(args.processes)
     if not args.check and (args.dataset_id is None or args.name is None):
-        raise UserError("missing -d or --name: d2net convert SOURCE -d ID --name NAME, or --check")
+        raise UsageError("missing -d or --name: d2net convert SOURCE -d ID --name NAME, or --check")
 
     from nnunetv2_d2net.data.convert.convert import check_folder, convert_folder
     from nnunetv2_d2net.data.convert.layouts import layout_of

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from nnunetv2_d2net.cli._checks import dataset_folder
 from nnunetv2_d2net.cli._problems import refuse_problems
-from nnunetv2_d2net.cli._words import add_processes, refuse_extra
+from nnunetv2_d2net.cli._words import add_processes, check_processes
 
 HELP = (
     "Give predictions the label values of the source that d2net convert has read, such as 4 for enhancing tumor in "
@@ -35,7 +35,7 @@ def run(args: argparse.Namespace, extra: Sequence[str]) -> int:
         UserError: An argument or folder is not usable; or, after all the others have been converted, segmentations that
             could not be.
     """
-    refuse_extra(extra, args.processes)
+    check_processes(args.processes)
     path = args.mapping
     if path is None:
         remedy = "pass --mapping with its conversion.json"

@@ -4,20 +4,20 @@ import argparse
 import sys
 from pathlib import Path
 
-from nnunetv2_d2net.cli._words import refuse_extra
+from nnunetv2_d2net.cli._words import add_former
 
 HELP = "Simulate, plan, preprocess, train briefly and predict every subset, all below one folder."
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments."""
-    parser.add_argument("--out", type=Path, default=Path("d2net_demo"), help="folder for everything (./d2net_demo)")
+    out = Path("d2net_demo")
+    parser.add_argument("-o", dest="out", type=Path, default=out, metavar="FOLDER", help="for all (./d2net_demo)")
+    add_former(parser, "--out", "-o", dest="out", type=Path)
 
 
 def run(args: argparse.Namespace, extra: list[str]) -> int:
     """Run the demo; a second call goes on where the first one stopped."""
-    refuse_extra(extra)
-
     from nnunetv2_d2net.study.demo import run_demo
 
     table = run_demo(args.out, progress=True)

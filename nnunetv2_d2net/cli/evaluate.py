@@ -5,9 +5,9 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from nnunetv2_d2net.base.errors import UserError
+from nnunetv2_d2net.base.errors import UsageError, UserError
 from nnunetv2_d2net.base.text import markdown_table
-from nnunetv2_d2net.cli._words import add_processes, refuse_extra
+from nnunetv2_d2net.cli._words import add_former, add_processes, check_processes
 
 HELP = (
     "Score segmentations against references: Dice, HD95, ASSD and surface Dice of every case, subset and region, and "
@@ -18,12 +18,13 @@ HELP = (
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Describe the arguments."""
     parser.add_argument(
-        "-p",
+        "-i",
         dest="predictions",
         type=Path,
         metavar="PREDICTIONS",
         help="what d2net predict --all_subsets has written, or any folder of segmentations with its dataset.json",
     )
+    add_former(parser, "-p", "-i", dest="predictions", type=Path)
     parser.add_argument(
         "-r", dest="references", type=Path, metavar="REFERENCES", help="their references, such as labelsTs"
     )
@@ -35,7 +36,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     add_processes(parser, "processes")
     parser.add_argument(
+        "-m",
         "--model",
+        dest="model",
         type=Path,
         metavar="MODEL",
         help="keep the Dice by subset, with spread and number of cases, in this model's folder, whose checkpoints must "
@@ -44,7 +47,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--published",
         action="store_true",
-        help="also print published figures, which are of another data set; needs no -p",
+        help="also print published figures, which are of another data set; needs no -i",
     )
 
 
@@ -58,7 +61,7 @@ def run(args: argparse.Namespace, extra: Sequence[str]) -> int:
     from nnunetv2_d2net.study.scores.evaluate import evaluate_folder
     from nnunetv2_d2net.study.scores.tables import write_tables
 
-    refuse_extra(extra, args.processes)
+    check_processes(args.processes)
     published = _published() if args.published else ""
     if published and args.predictions is None:
         sys.stdout.write(published)
@@ -96,4 +99,4 @@ def _published() -> str:
 
 def _check(args: argparse.Namespace) -> None:
     if args.predictions is None or args.references is None:
-        raise UserError("missing -p or -r: d2net evaluate -p PREDICTIONS -r REFERENCES")
+        raise UsageError("missing -i or -r: d2net evaluate -i PREDICTIONS -r REFERENCES")

@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from nnunetv2_d2net.cli._checks import check_folds
-from nnunetv2_d2net.cli._words import refuse_extra
 
 HELP = (
     "Write a trained model for prediction alone, without what only training needs. nnUNetv2_predict and nnU-Net's zip "
@@ -34,7 +33,6 @@ def run(args: argparse.Namespace, extra: Sequence[str]) -> int:
     Raises:
         UserError: Something is missing, cannot be read or written, or is in the way.
     """
-    refuse_extra(extra)
     check_folds(args.folds or ())
 
     from nnunetv2_d2net.plugin.prediction.export import export_model

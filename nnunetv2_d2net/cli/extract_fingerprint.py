@@ -5,7 +5,6 @@ from collections.abc import Sequence
 
 from nnunetv2_d2net.cli._nnunet import call_entry_point
 from nnunetv2_d2net.cli._planning import data_sets, writing_preprocessed
-from nnunetv2_d2net.cli._words import describe_passing
 
 HELP = (
     "Check every training case and describe the cohort: nnUNetv2_extract_fingerprint for cases that may lack "
@@ -16,7 +15,7 @@ HELP = (
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Describe the arguments; all of them are nnU-Net's."""
     usage = "d2net extract_fingerprint -d ID [ID ...] [--clean] [nnU-Net's arguments ...]"
-    describe_passing(parser, usage, "nnUNetv2_extract_fingerprint")
+    parser.usage = usage
 
 
 def run(args: argparse.Namespace, extra: Sequence[str]) -> int:

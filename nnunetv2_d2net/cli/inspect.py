@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from itertools import groupby
 from pathlib import Path
 
-from nnunetv2_d2net.base.errors import UserError
+from nnunetv2_d2net.base.errors import UsageError, UserError
 from nnunetv2_d2net.cli import _checks
-from nnunetv2_d2net.cli._words import add_processes, refuse_extra
+from nnunetv2_d2net.cli._words import add_dataset, add_former, add_processes, check_processes
 
 HELP = (
     "Look at a raw data set, complete or not: which case has which modality, volumes, intensities, and cases that look "
@@ -18,7 +18,8 @@ HELP = (
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Describe the arguments."""
-    parser.add_argument("dataset", metavar="ID", help="number or name of a data set below nnUNet_raw")
+    add_dataset(parser)
+    add_former(parser, "dataset", "-d", metavar="ID")
     parser.add_argument(
         "-o", dest="output", type=Path, metavar="FOLDER", help="for the results (default: ./d2net_inspect_DatasetXXX)"
     )
@@ -35,7 +36,9 @@ def run(args: argparse.Namespace, extra: Sequence[str]) -> int:
         UserError: An argument out of range or unknown, no such data set; or, after all has been written, files that
             could not be read.
     """
-    refuse_extra(extra, args.processes)
+    check_processes(args.processes)
+    if not args.dataset:
+        raise UsageError("no data set is given: d2net inspect -d ID")
     folder = _checks.dataset_folder(args.dataset, "nnUNet_raw", "check the number, or write the data set first")
     number = folder.name.split("_")[0]
     output = args.output or Path(f"d2net_inspect_{number}" + ("" if args.split == "Tr" else "_Ts"))

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from nnunetv2_d2net.base.dataset import folder_of
-from nnunetv2_d2net.base.errors import UserError
-from nnunetv2_d2net.cli._words import add_processes, refuse_extra
+from nnunetv2_d2net.base.errors import UsageError
+from nnunetv2_d2net.cli._words import add_processes, check_processes
 
 HELP = "Write a data set of simulated brain MRI with gliomas below nnUNet_raw, ready for d2net plan_and_preprocess."
 
@@ -42,12 +42,12 @@ def run(args: argparse.Namespace, extra: Sequence[str]) -> int:
         UserError: An argument out of range or unknown, nnUNet_raw not set, nilearn missing, the folder or its number
             taken, or a disk error.
     """
-    refuse_extra(extra, args.processes)
+    check_processes(args.processes)
     if args.layout and (not args.output or args.dataset_id is not None):
-        raise UserError("--layout needs -o FOLDER and no -d: d2net convert numbers the data set")
+        raise UsageError("--layout needs -o FOLDER and no -d: d2net convert numbers the data set")
     if not args.layout and (args.dataset_id is None or args.output):
         as_brats = "--layout with -o FOLDER for folders as BraTS has them"
-        raise UserError(f"pass -d ID for a data set of nnU-Net, or {as_brats}")
+        raise UsageError(f"pass -d ID for a data set of nnU-Net, or {as_brats}")
     raw = None if args.layout else folder_of("nnUNet_raw")
 
     from nnunetv2_d2net.data.phantom.contrast import format_contrast_table

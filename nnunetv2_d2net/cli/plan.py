@@ -3,10 +3,10 @@
 import argparse
 from collections.abc import Sequence
 
-from nnunetv2_d2net.base.errors import UserError
+from nnunetv2_d2net.base.errors import UsageError
 from nnunetv2_d2net.cli._nnunet import call_entry_point
 from nnunetv2_d2net.cli._planning import data_sets, refuse_one_modality, writing_preprocessed
-from nnunetv2_d2net.cli._words import describe_passing, value_of
+from nnunetv2_d2net.cli._words import value_of
 
 HELP = (
     "Plan for D2-Net: nnUNetv2_plan_experiment with -pl D2NetPlanner unless you name another. "
@@ -17,7 +17,7 @@ HELP = (
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Describe the arguments; all of them are nnU-Net's."""
     usage = "d2net plan -d ID [ID ...] [-pl PLANNER] [-np N] [nnU-Net's arguments ...]"
-    describe_passing(parser, usage, "nnUNetv2_plan_experiment")
+    parser.usage = usage
 
 
 def run(args: argparse.Namespace, extra: Sequence[str]) -> int:
@@ -42,7 +42,7 @@ def run(args: argparse.Namespace, extra: Sequence[str]) -> int:
             check_complete(folder, dataset)
     processes = value_of(words, "-np", str(default_num_processes))
     if not processes.isdigit() or int(processes) < 1:
-        raise UserError(f"-np {processes}: choose at least 1 process")
+        raise UsageError(f"-np {processes}: choose at least 1 process")
     with writing_preprocessed(datasets):
         for folder in datasets:
             D2NetFingerprintExtractor(folder.name, int(processes)).run()

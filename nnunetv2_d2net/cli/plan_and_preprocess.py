@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 from nnunetv2_d2net.cli._nnunet import call_entry_point
 from nnunetv2_d2net.cli._planning import data_sets, refuse_one_modality, writing_preprocessed
-from nnunetv2_d2net.cli._words import describe_passing, value_of
+from nnunetv2_d2net.cli._words import value_of
 
 HELP = (
     "Plan and preprocess for D2-Net: nnUNetv2_plan_and_preprocess with -pl D2NetPlanner unless you name another. "
@@ -17,7 +17,7 @@ HELP = (
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Describe the arguments; all of them are nnU-Net's."""
     usage = "d2net plan_and_preprocess -d ID [ID ...] [-pl PLANNER] [nnU-Net's arguments ...]"
-    describe_passing(parser, usage, "nnUNetv2_plan_and_preprocess")
+    parser.usage = usage
 
 
 def run(args: argparse.Namespace, extra: Sequence[str]) -> int:

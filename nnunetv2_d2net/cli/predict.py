@@ -5,11 +5,11 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from nnunetv2_d2net.base.dataset import Dataset
-from nnunetv2_d2net.base.errors import UserError
+from nnunetv2_d2net.base.errors import UsageError, UserError
 from nnunetv2_d2net.base.files import locked_folder, make_folder
 from nnunetv2_d2net.cli._checks import check_folds, dataset_folder
 from nnunetv2_d2net.cli._nnunet import call_entry_point, device_words
-from nnunetv2_d2net.cli._words import describe_passing, value_of, values_of
+from nnunetv2_d2net.cli._words import value_of, values_of
 from nnunetv2_d2net.plugin.planning.plans import MISSING_IN_MODEL, check_networks
 from nnunetv2_d2net.plugin.protocols import flags_of, read_protocols
 from nnunetv2_d2net.plugin.seams import predictor_seam
@@ -27,7 +27,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "[--modalities NAME ... | --drop NAME ...] [--all_subsets [--subsets SUBSET ...]] [--agreement] "
         "[nnU-Net's arguments ...]"
     )
-    describe_passing(parser, usage, "nnUNetv2_predict")
+    parser.usage = usage
     choice = parser.add_mutually_exclusive_group()
     names = "named as in dataset.json's channel_names, in any case; as if the other files did not exist"
     choice.add_argument("--modalities", nargs="+", metavar="NAME", help=f"use these modalities only, {names}")
@@ -69,13 +69,15 @@ def run(args: argparse.Namespace, extra: Sequence[str]) -> int:
             the modalities are not those of the model.
     """
     if args.subsets_per_pass < 1:
-        raise UserError(f"--subsets_per_pass {args.subsets_per_pass}: choose at least 1")
+        raise UsageError(f"--subsets_per_pass {args.subsets_per_pass}: choose at least 1")
     if args.subsets and not args.all_subsets:
-        raise UserError("--subsets says which folders --all_subsets writes: add it, or name one subset by --modalities")
+        raise UsageError(
+            "--subsets says which folders --all_subsets writes: add it, or name one subset by --modalities"
+        )
     words = ["-tr", "D2NetTrainer", "-p", "D2NetPlans", *extra]
     missing = [flag for flag in ("-i", "-o", "-d", "-c") if not value_of(words, flag)]
     if missing:
-        raise UserError(f"missing {' '.join(missing)}: d2net predict -i FOLDER -o FOLDER -d ID -c CONFIGURATION")
+        raise UsageError(f"missing {' '.join(missing)}: d2net predict -i FOLDER -o FOLDER -d ID -c CONFIGURATION")
     if not Path(value_of(words, "-i")).is_dir():
         raise UserError(f"{value_of(words, '-i')} is no folder: -i takes the folder of the images")
     model = _model_folder(words)
@@ -135,7 +137,7 @@ def _part(words: Sequence[str]) -> tuple[int, int]:
     """Return which part of the cases to predict, and of how many."""
     part_id, num_parts = (value_of(words, flag, default) for flag, default in (("-part_id", "0"), ("-num_parts", "1")))
     if not (part_id.isdecimal() and num_parts.isdecimal() and int(part_id) < int(num_parts)):
-        raise UserError(f"-part_id {part_id} is no part of -num_parts {num_parts}: parts are numbered from 0")
+        raise UsageError(f"-part_id {part_id} is no part of -num_parts {num_parts}: parts are numbered from 0")
     return int(part_id), int(num_parts)
 
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from nnunetv2_d2net.base.dataset import dataset_number, folder_of
 from nnunetv2_d2net.cli._nnunet import call_entry_point
 from nnunetv2_d2net.cli._planning import data_sets, writing_preprocessed
-from nnunetv2_d2net.cli._words import describe_passing, value_of, values_of
+from nnunetv2_d2net.cli._words import value_of, values_of
 from nnunetv2_d2net.plugin.planning.plans import preprocessed_folder, read_plans
 
 HELP = (
@@ -18,7 +18,7 @@ HELP = (
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Describe the arguments; all of them are nnU-Net's."""
     usage = "d2net preprocess -d ID [ID ...] [-plans_name PLANS] [-c CONFIG ...] [nnU-Net's arguments ...]"
-    describe_passing(parser, usage, "nnUNetv2_preprocess")
+    parser.usage = usage
 
 
 def run(args: argparse.Namespace, extra: Sequence[str]) -> int:

@@ -4,8 +4,9 @@ import argparse
 import sys
 from pathlib import Path
 
+from nnunetv2_d2net.base.errors import UsageError
 from nnunetv2_d2net.cli._nnunet import device_words
-from nnunetv2_d2net.cli._words import add_processes, refuse_extra
+from nnunetv2_d2net.cli._words import add_former, add_processes, check_processes
 
 HELP = (
     "Simulate patients with gliomas, train on them, and write a model that segments real ones, all below one folder; "
@@ -15,7 +16,8 @@ HELP = (
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments."""
-    parser.add_argument("--out", type=Path, required=True, help="folder for everything")
+    parser.add_argument("-o", dest="out", type=Path, metavar="FOLDER", help="for everything")
+    add_former(parser, "--out", "-o", dest="out", type=Path)
     parser.add_argument("--cases", type=int, default=300, help="simulated patients (300)")
     parser.add_argument("--epochs", type=int, default=20, help="length of the training, in 250 steps: 20, 50, 100 ...")
     parser.add_argument("--seed", type=int, default=0, help="of patients and training (0)")
@@ -29,7 +31,9 @@ def run(args: argparse.Namespace, extra: list[str]) -> int:
     Raises:
         UserError: Something cannot be written, an argument makes no sense, or there is no CUDA device.
     """
-    refuse_extra(extra, args.processes)
+    check_processes(args.processes)
+    if args.out is None:
+        raise UsageError("no folder is given: d2net pretrain -o FOLDER")
     device_words(["-device", args.device])
 
     import torch

@@ -4,7 +4,6 @@ import argparse
 import sys
 from collections.abc import Sequence
 
-from nnunetv2_d2net.cli._words import refuse_extra
 from nnunetv2_d2net.plugin.registration import nnunet_folder, register
 
 HELP = (
@@ -20,7 +19,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace, extra: Sequence[str]) -> int:
     """Write the files and say where."""
-    refuse_extra(extra)
     for path in register(nnunet_folder()):
         sys.stdout.write(f"registered {path}\n")
     return 0

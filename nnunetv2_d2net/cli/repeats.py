@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from nnunetv2_d2net.base.errors import UserError
-from nnunetv2_d2net.cli._words import refuse_extra
 
 HELP = (
     "Compare benchmarks whose arms were trained anew, each with an nnUNet_results of its own: how far trainings of one "
@@ -28,8 +27,6 @@ def run(args: argparse.Namespace, extra: Sequence[str]) -> int:
         UserError: A folder is no finished benchmark, they are no repetitions of each other, an argument is unknown, or
             the file cannot be written.
     """
-    refuse_extra(extra)
-
     from nnunetv2_d2net.base.files import write_text
     from nnunetv2_d2net.study.report.repeats import repeats_page
     from nnunetv2_d2net.study.report.results import read_benchmark

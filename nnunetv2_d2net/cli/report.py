@@ -5,8 +5,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from nnunetv2_d2net.base.errors import UserError
-from nnunetv2_d2net.cli._words import refuse_extra
+from nnunetv2_d2net.base.errors import UsageError, UserError
 
 HELP = (
     "Make one HTML page of a benchmark, which opens with no network: verdict, heat maps, differences with "
@@ -41,7 +40,6 @@ def run(args: argparse.Namespace, extra: Sequence[str]) -> int:
         UserError: The folder is no finished benchmark, an argument is out of range or unknown, or a file cannot be
             written. What cannot be shown of a case is told, and left out.
     """
-    refuse_extra(extra)
     page = args.page or args.folder / "report.html"
     _check(args, page)
 
@@ -56,8 +54,8 @@ def run(args: argparse.Namespace, extra: Sequence[str]) -> int:
 
 def _check(args: argparse.Namespace, page: Path) -> None:
     if args.cases < 1:
-        raise UserError(f"--cases {args.cases}: choose at least 1, or pass --no_viewer")
+        raise UsageError(f"--cases {args.cases}: choose at least 1, or pass --no_viewer")
     if page.suffix not in (".html", ".htm"):
-        raise UserError(f"-o {page}: name a file that ends in .html")
+        raise UsageError(f"-o {page}: name a file that ends in .html")
     if not page.parent.is_dir():
         raise UserError(f"{page.parent} is no folder: create it, or pass another -o")

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from nnunetv2_d2net.base.errors import UsageError
 from nnunetv2_d2net.base.text import markdown_table
 from nnunetv2_d2net.cli._benchmarks import add_shared_arguments, setup_of
-from nnunetv2_d2net.cli._words import refuse_extra
+from nnunetv2_d2net.cli._words import add_dataset
 
 HELP = (
     "Measure a table of the paper: train every row's trainer, predict every subset of the modalities, and lay the Dice "
@@ -22,7 +22,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("table", nargs="?", choices=_TABLES, help="of the paper; V compares with methods that are not built here")
     add("--list", action="store_true", help="only list the rows: which trainer is which, and what is printed there")
     add("--rows", nargs="+", metavar="ROW", help="measure these rows, named as --list does, such as 'sc, fc' (all)")
-    add("-d", dest="dataset", metavar="ID", help="data set, such as 7 or Dataset007_Name")
+    add_dataset(parser)
     add("-c", dest="configuration", default="3d_fullres", metavar="CONFIG", help="(%(default)s)")
     add("--epochs", type=int, default=400, metavar="N", help="passes over the training cases (%(default)s)")
     add_shared_arguments(parser, "study", plans="D2NetPaperPlans", folds="0 1 2, as the paper's", cases="folds")
@@ -36,7 +36,6 @@ def run(args: argparse.Namespace, extra: Sequence[str]) -> int:
         UsageError: No table or no data set is named.
         UserError: There is no such row, number of passes, data set or fold; or a job failed.
     """
-    refuse_extra(extra)
     if not args.list and not (args.table and args.dataset):
         raise UsageError("name a table and, by -d, a data set; or pass --list")
 

@@ -7,12 +7,12 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from nnunetv2_d2net.base.dataset import Dataset, dataset_number, folder_of
-from nnunetv2_d2net.base.errors import UserError
+from nnunetv2_d2net.base.errors import UsageError, UserError
 from nnunetv2_d2net.base.files import locked_folder
 from nnunetv2_d2net.cli._checks import check_folds, dataset_folder
 from nnunetv2_d2net.cli._nnunet import call_entry_point, device_words, trainer_class
 from nnunetv2_d2net.cli._process_group import errors_of_processes, is_one_of_several, process_group
-from nnunetv2_d2net.cli._words import describe_passing, positionals, value_of, values_of, without, without_values
+from nnunetv2_d2net.cli._words import in_nnunets_order, positionals, value_of, values_of, without, without_values
 from nnunetv2_d2net.patient.model import shipped_checkpoint
 from nnunetv2_d2net.plugin.planning.plans import check_modalities, preprocessed_folder
 from nnunetv2_d2net.plugin.protocols import drawing_from, read_protocols
@@ -35,10 +35,11 @@ _SUBSETS, _PRESENCE = "--subsets", "--presence"
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Describe the arguments; all but one of them are nnU-Net's."""
     usage = (
-        "d2net train ID CONFIGURATION FOLD [-tr TRAINER] [-p PLANS] [--start_from STOCK | phantom] "
+        "d2net train ID CONFIGURATION FOLD (or -d ID -c CONFIGURATION -f FOLD) [-tr TRAINER] [-p PLANS] "
+        "[--start_from STOCK | phantom] "
         "[--subsets SUBSET[=WEIGHT] ... | --presence MODALITY=PROBABILITY ...] [nnU-Net's arguments ...]"
     )
-    describe_passing(parser, usage, "nnUNetv2_train")
+    parser.usage = usage
 
 
 def run(args: argparse.Namespace, extra: Sequence[str]) -> int:
@@ -50,7 +51,7 @@ def run(args: argparse.Namespace, extra: Sequence[str]) -> int:
     """
     subset_words, presence_words = (values_of(extra, flag) for flag in (_SUBSETS, _PRESENCE))
     others = without_values(without_values(extra, _SUBSETS), _PRESENCE)
-    words = ["-tr", "D2NetTrainer", "-p", "D2NetPlans", *_with_start(others)]
+    words = ["-tr", "D2NetTrainer", "-p", "D2NetPlans", *_with_start(in_nnunets_order(others))]
     trainer = value_of(words, "-tr")
     subsets = read_protocols(subset_words, presence_words, _check_data(words, trainer))
     weights = _pretrained_weights(words)
@@ -98,7 +99,7 @@ def _with_start(words: Sequence[str]) -> list[str]:
     if values_of(words, _START) is None:
         return list(words)
     if value_of(words, _PRETRAINED):
-        raise UserError(f"{_START} and {_PRETRAINED} both name weights to start from: leave one of them out")
+        raise UsageError(f"{_START} and {_PRETRAINED} both name weights to start from: leave one of them out")
     start, others = value_of(words, _START), without(words, _START)
     if start == _PHANTOM:
         return [*_FINE_TUNING, *others, *_from(others, shipped_checkpoint())]
@@ -123,7 +124,7 @@ def _pretrained_weights(words: Sequence[str]) -> Path | None:
         example = "fold_0/checkpoint_final.pth"
         raise UserError(f"{weights} does not exist: {_PRETRAINED} takes a checkpoint such as {example}")
     if "--c" in words:
-        raise UserError(f"{_PRETRAINED} starts a training and --c goes on with one: leave one of them out")
+        raise UsageError(f"{_PRETRAINED} starts a training and --c goes on with one: leave one of them out")
 
     from nnunetv2_d2net.plugin.checkpoints import check_finite, read_checkpoint
 
@@ -135,7 +136,7 @@ def _positionals(words: Sequence[str]) -> tuple[str, str, str]:
     try:
         dataset, configuration, fold = positionals(words)
     except ValueError as error:
-        raise UserError("give data set, configuration and fold: d2net train 7 3d_fullres 0") from error
+        raise UsageError("give data set, configuration and fold: d2net train 7 3d_fullres 0") from error
     check_folds([fold])
     return dataset, configuration, fold
 
@@ -175,14 +176,14 @@ def _check_processes(words: Sequence[str], trainer: type) -> None:
     device, n_gpus = value_of(words, "-device", "cuda"), value_of(words, "-num_gpus", "1")
     if not is_one_of_several():
         if n_gpus != "1" and device != "cuda":
-            raise UserError(
+            raise UsageError(
                 f"-num_gpus {n_gpus} needs CUDA devices, this is {device}: leave it out, or start with torchrun"
             )
         return
     if n_gpus != "1":
-        raise UserError(f"-num_gpus {n_gpus}: torchrun has started the processes already, leave it out")
+        raise UsageError(f"-num_gpus {n_gpus}: torchrun has started the processes already, leave it out")
     if device not in ("cuda", "cpu"):
-        raise UserError(f"-device {device}: torchrun trains on cuda or cpu")
+        raise UsageError(f"-device {device}: torchrun trains on cuda or cpu")
 
     from nnunetv2_d2net.plugin.training.distributed import DistributedTrainer
 

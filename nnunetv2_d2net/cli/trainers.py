@@ -4,7 +4,6 @@ import argparse
 import sys
 from collections.abc import Sequence
 
-from nnunetv2_d2net.cli._words import refuse_extra
 from nnunetv2_d2net.plugin.registration import trainers_folder
 
 HELP = 'Print the folder of our trainers, for export nnUNet_extTrainer="$(d2net trainers)".'
@@ -16,6 +15,5 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace, extra: Sequence[str]) -> int:
     """Print the folder, and nothing else."""
-    refuse_extra(extra)
     sys.stdout.write(f"{trainers_folder()}\n")
     return 0

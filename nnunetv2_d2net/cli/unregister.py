@@ -4,7 +4,6 @@ import argparse
 import sys
 from collections.abc import Sequence
 
-from nnunetv2_d2net.cli._words import refuse_extra
 from nnunetv2_d2net.plugin.registration import nnunet_folder, unregister
 
 HELP = "Remove the files that 'd2net register' wrote into nnU-Net, and no others."
@@ -16,7 +15,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace, extra: Sequence[str]) -> int:
     """Remove the files and say which."""
-    refuse_extra(extra)
     removed = unregister(nnunet_folder())
     for path in removed:
         sys.stdout.write(f"removed {path}\n")

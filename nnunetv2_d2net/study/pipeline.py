@@ -15,10 +15,10 @@ from nnunetv2.experiment_planning import plan_and_preprocess_api as planning
 from nnunetv2.experiment_planning.dataset_fingerprint.fingerprint_extractor import DatasetFingerprintExtractor
 from nnunetv2.run.run_training import get_trainer_from_args, maybe_load_checkpoint
 from nnunetv2.utilities.dataset_name_id_conversion import convert_id_to_dataset_name
-from tqdm import tqdm
 
 from nnunetv2_d2net.base.errors import UserError
 from nnunetv2_d2net.base.files import locked_folder, make_folder, read_json_or, written_whole
+from nnunetv2_d2net.base.progress import Bar
 from nnunetv2_d2net.plugin.planning.fingerprint import D2NetFingerprintExtractor
 from nnunetv2_d2net.plugin.planning.incomplete import incomplete_cases, is_our_planner
 from nnunetv2_d2net.plugin.prediction.all_subsets import AllSubsetsPredictor
@@ -128,7 +128,7 @@ def plan_and_preprocess(
     ours = is_our_planner(planner)
     extractor = extractor or (D2NetFingerprintExtractor if ours else DatasetFingerprintExtractor)
     folder = Path(os.environ["nnUNet_preprocessed"]) / convert_id_to_dataset_name(dataset_id)
-    bar = tqdm(total=3, desc="plan and preprocess", unit="step", disable=not progress)
+    bar = Bar(title="plan and preprocess", total=3, unit="step", shown=progress)
     with locked_folder(folder), incomplete_cases(planner) if ours else contextlib.nullcontext(), bar:
         _drop_broken_fingerprint(folder / "dataset_fingerprint.json")
         planning.extract_fingerprint_dataset(

@@ -92,7 +92,19 @@ _DATA = f"preprocessed/{NAME}"
 _PREDICT = (*f"predict -i raw/{NAME}/imagesTs -d {NUMBER} -c {CONFIGURATION} -p {PLANS}".split(), "-f", "0")
 _PREDICT = (*_PREDICT, "-tr", "D2NetTrainerQuick", "--disable_tta", "-device", "cpu", "-o")
 _TRAIN = ("train", str(NUMBER), CONFIGURATION, "0", "-tr", "D2NetTrainerQuick", "-p", PLANS, "-device", "cpu")
-_BENCHMARK = ("benchmark", str(NUMBER), CONFIGURATION, "-p", PLANS, "-o", "bench", "--no_cost", "--disable_tta")
+_BENCHMARK = (
+    "benchmark",
+    "-d",
+    str(NUMBER),
+    "-c",
+    CONFIGURATION,
+    "-p",
+    PLANS,
+    "-o",
+    "bench",
+    "--no_cost",
+    "--disable_tta",
+)
 _CONVERT = ("convert", "source/training", "--test", "source/test", "-d", str(NUMBER), "--name", "Faults", "-np", "2")
 
 COMMANDS = {
@@ -151,7 +163,7 @@ COMMANDS = {
         ),
         Command(
             "evaluate",
-            ("evaluate", "-p", "all", "-r", f"raw/{NAME}/labelsTs", "-o", "scores", "-np", "2"),
+            ("evaluate", "-i", "all", "-r", f"raw/{NAME}/labelsTs", "-o", "scores", "-np", "2"),
             "predict --all_subsets",
             outputs=("scores",),
             done="scores/tables.json",

@@ -72,7 +72,16 @@ def shell(tmp_path, monkeypatch):
         monkeypatch.setenv("nnUNet_extTrainer", f"{trainers_folder()}{os.pathsep}{tmp_path / 'trainers'}")
         monkeypatch.setenv("GATE", str(tmp_path / "gate"))
         monkeypatch.setenv("nnUNet_n_proc_DA", "1")
-        words = [sys.executable, "-m", "nnunetv2_d2net.cli.main", "benchmark", SPEC.dataset_id, "3d_fullres"]
+        words = [
+            sys.executable,
+            "-m",
+            "nnunetv2_d2net.cli.main",
+            "benchmark",
+            "-d",
+            SPEC.dataset_id,
+            "-c",
+            "3d_fullres",
+        ]
         words += ["--arms", *ARMS, "-o", tmp_path / "bench", "-p", "D2NetSmallPlans", "--disable_tta", "--no_cost"]
         yield [str(word) for word in words]
 

@@ -36,7 +36,7 @@ def toy_demo(monkeypatch):
 @pytest.mark.slow
 def test_demo_and_again(toy_demo, tmp_path, capsys):
     out = tmp_path / "out"
-    assert main(["demo", "--out", str(out)]) == 0
+    assert main(["demo", "-o", str(out)]) == 0
     first = capsys.readouterr().out
     assert first.count("\n| ") == 17  # header, 15 subsets, mean
     assert "FLAIR+T1+T1ce+T2" in first
@@ -47,7 +47,7 @@ def test_demo_and_again(toy_demo, tmp_path, capsys):
     checkpoint = next(out.rglob("checkpoint_final.pth"))
     trained = checkpoint.stat().st_mtime_ns
 
-    assert main(["demo", "--out", str(out)]) == 0
+    assert main(["demo", "-o", str(out)]) == 0
     assert capsys.readouterr().out == first
     assert {path: path.stat().st_mtime_ns for path in written} == written
     assert checkpoint.stat().st_mtime_ns == trained

@@ -236,7 +236,7 @@ def test_convert_leaves_out(run, given, name):
     assert written() == ([] if name in ("units_meter", "two_d") else ["OK_100", "OK_101"])
     assert len(written("imagesTr")) == 4 * len(written())
     if name in ("trunc_plain_float", "trunc_plain_int16", "qform_sform_differ"):
-        assert run("inspect", 7, "-o", raw().parent / "found", "-np", 1).status == 0
+        assert run("inspect", "-d", 7, "-o", raw().parent / "found", "-np", 1).status == 0
 
 
 @pytest.mark.parametrize("name", WAYS_OUT)
@@ -382,7 +382,7 @@ def test_convert_back(run, given, tmp_path):
 
 def test_evaluate(run, given):
     folder = given("evaluate")
-    done = run("evaluate", "-p", folder / "pred", "-r", folder / "ref", "-np", 1)
+    done = run("evaluate", "-i", folder / "pred", "-r", folder / "ref", "-np", 1)
     refused(done, "ref/flipped.nii.gz", "differ")
     refused(done, "value_4", "4")
     assert "cut short" not in refused(done, "ref/nan.nii.gz", "NaN")
@@ -560,7 +560,7 @@ def plan(run, raw_folder, *words):
 
 
 def inspect(run, raw_folder, *words):
-    return run("inspect", int(raw_folder.name[7:10]), "-o", raw_folder.parent.parent / "found", "-np", 1, *words)
+    return run("inspect", "-d", int(raw_folder.name[7:10]), "-o", raw_folder.parent.parent / "found", "-np", 1, *words)
 
 
 def train(run, number, configuration="3d_fullres", fold="0", *words):
@@ -759,7 +759,7 @@ def commands(run, cohort, model, tmp_path):
         "inspect": (raw_folder, lambda: inspect(run, raw_folder)),
         "plan": (raw_folder, lambda: plan(run, raw_folder, "--no_pp", "-overwrite_plans_name", "Other")),
         "preprocess": (planned, lambda: run("preprocess", "-d", 30, "-c", "3d_fullres", "-np", 1)),
-        "evaluate": (scored / "pred", lambda: run("evaluate", "-p", scored / "pred", "-r", scored / "ref", "-np", 1)),
+        "evaluate": (scored / "pred", lambda: run("evaluate", "-i", scored / "pred", "-r", scored / "ref", "-np", 1)),
         "predict": (model, lambda: predict(run, images, tmp_path / "out")),
         "export": (model, lambda: run("export", model, "-o", tmp_path / "exported")),
         "train": (planned, lambda: train(run, 30)),
@@ -770,7 +770,7 @@ def commands(run, cohort, model, tmp_path):
 
 def benchmark(run, tmp_path, *words):
     words = ["-f", 0, "--cases", "folds", "-o", tmp_path / "benchmark", "-device", "cpu", "--no_cost", "-np", 1, *words]
-    return run("benchmark", 30, "3d_fullres", *words)
+    return run("benchmark", "-d", 30, "-c", "3d_fullres", *words)
 
 
 def check_each(commands, names, kind, file, table, tmp_path):

@@ -29,7 +29,7 @@ def toy_training(monkeypatch):
 @pytest.mark.slow
 def test_from_nothing_to_a_model_and_again(toy_training, tmp_path, capsys):
     out = tmp_path / "out"
-    words = ["pretrain", "--out", str(out), "--cases", "2", "--epochs", "1", "-np", "1"]
+    words = ["pretrain", "-o", str(out), "--cases", "2", "--epochs", "1", "-np", "1"]
     assert main(words) == 0
     archive = out / "nnUNetTrainerModalityDropoutPretraining_1epoch.zip"
     assert f"written: {archive}" in capsys.readouterr().out
@@ -65,7 +65,7 @@ def test_from_nothing_to_a_model_and_again(toy_training, tmp_path, capsys):
 )
 def test_what_makes_no_sense_is_told_before_anything_is_simulated(tmp_path, monkeypatch, capsys, words, part):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    assert main(["pretrain", "--out", str(tmp_path / "out"), *words]) == 1
+    assert main(["pretrain", "-o", str(tmp_path / "out"), *words]) == 1
     said = capsys.readouterr().err
     assert part in said
     assert said.count("\n") == 1

@@ -273,7 +273,7 @@ def test_labels_that_nnunet_cannot_use_are_one_line(cohort, changes, said, tmp_p
     shutil.copy(cohort.raw / "dataset.json", cohort.folder)
     for words in (
         ["plan_and_preprocess", "-d", 811],
-        ["inspect", 811, "-o", tmp_path / "look"],
+        ["inspect", "-d", 811, "-o", tmp_path / "look"],
         ["train", 811, CONFIGURATION, 0, "-p", OURS, "-device", "cpu"],
     ):
         capsys.readouterr()

@@ -15,7 +15,8 @@ from nnunetv2.dataset_conversion.convert_raw_dataset_from_old_nnunet_format impo
 import nnunetv2_d2net
 from nnunetv2_d2net.base.dataset import Dataset
 from nnunetv2_d2net.base.errors import UserError
-from nnunetv2_d2net.cli.main import COMMANDS
+from nnunetv2_d2net.cli._commands import COMMANDS
+from nnunetv2_d2net.cli._nnunet_arguments import ARGUMENTS
 from nnunetv2_d2net.data.convert.layouts import layout_of
 from tests.conftest import nnunet_environment
 
@@ -39,9 +40,16 @@ NNUNET = {
 }
 CONVERT, STEPS = "unit/cli/test_convert.py", "integration/test_steps_one_by_one.py"
 RUN_BY = {
+    "d2net pretrain -o FOLDER": ("integration/test_pretrain.py", "test_from_nothing_to_a_model_and_again"),
+    "d2net benchmark -d ID -c CONFIG": (
+        "integration/test_benchmark_command.py",
+        "test_killed_then_resumed_then_nothing_to_do",
+    ),
+    "d2net inspect -d ID": ("unit/cli/test_inspect.py", "test_tables_and_pictures"),
+    "d2net {} --help": ("unit/cli/test_main.py", "test_every_command_has_help"),
     "d2net convert SOURCE -d ID --name NAME": (CONVERT, "test_check_then_convert_then_back"),
     "d2net convert {}": ("integration/test_convert.py", "test_nnunet_accepts_a_complete_cohort"),
-    "d2net evaluate -p PREDICTIONS -r REFERENCES": ("unit/cli/test_evaluate.py", "test_tables_are_printed_and_written"),
+    "d2net evaluate -i PREDICTIONS -r REFERENCES": ("unit/cli/test_evaluate.py", "test_tables_are_printed_and_written"),
     "d2net extract_fingerprint -d {} --clean": (STEPS, "test_a_fingerprint_of_other_data_is_refused_and_stays"),
     "d2net plan -d {}": (STEPS, "test_the_remedy_for_plans_that_are_not_there"),
     "d2net plan_and_preprocess -d {}": (STEPS, "test_the_remedy_before_any_planning"),
@@ -111,7 +119,9 @@ def messages():
 
 
 def advised():
-    return {match[0] for _, text in messages() for match in COMMAND.finditer(text)}
+    """Command lines in messages; those in help are examples, which another test parses."""
+    texts = [text for path, text in messages() if path.name not in ("_commands.py", "_help.py")]
+    return {match[0] for text in texts for match in COMMAND.finditer(text)}
 
 
 def options_of(command):
@@ -140,6 +150,7 @@ def test_commands_that_are_advised_exist_with_their_options():
 
 def test_options_that_are_named_exist():
     known = set().union(*map(options_of, COMMANDS)) | {"--help", "--version", "--nproc"}
+    known |= {flag for taken in ARGUMENTS.values() for flag, _, _ in taken}
     pages = ("study/report", "data/phantom")  # their styles and names of files look like options
     texts = [(path, text) for path, text in messages() if not str(path.relative_to(PACKAGE)).startswith(pages)]
     named = {match[0]: path for path, text in texts for match in OPTION.finditer(text)}

@@ -11,10 +11,10 @@ from acvl_utils.cropping_and_padding.bounding_boxes import get_bbox_from_mask
 from batchgenerators.utilities.file_and_folder_operations import save_json
 from nnunetv2.preprocessing.cropping.cropping import create_nonzero_mask
 from numpy.typing import NDArray
-from tqdm import tqdm
 
 from nnunetv2_d2net.base.errors import UserError
 from nnunetv2_d2net.base.files import make_folder
+from nnunetv2_d2net.base.progress import Bar
 from nnunetv2_d2net.method.modalities import modality_subsets
 from nnunetv2_d2net.plugin.prediction.predictor import OTHER_OUTPUT, D2NetPredictor, Subset
 from nnunetv2_d2net.plugin.prediction.threads import read_ahead
@@ -92,7 +92,7 @@ class AllSubsetsPredictor(D2NetPredictor):
         """Count segmentations in the place of nnU-Net's bars, which count the tiles of each."""
         show, self.allow_tqdm = self.allow_tqdm, False
         try:
-            with tqdm(total=total, desc="predict", unit="segmentation", disable=not show) as self.bar:
+            with Bar(title="predict", total=total, unit="segmentation", shown=show) as self.bar:
                 yield
         finally:
             self.allow_tqdm, self.bar = show, None

@@ -9,7 +9,6 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
-from tqdm import tqdm
 
 from nnunetv2_d2net.base.errors import UserError
 from nnunetv2_d2net.base.files import (
@@ -22,6 +21,7 @@ from nnunetv2_d2net.base.files import (
     unfinished_folder,
     write_json,
 )
+from nnunetv2_d2net.base.progress import Bar
 from nnunetv2_d2net.method.network.companion import STOCK
 from nnunetv2_d2net.method.network.d2net import inference_weights
 from nnunetv2_d2net.plugin.planning.plans import MISSING_IN_MODEL, read_plans
@@ -122,7 +122,7 @@ def _write(model: Path, checkpoints: Mapping[Path, dict[str, Any]], target: Path
         if (model / name).is_file():
             _copy_json(model / name, target / name)
     sizes = []
-    for path, content in tqdm(checkpoints.items(), desc="export", unit="fold"):
+    for path, content in Bar(checkpoints.items(), title="export", total=len(checkpoints), unit="fold"):
         written = target / path.parent.name / path.name
         written.parent.mkdir()
         torch.save(content, written)

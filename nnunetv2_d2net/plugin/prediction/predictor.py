@@ -16,11 +16,11 @@ from nnunetv2.preprocessing.preprocessors.default_preprocessor import DefaultPre
 from nnunetv2.utilities.helpers import empty_cache
 from nnunetv2.utilities.label_handling.label_handling import LabelManager
 from torch import Tensor, nn
-from tqdm import tqdm
 
 from nnunetv2_d2net.base.dataset import Dataset
 from nnunetv2_d2net.base.errors import UserError
 from nnunetv2_d2net.base.files import make_folder
+from nnunetv2_d2net.base.progress import Bar
 from nnunetv2_d2net.base.text import counted, last_line
 from nnunetv2_d2net.method.modalities import infer_available
 from nnunetv2_d2net.method.network.companion import chosen_network
@@ -91,7 +91,7 @@ class D2NetPredictor(nnUNetPredictor):
         super().__init__(*args, **kwargs)
         self.model: Model | None = None
         self.failures: dict[str, str] = {}
-        self.bar: tqdm | None = None
+        self.bar: Bar | None = None
         self.note: dict[str, Any] | None = None
         self._witnesses: Witnesses | None = None
         self._told: set[str] = set()

@@ -16,11 +16,11 @@ from nnunetv2.utilities.plans_handling.plans_handler import ConfigurationManager
 from numpy.typing import NDArray
 from scipy.stats import permutation_test
 from torch import Tensor, nn
-from tqdm import tqdm
 
 from nnunetv2_d2net.base.dataset import channels_of, subset_name
 from nnunetv2_d2net.base.errors import UserError
 from nnunetv2_d2net.base.files import write_json
+from nnunetv2_d2net.base.progress import Bar
 from nnunetv2_d2net.base.text import counted
 from nnunetv2_d2net.method.modalities import modality_subsets, subset_codes
 from nnunetv2_d2net.method.network.companion import STOCK, STUDENT, Companion
@@ -163,9 +163,10 @@ class CompanionTrainer(ModalityDroppingTrainer):
         data = cast(Any, self.dataset_class)(self.preprocessed_dataset_folder, list(cases))
         dice = np.full((2, len(subsets), len(cases)), np.nan)
         mine = range(self.local_rank, len(cases), world) if self.is_ddp else range(len(cases))
-        for i in tqdm(mine, desc="choose between stock and student", unit="case", disable=self.local_rank != 0):
-            images, labels, *_ = data.load_case(cases[i])
-            present = torch.tensor(self.cohort.get(cases[i], [True] * subsets.shape[1]))
+        for i in Bar(mine, title="choose between stock and student", total=len(mine), shown=self.local_rank == 0):
+            case = cast(str, cases[i])
+            images, labels, *_ = data.load_case(case)
+            present = torch.tensor(self.cohort.get(case, [True] * subsets.shape[1]))
             target = target_of(torch.from_numpy(np.array(labels[:])), self.label_manager)
             for s, subset in enumerate(subsets):
                 if not (subset & ~present).any():

@@ -1,14 +1,13 @@
 """The trainer of ``d2net demo``, a few minutes on a CPU; and the progress bar of trainings that are watched."""
 
-import sys
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
 import torch
 from nnunetv2.training.nnUNetTrainer.variants.data_augmentation.nnUNetTrainerNoDA import nnUNetTrainerNoDA
 from torch.optim import Optimizer
-from tqdm import tqdm
 
+from nnunetv2_d2net.base.progress import Bar
 from nnunetv2_d2net.method.network.d2net import D2NetOptions
 from nnunetv2_d2net.plugin.training.dropping import ModalityDroppingTrainer
 from nnunetv2_d2net.plugin.training.trainer import D2NetTrainer
@@ -40,7 +39,7 @@ class WatchedTrainer(ModalityDroppingTrainer):
         self.num_iterations_per_epoch, self.num_val_iterations_per_epoch, self.save_every = self.n_iterations, 10, 1
         total = self.num_epochs * self.num_iterations_per_epoch
         done = self.current_epoch * self.num_iterations_per_epoch
-        self.progress = tqdm(total=total, initial=done, desc="train", unit="step", file=sys.stderr)
+        self.progress = Bar(title="train", total=total, unit="step", n_done=done)
 
     def train_step(self, batch: dict) -> dict:
         """Do one step and move the bar."""

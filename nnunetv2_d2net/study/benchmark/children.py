@@ -14,6 +14,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from tqdm import tqdm
 
 from nnunetv2_d2net.base.files import explaining_disk_errors
+from nnunetv2_d2net.base.progress import Bar
 from nnunetv2_d2net.study.benchmark.jobs import first_of, job_command, log_file
 from nnunetv2_d2net.study.benchmark.setup import Setup
 
@@ -90,8 +91,7 @@ def run_children(setup: Setup, names: Sequence[str], n_jobs: int, title: str, *,
     """
     waiting, running, failed = list(names), [], []
     environment = child_environment(setup.device, n_jobs)
-    disable = None if progress else True  # None: where nobody looks
-    with _termination_as_interrupt(), tqdm(total=len(names), desc=title, unit="job", disable=disable) as bar:
+    with _termination_as_interrupt(), Bar(title=title, total=len(names), unit="job", shown=progress) as bar:
         try:
             while waiting or running:
                 while len(running) < n_jobs and (ready := _ready(setup, waiting, running)):

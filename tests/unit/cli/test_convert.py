@@ -1,5 +1,6 @@
 """d2net convert, convert_back and phantom --layout as they are typed: what is printed, exit status, bad arguments."""
 
+import re
 import shutil
 import sys
 
@@ -31,7 +32,7 @@ def convert(*words):
 
 def error_of(capsys):
     """The one line of an error."""
-    *_, last = capsys.readouterr().err.splitlines()
+    *_, last = capsys.readouterr().err.splitlines()  # below notes
     assert last.startswith("d2net: error: ")
     return last
 
@@ -72,7 +73,7 @@ def test_problems_are_named_counted_and_exit_with_1(source, tmp_path, capsys, ch
     write_case(source, "e", label=label_with(8))
     assert convert(source, *(["--check"] if check else ["-d", "18", "--name", "Two"])) == 1
     printed = capsys.readouterr()
-    lines = [line for line in printed.err.splitlines() if line and "case/s" not in line]
+    lines = [line for line in printed.err.splitlines() if not re.fullmatch(r"d2net: .*cases in \d\d:\d\d", line)]
     assert [line.split(":")[0] for line in lines[:3]] == ["duplicate file", "unknown labels", "unknown labels"]
     assert "e_seg.nii.gz holds unknown label values 8 (1 voxels)" in lines[2]
     assert lines[3].startswith("d2net: error: 3 cases ")
@@ -136,12 +137,12 @@ def test_no_training_case_is_an_error(tmp_path, capsys):
     ],
 )
 def test_bad_arguments(source, capsys, words, message):
-    assert convert(source, *words) == 1
+    assert convert(source, *words) in (1, 2)
     assert message in error_of(capsys)
 
 
 def test_bad_processes_and_unknown_data_set(source, tmp_path, capsys):
-    assert main(["convert", str(source), "--check", "-np", "0"]) == 1
+    assert main(["convert", str(source), "--check", "-np", "0"]) == 2
     assert "-np 0" in error_of(capsys)
     words = ["convert_back", "-i", str(source), "-o", str(tmp_path / "o")]
     assert main([*words, "-d", "5"]) == 1
@@ -149,7 +150,7 @@ def test_bad_processes_and_unknown_data_set(source, tmp_path, capsys):
     (tmp_path / "raw" / "Dataset005_Other").mkdir()
     assert main([*words, "-d", "5"]) == 1
     assert "conversion.json cannot be read" in error_of(capsys)
-    assert main([*words, "-d", "5", "-np", "0"]) == 1
+    assert main([*words, "-d", "5", "-np", "0"]) == 2
     assert "-np 0" in error_of(capsys)
 
 
@@ -188,5 +189,5 @@ def test_help_of_the_converters_imports_neither_numpy_nor_torch():
 )
 def test_phantom_arguments_that_do_not_go_together(words, message, capsys):
     pytest.importorskip("nilearn")
-    assert main(["phantom", *words]) == 1
+    assert main(["phantom", *words]) in (1, 2)
     assert message in error_of(capsys)

@@ -7,6 +7,7 @@ import torch
 
 from nnunetv2_d2net.base.files import locked_folder
 from nnunetv2_d2net.cli.main import main
+from tests.refusals import line_of
 from tests.unit.conftest import whole_plans
 
 NAMES = ["FLAIR", "T1", "T1ce", "T2"]
@@ -61,9 +62,7 @@ def predict(*words, folds=("-f", "0")):
 
 
 def one_line(capsys, *parts):
-    error = capsys.readouterr().err
-    assert error.startswith("d2net: error: "), error
-    assert error.count("\n") == 1
+    error = line_of(capsys.readouterr().err)
     for part in parts:
         assert part in error, error
 
@@ -131,7 +130,7 @@ def test_modalities_reach_the_predictor(model, predicted, words, available):
     ],
 )
 def test_bad_input(model, predicted, words, parts, capsys, tmp_path):
-    assert predict(*words) == 1
+    assert predict(*words) in (1, 2)
     one_line(capsys, *parts)
     assert not predicted
     assert not (tmp_path / "out").exists()
@@ -222,8 +221,8 @@ def test_a_model_without_dataset_json(model, capsys):
 
 
 def test_no_subset_per_pass_is_refused(capsys):
-    assert main(["predict", "--all_subsets", "--subsets_per_pass", "0"]) == 1
-    assert capsys.readouterr().err == "d2net: error: --subsets_per_pass 0: choose at least 1\n"
+    assert main(["predict", "--all_subsets", "--subsets_per_pass", "0"]) == 2
+    assert line_of(capsys.readouterr().err) == "d2net: error: --subsets_per_pass 0: choose at least 1"
 
 
 def test_some_of_all_subsets(model, predicted, capsys):
@@ -237,5 +236,5 @@ def test_some_of_all_subsets(model, predicted, capsys):
         (["--subsets", "T1"], ["--all_subsets", "--modalities"]),
         (["--all_subsets", "--subsets", "T1", "T1"], ["T1 is named twice"]),
     ):
-        assert predict(*words) == 1
+        assert predict(*words) in (1, 2)
         one_line(capsys, *parts)

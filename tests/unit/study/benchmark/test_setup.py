@@ -72,7 +72,7 @@ def test_setup_json_stays_as_it_was_when_nothing_changes(trained):
     assert content["modalities"] == ["T1", "T2"]
     assert content["regions"] == {"lesion": [1]}
     assert content["command"] == (
-        "d2net benchmark Dataset007_Paper 2d -p D2NetPlans --arms nnUNetTrainer D2NetTrainer -f all --cases test"
+        "d2net benchmark -d Dataset007_Paper -c 2d -p D2NetPlans --arms nnUNetTrainer D2NetTrainer -f all --cases test"
     )
     assert replace(setup, nan_outside_as_zero=True).command[-1] == "--nan_outside_as_zero"
 

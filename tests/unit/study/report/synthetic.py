@@ -132,7 +132,7 @@ def _score(root: Path, out: Path, spec: Synthetic) -> None:
         "images": str(root / "images"),
         "references": str(root / "references"),
         "file_ending": ".nii.gz",
-        "command": "d2net benchmark Dataset001_Synthetic 3d_fullres",
+        "command": "d2net benchmark -d Dataset001_Synthetic -c 3d_fullres",
         "versions": {"nnunetv2": "2.8.1"},
         "machine": {"cpu": "a processor", "cores": 2, "gpu": None},
         "started": "2030-01-01T00:00:00",
