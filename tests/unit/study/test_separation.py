@@ -64,7 +64,7 @@ def test_planes_stand_side_by_side_in_the_colors_of_their_groups(tmp_path):
         pixels = np.asarray(image.convert("RGB")).astype(int)
     height, width, _ = pixels.shape
     area = pixels[: int(0.9 * height)]  # above the legend
-    first, second = ((abs(area - color).sum(-1) < 20) for color in ((31, 119, 180), (255, 127, 14)))
+    first, second = ((abs(area - color).sum(-1) < 20) for color in ((86, 180, 233), (240, 228, 66)))
     assert first[:, : width // 2].any()
     assert first[:, width // 2 :].any()
     assert second[:, : width // 2].any()
