@@ -139,6 +139,7 @@ def test_the_wheel_holds_the_package_and_works_where_the_sources_are_not(wheel, 
     kept = {path.relative_to(ROOT) for path in package.rglob("*") if path.is_file() and path.suffix != ".pyc"}
     assert {path.as_posix() for path in kept} <= names
     assert {"nnunetv2_d2net/trainers/D2NetTrainer.py", "nnunetv2_d2net/planners/D2NetPlanner.py"} <= names
+    assert {f"nnunetv2_d2net/docs/{path.name}" for path in (ROOT / "docs").glob("*.md")} <= names
     script = "import nnunetv2_d2net.cli.main as m; print(m.__file__); raise SystemExit(m.main(['segment', '--help']))"
     environment = {"PATH": "/usr/bin:/bin", "HOME": str(tmp_path), "PYTHONPATH": str(tmp_path / "site")}
     command = [sys.executable, "-c", script]
