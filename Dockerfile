@@ -18,7 +18,7 @@ RUN if ! command -v python3 >/dev/null; then \
 ENV PATH=/opt/venv/bin:$PATH PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1
 
 # torch first, from the index of its own: a layer that stays when the sources change.
-RUN pip install --index-url "${TORCH_INDEX}" --extra-index-url https://pypi.org/simple "torch>=2.6,!=2.9.*,<3"
+RUN pip install --index-url "${TORCH_INDEX}" "torch>=2.6,!=2.9.*,<3"
 
 WORKDIR /src
 COPY pyproject.toml setup.cfg README.md LICENSE ./
