@@ -252,19 +252,20 @@ def test_the_command_says_what_it_wrote_and_shows_progress(bench, tmp_path, caps
 
 
 @pytest.mark.parametrize(
-    ("words", "message"),
+    ("words", "status", "message"),
     [
-        (["--cases", "0"], "--cases 0: choose at least 1"),
-        (["-o", "page.pdf"], "ends in .html"),
-        (["-o", "nowhere/page.html"], "nowhere is no folder"),
-        (["--fly"], "unknown argument --fly"),
+        (["--cases", "0"], 2, "--cases 0: choose at least 1"),
+        (["-o", "page.pdf"], 2, "ends in .html"),
+        (["-o", "nowhere/page.html"], 1, "nowhere is no folder"),
+        (["--fly"], 2, "unknown argument --fly"),
     ],
 )
-def test_wrong_words_are_refused_in_one_line(bench, capsys, words, message):
-    assert main(["report", str(bench), *words]) == 1
-    said = capsys.readouterr().err
-    assert message in said
-    assert said.count("\n") == 1
+def test_wrong_words_are_refused_in_one_line(bench, capsys, words, status, message):
+    assert main(["report", str(bench), *words]) == status
+    *before, last = capsys.readouterr().err.splitlines()
+    assert last.startswith("d2net: error: ")
+    assert message in last
+    assert bool(before) == (status == 2)  # the usage
 
 
 def test_a_folder_of_something_else_is_refused_in_one_line(tmp_path, capsys):
