@@ -93,7 +93,7 @@ def test_jobs_for_a_cluster_are_those_of_a_benchmark(study, capsys):
         (["II", "--rows", "sd"], 1, "no row is called so"),
         (["II", "--epochs", "7"], 1, "no training of 7 passes"),
         (["II", "--cases", "test"], 1, "lacks images in imagesTs"),
-        (["II", "-np", "0"], 1, "-np"),
+        (["II", "-np", "0"], 2, "-np"),
     ],
 )
 def test_bad_words_are_refused_in_one_line(study, words, status, said, capsys):
