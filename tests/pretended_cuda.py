@@ -161,6 +161,18 @@ def pretended_cuda():
         finally:
             mode.in_backward = False
 
+    hold = torch.autograd.graph.saved_tensors_hooks.__init__
+
+    def holding(hooks, pack, unpack):
+        def unpacked(packed):  # which may compute again what was not kept, as any forward pass does
+            mode.in_backward, before = False, mode.in_backward
+            try:
+                return unpack(packed)
+            finally:
+                mode.in_backward = before
+
+        hold(hooks, pack, unpacked)
+
     swap = torch.utils.swap_tensors
 
     def swapped(old, new):
@@ -171,6 +183,7 @@ def pretended_cuda():
     with pytest.MonkeyPatch.context() as patch, PretendedCuda() as mode:
         patch.setattr(torch.utils, "swap_tensors", swapped)
         patch.setattr(torch.autograd, "_engine_run_backward", backward)
+        patch.setattr(torch.autograd.graph.saved_tensors_hooks, "__init__", holding)
         patch.setattr(torch.cuda, "_lazy_init", lambda: None)
         patch.setattr(torch.cuda.amp.common, "amp_definitely_not_available", lambda: False)
         patch.setattr(torch.cuda, "is_bf16_supported", lambda *_: True)

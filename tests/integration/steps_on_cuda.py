@@ -7,6 +7,7 @@ from queue import Queue
 from threading import Thread
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import torch
 from nnunetv2.inference import predict_from_raw_data
@@ -15,8 +16,8 @@ from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor
 from nnunetv2_d2net.method.modalities import modality_subsets
 from nnunetv2_d2net.plugin.prediction.export import export_model
 from nnunetv2_d2net.plugin.prediction.predictor import D2NetPredictor
-from nnunetv2_d2net.plugin.prediction.subset_network import SubsetNetwork
 from nnunetv2_d2net.plugin.training import variants
+from nnunetv2_d2net.plugin.training.trainer import D2NetTrainer
 from tests.conftest import nnunet_environment
 from tests.pretended_cuda import INDEX, NUMBER, SHAPE, TO_DEVICE, TO_HOST, pretended_cuda, without_streams
 from tests.unit.plugin.preprocessing.conftest import build_plans
@@ -121,8 +122,16 @@ class SameThread(Thread):
     start = Thread.run
 
 
-@pytest.mark.parametrize("labels", [LABELS, REGIONS | IGNORE], ids=["labels", "regions"])
-@pytest.mark.parametrize("dim", PATCHES)
+def pretend_to_predict(cuda, monkeypatch):
+    """Let nnU-Net's sliding window run on the device, and every other value that comes from there be true."""
+    monkeypatch.setattr(predict_from_raw_data, "Queue", lambda maxsize: Queue())
+    monkeypatch.setattr(predict_from_raw_data, "Thread", SameThread)
+    without_inference_mode(monkeypatch)
+    predict_from_raw_data.compute_gaussian.cache_clear()  # of another test's device
+    cuda.content = alternating
+
+
+@pytest.mark.parametrize(("dim", "labels"), [("2D", LABELS), ("3D", REGIONS | IGNORE)], ids=PATCHES)
 @pytest.mark.parametrize("name", MAIN)
 def test_steps_in_training_and_validation(name, dim, labels, cuda):
     trainer = make_trainer(name, dim, labels)
@@ -159,7 +168,10 @@ def test_from_a_checkpoint_to_all_subsets(name, dim, cuda, tmp_path, monkeypatch
     trainer.save_checkpoint(str(fold / "checkpoint_final.pth"))
     trainer.logger.log("ema_fg_dice", 0.5, 0)
     resumed = make_trainer(name, dim, LABELS)
-    resumed.load_checkpoint(str(fold / "checkpoint_final.pth"))
+    names = resumed.network.state_dict()
+    with monkeypatch.context() as patch:
+        patch.setattr(resumed.network, "state_dict", lambda: names)  # nnU-Net asks for all of them once a weight
+        resumed.load_checkpoint(str(fold / "checkpoint_final.pth"))
     resumed.restore_random_states(resumed.loaded_random_states)
     assert waits_of(cuda, resumed, dim) == {LOSS: 1, SCALER: 1}
 
@@ -169,29 +181,70 @@ def test_from_a_checkpoint_to_all_subsets(name, dim, cuda, tmp_path, monkeypatch
     predictor = D2NetPredictor(device=torch.device("cuda", 0), allow_tqdm=False)
     exported = tmp_path / "exported" / fold.parent.parent.name / fold.parent.name
     predictor.initialize_from_trained_model_folder(str(exported), (0,))
-    monkeypatch.setattr(predict_from_raw_data, "Queue", lambda maxsize: Queue())
-    monkeypatch.setattr(predict_from_raw_data, "Thread", SameThread)
-    without_inference_mode(monkeypatch)
-    predict_from_raw_data.compute_gaussian.cache_clear()  # of another test's device
-    cuda.content = alternating
+    pretend_to_predict(cuda, monkeypatch)
     cuda.waits.clear()
-    subsets, shape = modality_subsets(len(CHANNELS)), (3, 20, 20) if dim == "2D" else (8, 8, 12)
+    subsets, shape = modality_subsets(len(CHANNELS)), (2, 16, 20) if dim == "2D" else (8, 8, 12)
     logits = predictor.predict_logits_of_subsets(torch.randn(len(CHANNELS), *shape), subsets)
     assert logits.shape == (len(subsets), 3, *shape)
     assert "unsuccessful" not in capsys.readouterr().out  # nnU-Net would go on without the device
     ours = {place: n for place, n in cuda.waits.items() if place[0] not in NNUNETS}
-    n_passes = 2 * (12 if dim == "2D" else 2)  # tiles, each as it is and mirrored
+    n_passes = 2 * (4 if dim == "2D" else 2)  # tiles, each as it is and mirrored
     of_table = {("companion.py", "forward", TO_HOST): n_passes} if name.endswith("Companion") else {}
     assert ours == {("predictor.py", "predict_logits_of_subsets", TO_DEVICE): 1, **of_table}
 
 
-def test_what_agreement_needs_of_a_tile(cuda):
-    network = SubsetNetwork(make_trainer(MAIN[0]).network.eval(), torch.ones(2, 4).bool().to("cuda"), [0, 1])
+def test_agreement_asks_for_nothing_but_logits(cuda, monkeypatch):
+    trainer = make_trainer(MAIN[0], labels=LABELS)
+    trainer.network.decoder.deep_supervision = False
+    predictor = D2NetPredictor(device=torch.device("cuda", 0), allow_tqdm=False)
+    predictor.agreement = True
+    managers = trainer.plans_manager, trainer.configuration_manager
+    weights = [trainer.network.state_dict()] * 2
+    predictor.manual_initialization(trainer.network, *managers, weights, trainer.dataset_json, MAIN[0], (0,))
+    pretend_to_predict(cuda, monkeypatch)
     cuda.waits.clear()
-    tile = torch.randn(1, 4, 8, 8, 8).to("cuda", non_blocking=True)
-    network.network.decoder.deep_supervision = False
-    assert network.with_unmirrored(network(tile)).shape == (1, 4 * 3, 8, 8, 8)
-    assert cuda.waits == {}
+    ((_, _, found),) = predictor._segmented(torch.randn(4, 8, 8, 8), [(True, True, False, False)])
+    (agreement,) = found.values()
+    assert agreement.keys() == {
+        "without FLAIR",
+        "without T1",
+        "by fold_0 alone",
+        "by fold_1 alone",
+        "without mirroring",
+    }
+    places = {place for place in cuda.waits if place[0] not in NNUNETS}
+    of_fold = ("predictor.py", "_masks_of", TO_HOST)
+    assert places == {("predictor.py", "predict_logits_of_subsets", TO_DEVICE), of_fold}
+
+
+class OneCase:
+    """What is preprocessed of a data set of one case."""
+
+    def __init__(self, folder, cases):
+        assert cases == ["a"]
+
+    def load_case(self, case):
+        return np.random.randn(4, 8, 8, 8).astype(np.float32), np.ones((1, 8, 8, 8), np.int16), None, {}
+
+
+def test_a_companion_chooses_on_the_device(cuda, monkeypatch):
+    trainer = make_trainer("nnUNetTrainerModalityDropoutCompanion", labels=LABELS)
+    trainer.do_split, trainer.dataset_class = lambda: ([], ["a"]), OneCase
+    trainer.subset_weights = torch.arange(16) == 3
+    pretend_to_predict(cuda, monkeypatch)
+    cuda.waits.clear()
+    trainer._choose()
+    chosen = json.loads((Path(trainer.output_folder) / "companion.json").read_text(encoding="utf-8"))
+    assert len(chosen["subsets"]) == 2
+    assert trainer.companion.by_stock.device == torch.device("cuda", 0)
+    waits = {place[1:]: n for place, n in cuda.waits.items() if place[0] == "companion.py"}
+    assert waits == {("forward", TO_DEVICE): 4, ("_mean_dice", TO_HOST): 4, ("_choose", TO_DEVICE): 2}
+
+
+def test_a_step_that_computes_its_branches_again(cuda, monkeypatch):
+    options = D2NetTrainer.network_options._replace(recompute_branches=True)
+    monkeypatch.setattr(D2NetTrainer, "network_options", options)
+    assert waits_of(cuda, make_trainer("D2NetTrainer")) == {LOSS: 1, SCALER: 1}
 
 
 WRONG = {
