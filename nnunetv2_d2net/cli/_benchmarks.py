@@ -10,6 +10,7 @@ from nnunetv2_d2net.base.dataset import Dataset, folder_of
 from nnunetv2_d2net.base.errors import UsageError
 from nnunetv2_d2net.cli._checks import check_folds, dataset_folder
 from nnunetv2_d2net.cli._nnunet import device_words
+from nnunetv2_d2net.cli._words import add_seed
 from nnunetv2_d2net.plugin.planning.plans import check_modalities
 from nnunetv2_d2net.plugin.protocols import read_protocols
 from nnunetv2_d2net.plugin.start import find_stock
@@ -47,6 +48,7 @@ def add_shared_arguments(
     add("--disable_tta", action="store_true", help="predict without mirroring, several times faster")
     zero = "take NaN outside an image's field of view, where it was resliced, as 0 when predicting"
     add("--nan_outside_as_zero", action="store_true", help=zero)
+    add_seed(parser)
     add("-device", choices=("cpu", "cuda"), help="(cuda where there is one)")
     add("-np", dest="processes", type=int, default=2, metavar="N", help="to prepare and evaluate (2)")
     parser.set_defaults(kind=kind)
@@ -92,6 +94,7 @@ def setup_of(args: argparse.Namespace) -> "Setup":
         cases,
         _device(args.device),
         mirroring=not args.disable_tta,
+        seed=args.seed,
         processes=args.processes,
         nan_outside_as_zero=args.nan_outside_as_zero,
         start_from=_start(args, arms, results / raw.name),

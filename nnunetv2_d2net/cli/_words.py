@@ -122,6 +122,12 @@ def add_dataset(parser: ArgumentParser) -> None:
     parser.add_argument("-d", dest="dataset", metavar="ID", help="data set, such as 7 or Dataset007_Name")
 
 
+def add_seed(parser: ArgumentParser) -> None:
+    """Declare ``--seed`` of trainings."""
+    meaning = "of trainings: the same weights again with the same versions, one thread and no interruption (anywhere)"
+    parser.add_argument("--seed", type=int, metavar="S", help=meaning)
+
+
 def in_nnunets_order(words: Sequence[str], flags: Sequence[str] = ("-d", "-c", "-f")) -> list[str]:
     """Return the words with what these flags name put first, without the flags, as nnUNetv2_train has them.
 

@@ -12,7 +12,14 @@ from nnunetv2_d2net.base.files import locked_folder
 from nnunetv2_d2net.cli._checks import check_folds, dataset_folder
 from nnunetv2_d2net.cli._nnunet import call_entry_point, device_words, trainer_class
 from nnunetv2_d2net.cli._process_group import errors_of_processes, is_one_of_several, process_group
-from nnunetv2_d2net.cli._words import in_nnunets_order, positionals, value_of, values_of, without, without_values
+from nnunetv2_d2net.cli._words import (
+    add_seed,
+    in_nnunets_order,
+    positionals,
+    value_of,
+    values_of,
+    without,
+)
 from nnunetv2_d2net.patient.model import shipped_checkpoint
 from nnunetv2_d2net.plugin.planning.plans import check_modalities, preprocessed_folder
 from nnunetv2_d2net.plugin.protocols import drawing_from, read_protocols
@@ -33,13 +40,18 @@ _SUBSETS, _PRESENCE = "--subsets", "--presence"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Describe the arguments; all but one of them are nnU-Net's."""
-    usage = (
+    """Describe the arguments that are not nnU-Net's."""
+    parser.usage = (
         "d2net train ID CONFIGURATION FOLD (or -d ID -c CONFIGURATION -f FOLD) [-tr TRAINER] [-p PLANS] "
-        "[--start_from STOCK | phantom] "
-        "[--subsets SUBSET[=WEIGHT] ... | --presence MODALITY=PROBABILITY ...] [nnU-Net's arguments ...]"
+        "[--start_from STOCK | phantom] [--subsets SUBSET[=WEIGHT] ... | --presence MODALITY=PROBABILITY ...] "
+        "[--seed S] [nnU-Net's arguments ...]"
     )
-    parser.usage = usage
+    add = parser.add_argument
+    add(_START, metavar="STOCK", help="trainer, model folder or checkpoint to make the companion of; or phantom")
+    add(_SUBSETS, nargs="+", metavar="SUBSET[=WEIGHT]", help="train for these subsets only, such as FLAIR+T1 T2=2 all")
+    meaning = "the same for what occurs where each modality is there with a probability of its own, such as T1ce=0.4"
+    add(_PRESENCE, nargs="+", metavar="MODALITY=PROBABILITY", help=meaning)
+    add_seed(parser)
 
 
 def run(args: argparse.Namespace, extra: Sequence[str]) -> int:
@@ -49,11 +61,10 @@ def run(args: argparse.Namespace, extra: Sequence[str]) -> int:
         UserError: A variable, the plans, the preprocessed data or the trainer is missing, D2-Net cannot use them, or
             the pretrained weights are another network's.
     """
-    subset_words, presence_words = (values_of(extra, flag) for flag in (_SUBSETS, _PRESENCE))
-    others = without_values(without_values(extra, _SUBSETS), _PRESENCE)
-    words = ["-tr", "D2NetTrainer", "-p", "D2NetPlans", *_with_start(in_nnunets_order(others))]
+    others = in_nnunets_order(extra)
+    words = ["-tr", "D2NetTrainer", "-p", "D2NetPlans", *_with_start(others, args.start_from)]
     trainer = value_of(words, "-tr")
-    subsets = read_protocols(subset_words, presence_words, _check_data(words, trainer))
+    subsets = read_protocols(args.subsets, args.presence, _check_data(words, trainer))
     weights = _pretrained_weights(words)
     announce_trainers()
     trainer_type = trainer_class(trainer)
@@ -64,6 +75,7 @@ def run(args: argparse.Namespace, extra: Sequence[str]) -> int:
 
     from nnunetv2_d2net.plugin.training.dropping import ModalityDroppingTrainer
     from nnunetv2_d2net.plugin.training.pretrained import starting_from
+    from nnunetv2_d2net.plugin.training.seeds import seed_training
 
     if issubclass(trainer_type, ModalityDroppingTrainer):
         words = without(words, _PRETRAINED)
@@ -71,6 +83,7 @@ def run(args: argparse.Namespace, extra: Sequence[str]) -> int:
         weights = None  # nnU-Net loads them itself
         if subsets:
             raise UserError(f"{trainer} sees all modalities: leave {_SUBSETS} and {_PRESENCE} out, or pass another -tr")
+    seed_training(args.seed)
     several = process_group(value_of(words, "-device", "cuda")) if is_one_of_several() else _one_training(words)
     with starting_from(weights), drawing_from(subsets), several:
         try:
@@ -94,13 +107,12 @@ def _one_training(words: Sequence[str]) -> Iterator[None]:
         yield
 
 
-def _with_start(words: Sequence[str]) -> list[str]:
+def _with_start(others: Sequence[str], start: str | None) -> list[str]:
     """Return the words that train from what ``--start_from`` names, a companion if it is a stock nnU-Net."""
-    if values_of(words, _START) is None:
-        return list(words)
-    if value_of(words, _PRETRAINED):
+    if start is None:
+        return list(others)
+    if value_of(others, _PRETRAINED):
         raise UsageError(f"{_START} and {_PRETRAINED} both name weights to start from: leave one of them out")
-    start, others = value_of(words, _START), without(words, _START)
     if start == _PHANTOM:
         return [*_FINE_TUNING, *others, *_from(others, shipped_checkpoint())]
     trainer = companion_of(value_of(others, "-tr", "D2NetTrainer"))

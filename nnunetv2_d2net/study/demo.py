@@ -29,11 +29,12 @@ N_PROCESSES = os.cpu_count() or 1
 FOLD, CONFIGURATION = "all", "3d_fullres"
 
 
-def run_demo(out: Path, *, progress: bool = False) -> str:
+def run_demo(out: Path, *, seed: int | None = None, progress: bool = False) -> str:
     """Run every step that has not been done yet below ``out``.
 
     Args:
         out: Folder for everything, the log of nnU-Net's own words included; made if it does not exist.
+        seed: Of the training; None to begin anywhere. The patients are the same every time.
         progress: Show bars.
 
     Returns:
@@ -56,7 +57,7 @@ def run_demo(out: Path, *, progress: bool = False) -> str:
             plan_and_preprocess(DATASET.dataset_id, "D2NetSmallPlanner", CONFIGURATION, **settings)
             done.touch()
         if not is_whole(model.checkpoint(FOLD)):
-            train_fold(model, FOLD, device)
+            train_fold(model, FOLD, device, seed=seed)
         images, predictions = str(raw / "imagesTs"), out / "predictions"
         predict_subsets(model, [FOLD], images, predictions, device, mirroring=False, progress=progress)
     return _tabulate(out, raw, model, progress=progress)

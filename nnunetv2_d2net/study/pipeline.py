@@ -25,6 +25,7 @@ from nnunetv2_d2net.plugin.prediction.all_subsets import AllSubsetsPredictor
 from nnunetv2_d2net.plugin.prediction.note import describe_model
 from nnunetv2_d2net.plugin.registration import announce_trainers
 from nnunetv2_d2net.plugin.training.pretrained import starting_from
+from nnunetv2_d2net.plugin.training.seeds import seed_training
 
 _FINAL = "checkpoint_final.pth"
 _CHECKPOINTS = (_FINAL, "checkpoint_latest.pth", "checkpoint_best.pth")
@@ -192,6 +193,7 @@ def train_fold(
     device: torch.device,
     before_saving: Callable[[Trainer], None] = lambda _: None,
     start: Path | None = None,
+    seed: int | None = None,
 ) -> None:
     """Train one fold without nnU-Net's validation on whole cases, from the latest checkpoint if there is one.
 
@@ -201,11 +203,13 @@ def train_fold(
         device: Where.
         before_saving: Is called with the trainer before it saves a checkpoint.
         start: Checkpoint whose weights a trainer of this package takes unless it goes on with a training.
+        seed: Of everything random; None to begin anywhere.
 
     Raises:
         UserError: A checkpoint cannot be written.
     """
     resume = _drop_broken_checkpoints(model.folder / f"fold_{fold}")
+    seed_training(seed)
     use_device(device)
     trainer = make_trainer(model, fold, device, resume=resume)
     maybe_load_checkpoint(trainer, resume, validation_only=False)

@@ -1,17 +1,16 @@
 """From simulated patients to a model for real ones: simulate, plan, preprocess, train, export."""
 
 import os
-import random
 from pathlib import Path
 from typing import NamedTuple
 
-import numpy as np
 import torch
 
 from nnunetv2_d2net.base.errors import UserError
 from nnunetv2_d2net.base.text import listed
 from nnunetv2_d2net.data.phantom.dataset import PhantomSpec, write_phantom
 from nnunetv2_d2net.plugin.prediction.export import export_model
+from nnunetv2_d2net.plugin.training.seeds import check_seed
 from nnunetv2_d2net.plugin.training.variants import LENGTHS
 from nnunetv2_d2net.study.pipeline import (
     Model,
@@ -53,8 +52,7 @@ def check_settings(settings: Pretraining) -> None:
         raise UserError(f"there is no training of {settings.n_epochs} epochs: choose --epochs from {known}")
     if not 1 <= settings.n_cases <= 9999:
         raise UserError(f"{settings.n_cases} patients: choose --cases between 1 and 9999")
-    if not 0 <= settings.seed < 2**32:
-        raise UserError(f"seed {settings.seed}: choose --seed between 0 and {2**32 - 1}")
+    check_seed(settings.seed)
 
 
 def run_pretraining(
@@ -91,9 +89,7 @@ def run_pretraining(
             plan_and_preprocess(DATASET_ID, f"{PLANS}Planner", CONFIGURATION, **how)
             done.touch()
         if not is_whole(model.checkpoint(FOLD)):
-            for seed in (random.seed, np.random.seed, torch.manual_seed):
-                seed(settings.seed)
-            train_fold(model, FOLD, device)
+            train_fold(model, FOLD, device, seed=settings.seed)
         if not archive.exists():
             export_model(model.folder, archive, [FOLD], half=True)
     return archive

@@ -13,6 +13,7 @@ from nnunetv2_d2net.patient.segment import segment
 from nnunetv2_d2net.plugin.training.pretraining import nnUNetTrainerModalityDropoutPretraining
 from nnunetv2_d2net.study.pretrain import Pretraining, run_pretraining
 from tests.integration.test_demo import VARIABLES
+from tests.refusals import line_of
 
 pytest.importorskip("nilearn")
 MEBIBYTES = 2**20
@@ -65,10 +66,8 @@ def test_from_nothing_to_a_model_and_again(toy_training, tmp_path, capsys):
 )
 def test_what_makes_no_sense_is_told_before_anything_is_simulated(tmp_path, monkeypatch, capsys, words, part):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    assert main(["pretrain", "-o", str(tmp_path / "out"), *words]) == 1
-    said = capsys.readouterr().err
-    assert part in said
-    assert said.count("\n") == 1
+    assert main(["pretrain", "-o", str(tmp_path / "out"), *words]) in (1, 2)
+    assert part in line_of(capsys.readouterr().err)
     assert not (tmp_path / "out").exists()
 
 

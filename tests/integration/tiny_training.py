@@ -23,13 +23,14 @@ def tiny_settings(plans) -> dict:
 
 
 def make_tiny_trainer(root, trainer=D2NetTrainer, *, seed=0, device="cpu"):
-    """Construct a trainer on them as nnU-Net does; everything random follows from the seed."""
+    """Construct a trainer on them as nnU-Net does; everything random follows from the seed, if there is one."""
     plans = read_plans(root, REGIONS_3D, "D2NetPlans") | {"continue_training": False}
     plans["configurations"]["3d_fullres"].update(tiny_settings(plans))
     dataset_json = json.loads(
         (root / "preprocessed" / REGIONS_3D.folder_name / "dataset.json").read_text(encoding="utf-8")
     )
-    seed_all(seed)
+    if seed is not None:
+        seed_all(seed)
     return trainer(plans, "3d_fullres", 0, dataset_json, torch.device(device))
 
 

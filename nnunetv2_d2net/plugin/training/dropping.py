@@ -10,6 +10,7 @@ from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 import torch
+from batchgeneratorsv2.transforms.base.basic_transform import BasicTransform
 from nnunetv2.training.dataloading.nnunet_dataset import infer_dataset_class
 from nnunetv2.utilities.plans_handling.plans_handler import ConfigurationManager, PlansManager
 from torch import Tensor, nn
@@ -41,6 +42,7 @@ from nnunetv2_d2net.plugin.seams import dataset_seam
 from nnunetv2_d2net.plugin.training.pretrained import load_fitting_weights, pretrained_weights
 from nnunetv2_d2net.plugin.training.resuming import ResumingTrainer
 from nnunetv2_d2net.plugin.training.schedule import PhasedPolyLR
+from nnunetv2_d2net.plugin.training.seeds import repeatable
 from nnunetv2_d2net.plugin.training.splits import N_FOLDS, balanced_splits, check_fold
 from nnunetv2_d2net.plugin.training.validation import blanking_dataset, hard_counts
 
@@ -111,6 +113,11 @@ class ModalityDroppingTrainer(ResumingTrainer):
             functools.partial(torch.autocast, "cuda") if on_cuda else nullcontext
         )
         _respect_thread_limit(self.device)
+
+    @classmethod
+    def get_training_transforms(cls, *args: Any, **settings: Any) -> BasicTransform:  # noqa: ANN401 - nnU-Net's
+        """Build nnU-Net's augmentation; the same bits every time where the training has a seed."""
+        return repeatable(super().get_training_transforms(*args, **settings))
 
     @classmethod
     def build_network_architecture(

@@ -78,6 +78,7 @@ def run_job(setup: Setup, name: str, parent: int | None = None) -> None:
                     device,
                     lambda trainer: write_json(note, schedule_of(trainer) | start),
                     checkpoint,
+                    setup.seed,
                 )
         if job.predicts(setup) and not progress.predicted(job):
             predict(setup, job, progress.files_to_predict(job))

@@ -59,6 +59,7 @@ class Setup:
         cases: ``test`` for imagesTs, ``folds`` for the validation cases of every fold.
         device: ``cpu`` or ``cuda``.
         mirroring: Whether prediction averages over mirrored images.
+        seed: Of all trainings; None to begin anywhere.
         processes: For preprocessing and evaluation.
         nan_outside_as_zero: Take NaN outside the field of view of an image to predict as 0.
         start_from: Arm, model's folder or checkpoint that companions start from; empty for the stock arm that fits.
@@ -77,6 +78,7 @@ class Setup:
     cases: str
     device: str = "cpu"
     mirroring: bool = True
+    seed: int | None = None
     processes: int = 1
     nan_outside_as_zero: bool = False
     start_from: str = ""
@@ -129,6 +131,7 @@ class Setup:
         words += ["--start_from", self.start_from] if self.start_from else []
         words += ["--subsets", *as_words(self.subsets)] if self.subsets else []
         words += [] if self.mirroring else ["--disable_tta"]
+        words += [] if self.seed is None else ["--seed", str(self.seed)]
         return [*words, NAN_OPTION] if self.nan_outside_as_zero else words
 
     @property
@@ -146,6 +149,7 @@ class Setup:
             "folds": list(self.folds),
             "cases": self.cases,
             "mirroring": self.mirroring,
+            "seed": self.seed,
             "start_from": self.start_from,
             "subsets": dict(self.subsets),
         }

@@ -167,6 +167,7 @@ def setup_rows(benchmark: Benchmark) -> list[tuple[str, str]]:
         ("subsets", _joined(as_words(setup.get("subsets", {})))),
         ("folds", _joined(setup.get("folds", ()))),
         ("mirroring in prediction", "yes" if setup.get("mirroring") else "no"),
+        ("seed of the trainings", "none" if setup.get("seed") is None else str(setup["seed"])),
         ("command", setup.get("command")),
         ("started", setup.get("started")),
         ("machine", _pairs(setup.get("machine"))),
