@@ -151,15 +151,13 @@ def check_processes(processes: int) -> None:
         raise UsageError(f"-np {processes}: choose at least 1 process")
 
 
-def add_processes(parser: ArgumentParser, what: str, *other_names: str, most: int = 8) -> None:
+def add_processes(parser: ArgumentParser, what: str, most: int = 8) -> None:
     """Declare ``-np``.
 
     Args:
         parser: Of the command.
         what: What there are that many of, at a time.
-        other_names: For the same.
         most: Of the default; fewer where there are fewer cores.
     """
     n_processes, meaning = min(most, os.cpu_count() or 1), f"{what} (%(default)s)"
-    names = ("-np", *other_names)
-    parser.add_argument(*names, dest="processes", type=int, default=n_processes, metavar="N", help=meaning)
+    parser.add_argument("-np", dest="processes", type=int, default=n_processes, metavar="N", help=meaning)

@@ -164,3 +164,7 @@ def _handed_on(name: str, args: argparse.Namespace, extra: Sequence[str]) -> lis
         *extra,
         *(flag for flag in (quiet if args.quiet else ()) + (verbose if args.verbose else ()) if flag in known),
     ]
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from nnunetv2_d2net.base.dataset import folder_of
 from nnunetv2_d2net.base.errors import UsageError
-from nnunetv2_d2net.cli._words import add_processes, check_processes
+from nnunetv2_d2net.cli._words import add_former, add_processes, check_processes
 
 HELP = "Write a data set of simulated brain MRI with gliomas below nnUNet_raw, ready for d2net plan_and_preprocess."
 
@@ -28,7 +28,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--kind", choices=_KINDS, default="plain", help=_KIND)
     add("--seed", type=int, default=0, metavar="S", help="same seed, same voxels (default 0)")
     add("--name", default="GliomaPhantom", help="the folder is DatasetXXX_NAME (default %(default)s)")
-    add_processes(parser, "cases at a time", "--processes", most=4)
+    add_processes(parser, "cases at a time", most=4)
+    add_former(parser, "--processes", "-np", dest="processes", type=int)
     add("--missing", type=float, default=0.0, metavar="SHARE", help=_MISSING)
     add("--layout", choices=("brats2018", "brats2023"), help=_LAYOUT)
     add("-o", dest="output", type=Path, metavar="FOLDER", help="for --layout")
