@@ -21,7 +21,7 @@ INSTALL := $(BIN)/python -m pip install --disable-pip-version-check --progress-b
 help:
 	@echo "make demo   phantom data, planning, training, prediction with every subset: about 10 minutes on 2 cores"
 	@echo "            (make demo ARGS='-o DIR' passes arguments to 'd2net demo')"
-	@echo "make test   linters and all tests: under 20 minutes on 2 cores"
+	@echo "make test   linters and all tests: about 20 minutes on 2 cores"
 	@echo "make docs   these pages as a site, in build/site; a link that leads nowhere is an error: half a minute"
 	@echo "make coverage  which lines the quick tests run, and whether that is enough: a quarter of an hour on an idle core"
 	@echo "make mutants  change the code in one place after the other and see whether a test fails: a few hours on one core,"

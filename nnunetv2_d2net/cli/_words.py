@@ -49,21 +49,6 @@ def without(words: Sequence[str], flag: str) -> list[str]:
     return [word for previous, word in pairs if flag not in (previous, word) and not word.startswith(f"{flag}=")]
 
 
-def without_values(words: Sequence[str], flag: str) -> list[str]:
-    """Return the words without a flag and all words that follow it, up to the next flag.
-
-    Example:
-        >>> without_values(["7", "--subsets", "A", "B", "-p", "C"], "--subsets")
-        ['7', '-p', 'C']
-    """
-    kept, dropping = [], False
-    for word in words:
-        if word.startswith("-"):
-            dropping = word == flag or word.startswith(f"{flag}=")
-        kept += [] if dropping else [word]
-    return kept
-
-
 def positionals(words: Sequence[str]) -> list[str]:
     """Return the words that belong to no flag, where ``-flag`` takes one value and ``--flag`` takes none.
 
