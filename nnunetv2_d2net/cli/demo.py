@@ -1,6 +1,7 @@
 """d2net demo."""
 
 import argparse
+import logging
 import sys
 from pathlib import Path
 
@@ -20,8 +21,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace, extra: list[str]) -> int:
     """Run the demo; a second call goes on where the first one stopped."""
     from nnunetv2_d2net.study.demo import run_demo
+    from nnunetv2_d2net.study.scores.tables import ONE_TRAINING
 
     table = run_demo(args.out, seed=args.seed, progress=True)
     sys.stdout.write(f"\nDice, mean of the test cases, by available modalities:\n\n{table}\n")
     sys.stdout.write(f"tables: {args.out}/dice.csv, dice.md, dice_per_case.csv; picture: {args.out}/demo.png\n")
+    logging.getLogger("nnunetv2_d2net").info(ONE_TRAINING)
     return 0

@@ -1,6 +1,7 @@
 """``d2net evaluate``."""
 
 import argparse
+import logging
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -59,7 +60,7 @@ def run(args: argparse.Namespace, extra: Sequence[str]) -> int:
             have been scored, cases that could not be, or a model that did not make all predictions.
     """
     from nnunetv2_d2net.study.scores.evaluate import evaluate_folder
-    from nnunetv2_d2net.study.scores.tables import write_tables
+    from nnunetv2_d2net.study.scores.tables import ONE_TRAINING, write_tables
 
     check_processes(args.processes)
     published = _published() if args.published else ""
@@ -78,6 +79,8 @@ def run(args: argparse.Namespace, extra: Sequence[str]) -> int:
     if missing:
         lines.append(f"{len(missing)} references have no prediction, such as {missing[0]}")
     sys.stdout.write("".join(f"{line}\n" for line in lines) + published)
+    if scores:
+        logging.getLogger("nnunetv2_d2net").info(ONE_TRAINING)
     if failures:
         n = len(failures)
         kept = f"nothing was kept in {args.model}, " if args.model else ""

@@ -6,6 +6,7 @@ from nnunetv2_d2net.base.text import counted
 from nnunetv2_d2net.study.report.leads import LEVEL, TIE, Lead, find_lead
 from nnunetv2_d2net.study.report.results import Benchmark, epochs_of, mean_name, trainer_of
 from nnunetv2_d2net.study.scores.comparison import holm
+from nnunetv2_d2net.study.scores.tables import ONE_TRAINING
 
 _DROPOUT = "nnUNetTrainerModalityDropout"
 _STOCK = "nnUNetTrainer"
@@ -27,10 +28,9 @@ _ON_AVERAGE = _ON_COMPLETE | {
 }
 
 
-_WHAT_P_TELLS = (
-    "p tells whether other cases would give the same order. Training anew may change it, too, and that is not in p: "
-    "d2net repeats compares benchmarks that were trained anew."
-)
+_WHAT_P_TELLS = "p tells whether other cases would give the same order, and nothing of training anew."
+_FEW = 6  # cases, of which no test can say anything
+_ANEW = f"{ONE_TRAINING} d2net repeats compares benchmarks that were trained anew."
 
 
 class Finding(NamedTuple):
@@ -159,7 +159,9 @@ def _notes(benchmark: Benchmark, headlines: list[Finding], average: str) -> list
         notes.append("No case has all subsets in two arms, so nothing is said of the mean over the subsets.")
     if tests:
         notes.append(f"{_correction(benchmark, headlines)} {_WHAT_P_TELLS}")
-    return notes
+    if (n_cases := len(benchmark.cases)) < _FEW:
+        notes.append(f"{counted(n_cases, 'case')}: enough to see that it runs, too few to say how good it is.")
+    return [*notes, _ANEW]
 
 
 def _correction(benchmark: Benchmark, headlines: list[Finding]) -> str:

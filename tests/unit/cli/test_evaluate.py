@@ -8,6 +8,7 @@ import pytest
 import SimpleITK as sitk
 
 from nnunetv2_d2net.cli import main as cli
+from nnunetv2_d2net.study.scores.tables import ONE_TRAINING
 from tests.refusals import line_of
 
 
@@ -50,7 +51,13 @@ def test_tables_are_printed_and_written(folders, capsys):
     assert (folders / "predictions" / "evaluation" / "metrics.csv").is_file()
     assert (folders / "predictions" / "evaluation" / "table_dice.tex").is_file()
     assert evaluate("-i", "predictions", "-r", "labels", "-o", "elsewhere", "--tolerance", "2") == 0
-    assert "surface Dice at 2 mm" in capsys.readouterr().out
+    told = capsys.readouterr()
+    assert "surface Dice at 2 mm" in told.out
+    assert f"d2net: {ONE_TRAINING}\n" in told.err
+    assert evaluate("-i", "predictions", "-r", "labels", "-q") == 0
+    told = capsys.readouterr()
+    assert "| T1        | 1 | 1.000 ± -" in told.out
+    assert told.err == ""
     assert (folders / "elsewhere" / "tables.json").is_file()
 
 

@@ -10,6 +10,7 @@ from nnunetv2_d2net.study.report.curves import charts
 from nnunetv2_d2net.study.report.page import html_page, markdown_page, write_report
 from nnunetv2_d2net.study.report.results import read_benchmark
 from nnunetv2_d2net.study.report.viewer import make_viewer, rank_cases
+from nnunetv2_d2net.study.scores.tables import ONE_TRAINING
 from tests.unit.study.report.conftest import HOSTILE
 from tests.unit.study.report.synthetic import Synthetic, made_up, write_benchmark
 
@@ -96,6 +97,7 @@ def test_a_single_arm_has_nothing_to_compare_with():
     benchmark = made_up({"D2NetTrainer": [0.3, 0.9]})
     assert "**There is nothing to compare with.**" in markdown_page(benchmark, [])
     assert "<strong>There is nothing to compare with.</strong>" in html_page(benchmark, [], None)
+    assert all(ONE_TRAINING in page for page in (markdown_page(benchmark, []), html_page(benchmark, [], None)))
 
 
 def test_the_worst_and_the_best_cases_are_chosen(monkeypatch):

@@ -4,6 +4,7 @@ import pytest
 from nnunetv2_d2net.study.report.leads import best_rivals
 from nnunetv2_d2net.study.report.verdict import verdict
 from nnunetv2_d2net.study.scores.metrics import CaseScore
+from nnunetv2_d2net.study.scores.tables import ONE_TRAINING
 from tests.unit.study.report.synthetic import from_scores, made_up
 
 N = 8
@@ -31,7 +32,7 @@ def test_wins_both():
         assert line.figures.endswith(
             "p = 0.008, p = 0.016 after Holm's correction for the two tests that decide, 8 cases."
         )
-    assert "Both p above are corrected for two tests by Holm's method, named beforehand." in found.notes[-1]
+    assert "Both p above are corrected for two tests by Holm's method, named beforehand." in found.notes[-2]
     assert found.standings == {
         STOCK: pytest.approx((0.635, 0.635)),
         DROPOUT: pytest.approx((0.735, 0.735)),
@@ -124,7 +125,9 @@ def test_one_arm_has_nothing_to_compare_with():
     found = verdict(made_up({OURS: values(0.8)}))
     assert not found.good
     assert found.headlines == []
-    assert found.notes == []
+    assert len(found.notes) == 1
+    assert found.notes[0].startswith(ONE_TRAINING)
+    assert "d2net repeats" in found.notes[0]
 
 
 def test_the_corrected_p_decides():
@@ -145,8 +148,10 @@ def test_few_cases_and_unequal_training_are_noted():
     assert found.headlines[0].claim.startswith("D2NetTrainer is not shown to beat")
     assert found.notes[0] == "Arms are not trained alike: epochs differ: A 10, B 20."
     assert found.notes[1].startswith("With 3 cases no difference can reach p < 0.05")
+    assert found.notes[-2].startswith("3 cases: enough to see that it runs, too few")
     assert not any(
-        note.startswith("With") for note in verdict(made_up({DROPOUT: values(0.7), OURS: values(0.8)})).notes
+        note.startswith("With") or "too few" in note
+        for note in verdict(made_up({DROPOUT: values(0.7), OURS: values(0.8)})).notes
     )
 
 
@@ -198,7 +203,8 @@ def test_without_any_case_that_has_all_subsets():
     found = verdict(from_scores({DROPOUT: rows, OURS: [row._replace(dice=0.6) for row in rows]}))
     assert (found.headlines, found.good) == ([], False)
     assert found.standings == {DROPOUT: (None, None), OURS: (None, None)}
-    assert found.notes == ["No case has all subsets in two arms, so nothing is said of the mean over the subsets."]
+    assert found.notes[0] == "No case has all subsets in two arms, so nothing is said of the mean over the subsets."
+    assert len(found.notes) == 2
 
 
 def test_the_best_rival_is_best_on_the_cases_that_both_have():
@@ -222,7 +228,7 @@ def test_a_tie_is_an_interval_without_any_difference_to_speak_of(steps, outcome)
 
 def test_a_rival_chosen_by_the_cases_is_said():
     found = verdict(made_up({"A": values(0.7), "B": values(0.75), "C": values(0.8)}))
-    assert "but not for choosing as rival the best of the other arms" in found.notes[-1]
+    assert "but not for choosing as rival the best of the other arms" in found.notes[-2]
 
 
 @pytest.mark.parametrize(("start", "length"), [(5, "_10epochs"), (0, "_5epochs")])
