@@ -155,6 +155,11 @@ GROUPS = {
             "usage",
             ("d2net demo", "d2net demo -o elsewhere"),
         ),
+        "completion": Command(
+            "print a script that completes the words of d2net in bash, zsh or tcsh",
+            "usage",
+            ('eval "$(d2net completion bash)"', "d2net completion zsh > ~/.zfunc/_d2net"),
+        ),
         "trainers": Command(
             "print the folder for nnUNet_extTrainer",
             "usage",

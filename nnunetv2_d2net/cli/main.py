@@ -121,7 +121,8 @@ def parser_of(names: Iterable[str]) -> argparse.ArgumentParser:
     parser.add_argument("-V", "--version", action="version", version=f"nnunetv2_d2net {__version__}")
     subparsers = parser.add_subparsers(metavar="COMMAND", help=argparse.SUPPRESS, prog="d2net")
     for name, command in COMMANDS.items():
-        subparser = subparsers.add_parser(name, allow_abbrev=False, formatter_class=HelpFormatter)
+        settings = {"help": command.summary, "allow_abbrev": False, "formatter_class": HelpFormatter}
+        subparser = subparsers.add_parser(name, **settings)
         if name in names:
             module = import_module(f"nnunetv2_d2net.cli.{name}")
             subparser.description, subparser.epilog = module.HELP, epilog_of(command)
