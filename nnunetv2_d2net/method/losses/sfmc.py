@@ -109,7 +109,7 @@ def frequency_contrastive_loss(  # noqa: PLR0913
         Scalar; 0 if there is no pair whose anchor has a negative.
     """
     codes = codes.masked_fill(~valid[(...,) + (None,) * (codes.ndim - valid.ndim)], 0)
-    is_map = codes.ndim > valid.ndim + 1
+    is_map = codes.ndim == valid.ndim + 3  # K, H, W in the place of N
     spectrum = map_spectrum(codes, drop_dc=drop_dc) if is_map else amplitude_spectrum(codes, drop_dc=drop_dc)
     return spatial_contrastive_loss(
         spectrum,
@@ -139,7 +139,7 @@ def amplitude_spectrum(codes: Tensor, *, drop_dc: bool = False) -> Tensor:
 
 
 @in_float32
-def map_spectrum(maps: Tensor, *, drop_dc: bool = False) -> Tensor:
+def map_spectrum(maps: Tensor, *, drop_dc: bool) -> Tensor:
     """Return the amplitudes of the discrete Fourier transform of every slice, all channels in one row.
 
     Paper: Eq. (2) and (3), of images or feature maps as in Table VIII, which does not say along which axes: here along

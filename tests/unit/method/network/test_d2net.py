@@ -296,10 +296,11 @@ def maps_of(module, kinds):
     return sizes
 
 
-@pytest.mark.parametrize("level", [0, 1])
-def test_planner_counts_the_maps_of_every_convolution(level, strides, make_d2net, make_images):
+@pytest.mark.parametrize(("level", "n_convs"), [(0, 1), (1, 1), (0, 3), (1, 2)])
+def test_planner_counts_the_maps_of_every_convolution(level, n_convs, strides, make_d2net, make_images):
     """Of one case; those of a reduction are counted once for each target, or not at all."""
-    network = make_d2net(strides, options=D2NetOptions(teacher_level=level, reconstruction_level=level))
+    options = D2NetOptions(teacher_level=level, reconstruction_level=level, classifier_convs=n_convs)
+    network = make_d2net(strides, options=options)
     images = make_images(strides, n_cases=1)
     size = images.shape[2:]
     sizes = feature_map_sizes(network.encoder, size)
@@ -314,6 +315,9 @@ def test_planner_counts_the_maps_of_every_convolution(level, strides, make_d2net
     found = {name: maps_of(getattr(network, name), kinds) for name, (kinds, _) in parts.items()}
     reduced = maps_of(network.image_decoder.reduce, CONVOLUTIONS)
     own = [maps_of(network.content_reconstruction.convs, CONVOLUTIONS), maps_of(network.fusion, CONVOLUTIONS)]
+    before = [
+        maps_of(head[:-1], CONVOLUTIONS) for head in network.decoder.seg_layers if isinstance(head, nn.Sequential)
+    ]
     network(images)
     counts = {name: count(getattr(network, name)) for name, (_, count) in parts.items()}
     expected = {name: sum(found[name]) for name in parts}
@@ -323,6 +327,7 @@ def test_planner_counts_the_maps_of_every_convolution(level, strides, make_d2net
     rest = (
         2 * sum(own[0]) + network.content_reconstruction.width * 3 * bottleneck + sum(own[1])
     )  # AdaIN keeps maps, too
+    rest += sum(map(sum, before))  # of nnU-Net's heads only the last convolution is in its count
     stock = sum(part.compute_conv_feature_map_size(size) for part in (network.encoder, network.decoder))
     total = network.compute_conv_feature_map_size(size)
     assert total == stock + sum(counts.values()) + rest

@@ -9,6 +9,8 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from nnunetv2_d2net.method.network.d2net import PAPER_OPTIONS, D2Net, D2NetOptions, count_parameters
+from nnunetv2_d2net.method.network.decoder import narrow, student_widths
+from nnunetv2_d2net.method.network.md_stage import Untransferred
 from tests.unit.method.network.conftest import ISOTROPIC, SIX_STAGES, build_d2net, build_unet
 
 PARAMETERS, OPERATIONS = 5.1e6, 4.2e10  # Table VII
@@ -125,6 +127,43 @@ def test_student_width(width, channels):
     )
     assert own[0] < own[1] * width
     assert others[0] == others[1]
+
+
+@pytest.mark.parametrize("conv_bias", [True, False])
+def test_a_student_of_the_planned_width_has_the_planned_layers(conv_bias):
+    """The layers that are built anew are like nnU-Net's in everything that a layer's text shows."""
+    unet = PlainConvUNet(
+        input_channels=4,
+        n_stages=3,
+        features_per_stage=(8, 12, 16),
+        conv_op=nn.Conv3d,
+        kernel_sizes=[[1, 3, 3], [3] * 3, [3] * 3],
+        strides=[[1] * 3, [1, 2, 2], [2] * 3],
+        n_conv_per_stage=[1] * 3,
+        num_classes=3,
+        n_conv_per_stage_decoder=[2, 1],
+        conv_bias=conv_bias,
+        norm_op=nn.InstanceNorm3d,
+        norm_op_kwargs={"eps": 1e-3, "affine": True},
+        dropout_op=nn.Dropout3d,
+        dropout_op_kwargs={"p": 0.125},
+        nonlin=nn.LeakyReLU,
+        nonlin_kwargs={"negative_slope": 0.25, "inplace": True},
+        deep_supervision=True,
+    )
+    planned = str(unet.decoder)
+    narrow(unet.decoder, 1.0)
+    assert str(unet.decoder) == planned
+    assert all(layer.bias is not None for layer in unet.decoder.seg_layers)
+    narrow(unet.decoder, 0.01)
+    assert student_widths(unet.decoder) == [1, 1]
+
+
+def test_without_the_projection_the_slices_keep_their_codes():
+    codes = torch.randn(2, 4, 5, 8)
+    projected = Untransferred(3)(codes)
+    assert projected.shape == (2, 3, 5, 4 * 8)
+    assert all(torch.equal(projected[:, c, 1], codes[:, :, 1].flatten(1)) for c in range(3))
 
 
 def test_without_the_projection_every_target_gets_all_codes():
