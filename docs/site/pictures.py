@@ -1,5 +1,12 @@
-"""The pictures of the pages, all of simulated patients: ``python docs/site/pictures.py`` writes docs/pictures."""
+"""The pictures of the pages, all of simulated patients: ``python docs/site/pictures.py`` writes docs/pictures.
 
+With the page of a benchmark of phantoms, ``python docs/site/pictures.py bench/report.html``, it draws that page alone,
+as chromium shows it.
+"""
+
+import subprocess
+import sys
+import tempfile
 from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
@@ -11,6 +18,7 @@ from matplotlib.colors import ListedColormap
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 from numpy.typing import NDArray
+from PIL import Image, ImageChops
 
 from nnunetv2_d2net import segment
 from nnunetv2_d2net.base.palette import REGION_COLORS
@@ -22,6 +30,13 @@ FOLDER = Path(__file__).resolve().parents[1] / "pictures"
 LABELS = {2: "edema", 1: "core", 3: "enhancing"}
 SEED = 11
 SPACING_MM = 2.0
+WINDOW = 1300, 2900
+WIDTH = 820
+STYLE = """<style>
+nav, #leads, #curves, #subsets, #setup, #published, .others, .caution, .small { display: none }
+.maps { grid-template-columns: repeat(3, 1fr); gap: 0 1rem } th, td { padding: 0.15rem 0.3rem }
+</style>"""
+"""Of a benchmark's page: the picture shows verdict, figures and cases, three arms beside each other."""
 
 
 def image_of(voxels: NDArray[Any]) -> sitk.Image:
@@ -111,6 +126,26 @@ def draw_phantom() -> None:
     finish(figure, "phantom.jpg")
 
 
+def draw_report(page: Path) -> None:
+    """Draw what a browser shows of a benchmark's page, cut below where nothing comes any more."""
+    with tempfile.TemporaryDirectory() as folder:
+        shortened, shot = Path(folder, "page.html"), Path(folder, "shot.png")
+        text = page.read_text(encoding="utf-8")
+        shortened.write_text(text.replace("</head>", f"{STYLE}</head>", 1), encoding="utf-8")
+        words = ["--headless=new", "--no-sandbox", "--disable-gpu", "--hide-scrollbars", "--virtual-time-budget=20000"]
+        words += [f"--window-size={WINDOW[0]},{WINDOW[1]}", f"--screenshot={shot}", shortened.as_uri()]
+        subprocess.run(["chromium", *words], check=True, capture_output=True)
+        image = Image.open(shot).convert("RGB")
+    nothing = Image.new("RGB", image.size, image.getpixel((0, image.height - 1)))
+    _, _, _, bottom = ImageChops.difference(image, nothing).getbbox() or (0, 0, *image.size)
+    image = image.crop((0, 0, image.width, min(bottom + 12, image.height)))
+    image = image.resize((WIDTH, round(image.height * WIDTH / image.width)), Image.Resampling.LANCZOS)
+    image.save(FOLDER / "report.jpg", quality=60, optimize=True)
+
+
 if __name__ == "__main__":
-    draw_fewer()
-    draw_phantom()
+    if sys.argv[1:]:
+        draw_report(Path(sys.argv[1]))
+    else:
+        draw_fewer()
+        draw_phantom()

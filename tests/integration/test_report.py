@@ -1,5 +1,6 @@
 """``d2net report``: the command, and its page in a real browser."""
 
+import runpy
 import shutil
 from pathlib import Path
 
@@ -237,6 +238,18 @@ def test_a_plane_picture_is_shown_in_the_browser(browser, tmp_path):
     assert image.shape[0] / image.shape[1] == pytest.approx(20 * 3 / 30, rel=0.02)
     assert image.max() > 100
     assert page.browser.get_log("browser") == []
+
+
+def test_the_picture_of_the_pages_is_what_a_browser_shows(bench, browser, tmp_path, monkeypatch):
+    from PIL import Image
+
+    pictures = runpy.run_path(str(Path(__file__).parents[2] / "docs" / "site" / "pictures.py"))
+    monkeypatch.setitem(pictures["draw_report"].__globals__, "FOLDER", tmp_path)
+    pictures["draw_report"](bench / "report.html")
+    with Image.open(tmp_path / "report.jpg") as picture:
+        assert picture.width == 820
+        assert 600 < picture.height < 1829  # cut below the cases
+        assert len(picture.convert("RGB").resize((64, 64)).getcolors(4096)) > 300
 
 
 def test_the_command_says_what_it_wrote_and_shows_progress(bench, tmp_path, capsys):

@@ -28,7 +28,7 @@ _ON_AVERAGE = _ON_COMPLETE | {
 }
 
 
-_WHAT_P_TELLS = "p tells whether other cases would give the same order, and nothing of training anew."
+_WHAT_P_TELLS = "p tells whether other cases would give the same order, not whether another training would."
 _FEW = 6  # cases, of which no test can say anything
 _ANEW = f"{ONE_TRAINING} d2net repeats compares benchmarks that were trained anew."
 
