@@ -80,13 +80,12 @@ def setup_of(args: argparse.Namespace) -> "Setup":
         _LOG.info(chosen.problem)
     arms = tuple(args.arms or chosen.names)
     check_arms(arms, args.start_from)
-    out = args.out or Path(f"d2net_{args.kind}_{raw.name.partition('_')[0]}_{args.configuration}")
     return Setup(
         dataset,
         raw.resolve(),
         preprocessed / raw.name,
         results / raw.name,
-        out.resolve(),
+        folder_for(args, raw).resolve(),
         args.configuration,
         args.plans,
         arms,
@@ -100,6 +99,11 @@ def setup_of(args: argparse.Namespace) -> "Setup":
         start_from=_start(args, arms, results / raw.name),
         subsets=read_protocols(args.subsets, args.presence, dataset.channels),
     )
+
+
+def folder_for(args: argparse.Namespace, raw: Path) -> Path:
+    """Return the folder of the results: that of ``-o``, or one that is named after the data set's folder ``raw``."""
+    return args.out or Path(f"d2net_{args.kind}_{raw.name.partition('_')[0]}_{args.configuration}")
 
 
 def _start(args: argparse.Namespace, arms: Sequence[str], results: Path) -> str:

@@ -1,15 +1,19 @@
 """What the commands share that plan and preprocess."""
 
-from collections.abc import Iterable, Iterator, Sequence
+import logging
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from nnunetv2_d2net.base.dataset import Dataset, folder_of
 from nnunetv2_d2net.base.errors import UsageError
 from nnunetv2_d2net.base.files import locked_folder
+from nnunetv2_d2net.base.text import counted
 from nnunetv2_d2net.cli._checks import dataset_folder
 from nnunetv2_d2net.cli._words import values_of
 from nnunetv2_d2net.plugin.planning.plans import check_modalities
+
+_LOG = logging.getLogger("nnunetv2_d2net")
 
 
 def data_sets(command: str, words: Sequence[str]) -> dict[Path, Dataset]:
@@ -34,19 +38,22 @@ def data_sets(command: str, words: Sequence[str]) -> dict[Path, Dataset]:
 
 
 @contextmanager
-def writing_preprocessed(folders: Iterable[Path]) -> Iterator[None]:
-    """Let one process at a time plan and preprocess a data set.
+def writing_preprocessed(datasets: Mapping[Path, Dataset], done: str) -> Iterator[None]:
+    """Let one process at a time plan and preprocess a data set, and say at its end of how many cases it was.
 
     Args:
-        folders: Of the raw data sets.
+        datasets: By the folder of the raw data.
+        done: What is done with the cases, in a word or two.
 
     Raises:
         UserError: Another process does.
     """
     with ExitStack() as locks:
-        for folder in folders:
+        for folder in datasets:
             locks.enter_context(locked_folder(folder_of("nnUNet_preprocessed") / folder.name))
         yield
+    for folder, dataset in datasets.items():
+        _LOG.info("%s: %s %s", folder.name, counted(len(dataset.training_cases(folder)), "training case"), done)
 
 
 def refuse_one_modality(datasets: dict[Path, Dataset]) -> None:

@@ -5,10 +5,14 @@ import logging
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from nnunetv2_d2net.base.errors import UsageError, UserError
-from nnunetv2_d2net.base.text import markdown_table
+from nnunetv2_d2net.base.text import counted, markdown_table
 from nnunetv2_d2net.cli._words import add_former, add_processes, check_processes
+
+if TYPE_CHECKING:
+    from nnunetv2_d2net.study.scores.metrics import CaseScore
 
 HELP = (
     "Score segmentations against references: Dice, HD95, ASSD and surface Dice of every case, subset and region, and "
@@ -74,7 +78,7 @@ def run(args: argparse.Namespace, extra: Sequence[str]) -> int:
     lines = []
     if scores:
         lines = [write_tables(scores, out, modalities), f"surface Dice at {args.tolerance:g} mm"]
-        lines.append(f"written: {out}: metrics.csv, tables.json, table_*.csv, .md and .tex")
+        lines.append(f"{_count(scores)}, written: {out}: metrics.csv, tables.json, table_*.csv, .md and .tex")
     lines += [f"{subset}: {n} cases have no prediction, its means are over the others" for subset, n in absent.items()]
     if missing:
         lines.append(f"{len(missing)} references have no prediction, such as {missing[0]}")
@@ -91,6 +95,11 @@ def run(args: argparse.Namespace, extra: Sequence[str]) -> int:
         cases = f"the cases of {args.references.resolve().parent.name}/{args.references.resolve().name}"
         sys.stdout.write(f"written: {keep_with_model(scores, args.predictions, args.model, cases)}\n")
     return 0
+
+
+def _count(scores: "Sequence[CaseScore]") -> str:
+    files, cases = {score[:2] for score in scores}, {score.case for score in scores}
+    return f"scored: {counted(len(files), 'segmentation')} of {counted(len(cases), 'case')}"
 
 
 def _published() -> str:

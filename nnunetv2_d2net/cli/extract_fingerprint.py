@@ -30,5 +30,5 @@ def run(args: argparse.Namespace, extra: Sequence[str]) -> int:
 
     from nnunetv2_d2net.plugin.planning.incomplete import incomplete_cases
 
-    with writing_preprocessed(datasets), incomplete_cases() as extractor:
+    with writing_preprocessed(datasets, "described"), incomplete_cases() as extractor:
         return call_entry_point(extract_fingerprint_entry, "extract_fingerprint", ["-fpe", extractor, *extra])

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from nnunetv2_d2net.base.errors import UsageError, UserError
-from nnunetv2_d2net.base.text import markdown_table
+from nnunetv2_d2net.base.text import counted, markdown_table
 from nnunetv2_d2net.cli._checks import check_folds
 from nnunetv2_d2net.cli._nnunet import device_words
 
@@ -58,5 +58,5 @@ def run(args: argparse.Namespace, extra: Sequence[str]) -> int:
         for what in (CODES, FEATURES)
         for title, numbers in found[what].items()
     ]
-    sys.stdout.write(f"{markdown_table(rows)}\nwritten to {args.out}\n")
+    sys.stdout.write(f"{markdown_table(rows)}\nof {counted(found['cases'], 'case')}, written to {args.out}\n")
     return 0

@@ -16,6 +16,7 @@ from nnunetv2_d2net import __version__
 from nnunetv2_d2net.base.errors import UsageError, UserError
 from nnunetv2_d2net.cli._commands import COMMANDS
 from nnunetv2_d2net.cli._help import HelpFormatter, epilog_of, overview, page_named
+from nnunetv2_d2net.cli._next import tell_next_step
 from nnunetv2_d2net.cli._nnunet_arguments import ARGUMENTS
 from nnunetv2_d2net.cli._words import guess
 
@@ -64,7 +65,10 @@ def _run(words: Sequence[str]) -> int:
         args, extra = _parse(words)
         debugging, usage = debugging or args.verbose, args.usage
         logger.setLevel(logging.WARNING if args.quiet else logging.INFO)
-        return args.run(args, _handed_on(words[0], args, extra))
+        status = args.run(args, handed_on := _handed_on(words[0], args, extra))
+        if status == 0:
+            tell_next_step(words, args, handed_on)
+        return status
     except (UserError, KeyboardInterrupt) as error:
         if debugging:
             raise

@@ -61,9 +61,7 @@ def run(args: argparse.Namespace, extra: Sequence[str]) -> int:
     n_cases = f"{spec.n_train} training and {spec.n_test} test cases"
     if raw is None:
         write_source(args.output, args.layout, spec, **options)
-        test = f" --test {args.output / 'test'}" if spec.n_test else ""
         sys.stdout.write(f"{args.output}: {n_cases}\n")
-        sys.stdout.write(f"next: d2net convert {args.output / 'training'}{test} -d ID --name NAME\n")
         return 0
     folder = write_phantom(raw, spec, **options)
     measured = "One voxel against all other brain voxels, also in contrast.csv (0.5 says nothing, 1 or 0 all):"

@@ -43,7 +43,7 @@ def run(args: argparse.Namespace, extra: Sequence[str]) -> int:
     processes = value_of(words, "-np", str(default_num_processes))
     if not processes.isdigit() or int(processes) < 1:
         raise UsageError(f"-np {processes}: choose at least 1 process")
-    with writing_preprocessed(datasets):
+    with writing_preprocessed(datasets, "planned for"):
         for folder in datasets:
             D2NetFingerprintExtractor(folder.name, int(processes)).run()
         with incomplete_cases(planner if is_our_planner(planner) else None):

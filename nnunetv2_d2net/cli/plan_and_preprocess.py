@@ -28,6 +28,7 @@ def run(args: argparse.Namespace, extra: Sequence[str]) -> int:
     """
     words = ["-pl", "D2NetPlanner", *extra]
     datasets, planner = data_sets("plan_and_preprocess", words), value_of(words, "-pl")
+    done = "planned for" if "--no_pp" in words else "preprocessed"
 
     from nnunetv2.experiment_planning.plan_and_preprocess_entrypoints import plan_and_preprocess_entry
 
@@ -36,8 +37,8 @@ def run(args: argparse.Namespace, extra: Sequence[str]) -> int:
     if not is_our_planner(planner):
         for folder, dataset in datasets.items():
             check_complete(folder, dataset)
-        with writing_preprocessed(datasets):
+        with writing_preprocessed(datasets, done):
             return call_entry_point(plan_and_preprocess_entry, "plan_and_preprocess", words)
     refuse_one_modality(datasets)
-    with writing_preprocessed(datasets), incomplete_cases(planner) as extractor:
+    with writing_preprocessed(datasets, done), incomplete_cases(planner) as extractor:
         return call_entry_point(plan_and_preprocess_entry, "plan_and_preprocess", ["-fpe", extractor, *words])

@@ -1,12 +1,14 @@
 """``d2net predict``."""
 
 import argparse
+import logging
 from collections.abc import Sequence
 from pathlib import Path
 
 from nnunetv2_d2net.base.dataset import Dataset
 from nnunetv2_d2net.base.errors import UsageError, UserError
 from nnunetv2_d2net.base.files import locked_folder, make_folder
+from nnunetv2_d2net.base.text import counted
 from nnunetv2_d2net.cli._checks import check_folds, dataset_folder
 from nnunetv2_d2net.cli._nnunet import call_entry_point, device_words
 from nnunetv2_d2net.cli._words import value_of, values_of
@@ -18,6 +20,8 @@ HELP = (
     "Predict with all modalities or as if some did not exist: nnUNetv2_predict with -tr D2NetTrainer and "
     "-p D2NetPlans unless you name others. Works with the networks of other trainers, too."
 )
+
+_OURS = ("-tr", "D2NetTrainer", "-p", "D2NetPlans")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -74,13 +78,13 @@ def run(args: argparse.Namespace, extra: Sequence[str]) -> int:
         raise UsageError(
             "--subsets says which folders --all_subsets writes: add it, or name one subset by --modalities"
         )
-    words = ["-tr", "D2NetTrainer", "-p", "D2NetPlans", *extra]
+    words = [*_OURS, *extra]
     missing = [flag for flag in ("-i", "-o", "-d", "-c") if not value_of(words, flag)]
     if missing:
         raise UsageError(f"missing {' '.join(missing)}: d2net predict -i FOLDER -o FOLDER -d ID -c CONFIGURATION")
     if not Path(value_of(words, "-i")).is_dir():
         raise UserError(f"{value_of(words, '-i')} is no folder: -i takes the folder of the images")
-    model = _model_folder(words)
+    model = model_folder(words)
     dataset = Dataset.read(model / "dataset.json", MISSING_IN_MODEL)
     available = dataset.available(args.modalities, args.drop)
     only = flags_of(read_protocols(args.subsets, None, dataset.channels), dataset.channels)
@@ -99,14 +103,32 @@ def run(args: argparse.Namespace, extra: Sequence[str]) -> int:
     # nnU-Net builds the predictor itself, from arguments of its own, so the flags travel with the class.
     base = AllSubsetsPredictor if args.all_subsets else D2NetPredictor
     settings = {"allowed": available, "part": part, "subsets_per_pass": args.subsets_per_pass}
-    settings |= {"only": only} if only else {}
-    settings |= {"nan_outside_as_zero": args.nan_outside_as_zero, "agreement": args.agreement}
+    settings |= ({"only": only} if only else {}) | {
+        "nan_outside_as_zero": args.nan_outside_as_zero,
+        "agreement": args.agreement,
+    }
     predictor = type(base.__name__, (base,), settings)
     with locked_folder(output, f"part_{part[0]}_of_{part[1]}" if part[1] > 1 else ""), predictor_seam(predictor):
-        return call_entry_point(predict_entry_point, "predict", device_words(words) + words)
+        call_entry_point(predict_entry_point, "predict", device_words(words) + words)
+    _tell_count(output)
+    return 0
 
 
-def _model_folder(words: Sequence[str]) -> Path:
+def _tell_count(output: Path) -> None:
+    from nnunetv2_d2net.plugin.prediction.writing import NOTE
+
+    files = [path.name for pattern in ("*", "*/*") for path in output.glob(f"{pattern}{NOTE}")]
+    n_files, n_cases = counted(len(files), "segmentation"), counted(len(set(files)), "case")
+    logging.getLogger("nnunetv2_d2net").info("%s: %s of %s", output, n_files, n_cases)
+
+
+def model_folder(words: Sequence[str]) -> Path:
+    """Return the folder of the model that predicts.
+
+    Raises:
+        UserError: It is not there.
+    """
+    words = [*_OURS, *words]
     dataset, configuration = value_of(words, "-d"), value_of(words, "-c")
     remedy = f"train first: d2net train {dataset} {configuration} 0"
     results = dataset_folder(dataset, "nnUNet_results", remedy)

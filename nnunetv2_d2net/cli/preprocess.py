@@ -41,5 +41,5 @@ def run(args: argparse.Namespace, extra: Sequence[str]) -> int:
 
     from nnunetv2_d2net.plugin.planning.incomplete import incomplete_cases
 
-    with writing_preprocessed(datasets), incomplete_cases():
+    with writing_preprocessed(datasets, "preprocessed"), incomplete_cases():
         return call_entry_point(preprocess_entry, "preprocess", words)

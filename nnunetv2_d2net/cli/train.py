@@ -61,8 +61,7 @@ def run(args: argparse.Namespace, extra: Sequence[str]) -> int:
         UserError: A variable, the plans, the preprocessed data or the trainer is missing, D2-Net cannot use them, or
             the pretrained weights are another network's.
     """
-    others = in_nnunets_order(extra)
-    words = ["-tr", "D2NetTrainer", "-p", "D2NetPlans", *_with_start(others, args.start_from)]
+    words = all_words(extra, args.start_from)
     trainer = value_of(words, "-tr")
     subsets = read_protocols(args.subsets, args.presence, _check_data(words, trainer))
     weights = _pretrained_weights(words)
@@ -95,6 +94,19 @@ def run(args: argparse.Namespace, extra: Sequence[str]) -> int:
                 f"{_PRETRAINED} {value_of(words, _PRETRAINED)} does not fit {trainer} on these plans: "
                 "pass a checkpoint that was trained on plans with the same network"
             ) from error
+
+
+def all_words(extra: Sequence[str], start: str | None) -> list[str]:
+    """Return what nnU-Net is told: data set, configuration and fold by their places, and which trainer and plans.
+
+    Args:
+        extra: The words that are nnU-Net's.
+        start: What ``--start_from`` names.
+
+    Raises:
+        UserError: There is nothing to start from.
+    """
+    return ["-tr", "D2NetTrainer", "-p", "D2NetPlans", *_with_start(in_nnunets_order(extra), start)]
 
 
 @contextmanager

@@ -85,6 +85,20 @@ RUN_BY = {
         "integration/test_cycles.py",
         "test_a_finished_training_leaves_nnunets_files",
     ),
+    # what a command says to do next: each is read by the parsers where it is told, and run by the test of the command
+    **dict.fromkeys(
+        (
+            "d2net preprocess -d {} -plans_name {}",
+            "d2net predict -i {} -o {} -d {} -c {} -f {}",
+            "d2net evaluate -i {} -r {}",
+            "d2net segment {} -m {} -o {}",
+            "d2net benchmark {}",
+            "d2net repeats {}",
+            "d2net figures {} -i {} -o {}",
+            "d2net inspect -d {}",
+        ),
+        ("unit/cli/test_next.py", "test_the_next_step_is_told"),
+    ),
     # options that a refusal names
     "--resample": (CONVERT, "test_resample_is_told"),
     "--labels": (CONVERT, "test_labels_of_another_year_are_asked_about_before_anything_is_written"),
