@@ -9,6 +9,8 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 ARGS ?=
+# Processes that test side by side. The tests of one file stay together, for what they share is trained once.
+JOBS ?= 2
 
 # pip tells what it is doing on one line that rewrites itself, or line by line where the output is a file.
 ifeq ($(shell [ -t 1 ] && echo terminal),terminal)
@@ -39,7 +41,7 @@ test: $(VENV)/.installed-test
 	$(BIN)/codespell .
 	$(BIN)/basedpyright --pythonpath $(BIN)/python
 	PYTHONPATH=. $(BIN)/lint-imports
-	OMP_WAIT_POLICY=PASSIVE $(BIN)/python -m pytest --durations=15 $(ARGS)
+	OMP_WAIT_POLICY=PASSIVE $(BIN)/python -m pytest --durations=15 -n $(JOBS) --dist loadfile --no-loadscope-reorder $(ARGS)
 
 docs: $(VENV)/.installed-docs
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict

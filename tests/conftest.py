@@ -1,6 +1,7 @@
 """Tiny data sets and the nnU-Net environment that the integration tests share."""
 
 import json
+import os
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -8,6 +9,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 import SimpleITK as sitk
+import torch
+
+if "PYTEST_XDIST_WORKER" in os.environ:  # one of several, each of which would take all cores
+    torch.set_num_threads(1)
 
 
 @dataclass(frozen=True)
