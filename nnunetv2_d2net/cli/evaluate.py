@@ -79,9 +79,12 @@ def run(args: argparse.Namespace, extra: Sequence[str]) -> int:
     if scores:
         lines = [write_tables(scores, out, modalities), f"surface Dice at {args.tolerance:g} mm"]
         lines.append(f"{_count(scores)}, written: {out}: metrics.csv, tables.json, table_*.csv, .md and .tex")
-    lines += [f"{subset}: {n} cases have no prediction, its means are over the others" for subset, n in absent.items()]
+    lines += [
+        f"{subset}: no prediction for {counted(n, 'case')}, its means are over the others"
+        for subset, n in absent.items()
+    ]
     if missing:
-        lines.append(f"{len(missing)} references have no prediction, such as {missing[0]}")
+        lines.append(f"no prediction for {counted(len(missing), 'reference')}, such as {missing[0]}")
     sys.stdout.write("".join(f"{line}\n" for line in lines) + published)
     if scores:
         logging.getLogger("nnunetv2_d2net").info(ONE_TRAINING)

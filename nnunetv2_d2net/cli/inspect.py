@@ -7,6 +7,7 @@ from itertools import groupby
 from pathlib import Path
 
 from nnunetv2_d2net.base.errors import UsageError, UserError
+from nnunetv2_d2net.base.text import counted
 from nnunetv2_d2net.cli import _checks
 from nnunetv2_d2net.cli._words import add_dataset, add_former, add_processes, check_processes
 
@@ -48,7 +49,7 @@ def run(args: argparse.Namespace, extra: Sequence[str]) -> int:
 
     inspection = inspect_dataset(folder, output, split=args.split, processes=args.processes, progress=True)
     n = len(inspection.records)
-    lines = [f"{n} cases, of which {len(inspection.suspicious)} look suspicious"]
+    lines = [f"{counted(n, 'case')}, of which {len(inspection.suspicious)} look suspicious"]
     for m, name in enumerate(inspection.dataset.channels):
         lines.append(f"  {name}: {sum(record.pattern[m] for record in inspection.records)} of {n}")
     lines.append(f"  {orientation_line(inspection)}")

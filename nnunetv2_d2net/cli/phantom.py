@@ -7,6 +7,7 @@ from pathlib import Path
 
 from nnunetv2_d2net.base.dataset import folder_of
 from nnunetv2_d2net.base.errors import UsageError
+from nnunetv2_d2net.base.text import counted
 from nnunetv2_d2net.cli._words import add_former, add_processes, check_processes
 
 HELP = "Write a data set of simulated brain MRI with gliomas below nnUNet_raw, ready for d2net plan_and_preprocess."
@@ -58,7 +59,7 @@ def run(args: argparse.Namespace, extra: Sequence[str]) -> int:
     options = {"processes": args.processes, "resume": args.resume, "progress": True}
     number = 1 if args.dataset_id is None else args.dataset_id
     spec = PhantomSpec(number, args.train, args.test, args.size, args.seed, args.name, args.missing, args.kind)
-    n_cases = f"{spec.n_train} training and {spec.n_test} test cases"
+    n_cases = f"{counted(spec.n_train, 'training case')} and {counted(spec.n_test, 'test case')}"
     if raw is None:
         write_source(args.output, args.layout, spec, **options)
         sys.stdout.write(f"{args.output}: {n_cases}\n")

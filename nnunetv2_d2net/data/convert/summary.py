@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from nnunetv2_d2net.base.dataset import subset_name
-from nnunetv2_d2net.base.text import listed, shortened
+from nnunetv2_d2net.base.text import counted, listed, shortened
 from nnunetv2_d2net.data.convert.cases import CaseReport, Layout
 from nnunetv2_d2net.data.convert.convert import Checked, Converted
 from nnunetv2_d2net.data.convert.doubts import cohort_oddities
@@ -32,14 +32,14 @@ def describe_conversion(converted: Converted) -> str:
     reports, folder, vanished = converted.reports, converted.folder, converted.vanished
     lines = [*_source_lines(converted.layout, reports, converted.stray), *_notes(reports)]
     if converted.n_done:
-        lines.append(f"{converted.n_done} cases had been converted before")
+        lines.append(f"{counted(converted.n_done, 'case')} had been converted before")
     if vanished:
         lines.append(
-            f"note: {len(vanished)} cases are no longer in the source and stay in the data set ({listed(vanished)}): "
+            f"note: no longer in the source, but staying in the data set: {counted(len(vanished), 'case')} ({listed(vanished)}): "
             f"to leave them out, remove {folder} and convert again"
         )
     n_test = len(reports) - converted.n_train
-    lines.append(f"{folder}: {converted.n_train} training and {n_test} test cases")
+    lines.append(f"{folder}: {counted(converted.n_train, 'training case')} and {counted(n_test, 'test case')}")
     return "\n".join(lines) + "\n"
 
 
@@ -142,6 +142,8 @@ def _label_lines(layout: Layout, reports: Sequence[CaseReport]) -> list[str]:
     if not voxels:
         return ["label values: none, no case has a segmentation"]
     values, names = layout.scheme.values, layout.scheme.names
-    lines = [f"{v} -> {values[v]}  {names[v]}: {n} voxels in {cases[v]} cases" for v, n in sorted(voxels.items())]
+    lines = [
+        f"{v} -> {values[v]}  {names[v]}: {n} voxels in {counted(cases[v], 'case')}" for v, n in sorted(voxels.items())
+    ]
     oddities = cohort_oddities(layout, {report.case: report.voxels for report in reports if report.voxels})
     return ["label values:", *(f"  {line}" for line in lines), *(f"note: {oddity}" for oddity in oddities)]

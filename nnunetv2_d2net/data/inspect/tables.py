@@ -10,7 +10,7 @@ import pandas as pd
 
 from nnunetv2_d2net.base.files import write_text
 from nnunetv2_d2net.base.orientation import mixed_line
-from nnunetv2_d2net.base.text import markdown_table
+from nnunetv2_d2net.base.text import counted, markdown_table
 from nnunetv2_d2net.data.inspect.record import PERCENTILES, STATES, Finding, Inspection, measurements, pattern_name
 from nnunetv2_d2net.data.inspect.swaps import count_noticed
 
@@ -60,7 +60,7 @@ def _summary(inspection: Inspection) -> str:
     suspicions = "\n".join(_suspicion_lines(inspection)) or "None.\n"
     parts = [
         f"# {inspection.title}\n",
-        f"{len(inspection.records)} cases, {len(inspection.suspicious)} of them suspicious. Pictures: cohort.png, "
+        f"{counted(len(inspection.records), 'case')}, {len(inspection.suspicious)} of them suspicious. Pictures: cohort.png, "
         "intensities.png, volumes.png. Each case: cases.csv. Each suspicion: suspicions.csv.\n",
         f"## Modalities\n\n{markdown_table(_state_rows(inspection))}",
         f"## Patterns\n\n{markdown_table(_pattern_rows(inspection))}",
@@ -99,7 +99,7 @@ def _size_rows(inspection: Inspection) -> list[list[str]]:
     for (what, part), values in measurements(inspection.records, inspection.dataset.regions).items():
         known, name = values.dropna(), _SIZES[what].format(part)
         if what == "volume" and (empty := (known == 0).sum()):
-            name += f" (none in {empty} cases)"
+            name += f" (none in {counted(empty, 'case')})"
         numbers = [f"{value:.4g}" for value in (known.min(), known.median(), known.max())] if len(known) else [""] * 3
         rows.append([name, str(len(known)), *numbers])
     return rows

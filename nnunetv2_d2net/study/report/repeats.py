@@ -146,7 +146,7 @@ def repeats_page(runs: Sequence[Benchmark], control: str | None = None) -> str:
             continue
         parts += [f"## {title}", _means(found)]
         if n_left_out:
-            parts.append(f"{n_left_out} cases are left out: they lack a subset in one of the trainings.")
+            parts.append(f"Left out for want of a subset in one of the trainings: {counted(n_left_out, 'case')}.")
         overall = runs[0].overall_region
         compared = differences({arm: regions[overall] for arm, regions in found.items()}, control)
         if len(compared):

@@ -147,7 +147,7 @@ def _notes(benchmark: Benchmark, headlines: list[Finding], average: str) -> list
     tests = [finding.lead.test for finding in headlines]
     fewest = min((test.n for test in tests), default=0)
     if tests and len(tests) * 2 / 2**fewest >= LEVEL:
-        notes.append(f"With {fewest} cases no difference can reach p < {LEVEL}, whatever it is.")
+        notes.append(f"With {counted(fewest, 'case')} no difference can reach p < {LEVEL}, whatever it is.")
     for test in tests:
         if test.n_left_out:
             all_cases, where = counted(test.n + test.n_left_out, "case"), f"{test.subset} against {test.rival}"

@@ -49,15 +49,15 @@ def test_check_then_convert_then_back(source, tmp_path, capsys):
 
     assert convert(source, "-d", "18", "--name", "Two") == 0
     folder = tmp_path / "raw" / "Dataset018_Two"
-    assert f"{folder}: 2 training and 0 test cases\n" in capsys.readouterr().out
+    assert f"{folder}: 2 training cases and 0 test cases\n" in capsys.readouterr().out
     assert convert(source, "-d", "18", "--name", "Two") == 0
     assert "2 cases had been converted before" in capsys.readouterr().out
 
     shutil.move(source / "c", tmp_path / "taken away")
     assert convert(source, "-d", "18", "--name", "Two") == 0
     printed = capsys.readouterr().out
-    assert "note: 1 cases are no longer in the source and stay in the data set (c): " in printed
-    assert f"{folder}: 2 training and 0 test cases\n" in printed
+    assert "note: no longer in the source, but staying in the data set: 1 case (c): " in printed
+    assert f"{folder}: 2 training cases and 0 test cases\n" in printed
 
     words = ["convert_back", "-i", str(folder / "labelsTr"), "-o", str(tmp_path / "back"), "-np", "1"]
     assert main([*words, "-d", "18"]) == 0

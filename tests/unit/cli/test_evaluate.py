@@ -84,8 +84,8 @@ def test_gaps_are_told(folders, capsys):
     (folders / "labels" / "third.nii.gz").touch()
     assert evaluate("-i", "predictions", "-r", "labels") == 0
     printed = capsys.readouterr().out
-    assert "T1+T2: 1 cases have no prediction" in printed
-    assert "1 references have no prediction, such as third" in printed
+    assert "T1+T2: no prediction for 1 case, " in printed
+    assert "no prediction for 1 reference, such as third" in printed
 
 
 CHECKPOINT = "fold_0/checkpoint_final.pth"

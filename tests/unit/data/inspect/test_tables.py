@@ -53,7 +53,7 @@ def test_summary(folder):
         ["shape z", "1", "8", "8", "8"],
         ["head, ml", "1", "1500", "1500", "1500"],
         ["head, ml", "1", "12", "12", "12"],
-        ["edema, old, ml (none in 1 cases)", "1", "0", "0", "0"],
+        ["edema, old, ml (none in 1 case)", "1", "0", "0", "0"],
         ["T1", "1", "1", "2", "3", "4", "1.235e+06"],
         ["T2", "0", "nan", "nan", "nan", "nan", "nan"],
     ):

@@ -525,7 +525,7 @@ def test_command_writes_and_prints_the_table(tmp_path, quick, monkeypatch, capsy
     arguments = parse("-d", "7", "--train", "2", "--test", "1", "-np", "1")
     assert command.run(arguments, []) == 0
     printed = capsys.readouterr().out
-    assert "2 training and 1 test cases" in printed
+    assert "2 training cases and 1 test case" in printed
     assert printed.count("\n|") == 2 + 4 * 4
     with pytest.raises(UserError, match="exists"):
         command.run(arguments, [])

@@ -140,7 +140,7 @@ def test_trainings_are_compared_on_the_cases_that_all_have():
     found, n_left_out = dice_of_trainings(runs, complete=True)
     assert n_left_out == 1
     assert found[OURS]["tumor"] == found[DROPOUT]["tumor"] == pytest.approx([0.7, 0.8])
-    assert "1 cases are left out: they lack a subset" in repeats_page(runs, OURS)
+    assert "Left out for want of a subset in one of the trainings: 1 case." in repeats_page(runs, OURS)
 
 
 def test_an_unknown_control_is_refused(runs):
