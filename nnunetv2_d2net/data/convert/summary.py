@@ -35,7 +35,8 @@ def describe_conversion(converted: Converted) -> str:
         lines.append(f"{counted(converted.n_done, 'case')} had been converted before")
     if vanished:
         lines.append(
-            f"note: no longer in the source, but staying in the data set: {counted(len(vanished), 'case')} ({listed(vanished)}): "
+            f"note: no longer in the source, but staying in the data set: {counted(len(vanished), 'case')} "
+            f"({listed(vanished)}): "
             f"to leave them out, remove {folder} and convert again"
         )
     n_test = len(reports) - converted.n_train

@@ -60,8 +60,8 @@ def _summary(inspection: Inspection) -> str:
     suspicions = "\n".join(_suspicion_lines(inspection)) or "None.\n"
     parts = [
         f"# {inspection.title}\n",
-        f"{counted(len(inspection.records), 'case')}, {len(inspection.suspicious)} of them suspicious. Pictures: cohort.png, "
-        "intensities.png, volumes.png. Each case: cases.csv. Each suspicion: suspicions.csv.\n",
+        f"{counted(len(inspection.records), 'case')}, {len(inspection.suspicious)} of them suspicious. "
+        "Pictures: cohort.png, intensities.png, volumes.png. Each case: cases.csv. Each suspicion: suspicions.csv.\n",
         f"## Modalities\n\n{markdown_table(_state_rows(inspection))}",
         f"## Patterns\n\n{markdown_table(_pattern_rows(inspection))}",
         f"## Shapes, spacings and volumes\n\n{markdown_table(_size_rows(inspection))}",
