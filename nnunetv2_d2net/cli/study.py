@@ -50,10 +50,10 @@ def run(args: argparse.Namespace, extra: Sequence[str]) -> int:
     setup = setup_of(args)
 
     from nnunetv2_d2net.study.benchmark.jobs import job_list
-    from nnunetv2_d2net.study.paper_study import run_study
+    from nnunetv2_d2net.study.paper_study import buildable, run_study
 
     if args.print_jobs:
-        sys.stdout.write(job_list(setup))
+        sys.stdout.write(job_list(buildable(setup, rows, args.epochs)))
         return 0
     sys.stdout.write(run_study(setup, rows, args.epochs, n_jobs=args.jobs, progress=True))
     sys.stdout.write(f"\nwritten to {args.out or setup.out}\n")

@@ -55,31 +55,35 @@ def arm_of(row: Row, n_epochs: int) -> str:
     return with_epochs(row.trainer, n_epochs, own=PAPER_EPOCHS)
 
 
+def means_of(scores: Sequence[CaseScore], modalities: Sequence[str]) -> dict[str, float]:
+    """Return the Dice in percent of every region, mean of all subsets; that of all regions last."""
+    regions = summarize(scores, "dice", modalities)
+    return {region: 100 * list(parts.values())[-1].mean for region, parts in regions.items()}
+
+
 def measured_rows(
-    rows: Sequence[Row], scores: Mapping[str, Sequence[CaseScore]], modalities: Sequence[str]
+    rows: Sequence[Row], means: Mapping[str, Mapping[str, float]], problems: Mapping[str, str]
 ) -> list[list[str]]:
     """Lay out what was measured beside what is printed.
 
     Args:
         rows: Of one table.
-        scores: Of each row's trainer, by :attr:`.Row.trainer`; what is not there has not been measured.
-        modalities: In the order of the channels.
+        means: Of each row's trainer, by :attr:`.Row.trainer`, as :func:`means_of` returns them; what is not there has
+            not been measured.
+        problems: Why a row cannot be built, by its name.
 
     Returns:
         A header, and for each row the Dice in percent of every region, mean of all subsets, and the printed figures;
         dashes for what is not known.
     """
-    means = {
-        trainer: {region: list(parts.values())[-1].mean for region, parts in summarize(s, "dice", modalities).items()}
-        for trainer, s in scores.items()
-    }
     regions = list(dict.fromkeys(region for of_trainer in means.values() for region in of_trainer))
     header = ["row", "trainer", *regions, *(f"{name} (BraTS 2018)" for name in _PUBLISHED)]
     lines = [header]
     for row in rows:
-        ours = means.get(row.trainer, {})
-        measured = [f"{100 * ours[region]:.1f}" if region in ours else "-" for region in regions]
-        lines.append([row.name, row.trainer, *measured, *_printed(row)])
+        ours = {} if row.name in problems else means.get(row.trainer, {})
+        name = f"{row.name} (cannot be built)" if row.name in problems else row.name
+        measured = [f"{ours[region]:.1f}" if region in ours else "-" for region in regions]
+        lines.append([name, row.trainer, *measured, *_printed(row)])
     return lines
 
 

@@ -59,7 +59,19 @@ def run_benchmark(setup: Setup, *, n_jobs: int = 1, cost: bool = True, progress:
         return _run_benchmark(setup, n_jobs, cost=cost, progress=progress)
 
 
-def _run_benchmark(setup: Setup, n_jobs: int, *, cost: bool, progress: bool) -> bool:
+def prepare_benchmark(setup: Setup, *, progress: bool = False) -> None:
+    """Plan, preprocess and split what is not, for who has to look at the plans before anything is trained.
+
+    Raises:
+        UserError: It has failed, or the folder is of another benchmark, or another process writes it.
+    """
+    setup.check_same()
+    make_folder(setup.out, "free space, or pass another -o")
+    with locked_folder(setup.out):
+        _prepare(setup, progress=progress)
+
+
+def _prepare(setup: Setup, *, progress: bool) -> None:
     _refuse_foreign(setup)
     if not setup.note.is_file():
         write_json(setup.note, setup.identity)
@@ -67,6 +79,10 @@ def _run_benchmark(setup: Setup, n_jobs: int, *, cost: bool, progress: bool) -> 
         _run(setup, [jobs.PREPARE], 1, "plan and preprocess", progress=progress)
     if not Progress(setup).prepared:
         raise UserError(f"the data are not prepared: see {jobs.log_file(setup, jobs.PREPARE)}")
+
+
+def _run_benchmark(setup: Setup, n_jobs: int, *, cost: bool, progress: bool) -> bool:
+    _prepare(setup, progress=progress)
     description = setup.describe()
     write_json(setup.note, description)
     for line in description["differences"]:

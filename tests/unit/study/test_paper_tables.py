@@ -9,7 +9,7 @@ from nnunetv2_d2net.cli.main import main
 from nnunetv2_d2net.cli.study import _TABLES
 from nnunetv2_d2net.plugin.training.paper import ROWS
 from nnunetv2_d2net.plugin.training.variants import find_trainer
-from nnunetv2_d2net.study.paper_tables import NOTE, arm_of, choose_rows, measured_rows, rows_of_tables
+from nnunetv2_d2net.study.paper_tables import NOTE, arm_of, choose_rows, means_of, measured_rows, rows_of_tables
 from nnunetv2_d2net.study.scores.metrics import CaseScore
 
 
@@ -54,7 +54,9 @@ def score(subset, region, dice, case="a"):
 def test_what_was_measured_stands_beside_what_is_printed():
     rows = choose_rows("IV")
     scores = [score("T1", "whole", 0.5), score("T2", "whole", 0.3), score("T1", "core", 0.1), score("T2", "core", 0.1)]
-    header, without, ours = measured_rows(rows, {rows[0].trainer: scores}, ["T1", "T2"])
+    means = means_of(scores, ["T1", "T2"])
+    assert means == pytest.approx({"whole": 40, "core": 10, "mean": 25})
+    header, without, ours = measured_rows(rows, {rows[0].trainer: means}, {})
     assert header[:5] == ["row", "trainer", "whole", "core", "mean"]
     assert header[5:] == [f"{name} (BraTS 2018)" for name in ("WT", "TC", "ET", "mean")]
     assert without == [
@@ -69,3 +71,11 @@ def test_what_was_measured_stands_beside_what_is_printed():
         "61.2",
     ]
     assert ours == ["D2-Net", "D2NetTrainerPaper", "-", "-", "-", "76.7", "66.7", "42.6", "62.0"]
+
+
+def test_a_row_that_cannot_be_built_says_so_and_shows_no_figures_of_its_trainer():
+    rows = choose_rows("IV")
+    means = {row.trainer: {"lesion": 40.0} for row in rows}
+    _, without, ours = measured_rows(rows, means, {"D2-Net": "too few stages"})
+    assert without[:3] == ["without E_TM", "D2NetTrainerPaperNoProjection", "40.0"]
+    assert ours[:3] == ["D2-Net (cannot be built)", "D2NetTrainerPaper", "-"]
