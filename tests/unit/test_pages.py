@@ -17,10 +17,11 @@ from typing import NamedTuple
 import pytest
 
 from nnunetv2_d2net.cli.main import main
+from nnunetv2_d2net.plugin.training import variants
 from tests.pages import PAGES, ROOT, blocks_of
 
 TESTS = ROOT / "tests"
-VARIABLES = ("nnUNet_raw", "nnUNet_preprocessed", "nnUNet_results")
+VARIABLES = ("nnUNet_raw", "nnUNet_preprocessed", "nnUNet_results", "nnUNet_extTrainer")
 PROGRAMS = (
     *("d2net", "make", "pip", "python", "python3", "torchrun", "git", "docker", "basedpyright", "codespell"),
     *(point.name for point in distribution("nnunetv2").entry_points if point.group == "console_scripts"),
@@ -35,10 +36,10 @@ NEED = {
     "plan_and_preprocess": VARIABLES[:2],
     "plan": VARIABLES[:2],
     "preprocess": VARIABLES[:2],
-    "train": VARIABLES[1:],
-    "predict": VARIABLES[2:],
-    "benchmark": VARIABLES,
-    "study": VARIABLES,
+    "train": VARIABLES[1:3],
+    "predict": VARIABLES[2:3],
+    "benchmark": VARIABLES[:3],
+    "study": VARIABLES[:3],
 }
 """Which of nnU-Net's variables a command reads."""
 
@@ -84,6 +85,7 @@ def calls_of(page: str, folder: Path) -> list[Call]:
     programs.mkdir()
     names = " ".join(f'"${{{name}:+{name}}}"' for name in VARIABLES)
     script = f'#!/bin/bash\n{{ printf \'%s\\037\' "${{0##*/}}" {names} "$@"; echo; }} >> {log}\n'
+    script += '[ "$1" != trainers ] || pwd\n'
     for name in PROGRAMS:
         (programs / name).write_text(script, encoding="utf-8")
         (programs / name).chmod(0o755)
@@ -95,7 +97,8 @@ def calls_of(page: str, folder: Path) -> list[Call]:
     done = subprocess.run(bash, cwd=folder, env=environment, capture_output=True, encoding="utf-8", check=False)
     assert done.returncode == 0, done.stderr
     lines = [line.split("\037")[:-1] for line in log.read_text(encoding="utf-8").splitlines()]
-    return list(dict.fromkeys(Call(name, tuple(words[3:]), frozenset(words[:3])) for name, *words in lines))
+    n = len(VARIABLES)
+    return list(dict.fromkeys(Call(name, tuple(words[n:]), frozenset(words[:n])) for name, *words in lines))
 
 
 def flags(words: tuple[str, ...]) -> Iterator[str]:
@@ -125,6 +128,12 @@ def judge_d2net(call: Call, monkeypatch, capsys) -> None:
         assert set(NEED.get(name, ())) <= call.variables, f"d2net {name} reads variables that the page does not set"
 
 
+def judge_nnunet(call: Call) -> None:
+    """See that nnU-Net's own command would find a trainer of ours."""
+    ours = [word for word in call.words if word.partition("_")[0] in variants.__all__]
+    assert not ours or "nnUNet_extTrainer" in call.variables, f"{call.program} finds no {ours}: set nnUNet_extTrainer"
+
+
 def judge_script(words: tuple[str, ...]) -> None:
     """See that a script is there and knows its flags."""
     if words[:1] != ("-m",):
@@ -142,6 +151,8 @@ def test_the_commands_of_a_page(page, tmp_path, monkeypatch, capsys):
             words = words[words.index("nnunetv2_d2net.cli") + 1 :]
         if call.program in ("d2net", "torchrun"):
             judge_d2net(call._replace(words=words), monkeypatch, capsys)
+        elif call.program.startswith("nnUNetv2_"):
+            judge_nnunet(call)
         elif call.program == "make":
             assert re.search(rf"^{words[0]}:", makefile, re.MULTILINE), f"make knows no {words[0]}"
         elif call.program in ("python", "python3"):
@@ -165,7 +176,7 @@ def test_the_python_of_a_page_is_run_by_a_test(page):
 
 def test_mapping_files_of_the_pages_are_read_by_a_test():
     tests = RUNNERS[-1].read_text(encoding="utf-8")
-    assert pages_with("yaml") == ["docs/data.md"]
+    assert pages_with("yaml") == ["docs/data.md", "docs/real_patients.md"]
     numbers = {int(number) for number in re.findall(r"documented\((\d)\)", tests)}
     assert numbers == set(range(sum(block.language == "yaml" for block in BLOCKS)))
 
@@ -184,6 +195,8 @@ def test_what_must_be_noticed(tmp_path, monkeypatch, capsys):
         judge("predict", "-i", "a", "-o", "b", "-d", "4", "--no_such_flag")
     with pytest.raises(AssertionError, match="variables"):
         judge("train", "4", "2d", "0", variables=VARIABLES[:1])
+    with pytest.raises(AssertionError, match="finds no"):
+        judge_nnunet(Call("nnUNetv2_predict", ("-tr", "D2NetTrainer_5epochs"), frozenset(VARIABLES[:3])))
     with pytest.raises(FileNotFoundError):
         judge_script(("benchmarks/none.py",))
     monkeypatch.setenv("nnUNet_raw", "set")

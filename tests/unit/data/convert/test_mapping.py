@@ -1,21 +1,19 @@
 """Mapping files: those of the documentation, patterns, and what is refused."""
 
-import re
-from pathlib import Path
-
 import pytest
 
 from nnunetv2_d2net.base.errors import UserError
 from nnunetv2_d2net.data.convert.mapping import compile_pattern, read_mapping
+from tests.pages import DOCS, PAGES, blocks_of
 
-PAGE = Path(__file__).resolve().parents[4] / "docs" / "data.md"
 GOOD = {"modalities": "{T1: '{case}_t1.nii.gz'}", "label": "'{case}_mask.nii.gz'", "labels": "{1: tumor}"}
 
 
 def documented(number):
-    if not PAGE.is_file():
+    """A mapping file of the pages, those of ``data.md`` first."""
+    if not DOCS.is_dir():
         pytest.skip("an installed package has no docs")
-    return re.findall(r"```yaml\n(.*?)```", PAGE.read_text(encoding="utf-8"), re.DOTALL)[number]
+    return [block.text for page in PAGES for block in blocks_of(page) if block.language == "yaml"][number]
 
 
 @pytest.fixture
@@ -80,6 +78,30 @@ def test_the_bids_example_of_the_documentation(mapping, source):
     assert (found.name, sorted(found.images)) == (case, ["FLAIR", "T1", "T1ce", "T2"])
     assert found.images["T1ce"].path.name == f"{case}_ce-gadolinium_T1w.nii.gz"
     assert found.label is not None
+
+
+def test_the_gliomas_of_the_page_of_real_patients(mapping, source):
+    layout = read_mapping(mapping(documented(3)))
+    assert layout.modalities == ("FLAIR", "T1ce")
+    assert layout.scheme.values == {0: 0, 1: 1, 2: 2, 3: 1, 4: 3}
+    assert layout.scheme.described([0, 1])["labels"]["tumor core"] == [1, 3]
+    touch(source, *(f"patient0003/{name}.nii.gz" for name in ("flair", "t1ce", "seg")))
+    (case,) = layout.find(source).cases
+    assert (case.name, list(case.images), case.split) == ("patient0003", ["FLAIR", "T1ce"], "Tr")
+
+
+def test_the_lesions_of_the_page_of_real_patients(mapping, source):
+    layout = read_mapping(mapping(documented(4)))
+    assert layout.scheme.described([0]) == {"labels": {"background": 0, "lesion": 1}}
+    touch(source, *(f"patient07/{name}.nii.gz" for name in ("flair", "t1", "t1_post", "t2", "lesions")))
+    (case,) = layout.find(source).cases
+    assert [path.path.name for path in case.images.values()] == [
+        "flair.nii.gz",
+        "t1.nii.gz",
+        "t1_post.nii.gz",
+        "t2.nii.gz",
+    ]
+    assert case.label is not None
 
 
 def test_without_label_and_regions(mapping, source):
