@@ -13,6 +13,11 @@ _LOG = logging.getLogger("nnunetv2_d2net")
 _FORMAT = "{desc}{unit} {n_fmt} of {total_fmt} |{bar}| {elapsed}, {remaining} left{postfix}"
 
 
+def is_watched() -> bool:
+    """Whether bars are wanted and somebody sees them move; for those of others, which know no line in a file."""
+    return _LOG.level < logging.WARNING and sys.stderr.isatty()
+
+
 class _Nobody:
     """A stream that nobody reads."""
 

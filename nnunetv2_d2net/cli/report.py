@@ -57,5 +57,5 @@ def _check(args: argparse.Namespace, page: Path) -> None:
         raise UsageError(f"--cases {args.cases}: choose at least 1, or pass --no_viewer")
     if page.suffix not in (".html", ".htm"):
         raise UsageError(f"-o {page}: name a file that ends in .html")
-    if not page.parent.is_dir():
+    if args.page and not page.parent.is_dir():
         raise UserError(f"{page.parent} is no folder: create it, or pass another -o")

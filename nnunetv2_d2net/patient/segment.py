@@ -11,6 +11,7 @@ import torch
 
 from nnunetv2_d2net.base.dataset import Dataset, available_from_names
 from nnunetv2_d2net.base.errors import UserError
+from nnunetv2_d2net.base.progress import is_watched
 from nnunetv2_d2net.patient.grid import OnOneGrid, on_one_grid
 from nnunetv2_d2net.patient.model import CHECKPOINT, find_model, folds_of, shipped_model
 from nnunetv2_d2net.patient.reading import SequenceImage, Source, read_sequences
@@ -45,7 +46,7 @@ def segment(  # noqa: PLR0913 - all but the first have defaults
         strip: Let HD-BET, where it is installed, take the skull away.
         mirror: Average over mirrored views, which takes up to eight times as long.
         device: ``cpu`` or ``cuda``; None for a CUDA device where there is one.
-        progress: Show nnU-Net's bar.
+        progress: Show nnU-Net's bar, where somebody watches.
 
     Raises:
         UserError: There is no such model, or an image cannot be used.
@@ -64,7 +65,7 @@ def segment(  # noqa: PLR0913 - all but the first have defaults
     for line in remarks:
         _LOG.warning("%s", line)
     with contextlib.redirect_stdout(io.StringIO()):  # nnU-Net's steps
-        segmentation = predictor.predict_images(grid.images)
+        segmentation = predictor.predict_images(grid.images, case="the patient")
     note = _note(predictor.note or {}, sequences, grid, remarks)
     owner = sequences[grid.reference]
     volumes = measure_volumes(segmentation, dataset)
@@ -89,7 +90,7 @@ def _load(folder: Path, device: str | None, *, mirror: bool, progress: bool) -> 
         raise UserError("torch finds no CUDA device: pass -device cpu, or install the driver and a CUDA build of torch")
     chosen = torch.device(device or ("cuda" if cuda else "cpu"))
     with contextlib.redirect_stdout(io.StringIO()):  # what nnU-Net says of its settings
-        predictor = D2NetPredictor(use_mirroring=mirror, device=chosen, allow_tqdm=progress)
+        predictor = D2NetPredictor(use_mirroring=mirror, device=chosen, allow_tqdm=progress and is_watched())
         predictor.initialize_from_trained_model_folder(str(folder), folds_of(folder), CHECKPOINT)
     return predictor
 

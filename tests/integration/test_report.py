@@ -287,3 +287,5 @@ def test_a_folder_of_something_else_is_refused_in_one_line(tmp_path, capsys):
     assert f"{tmp_path} is no benchmark" in said
     assert said.count("\n") == 1
     assert not list(tmp_path.iterdir())
+    assert main(["report", str(tmp_path / "none")]) == 1
+    assert "none is no benchmark" in capsys.readouterr().err

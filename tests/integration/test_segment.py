@@ -87,6 +87,9 @@ def test_with_no_variable_set(folder, model, drawn, tmp_path):
     assert "nnUNet_" not in done.stdout + done.stderr
     assert done.stdout.count("Research only, not for diagnosis") == 1
     assert "T1ce = " in done.stderr
+    assert "d2net: case 'the patient': " in done.stderr
+    assert "it/s" not in done.stderr  # no bars into a file
+    assert "s/it" not in done.stderr
     assert "(t1_mprage KM, 20 files)" in done.stderr
     assert "passed over: " in done.stderr
     out = tmp_path / "out"

@@ -425,11 +425,12 @@ class D2NetPredictor(nnUNetPredictor):
         cohort = self.model.cohort if self.model else None
         return looks_unlike(cohort, images, available, spacing, self.dataset.channels)
 
-    def predict_images(self, images: Mapping[str, sitk.Image]) -> sitk.Image:
+    def predict_images(self, images: Mapping[str, sitk.Image], case: str = "in memory") -> sitk.Image:
         """Predict one case from images in memory, which may lie in any orientation.
 
         Args:
             images: Image by name of the modality, as many as there are, all on one grid.
+            case: What the log calls it.
 
         Returns:
             Labels on that grid.
@@ -441,7 +442,7 @@ class D2NetPredictor(nnUNetPredictor):
         if "Reorient" in reader:
             raise UserError(f"the model's reader, {reader}, turns images before use: predict from files instead")
         array, properties, reference = stack_images(images, self.dataset.channels)
-        labels = self.predict_single_npy_array(array, properties)
+        labels = self.predict_single_npy_array(array, {**properties, CASE: case})
         result = sitk.GetImageFromArray(labels[0] if reference.GetDimension() == 2 else labels)
         result.CopyInformation(reference)
         return result

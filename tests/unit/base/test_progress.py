@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from nnunetv2_d2net.base.progress import Bar
+from nnunetv2_d2net.base.progress import Bar, is_watched
 
 
 class Terminal(io.StringIO):
@@ -51,3 +51,13 @@ def test_nothing_is_said_where_it_is_not_wanted(stream, way, monkeypatch, logger
     assert list(Bar("abc", title="convert", total=3, shown=way == "quiet")) == ["a", "b", "c"]
     assert sys.stderr.getvalue() == ""
     assert not caplog.messages
+
+
+def test_bars_of_others_are_for_whom_watches(monkeypatch, logger):
+    monkeypatch.setattr(sys, "stderr", Terminal())
+    assert is_watched()
+    logger.setLevel(logging.WARNING)
+    assert not is_watched()
+    logger.setLevel(logging.INFO)
+    monkeypatch.setattr(sys, "stderr", io.StringIO())
+    assert not is_watched()
