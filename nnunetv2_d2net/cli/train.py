@@ -36,7 +36,7 @@ HELP = (
 _PRETRAINED = "-pretrained_weights"
 _START = "--start_from"
 _PHANTOM = "phantom"
-_STUDENT = "nnUNetTrainerModalityDropout"  # of a companion; D2-Net has turned out worse (docs/results.md)
+_STUDENT = "nnUNetTrainerModalityDropout"  # of a companion; D2-Net is lower so far (docs/results.md)
 _FINE_TUNING = ("-tr", "nnUNetTrainerModalityDropoutModulated", "-p", "D2NetWholeHeadPlans")
 _SUBSETS, _PRESENCE = "--subsets", "--presence"
 
