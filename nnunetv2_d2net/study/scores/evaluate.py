@@ -134,7 +134,7 @@ def _score_jobs(
     rows = {} if out is None else _take_up(out, jobs)
     failures, logged = [], set()
     todo = [job for job in jobs if job[:2] not in rows]
-    for job, result in run_all(score_case, todo, processes, title="evaluate", progress=progress):
+    for job, result in run_all(score_case, todo, processes, title="evaluate", unit="segmentation", progress=progress):
         _log_oddities(job.case, result.oddities, logged)
         if result.failure:
             _LOG.error(result.failure)
