@@ -13,7 +13,6 @@ from nnunetv2_d2net.cli._commands import COMMANDS
 from nnunetv2_d2net.cli._nnunet_arguments import ARGUMENTS
 from nnunetv2_d2net.cli.main import main, parser_of
 from nnunetv2_d2net.plugin.planning import planner as planners
-from tests.conftest import nnunet_environment
 
 TOY = "Dataset007_Toy"
 PLANNED = ("D2NetPlans", "D2NetSmallPlans", "D2NetPaperPlans", "D2NetWholeHeadPlans", "nnUNetPlans")
@@ -25,16 +24,18 @@ def place(tmp_path, monkeypatch):
     root = tmp_path / "my data"
     root.mkdir()
     monkeypatch.chdir(root)
-    with nnunet_environment(root):
-        raw = root / "raw" / TOY
-        for name in ("imagesTr/a_0000", "imagesTr/a_0001", "labelsTr/a", "imagesTs/b_0000", "labelsTs/b"):
-            touch(raw / f"{name}.nii.gz")
-        content = {"channel_names": {"0": "FLAIR", "1": "T1"}, "labels": {"background": 0}, "file_ending": ".nii.gz"}
-        write(raw / "dataset.json", content)
-        for plans in PLANNED:
-            write(root / f"preprocessed/{TOY}/{plans}.json", {"configurations": {"2d": {}, "3d_fullres": {}}})
-        touch(root / f"results/{TOY}/D2NetTrainer__D2NetPlans__3d_fullres/plans.json")
-        yield root
+    for name in ("raw", "preprocessed", "results"):
+        monkeypatch.setenv(f"nnUNet_{name}", str(root / name))
+    monkeypatch.delenv("RANK", raising=False)
+    raw = root / "raw" / TOY
+    for name in ("imagesTr/a_0000", "imagesTr/a_0001", "labelsTr/a", "imagesTs/b_0000", "labelsTs/b"):
+        touch(raw / f"{name}.nii.gz")
+    content = {"channel_names": {"0": "FLAIR", "1": "T1"}, "labels": {"background": 0}, "file_ending": ".nii.gz"}
+    write(raw / "dataset.json", content)
+    for plans in PLANNED:
+        write(root / f"preprocessed/{TOY}/{plans}.json", {"configurations": {"2d": {}, "3d_fullres": {}}})
+    touch(root / f"results/{TOY}/D2NetTrainer__D2NetPlans__3d_fullres/plans.json")
+    return root
 
 
 def touch(path):
