@@ -25,7 +25,7 @@ help:
 	@echo "            (make demo ARGS='-o DIR' passes arguments to 'd2net demo')"
 	@echo "make test   linters and all tests: about 20 minutes on 2 cores"
 	@echo "make docs   these pages as a site, in build/site; a link that leads nowhere is an error: half a minute"
-	@echo "make coverage  which lines the quick tests run, and whether that is enough: a quarter of an hour on an idle core"
+	@echo "make coverage  which lines the quick tests run, and whether that is enough: 47 minutes on busy cores, less on idle ones"
 	@echo "make mutants  change the code in one place after the other and see whether a test fails: a few hours on one core,"
 	@echo "            goes on where it was stopped (make mutants ARGS='method scores' tries these rooms: docs/mutants.md)"
 	@echo "make faults  kill, interrupt, fill the disk of each command and call it again: hours on 2 cores, goes on where it was"
