@@ -348,3 +348,10 @@ def test_slices_are_counted_on_the_device_of_the_codes(sampling, monkeypatch):
     spatial_contrastive_loss(codes, codes[..., 0] > 0, sampling=sampling)
     assert devices
     assert set(devices) == {"meta"}
+
+
+def test_a_slice_is_no_positive_of_its_own(generator):
+    """Where there are two slices, the other one is the only positive, however many are asked for."""
+    codes, valid = torch.randn(2, 3, 2, 5, generator=generator), torch.ones(2, 3, 2, dtype=torch.bool)
+    one, many = (spatial_contrastive_loss(codes, valid, n_positives=n) for n in (1, 8))
+    assert torch.equal(one, many)
