@@ -11,6 +11,8 @@ BIN := $(VENV)/bin
 ARGS ?=
 # Processes that test side by side. The tests of one file stay together, for what they share is trained once.
 JOBS ?= 2
+# Its steps are forked, which wants a process that nothing else has used; ARGS puts everything into one call.
+FORKING := tests/integration/test_on_gpu.py
 
 # pip tells what it is doing on one line that rewrites itself, or line by line where the output is a file.
 ifeq ($(shell [ -t 1 ] && echo terminal),terminal)
@@ -23,7 +25,7 @@ INSTALL := $(BIN)/python -m pip install --disable-pip-version-check --progress-b
 help:
 	@echo "make demo   phantom data, planning, training, prediction with every subset: about 10 minutes on 2 cores"
 	@echo "            (make demo ARGS='-o DIR' passes arguments to 'd2net demo')"
-	@echo "make test   linters and all tests: about 20 minutes on 2 cores"
+	@echo "make test   linters and all tests: about 11 minutes on 2 cores"
 	@echo "make docs   these pages as a site, in build/site; a link that leads nowhere is an error: half a minute"
 	@echo "make coverage  which lines the quick tests run, and whether that is enough: 47 minutes on busy cores, less on idle ones"
 	@echo "make mutants  change the code in one place after the other and see whether a test fails: a few hours on one core,"
@@ -41,7 +43,9 @@ test: $(VENV)/.installed-test
 	$(BIN)/codespell .
 	$(BIN)/basedpyright --pythonpath $(BIN)/python
 	PYTHONPATH=. $(BIN)/lint-imports
-	OMP_WAIT_POLICY=PASSIVE $(BIN)/python -m pytest --durations=15 -n $(JOBS) --dist loadfile --no-loadscope-reorder $(ARGS)
+	OMP_WAIT_POLICY=PASSIVE $(BIN)/python -m pytest --durations=15 -n $(JOBS) --dist loadfile --no-loadscope-reorder \
+		$(if $(ARGS),$(ARGS),--ignore $(FORKING))
+	$(if $(ARGS),,OMP_WAIT_POLICY=PASSIVE $(BIN)/python -m pytest $(FORKING))
 
 docs: $(VENV)/.installed-docs
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
