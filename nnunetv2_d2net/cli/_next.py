@@ -113,9 +113,8 @@ def _predict(args: Namespace, words: Sequence[str]) -> str:
     from nnunetv2_d2net.cli.predict import model_folder
     from nnunetv2_d2net.plugin.prediction.note import EXPECTED_DICE
 
-    model = model_folder(
-        words
-    )  # what is measured is kept with it, unless that knows something, or these were trained on
+    model = model_folder(words)
+    # what is measured is kept with the model, unless that knows something, or these cases were trained on
     kept = "" if (model / EXPECTED_DICE).exists() or references.name == "labelsTr" else f" -m {_quoted(model)}"
     return f"d2net evaluate -i {_quoted(out)} -r {_quoted(references)}{kept}"
 
