@@ -68,14 +68,15 @@ def spatial_contrastive_loss(
     """
     if sampling not in ("paper", "all_pairs"):
         raise ValueError(f"sampling is {sampling!r}: use 'paper' or 'all_pairs'")
+    as_paper = sampling == "paper" and codes.shape[2] > 1
     if codes.shape[2] == 1:
-        codes, valid, sampling = codes.transpose(0, 2), valid.transpose(0, 2), "all_pairs"
+        codes, valid = codes.transpose(0, 2), valid.transpose(0, 2)
     directions = _directions(codes.masked_fill(~valid[..., None], 0))
     negative, has_negative = _log_sum_negatives(
-        directions, valid, temperature, negative_radius if sampling == "paper" else 0
+        directions, valid, temperature, negative_radius if as_paper else 0
     )  # (B, M, G)
     positive = torch.einsum("bmgn,bmhn->bmgh", directions, directions) / temperature  # (B, M, G, G)
-    pair = _positive_pairs(valid, n_positives if sampling == "paper" else None) & has_negative[..., None]
+    pair = _positive_pairs(valid, n_positives if as_paper else None) & has_negative[..., None]
     losses = F.softplus(negative[..., None] - positive).masked_fill(~pair, 0)
     return losses.sum() / pair.sum().clamp_min(1)
 

@@ -80,6 +80,7 @@ def test_codes_of_complete_images_serve_every_subset(make_d2net, make_images):
     codes = network.modality_encoder(images).expand(15, -1, -1, -1)
     images, subsets = images.expand(15, -1, -1, -1, -1), modality_subsets(4)
     torch.testing.assert_close(network(images, subsets, codes)[0], network(images, subsets)[0])
+    assert not torch.allclose(network(images, subsets, codes + 1)[0], network(images, subsets)[0])
 
 
 @pytest.mark.parametrize("residual", [False, True], ids=["plain", "residual"])
