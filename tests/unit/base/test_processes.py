@@ -12,13 +12,15 @@ import sys
 import threading
 import time
 import weakref
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from nnunetv2_d2net.base import processes as module
 from nnunetv2_d2net.base.errors import UserError
-from nnunetv2_d2net.base.processes import run_all
+from nnunetv2_d2net.base.processes import end_with, run_all, watch_forks
 
 WORK = """
 import os, signal
@@ -305,3 +307,97 @@ except KeyboardInterrupt:
 def test_ctrl_c_during_a_fork_is_heard_after_it():
     done = subprocess.run([sys.executable, "-c", INTERRUPTED_FORK], capture_output=True, encoding="utf-8", check=False)
     assert (done.stdout, done.stderr) == ("heard True\n", "")
+
+
+class TestForks:
+    """What is registered for forks, called as a fork would; the programs above fork."""
+
+    @pytest.fixture
+    def hooks(self, monkeypatch):
+        """By when they are called; Ctrl-C is heard as Python has it, until they are registered."""
+        found, before = {}, signal.signal(signal.SIGINT, signal.default_int_handler)
+        monkeypatch.setattr(os, "register_at_fork", lambda **given: found.update(given))
+        yield found
+        signal.signal(signal.SIGINT, before)
+
+    def test_ctrl_c_waits_until_a_fork_is_over(self, hooks):
+        watch_forks.__wrapped__()
+        hooks["before"]()
+        signal.raise_signal(signal.SIGINT)
+        with pytest.raises(KeyboardInterrupt):  # noqa: PT012 - it comes a moment later
+            hooks["after_in_parent"]()
+            time.sleep(20)
+        hooks["before"]()
+        hooks["after_in_parent"]()
+        time.sleep(0.2)  # nothing is heard twice
+        with pytest.raises(KeyboardInterrupt):
+            signal.raise_signal(signal.SIGINT)
+
+    def test_a_fork_of_another_thread_keeps_nothing_from_the_program(self, hooks):
+        watch_forks.__wrapped__()
+        in_thread(hooks["before"])
+        with pytest.raises(KeyboardInterrupt):
+            signal.raise_signal(signal.SIGINT)
+        hooks["before"]()
+        in_thread(hooks["after_in_parent"])
+        signal.raise_signal(signal.SIGINT)  # the main thread still forks
+        with pytest.raises(KeyboardInterrupt):  # noqa: PT012
+            hooks["after_in_parent"]()
+            time.sleep(20)
+
+    def test_a_child_hears_at_once_and_ends_with_its_parent(self, hooks, monkeypatch):
+        parents = []
+        monkeypatch.setattr(module, "end_with", parents.append)
+        watch_forks.__wrapped__()
+        hooks["before"]()
+        signal.raise_signal(signal.SIGINT)
+        hooks["after_in_child"]()
+        assert parents == [os.getpid()]
+        with pytest.raises(KeyboardInterrupt):
+            signal.raise_signal(signal.SIGINT)
+        hooks["before"]()
+        hooks["after_in_parent"]()
+        time.sleep(0.2)  # what its parent had heard is its parent's
+
+    def test_a_program_that_hears_ctrl_c_itself_goes_on_to(self, hooks):
+        in_thread(watch_forks.__wrapped__)  # in which no signal can be set
+        assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+        watch_forks.__wrapped__()
+        assert signal.getsignal(signal.SIGINT) is signal.SIG_IGN
+
+
+def in_thread(act):
+    """Call it in another thread, whose errors are this one's."""
+    with ThreadPoolExecutor(1) as pool:
+        pool.submit(act).result()
+
+
+@pytest.mark.parametrize("group", [False, True])
+def test_a_process_ends_within_a_second_when_it_has_another_parent(monkeypatch, group):
+    parents, done, threads = [1, 7, 7], [], []
+
+    def start(thread):
+        threads.append(thread)
+
+    monkeypatch.setattr(os, "getppid", parents.pop)
+    monkeypatch.setattr(time, "sleep", lambda seconds: done.append(f"wait {seconds <= 1}"))
+    monkeypatch.setattr(os, "killpg", lambda *given: done.append(given))
+    monkeypatch.setattr(os, "_exit", done.append)
+    monkeypatch.setattr(threading.Thread, "start", start)
+    end_with(7, **({"group": True} if group else {}))
+    (thread,) = threads
+    assert thread.daemon, "a program that has nothing else to do waits for others"
+    thread.run()
+    assert done == ["wait True", "wait True", *([(os.getpgrp(), signal.SIGKILL)] if group else []), 1]
+
+
+def test_a_worker_hears_no_ctrl_c_and_ends_with_the_program(monkeypatch):
+    parents, before = [], signal.getsignal(signal.SIGINT)
+    monkeypatch.setattr(module, "end_with", parents.append)
+    try:
+        module._begin_worker(7)
+        assert signal.getsignal(signal.SIGINT) is signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGINT, before)
+    assert parents == [7]
