@@ -14,6 +14,7 @@ from nnunetv2_d2net.base.dataset import (
     channels_of,
     dataset_folder_name,
     dataset_number,
+    folder_of,
     refuse_taken_number,
     subset_name,
 )
@@ -348,6 +349,36 @@ def test_an_unusual_ending_of_the_data_set_is_known():
     assert dataset(3, ".npy").assign_channels(["f/a_0002.npy", "f/a_0000.npy"]) == [2, 0]
 
 
+def with_gaps():
+    return dataset(channel_names={"7": "T2", "1": "T1", "5": "T1ce"})
+
+
+def test_numbers_of_a_data_set_may_have_gaps():
+    assert with_gaps().numbers == (1, 5, 7)
+    assert with_gaps().assign_channels(["a_0007.nii.gz", "a_0001.nii.gz"]) == [2, 0]
+    assert with_gaps().assign_channels(["seven", "one", "five"]) == [0, 1, 2]
+    line = one_line(with_gaps().assign_channels, ["a_0002.nii.gz"])
+    assert line == "a_0002.nii.gz has an unknown channel number: this model knows 0001, 0005, 0007"
+    assert dataset(channel_names={"3": "T2"}).assign_channels(["a_0003.nii.gz"]) == [0]
+
+
+def test_which_file_is_taken_for_which_modality_is_said():
+    cases = {f"c{i}": [f"in/c{i}_0007.nii.gz", f"in/c{i}_0001.nii.gz"][: 1 + i % 2] for i in range(9)}
+    lines = with_gaps().reading_of(cases)
+    assert lines == [
+        "9 cases: T1 (_0001) of 4, T1ce (_0005) of 0, T2 (_0007) of 9",
+        *(f"case 'c{i}': T2 = c{i}_0007.nii.gz" + (f", T1 = c{i}_0001.nii.gz" if i % 2 else "") for i in range(8)),
+    ]
+    assert with_gaps().reading_of(cases, 1) == lines[:2]
+
+
+def test_a_data_set_says_what_is_available():
+    data = with_gaps()
+    assert data.available() == (True, True, True)
+    assert data.available(keep=["t2", "T1"], drop=["T1"]) == data.available(["T2"]) == (False, False, True)
+    assert data.subset_name([True, False, True]) == "T1+T2"
+
+
 def test_numbers_count_where_all_files_of_a_case_have_one():
     assert assign_channels(["x/a_0001.nii.gz", "x/a_0000.nii.gz"], 2) == [1, 0]
     assert assign_channels(["x/a_0001.nii.gz", "x/b_0000.nii.gz"], 2) == [0, 1]  # other names: the order counts
@@ -533,3 +564,21 @@ class TestFolderNames:
             refuse_taken_number(roots, free)
         line = one_line(refuse_taken_number, roots, "Dataset008_A")
         assert line == f"{other / 'Dataset008_B'} has the number 8 already: choose another -d, or remove it"
+
+    @pytest.mark.parametrize("variable", ["nnUNet_preprocessed", "nnUNet_results"])
+    def test_nor_to_one_that_is_elsewhere(self, tmp_path, monkeypatch, variable):
+        for name in ("nnUNet_preprocessed", "nnUNet_results"):
+            monkeypatch.delenv(name, raising=False)
+        (tmp_path / "Dataset008_B").mkdir()
+        refuse_taken_number([], "Dataset008_A")
+        monkeypatch.setenv(variable, str(tmp_path))
+        assert "has the number 8 already" in one_line(refuse_taken_number, [], "Dataset008_A")
+
+    @pytest.mark.parametrize("value", [None, ""])
+    def test_a_variable_of_nnunet_that_is_not_set(self, tmp_path, monkeypatch, value):
+        monkeypatch.setenv("nnUNet_raw", str(tmp_path))
+        assert folder_of("nnUNet_raw") == tmp_path
+        monkeypatch.delenv("nnUNet_raw") if value is None else monkeypatch.setenv("nnUNet_raw", value)
+        assert one_line(folder_of, "nnUNet_raw") == (
+            "nnUNet_raw is not set: export nnUNet_raw=/path/to/nnUNet_raw (it holds the data sets)"
+        )

@@ -19,11 +19,13 @@ from nnunetv2_d2net.base.files import (
     append_json_line,
     append_text,
     check_key,
+    content_state,
     explaining_disk_errors,
     explaining_full_disk,
     file_state,
     locked,
     locked_folder,
+    locked_output,
     make_folder,
     publish,
     read_json,
@@ -604,6 +606,26 @@ class TestLockedFolder:
             pass
 
 
+class TestLockedOutput:
+    def test_one_process_at_a_time_writes_it(self, tmp_path):
+        output = tmp_path / "out.zip"
+        holder = start(TestLocked.holding.replace("locked", "locked_output"), output, 60)
+        wait_for(holder, "held")
+        try:
+            told = f"another process holds {tmp_path / '.out.zip.d2net.lock'}: wait for it, or end it"
+            with pytest.raises(UserError, match=f"^{re.escape(told)}$"), locked_output(output):
+                pytest.fail("two write one file")
+            with locked_output(tmp_path / "other.zip"):
+                pass
+        finally:
+            holder.kill()
+            holder.wait()
+        with locked_output(output):
+            assert not output.exists()
+            output.touch()
+        assert names(tmp_path) == ["out.zip"]
+
+
 @pytest.mark.parametrize(
     ("error", "told"),
     [
@@ -636,6 +658,11 @@ def test_the_state_of_a_file(tmp_path):
     (tmp_path / "a").write_bytes(b"abc")
     os.utime(tmp_path / "a", ns=(0, 1_700_000_000_123_456_789))
     assert file_state(tmp_path / "a") == [3, 1_700_000_000_123_456_789]
+
+
+def test_the_state_of_a_files_content(tmp_path):
+    (tmp_path / "a").write_bytes(b"abc")
+    assert content_state(tmp_path / "a") == [3, "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"]
 
 
 def test_sha256_of_a_file_larger_than_what_is_read_at_once(tmp_path):

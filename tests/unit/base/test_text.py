@@ -35,6 +35,7 @@ def test_counts():
 def test_lists(n, most, text):
     assert listed(range(n), most) == text
     assert listed([*range(n)], most) == listed(np.arange(n), most) == text
+    assert most != 5 or listed(range(n)) == text
 
 
 def test_long_outputs_are_shortened():
