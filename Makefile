@@ -11,8 +11,6 @@ BIN := $(VENV)/bin
 ARGS ?=
 # Processes that test side by side. The tests of one file stay together, for what they share is trained once.
 JOBS ?= 2
-# Its steps are forked, which wants a process that nothing else has used; ARGS puts everything into one call.
-FORKING := tests/integration/test_on_gpu.py
 
 # pip tells what it is doing on one line that rewrites itself, or line by line where the output is a file.
 ifeq ($(shell [ -t 1 ] && echo terminal),terminal)
@@ -43,9 +41,7 @@ test: $(VENV)/.installed-test
 	$(BIN)/codespell .
 	$(BIN)/basedpyright --pythonpath $(BIN)/python
 	PYTHONPATH=. $(BIN)/lint-imports
-	OMP_WAIT_POLICY=PASSIVE $(BIN)/python -m pytest --durations=15 -n $(JOBS) --dist loadfile --no-loadscope-reorder \
-		$(if $(ARGS),$(ARGS),--ignore $(FORKING))
-	$(if $(ARGS),,OMP_WAIT_POLICY=PASSIVE $(BIN)/python -m pytest $(FORKING))
+	OMP_WAIT_POLICY=PASSIVE $(BIN)/python -m pytest --durations=15 -n $(JOBS) --dist loadfile --no-loadscope-reorder $(ARGS)
 
 docs: $(VENV)/.installed-docs
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict

@@ -137,10 +137,12 @@ def _work(step: Step, sender: Any, log: Path) -> None:  # noqa: ANN401
         os.dup2(file.fileno(), 2)
         sys.stdout = sys.stderr = file
         file.write(f"\n=== {step.name}\n")
+        ending = (DONE, "")
         try:
             for row in step.work():
                 sender.send(("row", row))
-            sender.send((DONE, ""))
         except BaseException as error:  # whatever it is, the next step has its turn
             traceback.print_exc()
-            sender.send((FAILED, f"{type(error).__name__}: {last_line(error)}"[:300]))
+            ending = (FAILED, f"{type(error).__name__}: {last_line(error)}"[:300])
+        file.flush()  # before the other side hears of the end, as it then ends this process
+        sender.send(ending)
