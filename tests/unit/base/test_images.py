@@ -18,7 +18,11 @@ from nnunetv2_d2net.base.images import (
     check_written,
     differences,
     digest,
+    header_lines,
+    header_oddities,
     is_constant,
+    is_placed,
+    keep_place,
     label_counts,
     notes_of,
     place_differences,
@@ -27,6 +31,7 @@ from nnunetv2_d2net.base.images import (
     read_sitk,
     write_sitk,
 )
+from nnunetv2_d2net.base.orientation import UNPLACED
 
 SHAPE = (4, 5, 6)  # z, y, x
 CHOICES = {"yes": True, "no": False, "not offered": None}
@@ -458,10 +463,84 @@ class TestMatricesThatDisagree:
         for name, value in by_image.properties.items():
             assert np.array_equal(value, properties[name])
 
+    def test_each_oddity_of_a_case_is_one_line(self):
+        def image(name, *notes):
+            return Image(Path(name), np.zeros(1), {}, notes)
+
+        images = [image("a", "is odd"), image("b"), image("c", "is old", "is odd"), image("d", "is odd")]
+        oddities = [(Path("a"), "is odd (as in 3 files of its case)"), (Path("c"), "is old")]
+        assert header_oddities(images) == oddities
+        assert header_lines(images) == ["a is odd (as in 3 files of its case)", "c is old"]
+        assert header_oddities(image(name, "is odd") for name in "ab")[0][1] == "is odd (as in 2 files of its case)"
+
+    def test_whether_it_is_known_where_the_sides_are(self, tmp_path):
+        for codes, placed in (((0, 0), False), ((1, 0), True), ((0, 1), True)):
+            image = nib.Nifti1Image(noise().T, np.eye(4))
+            for name, code in zip(("qform", "sform"), codes, strict=True):
+                getattr(image, f"set_{name}")(np.eye(4) if code else None, code=code)
+            nib.save(image, tmp_path / "a.nii")
+            assert is_placed(read_sitk(tmp_path / "a.nii")) == placed
+            assert (UNPLACED in read_image(tmp_path / "a.nii").properties) == (not placed)
+        assert is_placed(read_sitk(itk(tmp_path / "a.nrrd")))
+        assert UNPLACED not in read_image(tmp_path / "a.nrrd").properties
+
     def test_an_image_without_oddities_has_none(self, tmp_path):
         image = read_sitk(nifti(tmp_path / "a.nii.gz"))
         assert notes_of(image) == []
         assert set(properties_of(image)) == {"spacing", "origin", "direction"}
+
+
+class TestKeptPlace:
+    """A result says about its place what the image said of which it is."""
+
+    def odd(self, path, kind=nib.Nifti1Image):
+        """An image whose qform and sform disagree, in micrometers, from a program that knows times."""
+        image = kind(noise().T, None)
+        image.set_qform(np.array([[0, 2e3, 0, 7], [1e3, 0, 0, -8], [0, 0, 3e3, 9], [0, 0, 0, 1]]), code=1)
+        image.set_sform(np.diag([1e3, 2e3, 3e3, 1]), code=3)
+        image.header.set_xyzt_units("micron", "sec")
+        image.header["pixdim"][4:] = 5
+        nib.save(image, path)
+        return path
+
+    def fields(self, path):
+        values = {name: value.tolist() for name, value in nib.load(path).header.items()}
+        return values | dict.fromkeys(("scl_slope", "scl_inter"))  # NaN is like nothing, NaN included
+
+    @pytest.mark.parametrize("source", ["source.nii", "source.nii.gz", "source.hdr"])
+    @pytest.mark.parametrize("target", ["target.nii", "target.nii.gz"])
+    def test_of_an_odd_header_all_is_kept(self, tmp_path, source, target):
+        kind = nib.Nifti1Pair if source.endswith("hdr") else nib.Nifti1Image
+        source, target = self.odd(tmp_path / source, kind), tmp_path / target
+        result = sitk.GetImageFromArray(noise(np.uint8) + 100)
+        write_sitk(result, target)
+        before, theirs = self.fields(target), self.fields(source)
+        write_sitk(result, target, place_of=source)
+        place = ("qform_code", "sform_code", "qoffset", "quatern", "srow", "xyzt_units")
+        kept = {name: value for name, value in theirs.items() if name.startswith(place)}
+        sizes = theirs["pixdim"][:4] + before["pixdim"][4:]
+        assert self.fields(target) == before | kept | {"pixdim": sizes}
+        assert len(kept) == 12
+        assert np.array_equal(np.asarray(nib.load(target).dataobj).T, noise(np.uint8) + 100)
+
+    def test_the_same_file_comes_out_whenever_it_is_written(self, tmp_path, monkeypatch):
+        source, target = self.odd(tmp_path / "source.nii"), tmp_path / "a.nii.gz"
+        write_sitk(sitk.GetImageFromArray(noise()), target)
+        written = target.read_bytes()
+        keep_place(source, target)
+        one = target.read_bytes()
+        target.write_bytes(written)
+        monkeypatch.setattr("time.time", lambda: 1e9)
+        keep_place(source, target)
+        assert target.read_bytes() == one != written
+
+    def test_of_a_clear_header_and_of_other_formats_nothing_is(self, tmp_path):
+        target = tmp_path / "a.nii.gz"
+        write_sitk(sitk.GetImageFromArray(noise()), target)
+        before = target.read_bytes()
+        for source in (nifti(tmp_path / "b.nii.gz"), itk(tmp_path / "c.nrrd")):
+            keep_place(source, target)
+            assert target.read_bytes() == before
 
 
 class TestVoxels:
@@ -498,6 +577,7 @@ class TestVoxels:
     def test_labels_that_are_whole_but_for_rounding(self):
         assert label_counts("a", np.array([0.9995, 1, 1.0004, -0.0004, 3])) == {0: 1, 1: 3, 3: 1}
         assert label_counts("a", np.array([-1, 5, -1], np.int8)) == {-1: 2, 5: 1}
+        assert label_counts("a", np.array([TOLERANCE, 1])) == {0: 1, 1: 1}
 
     @pytest.mark.parametrize(
         ("value", "word"), [(0.998, "0.998"), (1.5, "1.5"), (np.nan, "nan"), (np.inf, "inf"), (-np.inf, "-inf")]
