@@ -28,8 +28,7 @@ def resample_onto(
     Raises:
         ImageError: Nothing of it lies on the grid.
     """
-    transform = transform or sitk.Transform()
-    resampled = sitk.Resample(image, grid, transform, sitk.sitkLinear, 0.0, image.GetPixelID())
+    resampled = sitk.Resample(image, grid, transform or sitk.Transform())  # linearly, 0 elsewhere, of the same type
     if is_constant(sitk.GetArrayViewFromImage(resampled)) and not is_constant(sitk.GetArrayViewFromImage(image)):
         reason, remedy = "does not overlap the case's other images", "its header is wrong, or it is of somebody else"
         raise ImageError(source, "geometry", reason, remedy)

@@ -170,6 +170,14 @@ class TestContent:
         )
         path.unlink()
         assert one_line(Dataset.read, path, "mend it") == f"{path} cannot be read (No such file or directory): mend it"
+        assert one_line(Dataset.read, path).endswith(": a data set of nnU-Net needs it")
+
+    def test_what_is_said_where_nothing_is_known_of_the_file(self):
+        assert one_line(Dataset.of, content() | {"labels": None}) == (
+            'dataset.json: "labels" is null, not an object: add it as nnU-Net\'s format says'
+        )
+        assert dataset().source == "dataset.json"
+        assert one_line(channels_of, {}).startswith("dataset.json lacks")
 
 
 def touch(folder, *names):
@@ -362,6 +370,16 @@ def test_numbers_of_a_data_set_may_have_gaps():
     assert dataset(channel_names={"3": "T2"}).assign_channels(["a_0003.nii.gz"]) == [0]
 
 
+@pytest.mark.parametrize(
+    ("numbers", "known"),
+    [([0], "0000"), ([3], "0003"), ([0, 1], "0000 to 0001"), ([2, 3, 4], "0002 to 0004"), ([0, 3], "0000, 0003")],
+)
+def test_the_numbers_that_are_known_are_said(numbers, known):
+    data = dataset(channel_names={str(number): f"M{number}" for number in numbers})
+    line = one_line(data.assign_channels, ["a_0009.nii.gz"])
+    assert line == f"a_0009.nii.gz has an unknown channel number: this model knows {known}"
+
+
 def test_which_file_is_taken_for_which_modality_is_said():
     cases = {f"c{i}": [f"in/c{i}_0007.nii.gz", f"in/c{i}_0001.nii.gz"][: 1 + i % 2] for i in range(9)}
     lines = with_gaps().reading_of(cases)
@@ -408,12 +426,12 @@ def test_names_in_their_own_case_win():
 @pytest.mark.parametrize(
     ("names", "keep", "drop", "part"),
     [
-        (["A", "B"], ["C"], None, "C is no modality"),
+        (["A", "B"], ["C"], None, "^C is no modality of this model: dataset.json's channel_names are A, B$"),
         (["A", "B"], None, ["C"], "C is no modality"),
         (["A", "B"], None, ["b", "a"], "every modality is dropped"),
         (["A", "B"], ["A"], ["A"], "every modality is dropped"),
         (["A", "B"], [], None, "every modality is dropped"),
-        (["noNorm", "noNorm"], ["noNorm"], None, "names several channels"),
+        (["noNorm", "noNorm"], ["noNorm"], None, "^noNorm names several channels of this model: dataset.json's"),
         (["T1", "t1"], ["T1", "tI"], None, "tI is no modality"),
     ],
 )

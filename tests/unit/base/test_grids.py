@@ -20,6 +20,13 @@ def test_resampling_is_linear_in_space():
     assert np.array_equal(sitk.GetArrayFromImage(found), sitk.GetArrayFromImage(ramp(8, 1.0, 1.0)))
 
 
+def test_an_image_keeps_its_type_and_is_0_where_it_does_not_reach():
+    image = sitk.Cast(ramp(4, 1.0, 6.0), sitk.sitkInt16)
+    found = resample_onto(image, ramp(8), "a")
+    assert found.GetPixelID() == sitk.sitkInt16
+    assert sitk.GetArrayFromImage(found)[0, 0].tolist() == [0, 0, 0, 0, 0, 0, 6, 7]
+
+
 def test_a_transform_leads_from_the_grid_to_the_image():
     moved = sitk.TranslationTransform(3, (2.0, 0.0, 0.0))
     found = sitk.GetArrayFromImage(resample_onto(ramp(20), ramp(8), "a", moved))
@@ -27,8 +34,14 @@ def test_a_transform_leads_from_the_grid_to_the_image():
 
 
 def test_what_lies_elsewhere_is_refused():
-    with pytest.raises(ImageError, match=r"a\.nii does not overlap"):
+    with pytest.raises(ImageError) as error:
         resample_onto(ramp(8, 1.0, 500.0), ramp(), "a.nii")
+    assert error.value.kind == "geometry"
+    assert str(error.value) == (
+        "a.nii does not overlap the case's other images: its header is wrong, or it is of somebody else"
+    )
+    nothing = ramp(8, 1.0, 500.0) * 0  # of which nothing can be lost
+    assert not sitk.GetArrayFromImage(resample_onto(nothing, ramp(), "a.nii")).any()
 
 
 def test_a_grid_is_taken_with_voxels_as_they_are():
