@@ -143,9 +143,7 @@ def read_comparison(path: Path) -> list[Comparison]:
 
 def _row(cells: Sequence[str]) -> Comparison:
     kinds = Comparison.__annotations__.values()
-    return Comparison._make(
-        cell if kind is str else kind(cell or "nan") for cell, kind in zip(cells, kinds, strict=True)
-    )
+    return Comparison._make(kind(cell or math.nan) for cell, kind in zip(cells, kinds, strict=True))
 
 
 def permutation_p(differences: ArrayLike) -> float:
@@ -161,8 +159,8 @@ def permutation_p(differences: ArrayLike) -> float:
         0.0625
     """
     values = np.asarray(differences, dtype=float)
+    observed = abs(values.sum())
     values = np.abs(values[values != 0])
-    observed = abs(float(np.sum(differences)))
     reached = observed - 1e-9 * values.sum()  # not to count rounding
     if len(values) <= _MOST_ENUMERATED:
         sums = np.zeros(1)
@@ -172,7 +170,7 @@ def permutation_p(differences: ArrayLike) -> float:
     rng, hits = np.random.default_rng(0), 0
     for _ in range(_DRAWN // _AT_ONCE):
         bits = np.unpackbits(rng.integers(0, 256, (_AT_ONCE, -(-len(values) // 8)), np.uint8), axis=1)
-        sums = 2 * (bits[:, : len(values)].astype(float) @ values) - values.sum()
+        sums = 2 * (bits[:, : len(values)] @ values) - values.sum()
         hits += int(np.count_nonzero(np.abs(sums) >= reached))
     return (1 + hits) / (1 + _DRAWN)
 
@@ -199,7 +197,7 @@ def holm(p: ArrayLike) -> NDArray[np.floating]:
         >>> holm([0.01, 0.04, 0.03]).tolist()
         [0.03, 0.06, 0.06]
     """
-    p = np.asarray(p, dtype=float)
+    p = np.asarray(p)
     order = np.argsort(p)
     stepped = np.maximum.accumulate(p[order] * np.arange(len(p), 0, -1))
     corrected = np.empty_like(p)
@@ -215,7 +213,7 @@ def mean_interval(values: ArrayLike, *, resamples: int = 4999) -> tuple[float, f
 
     Source: Efron, Tibshirani, An Introduction to the Bootstrap, 1993, section 12.5.
     """
-    values = np.asarray(values, dtype=float)
+    values = np.asarray(values)
     n = len(values)
     if n < 2:
         return math.nan, math.nan

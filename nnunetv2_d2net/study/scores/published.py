@@ -22,7 +22,7 @@ def published_figures() -> pd.DataFrame:
         ``mean of 15`` as printed; ``value``, the figure.
     """
     with (resources.files("nnunetv2_d2net.study.scores") / "published.csv").open(encoding="utf-8") as file:
-        return pd.read_csv(file, keep_default_na=False, converters={"value": float})
+        return pd.read_csv(file, keep_default_na=False)
 
 
 def published_dice(subsets: Sequence[str]) -> list[list[str]]:

@@ -84,7 +84,7 @@ def subset_order(modalities: Sequence[str]) -> list[str]:
         chosen = [set(names.lower().split()) for names in _PAPER.split(";")]
         chosen += [set(lower) - {name} for name in ("t2", "t1ce", "t1", "flair", "")]
     else:
-        chosen = [set(names) for size in range(1, len(lower) + 1) for names in combinations(lower, size)]
+        chosen = [set(names) for size in range(len(lower)) for names in combinations(lower, size + 1)]
     return [subset_name([name in names for name in lower], modalities) for names in chosen]
 
 
@@ -112,7 +112,7 @@ def values_of(scores: Sequence[CaseScore], metric: str) -> pd.DataFrame:
     regions = set(table["region"])
     if len(regions) < 2 or MEAN_REGION in regions:
         return table
-    means = table.groupby(["subset", "case"], sort=False)["value"].agg(fmean).reset_index()
+    means = table.groupby(["subset", "case"])["value"].agg(fmean).reset_index()
     return pd.concat([table, means.assign(region=MEAN_REGION, both_empty=False, one_empty=False)], ignore_index=True)
 
 
@@ -193,7 +193,7 @@ def paper_table(summaries: Summaries, metric: str, modalities: Sequence[str]) ->
 
 def arms_table(arms: Mapping[str, Sequence[CaseScore]], metric: str, modalities: Sequence[str]) -> Table:
     """Lay several arms side by side: a row for each region and arm, the best of each column marked with a star."""
-    by_arm = {arm: summarize(scores, metric, modalities) for arm, scores in arms.items() if scores}
+    by_arm = {arm: summarize(scores, metric) for arm, scores in arms.items() if scores}
     subsets = in_order((subset for summaries in by_arm.values() for subset in _subsets(summaries)), modalities)
     rows = []
     for region in dict.fromkeys(region for summaries in by_arm.values() for region in summaries):
@@ -257,7 +257,7 @@ def count_inversions(scores: Sequence[CaseScore]) -> dict[str, Inversions]:
     found = {}
     for region, part in values_of(scores, "dice").groupby("region", sort=False):
         dice = part.pivot_table("value", "case", "subset", "last")
-        by_subset = {frozenset(str(subset).split("+")): dice[subset].to_numpy(float) for subset in dice}
+        by_subset = {frozenset(str(subset).split("+")): dice[subset].to_numpy() for subset in dice}
         gains = [by_subset[one] - by_subset[other] for one, other in permutations(by_subset, 2) if one < other]
         shared = (gain[~np.isnan(gain)] for gain in gains)
         known = [round(gain.mean(), _DECIMALS) > 0 for gain in shared if gain.size]

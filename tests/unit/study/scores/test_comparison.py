@@ -1,4 +1,5 @@
 import math
+import os
 
 import numpy as np
 import pytest
@@ -34,8 +35,16 @@ def arm(rng, gain=0.0, n=12, base=None):
     ]
 
 
-def compare(ours, theirs, **settings):
-    return compare_arms(ours, theirs, arm="new", rival="old", modalities=["T1", "T2"], resamples=499, **settings)
+def compare(ours, theirs, resamples=499):
+    return compare_arms(ours, theirs, arm="new", rival="old", modalities=["T1", "T2"], resamples=resamples)
+
+
+def arms_that_differ_by(differences):
+    """Dice of two arms, one subset and region, the rival's 0.5 in every case."""
+    return [
+        [CaseScore(f"c{i:02d}", "T1", "whole", 0.5 + d, 1.0, 1.0, 1.0, 5, 5) for i, d in enumerate(gains)]
+        for gains in (differences, [0.0] * len(differences))
+    ]
 
 
 def test_holm_by_hand():
@@ -54,6 +63,9 @@ def test_holm_by_hand():
         ([-1, 2, 4], 4 / 8),  # sums 7, 5, 3, 1 and their opposites: two of each are 5 or more
         ([-1, -1, 1, 1], 1.0),
         ([0.1, 0.1, 0.1], 0.25),  # equal but for rounding
+        (np.float32([0.1, 0.1, 0.1]), 0.25),
+        ([1e-6, 2e-6, 3e-6], 0.25),
+        ([1.0] * 16, 2 / 2**16),  # the most that are all gone through
         ([0.0, 0.0, 0.0], 1.0),
         ([0.3], 1.0),
         ([], 1.0),
@@ -108,6 +120,16 @@ def test_rows():
     assert rows[8].mean_difference == pytest.approx((rows[0].mean_difference + rows[4].mean_difference) / 2)
 
 
+def test_rows_have_the_interval_of_their_differences_of_4999_resamples_unless_told_otherwise():
+    differences = -np.random.default_rng(0).exponential(0.05, 12).round(4)
+    ours, theirs = arms_that_differ_by(differences)
+    for resamples in (99, 499):
+        (row,) = compare(ours, theirs, resamples)
+        assert (row.ci_low, row.ci_high) == mean_interval(differences, resamples=resamples)
+    (row,) = compare_arms(ours, theirs, arm="new", rival="old")
+    assert (row.ci_low, row.ci_high) == mean_interval(differences) == mean_interval(differences, resamples=4999)
+
+
 def test_order_of_cases_means_nothing():
     ours, theirs = arm(np.random.default_rng(0), gain=0.03), arm(np.random.default_rng(1))
     assert compare(ours[::-1], theirs)[-1] == compare(ours, theirs)[-1]
@@ -131,8 +153,9 @@ def test_only_what_both_have():
 
 def test_every_pair_once_the_later_arm_first():
     arms = {name: arm(np.random.default_rng(i), gain=0.01 * i, n=3) for i, name in enumerate("abc")}
-    pairs = dict.fromkeys((row.arm, row.rival) for row in compare_all(arms))
-    assert list(pairs) == [("b", "a"), ("c", "a"), ("c", "b")]
+    rows = compare_all(arms, ["T1", "T2"])
+    assert list(dict.fromkeys((row.arm, row.rival) for row in rows)) == [("b", "a"), ("c", "a"), ("c", "b")]
+    assert [row.subset for row in rows[:4]] == [*SUBSETS, "mean of 3"]
 
 
 def test_the_rival_sees_the_same_the_other_way_round():
@@ -146,12 +169,7 @@ def test_the_rival_sees_the_same_the_other_way_round():
 def test_mean_and_ranks_may_disagree():
     """Better in 18 of 20 cases and much worse in two: worse on average, by no more than chance."""
     better = [0.01 + 0.001 * case for case in range(18)]
-    pairs = [(0.6 + gain, 0.6) for gain in [*better, -0.3, -0.35]]
-    scores = [
-        [CaseScore(f"c{case:02d}", "T1", "whole", pair[side], 1.0, 1.0, 1.0, 5, 5) for case, pair in enumerate(pairs)]
-        for side in (0, 1)
-    ]
-    (row,) = compare(*scores)
+    (row,) = compare(*arms_that_differ_by([*better, -0.3, -0.35]))
     assert row.mean_difference < -0.01
     assert row.p > 0.3
     assert (row.n_better, row.n_worse) == (18, 2)
@@ -190,6 +208,8 @@ def test_intervals_cover_the_mean_of_few_cases(draw, mean, least):
 def test_intervals_of_degenerate_samples():
     assert all(math.isnan(end) for end in mean_interval([0.2]))
     assert mean_interval([0.2, 0.2, 0.2]) == (0.2, 0.2)
+    # two values have the mean 0.2 with a standard error of 0.1; t of one degree of freedom is 12.706
+    assert mean_interval([0.1, 0.3]) == pytest.approx((0.2 - 1.2706, 0.2 + 1.2706), abs=1e-4)
     low, high = mean_interval([0.0] * 11 + [0.5])
     assert low < 0.5 / 12 < high < 0.2
     assert mean_interval([0.1, 0.3, 0.2]) == mean_interval([0.1, 0.3, 0.2])
@@ -213,17 +233,29 @@ def test_file(tmp_path):
 _HEADER = ",".join(Comparison._fields)
 
 
+def test_the_file_to_the_letter(tmp_path, monkeypatch):
+    """On every system."""
+    monkeypatch.setattr(os, "linesep", "\r\n")
+    figures = 1 / 3, math.nan, -0.25, 1 / 100_001, 0.1234567, 0.75, 0.5, 1, 2, 0, 1.0, 0.5
+    write_comparison([Comparison("new", "old", "T1", "whole", 3, *figures)], tmp_path / "comparison.csv")
+    assert (tmp_path / "comparison.csv").read_bytes().decode() == (
+        f"{_HEADER}\nnew,old,T1,whole,3,0.333333,,-0.25,9.9999e-06,0.123457,0.75,0.5,1,2,0,1,0.5\n"
+    )
+    write_comparison([], tmp_path / "comparison.csv")  # of a single arm
+    assert read_comparison(tmp_path / "comparison.csv") == []
+
+
 @pytest.mark.parametrize(
-    "text",
+    ("text", "reason"),
     [
-        "",
-        "x,y\n1,2\n",
-        f"{_HEADER}\na,b,T1,whole,many{',1' * 12}\n",
-        f"{_HEADER}\na,b,T1,whole,1\n",
-        f"{','.join(Comparison._fields[:10])}\na,b,T1,whole,1,1,1,1,1,1\n",  # of an earlier version
+        ("", ""),
+        ("x,y\n1,2\n", "other columns"),
+        (f"{_HEADER}\na,b,T1,whole,many{',1' * 12}\n", ".*many"),
+        (f"{_HEADER}\na,b,T1,whole,1\n", ""),
+        (f"{','.join(Comparison._fields[:10])}\na,b,T1,whole,1,1,1,1,1,1\n", "an earlier version has written it"),
     ],
 )
-def test_damaged_file(tmp_path, text):
+def test_damaged_file(tmp_path, text, reason):
     (tmp_path / "comparison.csv").write_text(text, encoding="utf-8")
-    with pytest.raises(UserError, match=r"comparison.csv cannot be read .*: run d2net benchmark again"):
+    with pytest.raises(UserError, match=rf"comparison.csv cannot be read \({reason}.*\): run d2net benchmark again"):
         read_comparison(tmp_path / "comparison.csv")

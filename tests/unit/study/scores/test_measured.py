@@ -1,8 +1,17 @@
+import hashlib
+import json
+
 import pytest
 
+from nnunetv2_d2net.base.errors import UserError
 from nnunetv2_d2net.plugin.prediction.note import Measured, read_measured
-from nnunetv2_d2net.study.scores.measured import keep_scores
+from nnunetv2_d2net.study.scores import measured
+from nnunetv2_d2net.study.scores.evaluate import ALL_GIVEN
+from nnunetv2_d2net.study.scores.measured import keep_scores, keep_with_model
 from nnunetv2_d2net.study.scores.metrics import CaseScore
+
+FOLDS = [f"fold_{fold}/checkpoint_final.pth" for fold in (0, 1)]
+DIGESTS = {name: hashlib.sha256(name.encode()).hexdigest() for name in FOLDS}
 
 
 def score(case, subset, region, dice):
@@ -23,3 +32,89 @@ def test_mean_spread_and_number_of_cases_are_kept_without_means_over_regions_and
     assert table["T1"]["whole"] == Measured(1.0, 0.0, 3)
     assert table["T1+T2"]["core"] == Measured(0.9, None, 1)
     assert read_measured(tmp_path, {"fold_0/checkpoint_final.pth": "1" * 64}) == {}
+
+
+@pytest.fixture
+def model(tmp_path):
+    """Two checkpoints, which say their names."""
+    for name in FOLDS:
+        (tmp_path / "model" / name).parent.mkdir(parents=True)
+        (tmp_path / "model" / name).write_text(name, encoding="utf-8")
+    return tmp_path / "model"
+
+
+def write_note(folder, case, available, checkpoints=DIGESTS):
+    folder.mkdir(parents=True, exist_ok=True)
+    note = {"available modalities": available, "checkpoints (sha256)": checkpoints}
+    (folder / f"{case}.modalities.json").write_text(json.dumps(note), encoding="utf-8")
+
+
+def test_dice_is_kept_with_the_model_that_made_the_predictions_each_checkpoint_hashed_once(
+    tmp_path, model, monkeypatch
+):
+    hashed, digest_of = [], measured.sha256_of
+    monkeypatch.setattr(measured, "sha256_of", lambda path: hashed.append(path) or digest_of(path))
+    for case, subset in (("a", "T1"), ("b", "T1"), ("a", "T1+T2")):
+        write_note(
+            tmp_path / subset, case, subset.split("+"), {FOLDS[0]: DIGESTS[FOLDS[0]]} if case == "b" else DIGESTS
+        )
+    scores = [score("a", "T1", "core", 0.25), score("a", "T1+T2", "core", 1.0), score("b", "T1", "core", 0.75)]
+    path = keep_with_model(iter(scores), tmp_path, model, "two cases")
+    assert path == model / "dice_by_subset.json"
+    assert read_measured(model, DIGESTS) == {
+        "T1": {"core": pytest.approx((0.5, 0.125**0.5, 2))},
+        "T1+T2": {"core": Measured(1.0, None, 1)},
+    }
+    content = json.loads(path.read_text(encoding="utf-8"))
+    assert (content["measured on"], content["checkpoints"]) == ("two cases", DIGESTS)
+    assert hashed == [model / name for name in FOLDS]
+
+
+def test_the_notes_say_what_the_segmentations_of_a_plain_folder_were_made_from(tmp_path, model):
+    write_note(tmp_path, "a", ["T1", "T2"])
+    write_note(tmp_path, "b", ["T2"])
+    scores = [score(case, ALL_GIVEN, region, 1.0) for case in "ab" for region in ("whole", "core")]
+    keep_with_model(scores, tmp_path, model, "two cases")
+    once = {region: Measured(1.0, None, 1) for region in ("whole", "core")}
+    assert read_measured(model) == {"T1+T2": once, "T2": once}
+
+
+@pytest.mark.parametrize(
+    ("checkpoints", "culprit"),
+    [
+        ({**DIGESTS, FOLDS[1]: "0" * 64}, FOLDS[1]),
+        ({**DIGESTS, "fold_2/checkpoint_final.pth": "0" * 64}, "fold_2/checkpoint_final.pth"),
+        ({}, "no checkpoint"),
+    ],
+)
+def test_dice_of_other_checkpoints_is_refused(tmp_path, model, checkpoints, culprit):
+    write_note(tmp_path / "T1", "a", ["T1"], checkpoints)
+    with pytest.raises(UserError) as refused:
+        keep_with_model([score("a", "T1", "core", 1.0)], tmp_path, model, "a case")
+    assert str(refused.value) == (
+        f"{tmp_path}/T1/a.modalities.json: {culprit} of {model} did not make this segmentation: "
+        "predict anew with this model by d2net predict, or leave out --model"
+    )
+    assert read_measured(model) == {}
+
+
+@pytest.mark.parametrize(
+    ("note", "reason"),
+    [
+        (None, "cannot be read"),
+        ({"checkpoints (sha256)": DIGESTS}, 'lacks "available modalities"'),
+        ({"available modalities": ["T1"]}, r'lacks "checkpoints \(sha256\)"'),
+        ({"available modalities": "T1", "checkpoints (sha256)": DIGESTS}, "is a text, not a list"),
+        ({"available modalities": ["T1"], "checkpoints (sha256)": FOLDS}, "is a list, not an object"),
+    ],
+)
+def test_a_note_that_does_not_say_it_is_refused(tmp_path, model, note, reason):
+    if note is not None:
+        (tmp_path / "a.modalities.json").write_text(json.dumps(note), encoding="utf-8")
+    with pytest.raises(UserError, match=rf"a.modalities.json.* {reason}.*: predict anew .*, or leave out --model$"):
+        keep_with_model([score("a", ALL_GIVEN, "core", 1.0)], tmp_path, model, "a case")
+
+
+def test_a_model_that_is_not_there(tmp_path):
+    with pytest.raises(UserError, match="none is no folder: name the folder of the model"):
+        keep_with_model([], tmp_path, tmp_path / "none", "a case")

@@ -2,7 +2,7 @@ from statistics import fmean
 
 import pytest
 
-from nnunetv2_d2net.study.scores.published import published_dice, published_distances, published_figures
+from nnunetv2_d2net.study.scores.published import published_figures, published_tables
 from nnunetv2_d2net.study.scores.tables import subset_order
 
 SUBSETS = subset_order(["FLAIR", "T1", "T1ce", "T2"])
@@ -64,11 +64,24 @@ def test_every_row_says_where_it_is_from():
 
 
 def test_layout():
-    rows = published_dice([*SUBSETS, "mean of 15"])
-    assert len(rows) == 1 + 10 * 3
-    assert rows[0][2:4] == ["T2", "T1ce"]
-    hemis = rows[1]
+    (dice_title, dice), (distances_title, distances) = published_tables()
+    assert (dice_title, distances_title) == ("Dice", "Distances in mm, mean of 15 subsets")
+    assert len(dice) == 1 + 10 * 3
+    assert dice[0] == ["region", "method", *SUBSETS, "mean of 15", "data", "source"]
+    hemis = dice[1]
     assert (hemis[:3], hemis[17:19]) == (["whole tumor", "HeMIS", "0.352"], ["0.492", "BraTS 2018"])
-    distances = published_distances()
-    assert distances[0][:2] == ["method", "HD95 whole tumor"]
-    assert distances[-1][:2] == ["D2-Net", "9.9 ± 6.9"]
+    assert "-" not in hemis
+    origin = "BraTS 2018 (other split)", "README of DeMoSeg"
+    assert dice[-1] == ["enhancing tumor", "DeMoSeg", *["-"] * 15, "0.649", *origin]
+    regions = ("whole tumor", "tumor core", "enhancing tumor")
+    assert distances[0] == ["method", *(f"{metric} {region}" for metric in ("HD95", "ASSD") for region in regions)]
+    assert [row[0] for row in distances[1:]] == list(dict.fromkeys(row[1] for row in dice[1:22]))
+    assert distances[-1] == [
+        "D2-Net",
+        "9.9 ± 6.9",
+        "10.3 ± 6.8",
+        "18.4 ± 11.1",
+        "8.2 ± 4.9",
+        "10.3 ± 5.3",
+        "13.7 ± 7.1",
+    ]
