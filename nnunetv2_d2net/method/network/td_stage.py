@@ -52,7 +52,7 @@ class ContentReconstruction(nn.Module):
     """
 
     def __init__(
-        self, encoder: Encoder, n_targets: int, code_length: int, *, width_factor: float = 0.5, n_blocks: int = 4
+        self, encoder: Encoder, n_targets: int, code_length: int, *, width_factor: float, n_blocks: int = 4
     ) -> None:
         super().__init__()
         self.n_targets = n_targets
@@ -166,7 +166,7 @@ class BinaryTeacher(nn.Module):
         *,
         width_factor: float,
         finest_level: int,
-        classifier_convs: int = 1,
+        classifier_convs: int,
     ) -> None:
         super().__init__()
         n_levels = len(encoder.output_channels) - 1

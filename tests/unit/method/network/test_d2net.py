@@ -2,6 +2,7 @@ import math
 
 import pytest
 import torch
+from dynamic_network_architectures.building_blocks.unet_decoder import UNetDecoder
 from torch import nn
 
 from nnunetv2_d2net.method.modalities import modality_subsets
@@ -361,3 +362,13 @@ def test_refuses_one_modality(make_unet):
 def test_refuses_an_unknown_network():
     with pytest.raises(ValueError, match="the plans describe Sequential"):
         D2Net(nn.Sequential(), 4)
+
+
+def test_refuses_a_unet_whose_decoder_is_another(make_unet):
+    class OtherDecoder(UNetDecoder):
+        pass
+
+    unet = make_unet()
+    unet.decoder = OtherDecoder(unet.encoder, 3, 1, deep_supervision=True)
+    with pytest.raises(ValueError, match="the plans describe PlainConvUNet"):
+        D2Net(unet, 4)

@@ -81,3 +81,4 @@ def test_absent_codes_are_embeddings_of_their_modality():
     assert (filled[0, 0] == 1).all()
     torch.testing.assert_close(filled[0, 1], absent.embedding[1].expand(3, 8))
     torch.testing.assert_close(filled[1], absent.embedding[:, None].expand(2, 3, 8))
+    assert absent(codes.half(), torch.tensor([[True, False]] * 2)).dtype == torch.half, "the codes' own"

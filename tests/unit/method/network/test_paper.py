@@ -112,6 +112,8 @@ def test_distilled_levels(n_levels, sizes):
 def test_more_levels_than_there_are_are_refused():
     with pytest.raises(ValueError, match="distilled_levels is 6, the teacher decodes 5: distill fewer, or plan"):
         paper_network(distilled_levels=6)
+    with pytest.raises(ValueError, match="distilled_levels is 5, the teacher decodes 4: distill fewer, or plan"):
+        paper_network(distilled_levels=5, teacher_level=1)
     small = build_d2net(options=D2NetOptions(distilled_levels=4))  # four, or as many as there are
     assert len(small.feature_banks.student) == 1
 

@@ -10,7 +10,7 @@ from torch import nn
 from nnunetv2_d2net.method.network.blocks import SqueezeExcite
 from nnunetv2_d2net.method.network.d2net import D2NetOptions
 from nnunetv2_d2net.method.network.md_stage import ModalityEncoder
-from tests.unit.method.network.conftest import ISOTROPIC, SIX_STAGES, build_d2net, build_unet
+from tests.unit.method.network.conftest import ANISOTROPIC, ISOTROPIC, SIX_STAGES, build_d2net, build_unet
 
 WIDE = (32, 64, 130)
 
@@ -51,15 +51,32 @@ def test_sizes_of_the_small_parts():
     assert ModalityEncoder(2).linear.out_channels == 8
 
 
-@pytest.mark.parametrize(("stages", "levels"), [(2, (0, 0)), (3, (1, 1)), (6, (1, 4))])
+@pytest.mark.parametrize(("stages", "levels"), [(2, (0, 1)), (3, (1, 1)), (6, (1, 4))])
 def test_banks_hold_the_deepest_four_levels_below_full_resolution(stages, levels):
     network = build_d2net(SIX_STAGES[:stages], features=(4, 5, 6, 7, 8, 9)[:stages])
     banks = network.feature_banks
-    assert (banks.first_level, len(banks.student)) == levels if stages > 2 else (0, 1)
+    assert (banks.first_level, len(banks.student)) == levels
     assert len(banks.teacher) == len(banks.student)
     seven = build_d2net((*SIX_STAGES, (1, 2, 2)), features=(4, 4, 5, 6, 7, 8, 9)).feature_banks
     assert (seven.first_level, seven.skipped_teacher_levels, len(seven.student)) == (2, 1, 4)
     assert [conv.in_channels for conv in seven.student] == [5, 6, 7, 8]
+    coarse = build_d2net(SIX_STAGES, features=(4, 5, 6, 7, 8, 9), options=D2NetOptions(teacher_level=3)).feature_banks
+    assert (coarse.first_level, coarse.skipped_teacher_levels, len(coarse.student)) == (3, 0, 2), "as far as it decodes"
+
+
+def test_convolutions_at_the_bottleneck_have_the_kernel_of_its_stage():
+    network = build_d2net((*ANISOTROPIC[:2], (1, 2, 2), (2, 2, 2)), features=(4, 5, 6, 7))
+    kernels = {module.kernel_size for module in network.encoder.stages[-1].modules() if isinstance(module, nn.Conv3d)}
+    (kernel,) = kernels
+    assert kernel != next(m for m in network.encoder.stages[-3].modules() if isinstance(m, nn.Conv3d)).kernel_size
+    assert {conv.kernel_size for conv in network.content_reconstruction.convs} == kernels
+    assert {m.kernel_size for m in network.fusion.conv_out.modules() if isinstance(m, nn.Conv3d)} == kernels
+
+
+def test_the_modality_encoders_last_layer_reads_its_last_maps():
+    encoder = ModalityEncoder(2, 5, widths=(2, 3, 4, 6))
+    assert encoder.linear.in_channels == 6
+    assert encoder(torch.randn(1, 2, 3, 32, 32)).shape == (1, 2, 3, 5)
 
 
 def test_an_encoder_with_norms_has_each_between_convolution_and_activation():
