@@ -162,6 +162,7 @@ class CompanionTrainer(ModalityDroppingTrainer):
         self.network.eval()
         data = cast(Any, self.dataset_class)(self.preprocessed_dataset_folder, list(cases))
         dice = np.full((2, len(subsets), len(cases)), np.nan)
+        predictor = self._predictor()
         mine = range(self.local_rank, len(cases), world) if self.is_ddp else range(len(cases))
         for i in Bar(mine, title="choose between stock and student", total=len(mine), shown=self.local_rank == 0):
             case = cast(str, cases[i])
@@ -171,8 +172,9 @@ class CompanionTrainer(ModalityDroppingTrainer):
             for s, subset in enumerate(subsets):
                 if not (subset & ~present).any():
                     for kind, name in enumerate((STOCK, STUDENT)):
-                        network = OneOfTwo(self.companion, name, subset)
-                        dice[kind, s, i] = self._mean_dice(network, torch.from_numpy(np.array(images[:])), target)
+                        predictor.network = OneOfTwo(self.companion, name, subset)
+                        logits = predictor.predict_sliding_window_return_logits(torch.from_numpy(np.array(images[:])))
+                        dice[kind, s, i] = _mean_dice(logits.float().cpu(), target, self.label_manager)
         self.set_deep_supervision_enabled(self.enable_deep_supervision)
         compute_gaussian.cache_clear()
         if self.is_ddp:
@@ -182,21 +184,12 @@ class CompanionTrainer(ModalityDroppingTrainer):
             dice = np.where(np.isnan(dice).all(0), np.nan, np.nansum(dice, 0))
         return dice
 
-    def _mean_dice(self, network: nn.Module, images: Tensor, target: Tensor) -> float:
-        on_cuda = self.device.type == "cuda"  # else nnU-Net says for each case that it cannot
-        predictor = nnUNetPredictor(
-            tile_step_size=1,  # as few tiles as cover the case, which both networks see with every subset
-            use_mirroring=False,
-            perform_everything_on_device=on_cuda,
-            device=self.device,
-            allow_tqdm=False,
-        )
+    def _predictor(self) -> nnUNetPredictor:
+        """Return nnU-Net's window in as few tiles as cover a case, without mirroring: there are many subsets."""
+        predictor = nnUNetPredictor(tile_step_size=1, device=self.device, allow_tqdm=False)
         arguments = (self.plans_manager, self.configuration_manager, None, self.dataset_json, type(self).__name__, None)
-        predictor.manual_initialization(network, *arguments)
-        logits = predictor.predict_sliding_window_return_logits(images).float().cpu()
-        counts = hard_counts(logits[None], target[None], self.label_manager)
-        tp, fp, fn = (np.asarray(counts[f"{name}_hard"], float) for name in ("tp", "fp", "fn"))
-        return float(np.where(tp + fp + fn > 0, 2 * tp / np.maximum(2 * tp + fp + fn, 1), 1.0).mean())
+        predictor.manual_initialization(self.companion, *arguments)
+        return predictor
 
     def _note(self, cases: Sequence[str], subsets: Tensor, dice: NDArray[np.float64], of_stock: Sequence[bool]) -> None:
         names = channels_of(self.dataset_json)
@@ -248,6 +241,12 @@ def target_of(labels: Tensor, label_manager: LabelManager) -> Tensor:
     return torch.cat([torch.isin(labels, torch.tensor(region).flatten().to(labels.dtype)) for region in regions])
 
 
+def _mean_dice(logits: Tensor, target: Tensor, label_manager: LabelManager) -> float:
+    counts = hard_counts(logits[None], target[None], label_manager)
+    tp, fp, fn = (np.asarray(counts[f"{name}_hard"], float) for name in ("tp", "fp", "fn"))
+    return float(np.where(tp + fp + fn > 0, 2 * tp / np.maximum(2 * tp + fp + fn, 1), 1.0).mean())
+
+
 def _known(dice: NDArray[np.float64]) -> list[NDArray[np.float64]]:
     return [of_subset[~np.isnan(of_subset)] for of_subset in dice]
 
@@ -255,7 +254,7 @@ def _known(dice: NDArray[np.float64]) -> list[NDArray[np.float64]]:
 def _wins(student: NDArray[np.float64], stock: NDArray[np.float64]) -> bool:
     """Tell whether the student's mean is higher by more than chance, over the cases that have all modalities."""
     gain = (student - stock)[~np.isnan(student)]
-    if len(gain) < 2 or gain.mean() <= 0:
+    if len(gain) < 2:
         return False
     result = permutation_test((gain,), np.mean, permutation_type="samples", alternative="greater", rng=0)
     return bool(result.pvalue < CHANCE)
