@@ -408,7 +408,6 @@ class TestJson:
             (b'{"a": ' * 100_000, "is nested too deeply"),
             (b'{"a": ' + b"1" * 5000 + b"}", "is no JSON ("),
         ],
-        ids=lambda value: None if isinstance(value, bytes) else value,
     )
     def test_what_is_no_object(self, tmp_path, data, reason):
         path = tmp_path / "a.json"

@@ -11,6 +11,7 @@ import SimpleITK as sitk
 
 from nnunetv2_d2net.base.errors import UserError
 from nnunetv2_d2net.base.images import (
+    ROUNDED,
     TOLERANCE,
     Image,
     ImageError,
@@ -402,8 +403,24 @@ class TestPlaces:
 
     def test_the_same_place(self):
         assert differences(self.image(), self.image()) == []
-        near = self.image(spacing=np.array([1, 2, 3 + 0.9 * TOLERANCE]), origin=[0, -0.9 * TOLERANCE, 0])
+        near = self.image(spacing=np.array([1, 2, 3 + 0.9 * TOLERANCE]), origin=[0, -TOLERANCE, 0])
         assert differences(self.image(), near) == []
+        assert differences(self.image(direction=()), self.image(direction=())) == []
+
+    def test_a_program_may_have_rounded(self):
+        rounded, moved = self.image(origin=(0, 0.01, 0)), self.image(origin=(0, 0.011, 0))
+        assert differences(self.image(), rounded, ROUNDED) == []
+        assert differences(self.image(), rounded) == ["origin (by 0.01)"]
+        assert differences(self.image(), moved, ROUNDED) == ["origin (by 0.011)"]
+        assert differences(self.image(), self.image(spacing=(1, 2, 3.01)), ROUNDED) == ["spacing (by 0.01)"]
+
+    def test_matrices_that_disagree_in_one_image_only(self):
+        """Where only its rotation differs, they even have one origin."""
+        turned = self.image(qform=np.eye(4), sform=np.diag([-1, -1, 1, 1]))
+        for pair in ((turned, self.image()), (self.image(), turned)):
+            assert differences(*pair) == ["place (qform and sform of one of them differ)"]
+        assert differences(turned, turned) == []
+        assert differences(turned, self.image(qform=np.eye(4), sform=np.eye(4))) == ["sform (by 2)"]
 
     @pytest.mark.parametrize(
         ("properties", "words"),
@@ -608,6 +625,11 @@ class TestWriting:
         write_sitk(image, tmp_path / "new" / f"a{ending}")
         assert np.array_equal(read_image(tmp_path / "new" / f"a{ending}").voxels[0], noise())
         assert [path.name for path in (tmp_path / "new").iterdir()] == [f"a{ending}"]
+
+    @pytest.mark.parametrize("ending", [".nii.gz", ".nrrd", ".mha"])
+    def test_it_is_compressed_where_the_format_knows_how(self, tmp_path, ending):
+        write_sitk(sitk.Image(50, 50, 50, sitk.sitkInt16), tmp_path / f"a{ending}")
+        assert (tmp_path / f"a{ending}").stat().st_size < 10_000
 
     @pytest.mark.parametrize("ending", [*WHOLE_ENDINGS, ".png", ".tif"])
     def test_a_full_disk(self, small_disk, ending):
