@@ -117,7 +117,7 @@ def score_labels(
     """
     if reference.ndim == 3 and reference.shape.count(1) == 1:  # as a volume, its surface would be the whole mask
         axis = reference.shape.index(1)
-        prediction, reference = prediction.squeeze(axis), reference.squeeze(axis)
+        prediction, reference = prediction.squeeze(), reference.squeeze()
         spacing = np.delete(spacing, axis).tolist()
     worst = diagonal(reference.shape, spacing)
     box = ndimage.find_objects(((prediction != 0) | (reference != 0)).view(np.uint8))

@@ -83,6 +83,9 @@ def test_rows(folders):
         assert row.reference_voxels == row.prediction_voxels == (144 if row.region == "whole" else 8)
     assert (found.failures, found.unpredicted, found.modalities) == ([], [], ["T1", "T2"])
     assert found.absent == {"T2": 1, "T1+T2": 1}
+    header, first, *_ = (folders / "out" / "metrics.csv").read_bytes().decode().splitlines(keepends=True)
+    assert header == "case,subset,region,dice,hd95,assd,surface_dice,reference_voxels,prediction_voxels\n"
+    assert first == "a,T1,whole,0.75,3.0,0.654388,0.790125,144,144\n"
 
 
 def test_processes_give_the_same_rows(folders):
@@ -137,6 +140,10 @@ def test_other_files_and_other_settings_are_scored_again(folders, scored):
     assert [row.dice for row in run(folders).scores if row.subset == "T2"] == [1.0, 1.0]
     assert scored == [("a", "T2")]
     scored.clear()
+    write(folders / "labels" / "b.nii.gz", np.roll(CUBE, 1, 0))  # the last reference that was read
+    assert [row.dice for row in run(folders).scores if row.case == "b"] == [1.0, 1.0]
+    assert scored == [("b", "T1")]
+    scored.clear()
     tight, wide = run(folders).scores, run(folders, tolerance_mm=3.5).scores
     assert len(scored) == 4
     assert tight[0].surface_dice < wide[0].surface_dice == 1.0
@@ -171,6 +178,8 @@ def damage(folders, kind):
         prediction.write_bytes(prediction.read_bytes()[:-20])
     elif kind == "text":
         prediction.write_text("no image", encoding="utf-8")
+    elif kind == "halves":
+        sitk.WriteImage(sitk.Cast(sitk.ReadImage(str(prediction)), sitk.sitkFloat32) * 0.5, str(prediction))
     elif kind == "channels":
         image = sitk.GetImageFromArray(np.stack([CUBE, CUBE], -1), isVector=True)
         sitk.WriteImage(image, str(prediction))
@@ -192,7 +201,8 @@ def damage(folders, kind):
         ("cut", ["case 'a', T2:", "a.nii.gz cannot be read"]),
         ("text", ["case 'a', T2:", "a.nii.gz cannot be read"]),
         ("channels", ["case 'a', T2:", "2 channels"]),
-        ("shape", ["differ in shape", "5x10x10 and 6x10x10"]),
+        ("halves", ["case 'a', T2:", "T2/a.nii.gz", "no whole numbers, such as 0.5"]),
+        ("shape", ["T2/a.nii.gz and ", "labels/a.nii.gz differ in shape", "5x10x10 and 6x10x10"]),
         ("spacing", ["differ in spacing", "0.1"]),
         ("origin", ["differ in origin"]),
         ("label 7", ["7, 14", "no label of dataset.json"]),
@@ -317,5 +327,5 @@ def test_nothing_to_score(folders, spoil, part):
 def test_another_file_called_metrics_csv(folders):
     run(folders)
     (folders / "out" / "metrics.csv").write_text("x,y\n1,2\n", encoding="utf-8")
-    with pytest.raises(UserError, match="no table of d2net evaluate"):
+    with pytest.raises(UserError, match=r"no table of d2net evaluate \(other columns\)"):
         run(folders)

@@ -98,6 +98,14 @@ def test_shifted_cubes():
     assert scores["cube"][4:] == (512, 512)
 
 
+@pytest.mark.parametrize(("side", "hd95"), [(13, math.hypot(14, 14)), (16, 0.0)])
+def test_hd95_passes_over_five_percent_of_a_contour(side, hd95):
+    """Of a square and a dot far off: corners are cut, so the dot has 2.83 of 53.7 mm or of 65.7, 5.3 or 4.3 percent."""
+    square = box((40, 40), (3, 3 + side), (3, 3 + side))
+    dot = box((40, 40), (17 + side, 18 + side), (17 + side, 18 + side))
+    assert surface_scores(square | dot, square, (1.0, 1.0))[0] == pytest.approx(hd95)
+
+
 def test_identical_and_symmetric():
     rng = np.random.default_rng(3)
     a, b = blob(rng, (8, 12, 12)), blob(rng, (8, 12, 12))
@@ -133,6 +141,13 @@ def test_crop_changes_nothing_and_a_lesion_in_one_slice_keeps_its_thickness():
     reference[7, 5:9, 5:11] = 1
     _, *surfaces, _, _ = score_labels(prediction, reference, (4.0, 1.0, 1.0), {"r": (1,)})["r"]
     assert tuple(surfaces) == surface_scores(prediction > 0, reference > 0, (4.0, 1.0, 1.0))
+
+
+def test_a_mask_that_fills_the_image_counts_to_its_border():
+    full, part = np.ones((4, 6, 6), np.uint8), box((4, 6, 6), (1, 3), (2, 4), (2, 4)).astype(np.uint8)
+    for prediction, reference in ((full, part), (part, full)):
+        dice, *_, of_reference, of_prediction = score_labels(prediction, reference, (1, 1, 1), {"r": (1,)})["r"]
+        assert (dice, of_reference, of_prediction) == (2 * 8 / (144 + 8), reference.sum(), prediction.sum())
 
 
 def test_a_single_slice_is_compared_in_its_plane():

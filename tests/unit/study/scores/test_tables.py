@@ -1,6 +1,7 @@
 import csv
 import json
 import math
+import os
 from statistics import pstdev, stdev
 
 import pytest
@@ -12,10 +13,12 @@ from nnunetv2_d2net.study.scores.tables import (
     count_inversions,
     dice_by_subset,
     empty_table,
+    inversions_line,
     long_table,
     paper_table,
     subset_order,
     summarize,
+    values_of,
     write_dice_tables,
     write_tables,
 )
@@ -79,6 +82,21 @@ def test_summaries():
     assert math.isnan(found["whole"]["T1+T2"].sd)
 
 
+def test_values_of_every_case_with_its_mean_over_regions_below():
+    columns = ["case", "subset", "region", "value", "both_empty", "one_empty"]
+    assert list(values_of(SCORES, "dice")[columns].itertuples(name=None)) == [
+        (0, "a", "T1", "whole", 0.8, False, False),
+        (1, "b", "T1", "whole", 0.4, False, False),
+        (2, "a", "T1", "core", 1.0, True, False),
+        (3, "b", "T1", "core", 0.0, False, True),
+        (4, "a", "T1+T2", "whole", 0.9, False, False),
+        (5, "a", "T1+T2", "core", 0.5, False, False),
+        (6, "a", "T1", "mean", 0.9, False, False),
+        (7, "b", "T1", "mean", 0.2, False, False),
+        (8, "a", "T1+T2", "mean", 0.7, False, False),
+    ]
+
+
 def test_no_scores():
     assert summarize([], "dice", MODALITIES) == {}
 
@@ -131,9 +149,19 @@ def test_arms_side_by_side():
         ["whole", "one", "0.600", "0.900", "0.750"],
         ["whole", "two", "0.650*", "0.950*", "0.800*"],
     ]
-    hd95 = arms_table({"one": SCORES, "two": better[:4]}, "hd95", MODALITIES)
-    assert hd95.rows[0][:4] == ["whole", "one", "4.00*", "1.00"]
-    assert hd95.rows[1][:4] == ["whole", "two", "5.00", "-"]
+    hd95 = arms_table({"one": SCORES, "two": better[:4], "three": better[4:5], "none": []}, "hd95", MODALITIES)
+    assert hd95.title == "HD95 (mm)"
+    assert hd95.rows == [
+        ["whole", "one", "4.00*", "1.00*", "2.50"],
+        ["whole", "two", "5.00", "-", "-"],
+        ["whole", "three", "-", "2.00", "-"],
+        ["core", "one", "5.00*", "5.00", "5.00"],
+        ["core", "two", "6.00", "-", "-"],
+        ["core", "three", "-", "-", "-"],
+        ["mean", "one", "4.50*", "3.00", "3.75"],
+        ["mean", "two", "5.50", "-", "-"],
+        ["mean", "three", "-", "-", "-"],
+    ]
 
 
 def test_files(tmp_path):
@@ -153,6 +181,83 @@ def test_files(tmp_path):
     assert ["core", "one_empty", "1", "0", "1"] in rows
 
 
+def test_files_to_the_letter(tmp_path, monkeypatch):
+    """On every system."""
+    monkeypatch.setattr(os, "linesep", "\r\n")
+    scores = [
+        score("a", "T1", "whole", 0.5),
+        score("a", "T2", "whole", 0.25, (0, 3)),
+        score("a", "T1+T2", "whole", 0.25, (0, 0)),
+    ]
+    text = write_tables(scores, tmp_path, MODALITIES)
+    assert text.endswith("""
+Surface Dice
+
+| available | n | whole         |
+|-----------|---|---------------|
+| T1        | 1 | 0.500 ± -     |
+| T2        | 1 | 0.250 ± -     |
+| T1+T2     | 1 | 0.250 ± -     |
+| mean of 3 | 3 | 0.333 ± 0.118 |
+
+subsets that score above one that holds them (Dice): whole 1 of 2
+
+Cases with both masks empty / with one empty
+
+| available | whole |
+|-----------|-------|
+| T2        | 0 / 1 |
+| T1+T2     | 1 / 0 |
+| mean of 3 | 1 / 1 |
+""")
+    files = {path.name: path.read_bytes().decode() for path in tmp_path.iterdir()}
+    assert (
+        files["table_dice.csv"]
+        == """\
+region,statistic,T1,T2,T1+T2,mean of 3
+whole,mean,0.5,0.25,0.25,0.333333
+whole,sd,,,,0.117851
+whole,n,1,1,1,3
+whole,both_empty,0,0,1,1
+whole,one_empty,0,1,0,1
+"""
+    )
+    assert (
+        files["table_dice.tex"]
+        == r"""% Dice
+\begin{tabular}{lrrrr}
+\toprule
+T1 & $\bullet$ & $\circ$ & $\bullet$ & mean of 3 \\
+T2 & $\circ$ & $\bullet$ & $\bullet$ &  \\
+\midrule
+whole & 0.500 & 0.250 & 0.250 & 0.333 \\
+$\pm$ sd & - & - & - & 0.118 \\
+n & 1 & 1 & 1 & 3 \\
+\bottomrule
+\end{tabular}
+"""
+    )
+    assert files["table_dice.md"].startswith("Dice\n\n| T1    | ●     | ○     | ●     | mean of 3 |\n")
+    assert files["tables.json"].startswith('{\n "modalities": [\n  "T1",\n  "T2"\n ],\n "dice": {\n  "whole": {\n')
+
+
+def test_one_subset_alone_is_above_none(tmp_path):
+    assert write_tables(SCORES[1:4:2], tmp_path, MODALITIES).endswith("""
+Surface Dice
+
+| available | n | whole     | core      | mean      |
+|-----------|---|-----------|-----------|-----------|
+| T1        | 1 | 0.400 ± - | 0.000 ± - | 0.200 ± - |
+
+Cases with both masks empty / with one empty
+
+| available | whole | core  |
+|-----------|-------|-------|
+| T1        | 0 / 0 | 0 / 1 |
+""")
+    assert not inversions_line({})
+
+
 def test_dice_alone(tmp_path):
     scores = [
         score("a", "T1+T2", "whole", 1.0),
@@ -169,6 +274,8 @@ def test_dice_alone(tmp_path):
         "T2": {"whole": 0.75, "core": 0.25},
         "T1+T2": {"whole": 1.0, "core": 1.0},
     }
+    thirds = [score(case, "T1", "whole", dice) for case, dice in zip("abc", (0.2, 0.6, 0.7), strict=True)]
+    assert dice_by_subset(thirds) == {"T1": {"whole": 0.5}}  # to the last bit
     text = write_dice_tables(scores, tmp_path)
     assert (tmp_path / "dice.md").read_text(encoding="utf-8") == text
     assert "| T1+T2     | 1.000 | 1.000 | 1.000 |" in text
