@@ -94,6 +94,15 @@ def test_processes_give_the_same_rows(folders):
     assert run(folders, processes=2).scores == expected
 
 
+def test_processes_and_the_bar_are_as_asked_for(folders, monkeypatch):
+    asked = []
+    monkeypatch.setattr(evaluate, "run_all", lambda *args, **settings: asked.append((args[2:], settings)) or ())
+    run(folders)
+    run(folders, processes=2, progress=True)
+    words = {"title": "evaluate", "unit": "segmentation"}
+    assert asked == [((1,), words | {"progress": False}), ((2,), words | {"progress": True})]
+
+
 def test_nothing_is_done_twice(folders, scored):
     first = run(folders)
     assert len(scored) == 4
