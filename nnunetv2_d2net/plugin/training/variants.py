@@ -22,10 +22,10 @@ LENGTHS = (1, 5, 10, 20, 50, 100, 250, 500, 750, 2000, 4000, 8000)  # those that
 _EPOCHS = {f"{n}epoch{'s' if n > 1 else ''}": n for n in LENGTHS}
 
 
-def _weights(*kept: str) -> dict[str, Any]:
-    """D2NetTrainer's weights, where of the four losses that Table II ablates only these are left."""
+def _weights(*kept: str, of: Mapping[str, float] = D2NetTrainer.loss_weights) -> dict[str, Any]:
+    """D2NetTrainer's weights, or others, where of the four losses that Table II ablates only these are left."""
     dropped = {"sc", "fc", "kd_feature", "kd_logit"} - set(kept)
-    return {"loss_weights": {**D2NetTrainer.loss_weights, **dict.fromkeys(dropped, 0.0)}}
+    return {"loss_weights": {**of, **dict.fromkeys(dropped, 0.0)}}
 
 
 def _network(**options: object) -> dict[str, Any]:
@@ -38,21 +38,23 @@ class nnUNetTrainerModalityDropoutCompleteFirst(nnUNetTrainerModalityDropout):
     complete_share: ClassVar[float] = 0.5
 
 
+_TABLE_II: Mapping[str, tuple[str, tuple[str, ...]]] = {
+    "NoSFMCNoKD": ("row 1: neither contrastive nor distillation losses", ()),
+    "OnlySC": ("row 2: only the spatial contrastive loss", ("sc",)),
+    "OnlyFC": ("row 3: only the frequency contrastive loss", ("fc",)),
+    "NoKD": ("row 4: both contrastive losses, no distillation", ("sc", "fc")),
+    "OnlyKDFeature": ("row 5: only feature distillation", ("kd_feature",)),
+    "OnlyKDLogit": ("row 6: only logit distillation", ("kd_logit",)),
+    "NoSFMC": ("row 7: both distillation losses, no contrastive ones", ("kd_feature", "kd_logit")),
+}
+"""By the end of the trainer's name: what is left of the four losses that the table ablates."""
+
 _VARIANTS: Mapping[str, tuple[str, dict[str, Any]]] = {
     "D2NetTrainerCompleteFirst": (
         "D2NetTrainer whose first half sees complete input only; then the learning rate rises again.",
         {"complete_share": 0.5},
     ),
-    "D2NetTrainerNoSFMCNoKD": ("Table II, row 1: neither contrastive nor distillation losses.", _weights()),
-    "D2NetTrainerOnlySC": ("Table II, row 2: only the spatial contrastive loss.", _weights("sc")),
-    "D2NetTrainerOnlyFC": ("Table II, row 3: only the frequency contrastive loss.", _weights("fc")),
-    "D2NetTrainerNoKD": ("Table II, row 4: both contrastive losses, no distillation.", _weights("sc", "fc")),
-    "D2NetTrainerOnlyKDFeature": ("Table II, row 5: only feature distillation.", _weights("kd_feature")),
-    "D2NetTrainerOnlyKDLogit": ("Table II, row 6: only logit distillation.", _weights("kd_logit")),
-    "D2NetTrainerNoSFMC": (
-        "Table II, row 7: both distillation losses, no contrastive ones.",
-        _weights("kd_feature", "kd_logit"),
-    ),
+    **{f"D2NetTrainer{row}": (f"Table II, {what}.", _weights(*kept)) for row, (what, kept) in _TABLE_II.items()},
     "D2NetTrainerSegOnly": (
         "D2-Net's network with nnU-Net's segmentation loss alone.",
         {"loss_weights": dict.fromkeys(D2NetTrainer.loss_weights, 0.0)},
@@ -80,10 +82,24 @@ _VARIANTS: Mapping[str, tuple[str, dict[str, Any]]] = {
 }
 
 # rows of the paper's tables; too many to be named where there is no trainer of a name
-_PAPER: Mapping[str, tuple[str, dict[str, Any]]] = {
-    row.trainer: (f"{row.table}, {row.name}: D2NetTrainerPaper with that one difference.", dict(row.settings))
-    for row in ROWS
-    if row.variant
+_PAPER: Mapping[str, tuple[type[D2NetTrainer], str, dict[str, Any]]] = {
+    **{
+        row.trainer: (
+            D2NetTrainerPaper,
+            f"{row.table}, {row.name}: D2NetTrainerPaper with that one difference.",
+            dict(row.settings),
+        )
+        for row in ROWS
+        if row.variant
+    },
+    **{
+        f"D2NetTrainerPaperWeights{row}": (
+            D2NetTrainer,
+            f"Table II, {what}, with the paper's weights on nnU-Net's schedule.",
+            {**_weights(*kept, of=PAPER_WEIGHTS), "loss_ramps": {}},
+        )
+        for row, (what, kept) in _TABLE_II.items()
+    },
 }
 
 _CLASSES = (
@@ -114,7 +130,8 @@ def find_trainer(name: str) -> type[ModalityDroppingTrainer]:
     if name in _VARIANTS:
         made = ((D2NetTrainer,), *_VARIANTS[name])
     elif name in _PAPER:
-        made = ((D2NetTrainerPaper,), *_PAPER[name])
+        base_class, doc, settings = _PAPER[name]
+        made = ((base_class,), doc, settings)
     elif length in _EPOCHS and "_" not in base:
         made = ((find_trainer(base),), f"{base} for {length}.", {"n_epochs": _EPOCHS[length]})
     elif name.endswith(COMPANION) and "_" not in name:
