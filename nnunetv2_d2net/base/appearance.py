@@ -87,9 +87,7 @@ class CohortAppearance(NamedTuple):
 
     def as_json(self) -> dict[str, Any]:
         """The same for a JSON file, which has None for NaN."""
-        place, spread = (part.astype(object) for part in self.reference)
-        for part in (place, spread):
-            part[np.isnan(part.astype(float))] = None
+        place, spread = (np.where(np.isnan(part), np.array(None), part) for part in self.reference)
         return {
             "place": place.tolist(),
             "spread": spread.tolist(),
@@ -120,7 +118,7 @@ class CohortAppearance(NamedTuple):
     @property
     def tells_modalities(self) -> bool:
         """Whether enough cases had an image for anything to be said about its name."""
-        return bool(np.isfinite(self.reference[0]).any())
+        return bool(np.isfinite(self.reference).any())
 
     def doubts(self, case: Appearance, names: Sequence[str]) -> list[str]:
         """Say in which ways a case looks like none of the cohort's, each as what follows the name of the case.

@@ -12,8 +12,7 @@ from nnunetv2_d2net.base.text import counted, last_line
 
 _MAGIC, _MAGIC_AT = b"DICM", 128
 _UID, _DESCRIPTION, _PROTOCOL = "0020|000e", "0008|103e", "0018|1030"
-_PLACE = "0020|0032"
-_UNEVEN = "ITK_non_uniform_sampling_deviation"
+_PLACE, _NOWHERE = "0020|0032", r"nan\nan\nan"
 _MOST_UNEVEN = 0.1
 """Share of the distance of slices by which one may lie elsewhere than evenly."""
 
@@ -75,7 +74,7 @@ def read_series(series: Series) -> sitk.Image:
     """Read a series as one image.
 
     Raises:
-        ImageError: A file cannot be read, or slices are missing or lie on each other.
+        ImageError: A file cannot be read, or slices are missing, lie on each other or do not say where.
     """
     sitk.ProcessObject.SetGlobalWarningDisplay(False)  # noqa: FBT003  # what ITK warns of is looked at
     reader = sitk.ImageSeriesReader()
@@ -84,17 +83,17 @@ def read_series(series: Series) -> sitk.Image:
         image = reader.Execute()
     except RuntimeError as error:
         raise _unreadable(series.files[0], last_line(error)) from error
-    if image.HasMetaDataKey(_UNEVEN) and _is_uneven(series):  # ITK tells of rounding, too, and not of how much
-        what = f"is one of {len(series.files)} slices that are not evenly spaced"
+    if len(series.files) > 1 and _is_uneven(series):  # ITK tells of rounding, too, and nothing of slices in one place
+        what = f"is one of {len(series.files)} slices that are not evenly spaced, or do not say where they lie"
         remedy = "some are missing, or the series holds several images: export it whole, or convert it with dcm2niix"
         raise ImageError(series.files[0], "shape", what, remedy)
     return image
 
 
 def _is_uneven(series: Series) -> bool:
-    places = np.array([_tags(str(file)).get(_PLACE, "nan").split("\\") for file in series.files], float)
+    places = np.array([(_tags(str(file)).get(_PLACE) or _NOWHERE).split("\\") for file in series.files], float)
     steps = np.linalg.norm(np.diff(places, axis=0), axis=1)
-    return not np.abs(steps - np.median(steps)).max() <= _MOST_UNEVEN * np.median(steps)
+    return not np.abs(steps - np.median(steps)).max() < _MOST_UNEVEN * np.median(steps)
 
 
 def _tags(file: str) -> dict[str, str]:

@@ -278,7 +278,7 @@ def check_key(content: Mapping[str, Any], key: str, kinds: type | tuple[type, ..
     Args:
         content: The object.
         key: What it must have.
-        kinds: Python types of the value; True and False are no numbers.
+        kinds: Python types of the value, of those that JSON has; True and False are no numbers.
         where: The file, and the way into it.
         remedy: What to do.
 
@@ -289,7 +289,7 @@ def check_key(content: Mapping[str, Any], key: str, kinds: type | tuple[type, ..
         raise UserError(f'{where} lacks "{key}": {remedy}')
     value, allowed = content[key], kinds if isinstance(kinds, tuple) else (kinds,)
     if not isinstance(value, allowed) or (isinstance(value, bool) and bool not in allowed):
-        expected = " or ".join(_JSON_WORDS.get(kind, kind.__name__) for kind in allowed)
+        expected = " or ".join(_JSON_WORDS[kind] for kind in allowed)
         raise UserError(f'{where}: "{key}" is {_json_word(value)}, not {expected}: {remedy}')
 
 

@@ -5,9 +5,10 @@ import json
 import numpy as np
 import pytest
 
-from nnunetv2_d2net.base.appearance import CohortAppearance, appearance_of
+from nnunetv2_d2net.base.appearance import Appearance, CohortAppearance, appearance_of
 
 NAMES = ("FLAIR", "T1", "T2")
+NOTHING = np.full((3, 3, 8), np.nan)
 
 
 def head(seed, *, shape=(20, 22, 18), scale=1.0):
@@ -81,6 +82,17 @@ def test_noise_around_the_head_is_told_where_no_training_case_has_it(cohort):
     assert not any("background" in line for line in noisy.doubts(case, NAMES))
 
 
+@pytest.mark.parametrize(
+    ("head_ml", "plain", "skull"), [(2200, True, False), (2201, True, True), (1400, False, True), (3000, False, True)]
+)
+def test_who_is_skull_stripped(head_ml, plain, skull):
+    one, small = Appearance(NOTHING, head_ml, plain), Appearance(NOTHING, 900, plain=True)
+    assert one.has_skull == skull
+    assert not small.has_skull
+    for cases in ([one], [small, one], [one, small]):
+        assert CohortAppearance.of(cases).is_of_brains == (not skull)
+
+
 def test_few_cases_say_nothing_about_names():
     few = CohortAppearance.of([look(head(seed)) for seed in range(4)])
     assert not few.tells_modalities
@@ -98,7 +110,16 @@ def test_a_cohort_goes_through_json(cohort):
 
 @pytest.mark.parametrize(
     "change",
-    [{"place": 1}, {"place": [[["x"]]]}, {"spread": [[[1.0]]]}, {"head (ml)": [1]}, {"head (ml)": None}, {"place": {}}],
+    [
+        {"place": 1},
+        {"place": [[["x"]]]},
+        {"spread": [[[1.0]]]},
+        {"place": [[1.0]], "spread": [[1.0]]},
+        {"place": [[[1.0], [1.0]]], "spread": [[[1.0], [1.0]]]},
+        {"head (ml)": [1]},
+        {"head (ml)": None},
+        {"place": {}},
+    ],
 )
 def test_something_else_is_no_cohort(cohort, change):
     with pytest.raises((TypeError, ValueError)):

@@ -85,7 +85,8 @@ class TestContent:
 
     def test_a_list_of_cases_of_another_form(self):
         for other in (5, [], None):
-            assert 'x.json: "dataset" is ' in one_line(Dataset.of, content(dataset=other), "x.json")
+            line = one_line(Dataset.of, content(dataset=other), "x.json", "do this")
+            assert re.fullmatch('x.json: "dataset" is .*, not an object: do this', line)
 
     @pytest.mark.parametrize("channels", [{"FLAIR": 0, "T1": 1}, {"FLAIR": "0"}])
     def test_names_and_numbers_swapped(self, channels):
@@ -132,8 +133,7 @@ class TestContent:
     )
     def test_labels_of_another_form(self, labels, part):
         line = one_line(Dataset.of, content(labels=labels), "x.json", "do this")
-        assert line.startswith("x.json: ")
-        assert part in line
+        assert re.match(f'x.json: ("labels": )?{re.escape(part)}', line)
         assert line.endswith(": do this")
 
     @pytest.mark.parametrize("order", [None, 5, {}, [], [1], [1, "2"], [1, 2, 3]])
@@ -142,6 +142,22 @@ class TestContent:
         line = one_line(Dataset.of, content(labels=labels, regions_class_order=order), "x.json", "do this")
         assert line == 'x.json: "regions_class_order" is not a list of 2 whole numbers, one for each region: do this'
 
+    def test_an_order_of_regions_that_also_ignore_voxels(self):
+        labels = {"background": 0, "whole": [1, 2], "core": 2, "ignore": 3}
+        assert dataset(labels=labels, regions_class_order=[1, 2]).ignore == 3
+        line = one_line(Dataset.of, content(labels=labels, regions_class_order=[1, 2, 3]))
+        assert "not a list of 2 whole numbers" in line
+
+    @pytest.mark.parametrize("channels", [{}, {"modality": {"1": "T2", "0": "T1"}}, {"channel_names": {"0": "T1"}}])
+    def test_segmentations_alone_need_neither_channels_nor_an_order_of_regions(self, channels):
+        rest = {"labels": {"background": 0, "whole": [1, 2], "core": 2}, "file_ending": ".nii.gz"}
+        data = Dataset.of(channels | rest, only_labels=True)
+        assert data.channels == {0: (), 1: ("T1",), 2: ("T1", "T2")}[len(next(iter(channels.values()), ()))]
+        assert data.numbers == tuple(range(len(data.channels)))
+        assert data.regions == {"whole": (1, 2), "core": (2,)}
+        for wrong in ({"labels": {"a": 1}}, {"channel_names": {}}):
+            one_line(lambda wrong: Dataset.of(channels | rest | wrong, only_labels=True), wrong)
+
     @pytest.mark.parametrize("modality", [None, 4, {"0": "T1"}])
     def test_two_counts_of_channels(self, modality):
         line = one_line(Dataset.of, content(modality=modality), "x.json")
@@ -149,7 +165,8 @@ class TestContent:
 
     @pytest.mark.parametrize("ending", [None, 1, [".nii.gz"], {}])
     def test_an_ending_of_another_type(self, ending):
-        assert 'x.json: "file_ending" is ' in one_line(Dataset.of, content(file_ending=ending), "x.json")
+        line = one_line(Dataset.of, content(file_ending=ending), "x.json", "do this")
+        assert re.fullmatch('x.json: "file_ending" is .*, not a text: do this', line)
 
     @pytest.mark.parametrize("key", ["channel_names", "labels", "file_ending"])
     def test_what_is_absent_is_named(self, key):
@@ -274,7 +291,7 @@ def test_a_name_without_channel_number(tmp_path, name):
 
 
 def test_a_picture_of_something_else(tmp_path):
-    touch(tmp_path, "a_0000.nii.gz", "overview.png")
+    touch(tmp_path, "a_0000.nii.gz", "overview.png", "0.png")
     found = dataset(2).find_cases(tmp_path)
     assert list(found.files) == ["a"]
     assert not found.problems
@@ -288,6 +305,13 @@ def test_another_ending_only(tmp_path):
 def test_the_models_own_ending_may_be_an_unusual_one(tmp_path):
     touch(tmp_path, "a_0000.npy", "a_0001.npy")
     assert found(tmp_path, ending=".npy") == ({"a": [0, 1]}, {})
+
+
+def test_the_longest_ending_counts(tmp_path):
+    touch(tmp_path, "a_0000.brain.nii.gz", "a_0001.brain.nii.gz")
+    assert list(dataset(2, ".brain.nii.gz").find_cases(tmp_path).files) == ["a"]
+    assert dataset(2, ".brain.nii.gz").assign_channels(["a_0001.brain.nii.gz"]) == [1]
+    assert dataset(2).assign_channels(["a_0001"]) == [1]  # and none is none
 
 
 @pytest.mark.parametrize("name", ["line\nbreak", "tab\t", "escape\x1b[31m"])

@@ -1,3 +1,5 @@
+import re
+
 import numpy as np
 import pytest
 import SimpleITK as sitk
@@ -52,8 +54,48 @@ def test_a_series_without_description(tmp_path, image):
 
 def test_missing_slices_are_refused(tmp_path, image):
     (series,) = find_series(write_series(image, tmp_path, "1.2.3", "T1", slices=[0, 1, 2, 4, 5]))
-    with pytest.raises(ImageError, match="5 slices that are not evenly spaced"):
+    with pytest.raises(ImageError) as error:
         read_series(series)
+    assert error.value.kind == "shape"
+    assert str(error.value) == (
+        f"{series.files[0]} is one of 5 slices that are not evenly spaced, or do not say where they lie: some are "
+        "missing, or the series holds several images: export it whole, or convert it with dcm2niix"
+    )
+
+
+@pytest.mark.parametrize(("moved", "is_read"), [(0.2, True), (0.3, False)])
+def test_a_slice_may_lie_a_tenth_of_their_distance_elsewhere(tmp_path, image, moved, is_read):
+    files = write_series(image, tmp_path, "1.2.3", "T1", slices=[0, 1, 2, 3, 4])
+    image.SetOrigin((-3.0 + moved, 4.0, 5.0))  # 2.5 mm apart, along x
+    files += write_series(image, tmp_path, "1.2.3", "T1", slices=[5])
+    (series,) = find_series(files)
+    if is_read:
+        assert read_series(series).GetSize() == image.GetSize()
+    else:
+        with pytest.raises(ImageError, match="6 slices that are not evenly spaced"):
+            read_series(series)
+
+
+def test_slices_in_one_place_are_refused(tmp_path, image):
+    image.SetSpacing((1.0, 1.5, 1e-9))
+    (series,) = find_series(write_series(image, tmp_path, "1.2.3", "T1"))
+    with pytest.raises(ImageError, match="6 slices that are not evenly spaced"):
+        read_series(series)
+
+
+@pytest.mark.parametrize("lacking", [[2], range(6)])
+def test_slices_that_do_not_say_where_they_lie_are_refused(tmp_path, image, lacking):
+    files = write_series(image, tmp_path, "1.2.3", "T1")
+    for n in lacking:  # the tag becomes one that nobody knows
+        files[n].write_bytes(files[n].read_bytes().replace(b"\x20\x00\x32\x00", b"\x20\x00\x31\x00", 1))
+    (series,) = find_series(files)
+    with pytest.raises(ImageError, match=r"6 slices that .* do not say where they lie"):
+        read_series(series)
+
+
+def test_a_single_slice_is_an_image(tmp_path, image):
+    (series,) = find_series(write_series(image, tmp_path, "1.2.3", "T1", slices=[3]))
+    assert read_series(series).GetSize() == (4, 5, 1)
 
 
 def test_slices_whose_places_are_rounded_are_read(tmp_path, image):
@@ -69,8 +111,10 @@ def test_what_cannot_be_read(tmp_path, image):
     file = tmp_path / "IM"
     file.write_bytes(b"\0" * 128 + b"DICM" + b"nothing")
     assert is_dicom(file)
-    with pytest.raises(ImageError, match="IM cannot be read as DICOM"):
+    with pytest.raises(ImageError) as error:
         series_of(file)
+    assert error.value.kind == "unreadable"
+    assert re.fullmatch(r".*IM cannot be read as DICOM \([^\n]+\): export the series again", str(error.value))
     (series,) = find_series(write_series(image, tmp_path / "cut", "1.2.3", "T1"))
     series.files[2].write_bytes(series.files[2].read_bytes()[:700])
     with pytest.raises(ImageError, match="cannot be read as DICOM"):

@@ -456,6 +456,8 @@ class TestJson:
         content = {"a": 1, "b": True, "c": None, "d": 1.5}
         for key, kinds in (("a", int), ("a", (float, int)), ("b", bool), ("c", (str, type(None))), ("d", float)):
             check_key(content, key, kinds, "x", "")
+        with pytest.raises(UserError, match=r'^x: "a" is tuple, not a list: mend it$'):  # as no file holds it
+            check_key({"a": (1,)}, "a", list, "x", "mend it")
         with pytest.raises(UserError, match=r'^x lacks "e": mend it$'):
             check_key(content, "e", int, "x", "mend it")
 
@@ -598,6 +600,22 @@ class TestLockedFolder:
                 raise ValueError("mine")
         assert names(tmp_path) == ["old"]
         assert names(tmp_path / "old") == []
+        with locked_folder(tmp_path / "new"):
+            assert names(tmp_path / "new") == [".d2net.lock"]
+            (tmp_path / "new" / "a").touch()
+        assert names(tmp_path / "new") == ["a"]
+
+    def test_several_processes_may_write_different_parts(self, tmp_path):
+        with locked_folder(tmp_path, "0"), locked_folder(tmp_path, "1"):
+            assert names(tmp_path) == [".d2net.lock.0", ".d2net.lock.1"]
+            with pytest.raises(UserError, match=r"another process holds .*lock\.1:"), locked_folder(tmp_path, "1"):
+                pytest.fail("two write one part")
+        assert names(tmp_path) == []
+
+    def test_somebody_may_have_removed_the_lock(self, tmp_path):
+        with locked_folder(tmp_path):
+            (tmp_path / ".d2net.lock").unlink()
+        assert names(tmp_path) == []
 
     def test_a_file_in_its_place(self, tmp_path):
         (tmp_path / "file").touch()

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from nnunetv2_d2net.base.heads import match_heads
+from nnunetv2_d2net.base.heads import HeadMatch, match_heads
 
 SHAPE = (40, 44, 36)
 
@@ -16,6 +16,24 @@ def head(seed):
     contrasts = np.array([[100, 160, 40], [150, 90, 60], [80, 120, 240]], float)
     images = contrasts[:, tissue] + rng.normal(0, 8, (3, *SHAPE))
     return np.where(inside, images, 0).astype(np.float32)
+
+
+@pytest.mark.parametrize(
+    ("overlap", "contained", "likeness", "doubtful", "different"),
+    [
+        (0.95, 0.5, 0.0, False, False),  # one outline
+        (0.94, 0.97, 0.1, True, True),
+        (0.94, 0.98, 0.1, True, False),  # one is cut off
+        (0.94, 0.97, 0.2, True, False),  # much is alike inside
+        (0.94, 0.97, 0.36, False, False),
+        (0.75, 0.97, 0.64, True, True),  # the more the outlines differ, the more must be alike
+        (0.75, 0.97, 0.15 + 2.5 * (0.95 - 0.75), True, False),
+        (0.75, 0.97, 2 * (0.15 + 2.5 * (0.95 - 0.75)), False, False),
+    ],
+)
+def test_what_differs_and_what_is_doubtful(overlap, contained, likeness, doubtful, different):
+    match = HeadMatch(overlap, contained, likeness)
+    assert (match.doubtful, match.differ) == (doubtful, different)
 
 
 def differ(images):
