@@ -42,7 +42,7 @@ from nnunetv2_d2net.plugin.seams import dataset_seam
 from nnunetv2_d2net.plugin.training.pretrained import load_fitting_weights, pretrained_weights
 from nnunetv2_d2net.plugin.training.resuming import ResumingTrainer
 from nnunetv2_d2net.plugin.training.schedule import PhasedPolyLR
-from nnunetv2_d2net.plugin.training.seeds import repeatable
+from nnunetv2_d2net.plugin.training.seeds import N_SEEDS, repeatable
 from nnunetv2_d2net.plugin.training.splits import N_FOLDS, balanced_splits, check_fold
 from nnunetv2_d2net.plugin.training.validation import blanking_dataset, hard_counts
 
@@ -107,7 +107,7 @@ class ModalityDroppingTrainer(ResumingTrainer):
         if self.n_epochs is not None:
             self.num_epochs = self.n_epochs
         # torch seeds every process alike, so ranks and runs would all draw the same subsets
-        self.subset_generator = torch.Generator().manual_seed(int(np.random.randint(2**31)) + self.local_rank)
+        self.subset_generator = torch.Generator().manual_seed(int(np.random.randint(N_SEEDS)) + self.local_rank)
         on_cuda = self.device.type == "cuda"
         self.autocast: Callable[[], AbstractContextManager] = (
             functools.partial(torch.autocast, "cuda") if on_cuda else nullcontext
@@ -341,9 +341,9 @@ class ModalityDroppingTrainer(ResumingTrainer):
         path = Path(self.preprocessed_dataset_folder_base) / "splits_final.json"
         cases = [case.stem for case in Path(self.preprocessed_dataset_folder).glob("*.pkl")]
         check_fold(path, self.fold, cases)
-        flags = self.cohort or {case: [True] for case in cases}
+        flags = self.cohort or dict.fromkeys(cases, ())
         ours = len(set(map(tuple, flags.values()))) > 1 or self.n_folds != N_FOLDS
-        if self.fold != "all" and not path.is_file() and ours and len(flags) >= N_FOLDS:
+        if self.fold != "all" and not path.is_file() and ours:
             write_json(path, balanced_splits(flags, self.n_folds), indent=4)
         return super().do_split()
 

@@ -44,7 +44,7 @@ class D2NetTrainerPaper(D2NetTrainer):
         """Make an epoch one pass over the training cases."""
         super().on_train_start()
         training_cases, _ = self.do_split()
-        self.num_iterations_per_epoch = max(1, math.ceil(len(training_cases) / self.configuration_manager.batch_size))
+        self.num_iterations_per_epoch = math.ceil(len(training_cases) / self.configuration_manager.batch_size)
 
     def _set_batch_size_and_oversample(self) -> None:
         self.configuration_manager.configuration["batch_size"] = 2

@@ -6,6 +6,8 @@ import numpy as np
 from nnunetv2.training.dataloading.data_loader import nnUNetDataLoader
 from nnunetv2.utilities.default_n_proc_DA import get_allowed_n_proc_DA
 
+from nnunetv2_d2net.plugin.training.seeds import N_SEEDS
+
 
 class PassLoader(nnUNetDataLoader):
     """nnU-Net's loader of training batches, which draws cases without replacement; each pass has an order of its own.
@@ -17,7 +19,7 @@ class PassLoader(nnUNetDataLoader):
     def __init__(self, *args: Any, **kwargs: Any) -> None:  # noqa: ANN401 - nnU-Net's
         super().__init__(*args, **kwargs)
         self.number_of_threads_in_multithreaded = max(1, get_allowed_n_proc_DA())
-        self.seed = int(np.random.randint(2**31))  # drawn before the workers begin, so that they share it
+        self.seed = int(np.random.randint(N_SEEDS))  # drawn before the workers begin, so that they share it
         self.n_batches = 0
 
     def get_indices(self) -> list[str]:

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from nnunetv2_d2net.plugin.training.demo import WatchedTrainer
 from nnunetv2_d2net.plugin.training.dropping import Step, nnUNetTrainerModalityDropoutModulated
+from nnunetv2_d2net.plugin.training.seeds import N_SEEDS
 
 Range = tuple[float, float]
 
@@ -44,7 +45,7 @@ class nnUNetTrainerModalityDropoutPretraining(WatchedTrainer, nnUNetTrainerModal
     def on_train_start(self) -> None:
         """Start, in bfloat16 where this processor computes in it."""
         super().on_train_start()
-        self.level_generator = torch.Generator().manual_seed(int(torch.randint(2**31, ())))
+        self.level_generator = torch.Generator().manual_seed(int(torch.randint(N_SEEDS, ())))
         if self.device.type == "cpu" and _has_bfloat16():
             self.autocast = functools.partial(torch.autocast, "cpu", torch.bfloat16)
 

@@ -52,7 +52,7 @@ class ResumingTrainer(DistributedTrainer):
         if "python" in states:
             random.setstate((_PYTHON_VERSION, tuple(states["python"]["state"].tolist()), states["python"]["gauss"]))
         if "numpy" in states:
-            key = states["numpy"]["key"].cpu().numpy().astype(np.uint32)
+            key = states["numpy"]["key"].cpu().numpy()
             np.random.set_state(("MT19937", key, *(states["numpy"][name] for name in _NUMPY_NUMBERS)))
         if "torch" in states:
             torch.set_rng_state(states["torch"].cpu())
@@ -100,21 +100,20 @@ class ResumingTrainer(DistributedTrainer):
         Raises:
             UserError: The file cannot be read without running code in it, or is of another network or trainer.
         """
+        path = Path(cast(str, filename_or_checkpoint))  # nnU-Net's own cannot load a dict
         try:
-            if isinstance(filename_or_checkpoint, str):
-                read_checkpoint(Path(filename_or_checkpoint))  # nnU-Net unpickles it
+            read_checkpoint(path)  # nnU-Net unpickles it
         except UserError as error:
             raise UserError(f"{error}; or remove it, and --c goes on from another one of its folder") from error
-        name = filename_or_checkpoint if isinstance(filename_or_checkpoint, str) else "the checkpoint"
         try:
             super().load_checkpoint(filename_or_checkpoint)
         except KeyError as error:
-            raise UserError(f"{name} lacks {error}, it was exported for prediction: go on with the original") from error
+            raise UserError(f"{path} lacks {error}, it was exported for prediction: go on with the original") from error
         except (RuntimeError, ValueError) as error:
             if "state_dict" not in str(error) and "state dict" not in str(error):
                 raise
             raise UserError(
-                f"{name} does not fit {type(self).__name__} on these plans: "
+                f"{path} does not fit {type(self).__name__} on these plans: "
                 "train anew without --c, or use the trainer that wrote it"
             ) from error
         self._best_ema = max(self.logger.get_value("ema_fg_dice", step=None), default=None)
@@ -139,7 +138,7 @@ class ResumingTrainer(DistributedTrainer):
 
 def _python_state() -> dict[str, Any]:
     _, state, gauss = random.getstate()
-    return {"state": torch.tensor(state, dtype=torch.int64), "gauss": gauss}
+    return {"state": torch.tensor(state), "gauss": gauss}
 
 
 def _numpy_state() -> dict[str, Any]:

@@ -10,6 +10,9 @@ from batchgeneratorsv2.transforms.noise.gaussian_blur import GaussianBlurTransfo
 
 from nnunetv2_d2net.base.errors import UsageError
 
+N_SEEDS = 2**31
+"""From how many seeds a generator of a training's own draws one."""
+
 _LARGEST = 2**32 - 1
 _given: int | None = None
 """The seed of this process, where it has one."""

@@ -21,8 +21,9 @@ def training_folders(tmp_path, monkeypatch):
 
 @pytest.fixture
 def trainer_of(training_folders):
-    def trainer_of(kind, *, n_stages=2, dataset_json=None):
-        plans = build_plans(["ZScoreNormalization"] * 3).plans
+    def trainer_of(kind, *, n_stages=2, dataset_json=None, device="cpu"):
+        dataset_json = dataset_json or build_dataset_json(3)
+        plans = build_plans(["ZScoreNormalization"] * len(dataset_json["channel_names"])).plans
         plans["continue_training"] = False
         network = plans["configurations"]["tiny"]["architecture"]["arch_kwargs"]
         network.update(
@@ -33,7 +34,7 @@ def trainer_of(training_folders):
             n_conv_per_stage=[1] * n_stages,
             n_conv_per_stage_decoder=[1] * (n_stages - 1),
         )
-        return kind(plans, "tiny", 0, dataset_json or build_dataset_json(3), torch.device("cpu"))
+        return kind(plans, "tiny", 0, dataset_json, torch.device(device))
 
     return trainer_of
 
