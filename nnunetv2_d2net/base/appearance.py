@@ -61,7 +61,7 @@ def appearance_of(images: NDArray[np.floating], available: Sequence[bool], spaci
     coarse = images[(slice(None), *(slice(None, None, step) for step in steps))]
     there = {m: coarse[m] for m in np.flatnonzero(available).tolist()}
     head = join_heads(find_head(image) for image in there.values())
-    with np.errstate(invalid="ignore", divide="ignore"):  # NaN where an image is constant in the head
+    with np.errstate(invalid="ignore"):  # NaN where an image is constant in the head
         features = measure_features(there, head.voxels, None, (), len(images))
     return Appearance(features, float(head.voxels.sum() * np.prod(steps) * np.prod(spacing)) / 1000, head.exact)
 

@@ -42,7 +42,7 @@ def find_head(image: NDArray[np.floating]) -> HeadMask:
     if share > 0.5:
         return HeadMask(image != value, exact=True)
     bright = sitk.OtsuThreshold(sitk.GetImageFromArray(np.asarray(image, np.float32)), 0, 1)
-    return HeadMask(_filled(sitk.GetArrayFromImage(bright).astype(bool)), exact=False)
+    return HeadMask(_filled(sitk.GetArrayFromImage(bright)), exact=False)
 
 
 def join_heads(heads: Iterable[HeadMask]) -> HeadMask:
@@ -56,8 +56,8 @@ def widen_rough(head: HeadMask, voxels: int = 3) -> NDArray[np.bool_]:
     return head.voxels if head.exact else np.asarray(binary_dilation(_filled(head.voxels), iterations=voxels), bool)
 
 
-def _filled(mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
-    return np.stack([np.asarray(binary_fill_holes(plane), bool) for plane in mask])
+def _filled(mask: NDArray) -> NDArray[np.bool_]:
+    return np.array([binary_fill_holes(plane) for plane in mask])
 
 
 def _border_value(image: NDArray[np.floating]) -> tuple[float, float]:

@@ -121,7 +121,6 @@ def _explained(voxels: NDArray[np.floating], by: NDArray[np.floating]) -> float:
     clipped = np.clip(voxels, *np.quantile(voxels, (0.01, 0.99))).astype(float)
     edges = np.quantile(by, np.linspace(0, 1, _BINS + 1)[1:-1])
     bins = np.searchsorted(edges, by)
-    counts = np.maximum(np.bincount(bins, minlength=_BINS), 1)
-    means = np.bincount(bins, clipped, _BINS) / counts
+    means = np.bincount(bins, clipped) / np.maximum(np.bincount(bins), 1)
     total = float(clipped.var())
     return float(np.var(means[bins])) / total if total > 0 else 0.0

@@ -124,3 +124,67 @@ def test_a_cohort_goes_through_json(cohort):
 def test_something_else_is_no_cohort(cohort, change):
     with pytest.raises((TypeError, ValueError)):
         CohortAppearance.from_json(cohort.as_json() | change)
+
+
+def test_a_case_is_measured_on_a_grid_of_at_most_96_voxels_along_each_axis():
+    images = np.zeros((2, 97, 20, 200))
+    images[:, 20:60, 4:16, 60:120] = np.random.default_rng(0).random((2, 40, 12, 60)) + 1
+    case = appearance_of(images, (True, True), (1.0, 2.0, 0.5))
+    assert case.head_ml == 40 * 12 * 60 / 1000
+    coarse = appearance_of(images[:, ::2, :, ::3], (True, True), (2.0, 2.0, 1.5))
+    assert case[1:] == coarse[1:]
+    np.testing.assert_array_equal(case.features, coarse.features)
+    assert not np.array_equal(case.features[0, 0, :5], appearance_of(images[:, :90], (True, True), (1, 1, 1)).features)
+
+
+@pytest.mark.filterwarnings("error")
+def test_a_placeholder_has_no_correlation():
+    images = head(0)
+    images[1] = images[0] > 0
+    features = look(images).features
+    assert np.isnan(features[[0, 1], [1, 2], -2]).all()
+    assert np.isfinite(features[0, 2, -2])
+
+
+class TestWords:
+    """In full, at their limits."""
+
+    def cohort(self, n=1, *, plain=True):
+        reference = np.zeros((n, n, 8)), np.ones((n, n, 8))
+        return CohortAppearance(reference, (1151.0, 1451.0), plain)
+
+    def case(self, *values, head_ml=1300.0, plain=True):
+        features = np.full((len(values), len(values), 8), np.nan)
+        for m, value in enumerate(values):
+            features[m, m, 1] = value
+        return Appearance(features, head_ml, plain)
+
+    @pytest.mark.parametrize(("head_ml", "told"), [(4051.0, "4.1"), (700.0, "0.7")])
+    def test_of_a_head(self, head_ml, told):
+        line = f"has a head of {told} l, the training data 1.2 to 1.5 l: is it skull-stripped and whole, as they were?"
+        assert self.cohort().doubts(self.case(0, head_ml=head_ml, plain=False), ["T1"]) == [line]
+        for limit in (1151 / 1.5, 1451 * 1.5):
+            assert self.cohort().doubts(self.case(0, head_ml=limit), ["T1"]) == []
+
+    def test_of_a_background(self):
+        case = self.case(0, plain=False)
+        line = "has no plain background, as all training cases have: is it skull-stripped, as they were?"
+        assert self.cohort().doubts(case, ["T1"]) == [line]
+        assert self.cohort(plain=False).doubts(case, ["T1"]) == []
+
+    def test_of_strange_intensities(self):
+        assert self.cohort(2).doubts(self.case(20.0, -20.0), ["T1", "T2"]) == []
+        assert self.cohort(2).doubts(self.case(20.1, -20.1), ["T1", "T2"]) == [
+            "has T1 and T2 with intensities like none of the training data: is it an image of the scanner, neither cut "
+            "off, nor a mask, nor with single voxels far brighter than the rest?"
+        ]
+        assert self.cohort(2).doubts(self.case(0, 30), ["T1", "T2"])[0].startswith("has T2 with intensities")
+
+    def test_of_exchanged_names(self):
+        cohort = self.cohort(2)
+        cohort.reference[0][1, 1] = 1000
+        (line,) = cohort.doubts(self.case(1000, 0), ["T1", "T2"])
+        assert line == (
+            "has T1 that looks like T2 and T2 that looks like T1 by the intensities of the training data (log odds 62):"
+            " see that no image is given as another modality"
+        )

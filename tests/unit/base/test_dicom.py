@@ -44,12 +44,16 @@ def test_a_slice_stands_for_its_series(tmp_path, image):
     write_series(image, tmp_path, "1.2.3", "T2 FLAIR")
     files = write_series(image, tmp_path, "1.2.4", "T1")
     assert series_of(files[3]).description == "T1"
-    assert str(series_of(files[3])).endswith("(T1, 6 files)")
+    assert str(series_of(files[3])) == f"{files[0]} (T1, 6 files)"
+    sitk.WriteImage(image, str(tmp_path / "a.nii.gz"))
+    with pytest.raises(ImageError, match=r"a\.nii\.gz cannot be read as DICOM \(no series\): export"):
+        series_of(tmp_path / "a.nii.gz")
 
 
 def test_a_series_without_description(tmp_path, image):
-    (series,) = find_series(write_series(image, tmp_path, "1.2.3", ""))
-    assert (series.description, "no description" in str(series)) == ("", True)
+    files = write_series(image, tmp_path, "1.2.3", "")
+    (series,) = find_series(files)
+    assert (series.description, str(series)) == ("", f"{files[0]} (no description, 6 files)")
 
 
 def test_missing_slices_are_refused(tmp_path, image):

@@ -47,9 +47,15 @@ class TestHead:
         image = np.where(inside, 100.0, 0) + np.random.default_rng(0).normal(0, 4, inside.shape)
         image[4, 11:13, 11:13] = 0  # a ventricle, within its slice
         found = find_head(image)
-        assert not found.exact
+        assert found.exact is False
         assert found.voxels.dtype == bool
         assert np.array_equal(found.voxels, inside)
+
+    @pytest.mark.parametrize("kind", ["f4", ">f4", ">i2", "u1", "i8", "f8"])
+    def test_voxels_may_be_of_any_type(self, kind):
+        inside = ball((9, 24, 24), 8)
+        image = np.where(inside, 100, 0) + np.random.default_rng(0).integers(0, 9, inside.shape)
+        assert np.array_equal(find_head(image.astype(kind)).voxels, inside)
 
     def test_several_images_show_what_any_of_them_shows(self):
         one, other = np.array([[[True, False, False]]]), np.array([[[False, False, True]]])

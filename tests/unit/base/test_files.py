@@ -205,7 +205,19 @@ class TestKilledWriters:
         write_text(tmp_path / "b.txt", "new")
         assert names(tmp_path) == [".unfinished", "b.txt"]
         process.kill()
-        process.wait()
+        assert process.wait() == -signal.SIGKILL, "it was asked whether it lives, and did not"
+
+    def test_a_writer_of_another_user_lives(self, tmp_path, monkeypatch):
+        def refuse(_process, _signal):
+            raise PermissionError(errno.EPERM, "Operation not permitted")
+
+        with unfinished_folder(tmp_path) as own:
+            machine = own.name.rsplit("-", 2)[0]
+        left = tmp_path / ".unfinished" / f"{machine}-1-0"
+        left.mkdir(parents=True)
+        monkeypatch.setattr(os, "kill", refuse)
+        write_text(tmp_path / "a.txt", "new")
+        assert left.is_dir()
 
     def test_a_process_may_have_the_number_of_a_killed_one(self, tmp_path):
         """In containers the numbers of processes begin anew."""
@@ -377,6 +389,8 @@ class TestJson:
         write_json(path, {"a": 1, "b": 1}, indent=None)
         write_json(path, {"b": 1, "a": 1}, indent=None)
         assert path.read_text(encoding="utf-8") == '{"b": 1, "a": 1}\n'
+        with pytest.raises(UserError, match=r"cannot be written \(Is a directory\): do this$"):
+            write_json(tmp_path, {}, "do this")
 
     def test_what_is_no_json_leaves_the_old_file(self, tmp_path):
         write_json(tmp_path / "a.json", {"a": 1})

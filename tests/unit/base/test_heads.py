@@ -96,3 +96,100 @@ def test_nothing_is_said_where_nothing_is_known():
     assert match_heads(head(0)[:1]) == [None]
     masks = head(0) > 0
     assert match_heads([masks[0], head(1)[0]]) == [None, None]
+
+
+class TestNumbers:
+    """Boxes of known intensities in blank surroundings."""
+
+    levels = np.repeat(np.arange(32), 16)
+    """Each of 32 intensities in 16 voxels, which one bin holds."""
+    parity = 100 + 10 * (levels % 2) + np.resize([5, -5], 512)
+    """Half of its variance is that of even and odd levels, which in turn say nothing about the levels."""
+
+    @staticmethod
+    def box(intensities, shape=(8, 8, 8), border=4):
+        return np.pad(np.reshape(intensities, shape).astype(float), border)
+
+    def likeness(self, one, other, shape=(8, 8, 8)):
+        first, second = match_heads([self.box(one, shape), self.box(other, shape)])
+        assert first == second
+        assert (first.overlap, first.contained) == (1, 1)
+        return first.likeness
+
+    @pytest.mark.parametrize("scale", [1e-3, 1, 1e3])
+    def test_the_share_that_another_images_intensities_explain(self, scale):
+        assert self.likeness(self.parity * scale, self.levels + 200) == pytest.approx(0.5, rel=1e-4)
+
+    def test_either_image_may_explain_the_other(self):
+        fine = 100 + 40 * self.levels + np.resize([5, -5], 512)  # tells the level; the level does not tell it
+        for pair in ((fine, self.levels + 200), (self.levels + 200, fine)):
+            assert self.likeness(*pair) == pytest.approx(1)
+
+    def test_intensities_that_differ_by_less_than_a_bin_explain_nothing(self):
+        finer = np.repeat(np.arange(64), 8)
+        assert self.likeness(100 + 10 * (finer % 2), finer + 200) == pytest.approx(0, abs=1e-3)
+
+    def test_single_bright_voxels_do_not_count(self):
+        bright = self.parity.copy()
+        bright[[0, 100, 200]] = 1e4
+        assert self.likeness(bright, self.levels + 200) == pytest.approx(0.5, abs=0.02)
+        flat = np.full(512, 100)
+        flat[0] = 1e4
+        assert self.likeness(flat, np.roll(flat, 9)) == 0
+
+    def test_a_few_voxels_say_nothing(self):
+        one = np.arange(33) + 100
+        assert self.likeness(one, one, (33, 1, 1)) > 0.99
+        assert self.likeness(one[:32], one[:32], (32, 1, 1)) == 0
+
+    @pytest.mark.parametrize(("n", "likeness"), [(31, 0.5), (40, 1)])
+    def test_of_large_heads_every_second_voxel_is_looked_at(self, n, likeness):
+        """Of 40 x 40 x 32; here the others alone are not explained."""
+        levels = np.repeat(np.arange(32), 40 * n)
+        parity = 100 + 10 * (levels % 2) + np.resize([5, -5], levels.size)
+        assert self.likeness(parity, levels + 200, (32, 40, n)) == pytest.approx(likeness, rel=1e-4)
+
+    def test_overlap_is_that_where_both_have_something_along_each_axis(self):
+        """A box of 8 and one that begins 3 voxels later: 5 in common; beyond, neither counts."""
+        one, other = self.box(self.levels + 100), self.box(self.levels + 100)
+        for axis in range(3):
+            for match in match_heads([one, np.roll(other, 3, axis)]):
+                assert (match.overlap, match.contained) == (1, 5 / 8)
+        hole = self.box(self.levels + 100)
+        hole[4:8, 4:8, 4:8] = 0  # 64 of 512
+        for match in match_heads([one, hole]):
+            assert match.overlap == pytest.approx(2 * 448 / (512 + 448))
+            assert match.contained == 1
+
+    def test_every_second_voxel_along_long_axes(self):
+        images = np.zeros((2, 12, 140, 12))
+        images[:, 2:10, 20:121, 2:10] = np.random.default_rng(0).random((2, 8, 101, 8)) + 1
+        images[1, :, 20:41:2] = 0
+        assert match_heads(images) == match_heads(images[:, :, ::2]) != match_heads(images[:, :, 1::2])
+
+
+class TestSurroundings:
+    @pytest.mark.parametrize("shape", [(30, 30, 30), (2, 40, 40)])
+    def test_a_head_that_fills_all_but_the_outermost_voxels(self, shape):
+        images = np.random.default_rng(0).random((2, *shape)) + 1
+        images[..., [0, -1]] = images[..., [0, -1], :] = 0
+        images[:, [0, -1]] *= shape[0] == 2  # of which both slices are ends; more of them must be blank
+        images[..., 9:] *= shape[0] > 2
+        assert None not in match_heads(images)
+
+    def test_one_end_may_be_cut_off(self):
+        images = np.zeros((2, 10, 10, 10))
+        images[:, :3] = np.random.default_rng(0).random((2, 3, 10, 10)) + 1  # 37 % of the border
+        assert None not in match_heads(images)
+        images[:, :4] = np.random.default_rng(0).random((2, 4, 10, 10)) + 1  # 43 %
+        assert match_heads(images) == [None, None]
+
+    def test_rounding_is_blank(self):
+        images = 1000 * head(0).astype(float) + np.random.default_rng(0).random((3, *SHAPE))
+        assert [match.overlap for match in match_heads(images)] == [1] * 3
+
+    def test_images_of_which_nothing_is_known_leave_the_others(self):
+        noise = np.random.default_rng(0).normal(size=SHAPE)
+        matches = match_heads([noise, *head(0), head(0)[0] > 0])
+        assert [match is None for match in matches] == [True, False, False, False, True]
+        assert matches[1:4] == match_heads(head(0))
