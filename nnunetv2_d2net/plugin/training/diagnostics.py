@@ -31,7 +31,7 @@ def gradient_shares(weighted_terms: Mapping[str, Tensor], encoder: nn.Module, sc
             torch.autograd.grad(term * scale, parameters, retain_graph=True, allow_unused=True) if learns else ()
         )
         squares = [g.float().square().sum() for g in gradients if g is not None]
-        norms[name] = math.sqrt(float(sum(squares))) if squares else 0.0
+        norms[name] = math.sqrt(sum(map(float, squares)))
     total = sum(norms.values())
     return {name: norm / total if 0 < total < math.inf else math.nan for name, norm in norms.items()}
 

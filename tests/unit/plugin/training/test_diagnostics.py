@@ -1,22 +1,27 @@
 import math
 
+import numpy as np
 import pytest
 import torch
 from dynamic_network_architectures.architectures.unet import PlainConvUNet
 from torch import nn
 
-from nnunetv2_d2net.method.network.d2net import D2Net
+from nnunetv2_d2net.method.network.d2net import D2Net, D2NetOptions
 from nnunetv2_d2net.plugin.training.diagnostics import code_variances, gradient_shares, logit_changes
 
 
-@pytest.fixture
-def network():
+def network_of(**options):
     unet = PlainConvUNet(
         3, 3, (8, 8, 8), nn.Conv2d, 3, ((1, 1), (2, 2), (2, 2)), 1, 2, 1, conv_bias=True,
         norm_op=nn.InstanceNorm2d, norm_op_kwargs={"affine": True},
         nonlin=nn.LeakyReLU, nonlin_kwargs={"inplace": True}, deep_supervision=True,
     )  # fmt: skip
-    return D2Net(unet, 3).eval()
+    return D2Net(unet, 3, D2NetOptions(**options)).eval()
+
+
+@pytest.fixture
+def network():
+    return network_of()
 
 
 def test_shares_follow_the_gradient_norms():
@@ -35,7 +40,19 @@ def test_a_term_that_nothing_can_change_has_no_share():
 
 def test_shares_of_nothing_are_nan():
     encoder = nn.Linear(4, 1)
-    assert math.isnan(gradient_shares({"a": encoder(torch.ones(1, 4)).sum() * 0}, encoder)["a"])
+    out = encoder(torch.ones(1, 4)).sum()
+    assert math.isnan(gradient_shares({"a": out * 0}, encoder)["a"])
+    of_infinite = gradient_shares({"a": out, "b": out * math.inf}, encoder)
+    assert list(of_infinite) == ["a", "b"]
+    assert all(map(math.isnan, of_infinite.values()))
+
+
+def test_a_scale_keeps_the_gradients_of_half_precision_from_vanishing():
+    encoder = nn.Linear(4, 1, bias=False).half()
+    out = (encoder.weight * 1e-5).sum().float() * 1e-5
+    assert math.isnan(gradient_shares({"a": out, "b": 3 * out}, encoder)["a"])
+    shares = gradient_shares({"a": out, "b": 3 * out}, encoder, 2.0**16)
+    assert shares == pytest.approx({"a": 0.25, "b": 0.75}, rel=0.05)
 
 
 def test_a_bottleneck_that_is_ignored_changes_nothing(network):
@@ -78,6 +95,26 @@ def test_variance_of_codes_against_numpy(network):
     available[0, 1] = False
     codes = nn.functional.normalize(network.modality_encoder(images), dim=-1)[:, :, 0].detach()
     groups = [codes[available[:, m], m].numpy() for m in range(3)]
-    expected = sum(g.var(0).sum() for g in groups) / 3
-    assert code_variances(network, images, available)["within_modality"] == pytest.approx(expected, rel=1e-4)
-    assert math.isnan(code_variances(network, images * 0, available)["within_modality"])
+    expected = {
+        "within_modality": sum(g.var(0).sum() for g in groups) / 3,
+        "between_modalities": np.var([g.mean(0) for g in groups], axis=0).sum(),
+    }
+    assert code_variances(network, images, available) == pytest.approx(expected, rel=1e-4)
+    of_air = code_variances(network, images * 0, available)
+    assert of_air.keys() == expected.keys()
+    assert all(map(math.isnan, of_air.values()))
+
+
+def test_changes_are_relative_and_do_not_depend_on_deep_supervision():
+    network = network_of(gated_bottleneck=True)
+    nn.init.constant_(network.bottleneck_gate.gate, 0.3)
+    images, available = torch.randn(2, 3, 16, 16), torch.ones(2, 3, dtype=torch.bool)
+    changes = logit_changes(network, images, available)
+    assert min(changes.values()) > 1e-4
+    network.decoder.deep_supervision = False
+    assert logit_changes(network, images, available) == changes
+    for parameter in network.decoder.seg_layers[-1].parameters():
+        parameter.data *= 0.01
+    assert logit_changes(network, images, available) == pytest.approx(changes, rel=1e-4)
+    nn.init.zeros_(network.bottleneck_gate.gate)
+    assert logit_changes(network, images, available)["gate_shut"] == 0

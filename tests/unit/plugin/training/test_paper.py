@@ -146,6 +146,15 @@ def test_folds_are_of_two_thirds_and_one_third(trainer_of, training_folders, tra
     assert (splits[0]["train"], splits[0]["val"]) == (list(train), list(val))
 
 
+@pytest.mark.parametrize(("n_cases", "n_steps"), [(1, 1), (4, 2), (5, 3)])
+def test_an_epoch_is_one_pass_over_the_training_cases(trainer_of, monkeypatch, n_cases, n_steps):
+    trainer, started = trainer_of(D2NetTrainerPaper), []
+    monkeypatch.setattr(trainer, "do_split", lambda: ([f"c{i}" for i in range(n_cases)], ["v"]))
+    monkeypatch.setattr(D2NetTrainer, "on_train_start", lambda *of: started.append(of))
+    trainer.on_train_start()
+    assert (trainer.num_iterations_per_epoch, started) == (n_steps, [(trainer,)])
+
+
 def test_the_loader_goes_through_the_cases(monkeypatch):
     """nnU-Net's hook, in its own order: training first, and validation as ever."""
     made = []

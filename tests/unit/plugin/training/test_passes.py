@@ -22,7 +22,9 @@ def loaders(monkeypatch):
         for worker in range(max(1, n_workers)):
             np.random.seed(seed)  # one loader is made and copied
             labels = SimpleNamespace(all_labels=[0, 1], has_ignore_label=False)
-            loader = PassLoader(SimpleNamespace(identifiers=CASES), 2, (8,) * 3, (8,) * 3, labels)
+            loader = PassLoader(
+                SimpleNamespace(identifiers=CASES), 2, (8,) * 3, (8,) * 3, labels, oversample_foreground_percent=0.25
+            )
             loader.set_thread_id(worker)
             np.random.seed(worker)  # workers have states of their own
             copies.append(loader)
@@ -37,6 +39,7 @@ def test_every_case_comes_once_before_any_comes_twice(loaders, n_workers):
     drawn = [name for i in range(42) for name in workers[i % len(workers)].get_indices()]
     passes_made = [drawn[i : i + 7] for i in range(0, 84, 7)]
     assert all(sorted(one) == CASES for one in passes_made)
+    assert all(worker.oversample_foreground_percent == 0.25 for worker in workers)
     assert len({tuple(one) for one in passes_made}) > 8  # each in an order of its own
 
 

@@ -8,17 +8,24 @@ import numpy as np
 import pytest
 import torch
 from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
+from torch import nn
 
 from nnunetv2_d2net.base.errors import UserError
 from nnunetv2_d2net.plugin.training.dropping import (
     nnUNetTrainerModalityDropout,
     nnUNetTrainerModalityDropoutModulated,
 )
-from nnunetv2_d2net.plugin.training.pretrained import load_fitting_weights, pretrained_weights, starting_from
+from nnunetv2_d2net.plugin.training.pretrained import (
+    load_fitting_weights,
+    load_whole_network,
+    pretrained_weights,
+    starting_from,
+)
 from nnunetv2_d2net.plugin.training.trainer import D2NetTrainer
 from tests.unit.plugin.preprocessing.conftest import build_plans
 
 CHANNELS = ["FLAIR", "T1", "T1ce"]
+KINDS = ("weight", "bias")
 
 
 def network_of(trainer, n_classes=3, n_channels=3, features=None):
@@ -112,9 +119,47 @@ def test_weights_that_are_nan_are_not_taken(write, stock):
     network = network_of(D2NetTrainer)
     before = deepcopy(network.state_dict())
     torch.nn.init.constant_(stock.decoder.seg_layers[0].bias, np.nan)
-    with pytest.raises(UserError, match="NaN"):
-        load_fitting_weights(network, write(stock), CHANNELS)
+    path = write(stock)
+    with pytest.raises(UserError, match=f"^{path} holds NaN"):
+        load_fitting_weights(network, path, CHANNELS)
     assert all(torch.equal(weight, before[name]) for name, weight in network.state_dict().items())
+    with pytest.raises(UserError, match=f"^{path} holds NaN"):
+        load_whole_network(network_of(nnUNetTrainer), path)
+
+
+def test_norms_and_biases_alone_are_no_start(write, stock):
+    network = network_of(nnUNetTrainer)
+    before = deepcopy(network.state_dict())
+    norms = {name: weight for name, weight in stock.state_dict().items() if ".norm." in name}
+    with pytest.raises(UserError, match="fits no layer"):
+        load_fitting_weights(network, write(stock, network_weights=norms), CHANNELS)
+    assert all(torch.equal(weight, before[name]) for name, weight in network.state_dict().items())
+
+
+def test_what_fits_may_be_a_single_layer_of_any_kind(write):
+    network, path = torch.nn.Linear(3, 2), write(torch.nn.Linear(3, 2))
+    lines = load_fitting_weights(network, path, CHANNELS)
+    assert torch.equal(network.weight, torch.load(path)["network_weights"]["weight"])
+    assert len(lines) == 1
+
+
+def test_layers_are_counted_by_part_and_ten_are_named(write):
+    layers = [f"l{i}" for i in range(25)]
+    network = nn.ModuleDict({"many": nn.ModuleDict({name: nn.Linear(2, 2) for name in layers}), "one": nn.Linear(2, 2)})
+    kept = {"one.weight": torch.zeros(2, 2), "one.bias": torch.zeros(2)}
+    kept |= {f"many.{name}.{kind}": torch.zeros(2, 2)[: 1 + (kind == "weight")] for name in layers for kind in KINDS}
+    path = write(network, network_weights=kept | {f"extra{i}.weight": torch.zeros(1) for i in range(11)})
+    assert load_fitting_weights(network, path, CHANNELS) == [
+        f"{path} (nnUNetTrainer): one (1 of 1 layer) taken",
+        f"of another shape, left as they are: {', '.join(f'many.l{i}' for i in range(10))} and 15 more",
+        f"in the file, and not used: {', '.join(f'extra{i}' for i in range(10))} and 1 more",
+    ]
+    for kind in KINDS:
+        kept[f"many.l7.{kind}"] = getattr(network["many"]["l7"], kind) + 1
+        del kept[f"many.l3.{kind}"]
+    lines = load_fitting_weights(network, write(network, network_weights=kept), CHANNELS)
+    assert lines[0] == f"{path} (nnUNetTrainer): many (1 of 25 layers), one (1 of 1 layer) taken"
+    assert lines[2:] == ["not in the file, left as they are: many (1 of 25 layers)"]
 
 
 def test_code_is_not_run(write, stock, tmp_path):
@@ -139,7 +184,8 @@ def test_modalities_in_another_order_are_told(write, trainer, theirs, is_told):
     other = network_of(trainer)
     lines = load_fitting_weights(network_of(trainer), name_channels(write(other), theirs), CHANNELS)
     (told,) = [line for line in lines if "in this order" in line] or [""]
-    assert (", ".join(theirs) in told) == is_told
+    words = f"that model knows {', '.join(theirs)}, in this order; this data set has FLAIR, T1, T1ce"
+    assert (words in told) == is_told
     of_names = theirs == CHANNELS[::-1] and trainer is nnUNetTrainerModalityDropout
     assert told.endswith("filters are taken by name") == of_names
     assert told.startswith("WARNING") == (is_told and not of_names)

@@ -1,7 +1,13 @@
 import pytest
 import torch
 
-from nnunetv2_d2net.plugin.training.pretraining import LEVELS, TEXTURE, shift_levels
+from nnunetv2_d2net.plugin.training.dropping import ModalityDroppingTrainer
+from nnunetv2_d2net.plugin.training.pretraining import (
+    LEVELS,
+    TEXTURE,
+    nnUNetTrainerModalityDropoutPretraining,
+    shift_levels,
+)
 
 SHAPE = (24, 28, 24)
 TISSUES = ("edema", "necrotic or not enhancing", "enhancing")
@@ -28,12 +34,20 @@ def test_nothing_outside_lesions_changes_and_nothing_with_probability_zero(regio
     assert shift(regions, p=0.0).abs().max() == 0
 
 
-def test_each_tissue_gets_levels_from_its_range_in_each_image(regions):
-    middle = {"edema": (3, 12, 12), "necrotic or not enhancing": (7, 12, 12), "enhancing": (12, 12, 12)}
-    seen = torch.stack([shift(regions, seed=seed) for seed in range(400)])
-    for tissue in TISSUES:
+@pytest.fixture
+def layers():
+    """Many small cases: edema, then necrotic tissue, then what enhances, each of three voxels."""
+    layers = torch.zeros(800, 3, 9, 6, 6)
+    for region, begin in enumerate((0, 3, 6)):
+        layers[:, region, begin:] = 1
+    return layers
+
+
+def test_each_tissue_gets_levels_from_its_range_in_each_image(layers):
+    shifted = shift_levels(torch.zeros(800, 4, 9, 6, 6), layers, 1.0, torch.Generator().manual_seed(0))
+    for tissue, middle in zip(TISSUES, (1, 4, 7), strict=True):
         low, high = torch.tensor(LEVELS[tissue]).unbind(1)
-        values = seen[(..., *middle[tissue])].flatten(0, 1)
+        values = shifted[:, :, middle, 3, 3]
         middle_of_range, width = (low + high) / 2, high - low
         assert (values.mean(0) - middle_of_range).abs().max() < 0.12
         spread = width / 12**0.5
@@ -47,9 +61,9 @@ def test_cases_and_images_are_shifted_apart(regions):
     assert len(set(values.tolist())) == 8
 
 
-def test_a_share_of_the_cases_keeps_its_levels(regions):
-    shifted = torch.stack([shift(regions, p=0.3, seed=seed).abs().amax((1, 2, 3, 4)) > 0 for seed in range(300)])
-    assert 0.23 < shifted.float().mean() < 0.37
+def test_a_share_of_the_cases_keeps_its_levels(layers):
+    shifted = shift_levels(torch.zeros(800, 4, 9, 6, 6), layers, 0.3, torch.Generator().manual_seed(0))
+    assert 0.25 < (shifted != 0).flatten(1).any(1).float().mean() < 0.35
 
 
 def test_a_shift_has_a_smooth_texture_and_a_soft_border(regions):
@@ -62,3 +76,79 @@ def test_a_shift_has_a_smooth_texture_and_a_soft_border(regions):
     assert inside.std() > 0
     steps = inside.diff(dim=0).abs().max()
     assert steps < 0.5 * (inside.max() - inside.min())
+
+
+# --- the trainer ---
+
+BRATS = {
+    "channel_names": {"0": "FLAIR", "1": "T1", "2": "T1ce", "3": "T2"},
+    "labels": {"background": 0, "whole": [1, 2, 3], "core": [2, 3], "enhancing": 3},
+    "regions_class_order": [1, 2, 3],
+    "file_ending": ".nii.gz",
+}
+
+
+@pytest.fixture
+def started(trainer_of, monkeypatch):
+    """A trainer whose training has begun on a processor that can this."""
+
+    def started(**can):
+        monkeypatch.setattr(ModalityDroppingTrainer, "on_train_start", lambda _: None)
+        monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: can, raising=False)
+        trainer = trainer_of(nnUNetTrainerModalityDropoutPretraining, n_stages=3, dataset_json=BRATS)
+        trainer.initialize()
+        trainer.on_train_start()
+        return trainer
+
+    return started
+
+
+def test_it_computes_in_bfloat16_where_the_processor_does(started, monkeypatch):
+    def dtype(trainer):
+        with trainer.autocast():
+            return (torch.ones(2, 2) @ torch.ones(2, 2)).dtype
+
+    for can, expected in (
+        ({}, torch.float32),
+        ({"avx512_bf16": False, "amx_bf16": False}, torch.float32),
+        ({"avx512_bf16": True}, torch.bfloat16),
+        ({"amx_bf16": True}, torch.bfloat16),
+    ):
+        trainer = started(**can)
+        assert dtype(trainer) == expected
+    trainer = started(amx_bf16=True)
+    trainer.device, trainer.autocast = torch.device("cuda"), "of CUDA"
+    trainer.on_train_start()
+    assert trainer.autocast == "of CUDA"
+    monkeypatch.delattr(torch.cpu, "get_capabilities")  # as torch before 2.5
+    trainer.device = torch.device("cpu")
+    trainer.on_train_start()
+    assert trainer.autocast == "of CUDA"
+
+
+def test_runs_draw_levels_of_their_own_and_those_of_a_seed_the_same(started):
+    draws = []
+    for seed in (0, 0, 1):
+        torch.manual_seed(seed)
+        trainer = started()
+        draws.append(torch.rand(4, generator=trainer.level_generator).tolist())
+        trainer.on_train_start()
+        assert torch.rand(4, generator=trainer.level_generator).tolist() != draws[-1]
+    assert draws[0] == draws[1] != draws[2]
+
+
+@pytest.mark.parametrize("as_list", [True, False])
+def test_lesions_are_shifted_in_training_alone(started, regions, as_list):
+    trainer = started()
+    batch = {"data": torch.randn(2, 4, *SHAPE), "target": [regions, regions[..., ::2]] if as_list else regions}
+    masks = torch.ones(2, 4, dtype=torch.bool), torch.tensor([[True, False, True, True]] * 2)
+    state = trainer.level_generator.get_state()
+    trainer.network.train()
+    step = trainer.step_on(batch, *masks)
+    again = torch.Generator()
+    again.set_state(state)
+    assert torch.equal(step.images, shift_levels(batch["data"], regions, 0.8, again))
+    assert not torch.equal(step.images, batch["data"])
+    assert (step.present is masks[0], step.available is masks[1]) == (True, True)
+    trainer.network.eval()
+    assert torch.equal(trainer.step_on(batch, *masks).images, batch["data"])

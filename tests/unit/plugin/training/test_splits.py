@@ -3,7 +3,7 @@ import json
 import pytest
 
 from nnunetv2_d2net.base.errors import UserError
-from nnunetv2_d2net.plugin.training.splits import check_fold
+from nnunetv2_d2net.plugin.training.splits import balanced_splits, check_fold
 
 CASES = [f"c{i}" for i in range(5)]
 GOOD = {"train": CASES[:4], "val": CASES[4:]}
@@ -18,6 +18,7 @@ def written(path, content):
     ("content", "words"),
     [
         (b'[{"train": ["c0"],, "val": ["c1"]}]', "is no JSON"),
+        (b'[{"train": ["c0"],, "val": ["c1"]}]', "repair it, or move it away to split anew"),
         (json.dumps([GOOD]).encode("utf-16"), "is no text in UTF-8"),
         (b"\xef\xbb\xbf" + json.dumps([GOOD]).encode(), "byte order mark"),
         ([], "no list of folds"),
@@ -47,7 +48,8 @@ def test_other_folds_and_cases_do_not_matter(tmp_path):
     path = written(tmp_path / "splits_final.json", [GOOD, {"train": ["gone"]}])
     check_fold(path, 0, [*CASES, "another"])
     check_fold(path, "0", CASES)
-    check_fold(path, 7, CASES)  # nnU-Net splits at random
+    for fold in (2, 7):
+        check_fold(path, fold, CASES)  # nnU-Net splits at random
 
 
 def test_too_few_cases_without_splits(tmp_path):
@@ -57,3 +59,22 @@ def test_too_few_cases_without_splits(tmp_path):
     check_fold(path, "all", CASES[:2])
     check_fold(path, 0, CASES)
     check_fold(written(path, [{"train": ["c0"], "val": ["c1"]}]), 0, CASES[:2])
+
+
+def test_each_fold_validates_on_each_pattern_and_all_on_every_case_once():
+    flags = {f"c{i:02}": [i < 10, True] for i in range(15)}
+    splits = balanced_splits(flags)
+    assert len(splits) == 5
+    assert sorted(case for split in splits for case in split["val"]) == sorted(flags)
+    for split in splits:
+        assert [flags[case][0] for case in split["val"]] == [True, True, False]
+        assert split["train"] == sorted(set(flags) - set(split["val"]))
+        assert split["val"] == sorted(split["val"])
+    assert balanced_splits(dict(reversed(flags.items())), seed=12345) == splits
+    assert balanced_splits(flags, seed=1) != splits
+
+
+def test_folds_differ_by_one_case_at_most():
+    flags = {f"c{i}": [flag, True] for i, flag in enumerate([True] * 4 + [False] * 3)}
+    splits = balanced_splits(flags, n_folds=3)
+    assert sorted(len(split["val"]) for split in splits) == [2, 2, 3]
