@@ -13,13 +13,17 @@ from nnunetv2_d2net.method.modalities import subset_rotation
 from nnunetv2_d2net.method.network.d2net import D2NetOptions
 from nnunetv2_d2net.method.network.outputs import D2NetOutputs
 from nnunetv2_d2net.plugin.training import dropping
-from nnunetv2_d2net.plugin.training.dropping import nnUNetTrainerModalityDropout
+from nnunetv2_d2net.plugin.training.dropping import (
+    ModalityDroppingTrainer,
+    nnUNetTrainerModalityDropout,
+    nnUNetTrainerModalityDropoutModulated,
+)
 from nnunetv2_d2net.plugin.training.trainer import D2NetTrainer
 from nnunetv2_d2net.plugin.training.variants import find_trainer
 
 COHORT = {"a": [True, True, False], "b": [True, True, True]}
 PRESENT = torch.tensor([COHORT["a"], COHORT["b"]])
-OURS = [D2NetTrainer, nnUNetTrainerModalityDropout]
+OURS = [D2NetTrainer, nnUNetTrainerModalityDropout, nnUNetTrainerModalityDropoutModulated]
 
 
 @pytest.fixture
@@ -28,7 +32,8 @@ def ready(trainer_of):
 
     def ready(kind=D2NetTrainer, **settings):
         trainer = trainer_of(type(kind.__name__, (kind,), settings), n_stages=3)
-        trainer.print_to_log_file = lambda *_, **__: None
+        trainer.said = []
+        trainer.print_to_log_file = lambda *words, **_: trainer.said.append(words)
         trainer.initialize()
         trainer.cohort = COHORT
         trainer.on_train_epoch_start()
@@ -202,8 +207,25 @@ def test_means_of_the_terms_are_logged(ready, make_batch):
     trainer.on_train_epoch_end([outputs])
     logged = [trainer.logger.get_value(f"loss/{name}", step=-1) for name in LOSS_TERMS]
     assert logged == pytest.approx(torch.stack(terms).mean(0).tolist())
+    words = {name: round(value, 4) for name, value in zip(LOSS_TERMS, logged, strict=True)}
+    assert trainer.said[-1] == ("loss", words)
     trainer.on_train_epoch_start()
     assert not trainer.term_sums.any()
+    outputs = trainer.train_step(make_batch())
+    trainer.on_train_epoch_end([outputs])
+    assert trainer.logger.get_value("loss/seg", step=-1) == pytest.approx(float(trainer.loss.last_terms[0]))
+
+
+def test_means_of_several_processes_are_those_of_all(ready, monkeypatch):
+    """As if another process had three times the terms of this one."""
+    trainer = ready()
+    monkeypatch.setattr(ModalityDroppingTrainer, "on_train_epoch_end", lambda *_: None)
+    for name, instead in (("all_reduce", lambda tensor: tensor.mul_(4)), ("get_world_size", lambda: 2)):
+        monkeypatch.setattr(torch.distributed, name, instead)
+    trainer.is_ddp, trainer.train_step_index = True, 5
+    trainer.term_sums += 10
+    trainer.on_train_epoch_end([])
+    assert trainer.said[-1] == ("loss", dict.fromkeys(LOSS_TERMS, 4.0))
 
 
 # --- options ---
@@ -306,6 +328,21 @@ def test_validation_shows_the_images_and_counts_at_full_resolution(ready, make_b
     assert torch.equal(of_loss[0][3], PRESENT)
 
 
+@pytest.mark.parametrize("kind", OURS)
+def test_validation_without_deep_supervision_counts_alike(ready, make_batch, kind):
+    trainer, batch, results = ready(kind), make_batch(), []
+    for enabled in (True, False):
+        trainer.enable_deep_supervision = trainer.network.decoder.deep_supervision = enabled
+        trainer.loss_of = lambda *_: torch.zeros(())
+        trainer.network.eval()
+        trainer.on_validation_epoch_start()
+        with torch.no_grad():
+            results.append(trainer.validation_step(batch if enabled else batch | {"target": batch["target"][0]}))
+    for name in ("tp_hard", "fp_hard", "fn_hard"):
+        assert results[0][name].tolist() == results[1][name].tolist()
+        assert results[0][name].all()
+
+
 # --- diagnostics ---
 
 
@@ -319,6 +356,27 @@ def test_the_first_step_of_an_epoch_measures_what_each_term_does(ready, make_bat
     assert [name for name, share in shares.items() if share > 0] == ["seg", "aux"]
     trainer.train_step(make_batch())
     assert len(calls) == 3
+
+
+@pytest.mark.parametrize("scaled", [False, True])
+def test_shares_are_of_the_networks_weighted_terms_on_all_that_is_there(ready, make_batch, monkeypatch, scaled):
+    trainer, asked = ready(), []
+    trainer.grad_scaler = torch.amp.GradScaler("cpu", init_scale=8.0) if scaled else None
+    monkeypatch.setattr(
+        "nnunetv2_d2net.plugin.training.trainer.gradient_shares",
+        lambda *given: asked.append(given) or dict.fromkeys(LOSS_TERMS, 0.125),
+    )
+    shown, batch = noted(trainer.network), make_batch()
+    trainer.train_step(batch)
+    ((weighted, encoder, scale),) = asked
+    assert encoder is trainer.network.encoder
+    assert scale == (8.0 if scaled else 1.0)
+    assert torch.equal(shown[0][0], batch["data"])
+    assert torch.equal(shown[0][1], PRESENT)
+    assert list(weighted) == list(LOSS_TERMS)
+    assert weighted["rec"] == 0
+    assert weighted["kd_logit"] > 0
+    assert ("gradient_share", dict.fromkeys(LOSS_TERMS, 0.125)) in trainer.said
 
 
 def test_a_lack_of_memory_costs_the_measurement_alone(ready, make_batch, monkeypatch):

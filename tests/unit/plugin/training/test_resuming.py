@@ -2,6 +2,7 @@
 
 import itertools
 import random
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -81,6 +82,49 @@ def test_a_checkpoint_brings_them_and_training_starts_with_them(make, tmp_path, 
     assert later.loaded_random_states is None
 
 
+def test_states_are_whole_numbers(make):
+    """Any torch reads them without running code."""
+    states = make().random_states()
+    assert states["python"]["state"].dtype == states["numpy"]["key"].dtype == torch.int64
+
+
+def test_the_generator_of_the_own_cuda_device_goes_on_too(make, monkeypatch):
+    trainer, restored = make(), []
+    monkeypatch.setattr(torch.cuda, "get_rng_state", lambda device: torch.tensor([device.index]))
+    monkeypatch.setattr(torch.cuda, "set_rng_state", lambda *given: restored.append(given))
+    without = trainer.random_states()
+    assert "cuda" not in without
+    trainer.device = torch.device("cuda", 3)
+    states = trainer.random_states()
+    assert states["cuda"].tolist() == [3]
+    trainer.restore_random_states(states)
+    trainer.restore_random_states(without)
+    trainer.device = torch.device("cpu")
+    trainer.restore_random_states(states)
+    assert restored == [(states["cuda"], torch.device("cuda", 3))]
+
+
+def test_a_checkpoint_has_the_states_of_all_processes(make, tmp_path, monkeypatch):
+    trainer, path = make(), tmp_path / "checkpoint_latest.pth"
+
+    def all_gather_object(of_all, own):
+        assert own.keys() == trainer.random_states().keys()
+        of_all[:] = [{"of": f"rank {rank}"} for rank in range(len(of_all))]
+
+    monkeypatch.setattr(torch.distributed, "get_world_size", lambda: 2)
+    monkeypatch.setattr(torch.distributed, "all_gather_object", all_gather_object)
+    trainer.is_ddp, trainer.network = True, SimpleNamespace(module=trainer.network)
+    trainer.save_checkpoint(str(path))
+    kept = torch.load(path, weights_only=False)["optimizer_state"][RANDOM_STATES]
+    assert kept == [{"of": "rank 0"}, {"of": "rank 1"}]
+
+
+def test_a_checkpoint_of_nnunets_has_no_states(make):
+    trainer = make()
+    trainer.optimizer.load_state_dict(trainer.optimizer.state_dict())
+    assert trainer.loaded_random_states is None
+
+
 def test_a_process_that_was_not_there_keeps_its_own(make):
     trainer = make()
     trainer.local_rank = 1
@@ -101,6 +145,34 @@ def test_the_best_pseudo_dice_of_all_epochs_is_known(make, tmp_path):
     later = make()
     later.load_checkpoint(str(path))
     assert later._best_ema == 0.75
+
+
+def test_a_checkpoint_of_no_epoch_knows_no_best_one(make, tmp_path):
+    trainer, path = make(), tmp_path / "checkpoint_latest.pth"
+    trainer.logger.local_logger.my_fantastic_logging["ema_fg_dice"].clear()
+    trainer.save_checkpoint(str(path))
+    later = make()
+    later.load_checkpoint(str(path))
+    assert later._best_ema is None
+
+
+def test_another_trainers_optimizer_does_not_fit_and_other_failures_stay_what_they_are(make, tmp_path, monkeypatch):
+    trainer, path = make(), tmp_path / "checkpoint_latest.pth"
+    trainer.optimizer = torch.optim.SGD(trainer.network.parameters(), 0.1)  # of one group instead of two
+    trainer.save_checkpoint(str(path))
+    words = (
+        f"^{path} does not fit D2NetTrainer on these plans: train anew without --c, or use the trainer that wrote it$"
+    )
+    with pytest.raises(UserError, match=words):
+        make().load_checkpoint(str(path))
+
+    def fail(*_, **__):
+        raise RuntimeError("CUDA has gone")
+
+    later = make()
+    monkeypatch.setattr(later.optimizer, "load_state_dict", fail)
+    with pytest.raises(RuntimeError, match="CUDA has gone"):
+        later.load_checkpoint(str(path))
 
 
 def test_a_checkpoint_that_cannot_be_written_leaves_the_one_before_it(make, tmp_path, monkeypatch):

@@ -54,12 +54,18 @@ def test_training_and_rotation_see_the_named_subsets_alone(started, make_batch, 
     seen = []
     trainer.cohort = {}
     monkeypatch.setattr(trainer, "step_on", lambda _, present, available: seen.append(available) or 1 / 0)
+    trainer.num_val_iterations_per_epoch = 50
     for _ in range(4):
         with pytest.raises(ZeroDivisionError):
             trainer.validation_step(make_batch())
     codes = [subset_codes(available).tolist() for available in seen]
     assert codes[:2] == codes[2:]
     assert {tuple(row) for row in codes} == {(0b011,) * 2, (0b010,) * 2}
+    trainer.num_val_iterations_per_epoch, seen[:] = 1, []
+    for _ in range(4):
+        with pytest.raises(ZeroDivisionError):
+            trainer.validation_step(make_batch())
+    assert len({tuple(subset_codes(available).tolist()) for available in seen}) == 1  # as many as an epoch has steps
 
 
 def test_a_training_goes_on_with_its_subsets_and_refuses_others(started):
