@@ -108,6 +108,14 @@ def test_nothing_is_done_twice(folders, scored):
     assert len(scored) == 4
     assert run(folders) == first
     assert len(scored) == 4
+    note = folders / "out" / "metrics.json"
+    text = note.read_text(encoding="utf-8")
+    assert text.startswith(
+        '{\n "settings": {\n  "tolerance_mm": 1.0,\n  "regions": {\n   "whole": [\n    1,\n    2\n   ],'
+    )
+    note.write_text(json.dumps({"settings": json.loads(text)["settings"]}), encoding="utf-8")  # of no files
+    assert run(folders) == first
+    assert len(scored) == 8
 
 
 def test_killed_in_the_middle_of_a_line(folders, scored):
@@ -320,10 +328,13 @@ def test_a_plain_folder(folders, tmp_path):
         (lambda f: (f / "out").write_text("a file", encoding="utf-8"), "out cannot be written"),
         (lambda f: [p.unlink() for p in f.glob("predictions/*/*.nii.gz")], "no segmentation .nii.gz"),
         (lambda f: [p.unlink() for p in f.glob("predictions/*/dataset.json")], "no dataset.json"),
-        (lambda f: [p.write_text("{", encoding="utf-8") for p in f.glob("predictions/*/dataset.json")], "is no JSON"),
+        (
+            lambda f: [p.write_text("{", encoding="utf-8") for p in f.glob("predictions/*/dataset.json")],
+            "predictions/T1/dataset.json is no JSON .*: copy the data set's$",
+        ),
         (
             lambda f: [p.write_text("{}", encoding="utf-8") for p in f.glob("predictions/*/dataset.json")],
-            'lacks "labels"',
+            'predictions/T1/dataset.json lacks "labels".*: copy the data set\'s$',
         ),
     ],
 )
@@ -331,6 +342,13 @@ def test_nothing_to_score(folders, spoil, part):
     spoil(folders)
     with pytest.raises(UserError, match=part):
         run(folders)
+
+
+def test_a_tolerance_is_a_distance(folders):
+    for tolerance in (-1.0, float("nan"), float("inf")):
+        with pytest.raises(UserError, match=f"a tolerance of {tolerance} is none: choose a distance in mm"):
+            run(folders, tolerance_mm=tolerance)
+    assert run(folders, tolerance_mm=0.0).scores[0].surface_dice < run(folders).scores[0].surface_dice
 
 
 def test_another_file_called_metrics_csv(folders):
