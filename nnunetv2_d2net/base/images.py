@@ -211,7 +211,7 @@ def _nan_is_outside(voxels: NDArray[Any]) -> bool:
         return False
     for volume in voxels.reshape(-1, *voxels.shape[-3:]):
         finite = np.atleast_2d((~np.isnan(volume)).squeeze()).astype(np.uint8)
-        filled = sitk.GetArrayFromImage(sitk.BinaryFillhole(sitk.GetImageFromArray(finite), foregroundValue=1))
+        filled = sitk.GetArrayFromImage(sitk.BinaryFillhole(sitk.GetImageFromArray(finite)))
         if not finite.any() or not np.array_equal(filled, finite):
             return False
     return True
@@ -219,11 +219,9 @@ def _nan_is_outside(voxels: NDArray[Any]) -> bool:
 
 def _stored_voxels(path: Path, header: Nifti1Header) -> NDArray[Any]:
     """Return the voxels of a NIfTI file as they are stored, the axes from slow to fast, neither scaled nor turned."""
-    single = _holds_voxels(header)
-    with _unpacked(path if single else path.with_suffix(".img")) as stream:
-        stream.seek(max(int(header["vox_offset"]), int(header.sizeof_hdr) if single else 0))
-        shape = [max(int(n), 1) for n in header["dim"][1 : int(header["dim"][0]) + 1]]
-        kind = header.get_data_dtype()
+    with _unpacked(path if _holds_voxels(header) else path.with_suffix(".img")) as stream:
+        stream.seek(int(header["vox_offset"]))
+        shape, kind = _shape_of(header), header.get_data_dtype()
         return np.frombuffer(stream.read(math.prod(shape) * kind.itemsize), kind).reshape(shape[::-1])
 
 
@@ -377,8 +375,8 @@ def _check_others(path: Path, stream: BinaryIO, head: bytes) -> bool:
 
 def _check_voxels(stream: BinaryIO, header: Nifti1Header, begin: int = 0) -> bool:
     """Go through the voxels, which lie no earlier than ``begin``, and tell whether all of them are finite."""
-    kind, dim = header.get_data_dtype(), [int(n) for n in header["dim"]]
-    missing = math.prod(max(n, 1) for n in dim[1 : dim[0] + 1]) * kind.itemsize
+    kind = header.get_data_dtype()
+    missing = math.prod(_shape_of(header)) * kind.itemsize
     stream.seek(max(int(header["vox_offset"]), begin))
     step, finite = _CHUNK - _CHUNK % kind.itemsize, True
     while missing > 0:
@@ -390,6 +388,11 @@ def _check_voxels(stream: BinaryIO, header: Nifti1Header, begin: int = 0) -> boo
             finite = bool(np.isfinite(np.frombuffer(chunk, kind)).all())
         missing -= wanted
     return finite
+
+
+def _shape_of(header: Nifti1Header) -> list[int]:
+    """Voxels along each axis (x, y, z, ...); an axis of none counts as one, as for other programs."""
+    return [max(n, 1) for n in header.get_data_shape()]
 
 
 def differences(one: Image, other: Image, limits: Mapping[str, float] = {}) -> list[str]:

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy.stats import t as student
 
-from nnunetv2_d2net.base.exchanges import _gain, find_exchanges, fit_reference
+from nnunetv2_d2net.base.exchanges import _gain, find_exchanges, fit_reference, references
 from nnunetv2_d2net.base.features import measure_features
 
 
@@ -56,6 +56,17 @@ def test_a_modality_of_few_cases_is_not_compared_with():
     assert find_exchanges(features)[7] is None
     features[4:6, 1, 1, :-2] = 3.0
     assert find_exchanges(features)[7] is not None
+
+
+def test_a_case_is_left_out_of_its_own_comparison_in_small_cohorts():
+    features = draw(51, [[0.0], [1.0]], np.random.default_rng(0))
+    small, large = list(references(features[:50])), list(references(features))
+    for n, (place, spread) in enumerate(small):
+        without = fit_reference(np.delete(features[:50], n, 0))
+        np.testing.assert_array_equal(place, without[0])
+        np.testing.assert_array_equal(spread, without[1])
+    assert len(large) == 51
+    assert all(reference is large[0] for reference in large)
 
 
 @pytest.mark.parametrize("n", [20, 60])  # left out of its own comparison, and not

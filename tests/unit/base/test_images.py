@@ -141,7 +141,11 @@ class TestForms:
 
     def test_another_format_than_the_name_says(self, tmp_path):
         itk(tmp_path / "a.mha").rename(tmp_path / "a.nii.gz")
-        refused(tmp_path / "a.nii.gz", "unreadable", lambda path: read_sitk(path, only_nifti=True))
+        itk(tmp_path / "a.mha")
+        for name in ("a.nii.gz", "a.mha"):
+            refused(tmp_path / name, "unreadable", lambda path: read_sitk(path, only_nifti=True))
+        found = read_sitk(nifti(tmp_path / "a.nii"), only_nifti=True)
+        assert np.array_equal(sitk.GetArrayFromImage(found), noise())
 
     @pytest.mark.parametrize("ending", [".png", ".tif", ".nii.gz", ".mha"])
     def test_two_axes(self, tmp_path, ending):
@@ -373,6 +377,51 @@ class TestNanOutsideTheFieldOfView:
         assert note in notes_of(read_sitk(path, nan_outside_as_zero=True))
         whole, _ = write()
         assert note not in read_image(whole, nan_outside_as_zero=True).notes
+
+    @pytest.mark.parametrize("n_channels", [2, 3])
+    def test_in_each_channel(self, tmp_path, n_channels):
+        voxels = noise(np.float32, (*SHAPE, n_channels))
+        voxels[:, 0, :, 0] = voxels[:, :, :2, -1] = np.nan
+        image, path = sitk.GetImageFromArray(voxels, isVector=True), tmp_path / "a.nrrd"
+        image.SetSpacing((1.0, 2.0, 3.0))
+        sitk.WriteImage(image, str(path))
+        found = read_sitk(path, nan_outside_as_zero=True)
+        assert np.array_equal(sitk.GetArrayFromImage(found), np.nan_to_num(voxels))
+        assert found.GetSpacing() == (1, 2, 3)
+        assert np.array_equal(self.as_image(path), np.nan_to_num(voxels[..., 0]))
+        voxels[2, 2, 3, 0] = np.nan
+        sitk.WriteImage(sitk.GetImageFromArray(voxels, isVector=True), str(path))
+        assert "--nan" not in refused(path, "NaN", self.as_image).remedy
+
+    @pytest.mark.parametrize("name", ["a.nii", "a.nii.gz", "a.hdr"])
+    def test_wherever_a_file_has_its_voxels(self, tmp_path, name):
+        """With more behind them, and axes that its header does not count."""
+        voxels = noise(np.float32)
+        voxels[:, :, -1] = np.nan
+        path = nifti(tmp_path / name, voxels, nib.Nifti1Pair if name.endswith("hdr") else nib.Nifti1Image)
+        data = bytearray(gzip.decompress(path.read_bytes()) if name.endswith("gz") else path.read_bytes())
+        struct.pack_into("<4h", data, 48, 9, 9, 9, 9)
+        path.write_bytes(gzip.compress(data + b"more") if name.endswith("gz") else data + b"more")
+        assert np.array_equal(self.as_image(path), np.nan_to_num(voxels))
+        assert np.array_equal(self.as_sitk(path), np.nan_to_num(voxels))
+        voxels[2, 2, 3] = np.nan
+        nifti(path, voxels, nib.Nifti1Pair if name.endswith("hdr") else nib.Nifti1Image)
+        assert "--nan" not in refused(path, "NaN", self.as_image).remedy
+
+    def test_nothing_else_is_lost(self, tmp_path):
+        """Where the header says nothing about the patient's sides, and what else is odd about it."""
+        voxels = noise(np.float32)
+        voxels[:, :, -1] = np.nan
+        image = nib.Nifti1Image(voxels.T, None)
+        nib.save(image, tmp_path / "a.nii")
+        found = read_sitk(tmp_path / "a.nii", nan_outside_as_zero=True)
+        assert not is_placed(found)
+        notes = read_image(tmp_path / "a.nii", nan_outside_as_zero=True).notes
+        assert notes_of(found) == list(notes)
+        assert [note.split(":")[0] for note in notes] == [
+            "has neither qform nor sform",
+            "has NaN outside the field of view, which is taken as 0",
+        ]
 
     def test_readers_that_leave_nan_as_it_is(self, tmp_path):
         voxels = noise(np.float32)
