@@ -38,7 +38,7 @@ def orientation_of(properties: Mapping[str, Any]) -> str:
     """
     affine = _affine_of(properties)
     codes = () if affine is None else aff2axcodes(affine)
-    return "".join(code or "?" for code in codes) if all(codes) else ""
+    return "".join(codes) if all(codes) else ""  # an axis of no length runs to no side
 
 
 def turn(voxels: NDArray[Any], one: str, other: str) -> NDArray[Any]:

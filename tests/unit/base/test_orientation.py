@@ -93,6 +93,7 @@ def test_where_the_orientation_is_not_known(tmp_path):
     for properties in ({"spacing": [1, 1, 1]}, flat, known | {UNPLACED: True}):
         assert not orientation_of(properties)
         assert own_place(properties) == properties
+    assert not orientation_of({"nibabel_stuff": {"original_affine": np.diag([1.0, 0, 3, 1])}})
     voxels = np.zeros((2, 2, 2))
     assert turned_back(voxels, known) is voxels
 
