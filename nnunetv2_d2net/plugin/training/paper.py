@@ -11,7 +11,7 @@ from nnunetv2_d2net.method.losses.d2net_loss import PAPER_LOSSES, LossOptions
 from nnunetv2_d2net.method.network.d2net import PAPER_OPTIONS, D2NetOptions
 from nnunetv2_d2net.plugin.seams import loader_seam
 from nnunetv2_d2net.plugin.training.passes import PassLoader
-from nnunetv2_d2net.plugin.training.trainer import PAPER_WEIGHTS, D2NetTrainer
+from nnunetv2_d2net.plugin.training.trainer import PAPER_WEIGHTS, D2NetTrainer, ablated
 
 
 class D2NetTrainerPaper(D2NetTrainer):
@@ -86,7 +86,7 @@ def _weights(**weights: float) -> dict[str, Any]:
 
 
 def _only(*kept: str) -> dict[str, Any]:
-    return _weights(**dict.fromkeys({"sc", "fc", "kd_feature", "kd_logit"} - set(kept), 0.0))
+    return {"loss_weights": ablated(PAPER_WEIGHTS, *kept)}
 
 
 def _losses(**options: object) -> dict[str, Any]:

@@ -16,20 +16,11 @@ from nnunetv2_d2net.plugin.training.dropping import (
 )
 from nnunetv2_d2net.plugin.training.paper import ROWS, D2NetTrainerPaper
 from nnunetv2_d2net.plugin.training.pretraining import nnUNetTrainerModalityDropoutPretraining
-from nnunetv2_d2net.plugin.training.trainer import PAPER_WEIGHTS, D2NetTrainer
+from nnunetv2_d2net.plugin.training.trainer import PAPER_WEIGHTS, D2NetTrainer, ablated
 
 LENGTHS = (1, 5, 10, 20, 50, 100, 250, 500, 750, 2000, 4000, 8000)  # those that nnU-Net offers
 _EPOCHS = {f"{n}epoch{'s' if n > 1 else ''}": n for n in LENGTHS}
-
-
-def _weights(*kept: str, of: Mapping[str, float] = D2NetTrainer.loss_weights) -> dict[str, Any]:
-    """D2NetTrainer's weights, or others, where of the four losses that Table II ablates only these are left."""
-    dropped = {"sc", "fc", "kd_feature", "kd_logit"} - set(kept)
-    return {"loss_weights": {**of, **dict.fromkeys(dropped, 0.0)}}
-
-
-def _network(**options: object) -> dict[str, Any]:
-    return {"network_options": D2NetTrainer.network_options._replace(**options)}  # pyright: ignore[reportArgumentType]
+_WEIGHTS, _OPTIONS = D2NetTrainer.loss_weights, D2NetTrainer.network_options
 
 
 class nnUNetTrainerModalityDropoutCompleteFirst(nnUNetTrainerModalityDropout):
@@ -54,10 +45,13 @@ _VARIANTS: Mapping[str, tuple[str, dict[str, Any]]] = {
         "D2NetTrainer whose first half sees complete input only; then the learning rate rises again.",
         {"complete_share": 0.5},
     ),
-    **{f"D2NetTrainer{row}": (f"Table II, {what}.", _weights(*kept)) for row, (what, kept) in _TABLE_II.items()},
+    **{
+        f"D2NetTrainer{row}": (f"Table II, {what}.", {"loss_weights": ablated(_WEIGHTS, *kept)})
+        for row, (what, kept) in _TABLE_II.items()
+    },
     "D2NetTrainerSegOnly": (
         "D2-Net's network with nnU-Net's segmentation loss alone.",
-        {"loss_weights": dict.fromkeys(D2NetTrainer.loss_weights, 0.0)},
+        {"loss_weights": dict.fromkeys(_WEIGHTS, 0.0)},
     ),
     "D2NetTrainerPaperWeights": (
         "D2NetTrainer with the paper's weights, all 1 and not ramped, on nnU-Net's schedule.",
@@ -65,19 +59,19 @@ _VARIANTS: Mapping[str, tuple[str, dict[str, Any]]] = {
     ),
     "D2NetTrainerModulatedSkips": (
         "D2NetTrainer whose tumor-specific codes also modulate the student's skips.",
-        _network(modulate_skips=True),
+        {"network_options": _OPTIONS._replace(modulate_skips=True)},
     ),
     "D2NetTrainerModulatedEncoder": (
         "D2NetTrainer whose tumor encoder is told at every stage which modalities there are.",
-        _network(modulate_encoder=True),
+        {"network_options": _OPTIONS._replace(modulate_encoder=True)},
     ),
     "D2NetTrainerFullTeacher": (
         "D2NetTrainer whose teacher decodes up to full resolution, as the paper says.",
-        _network(teacher_level=0),
+        {"network_options": _OPTIONS._replace(teacher_level=0)},
     ),
     "D2NetTrainerIndependentEncoders": (
         "D2NetTrainer with one modality encoder per modality, as the paper says.",
-        _network(independent_encoders=True),
+        {"network_options": _OPTIONS._replace(independent_encoders=True)},
     ),
 }
 
@@ -96,7 +90,7 @@ _PAPER: Mapping[str, tuple[type[D2NetTrainer], str, dict[str, Any]]] = {
         f"D2NetTrainerPaperWeights{row}": (
             D2NetTrainer,
             f"Table II, {what}, with the paper's weights on nnU-Net's schedule.",
-            {**_weights(*kept, of=PAPER_WEIGHTS), "loss_ramps": {}},
+            {"loss_weights": ablated(PAPER_WEIGHTS, *kept), "loss_ramps": {}},
         )
         for row, (what, kept) in _TABLE_II.items()
     },
@@ -159,7 +153,7 @@ def _superset(student: type[ModalityDroppingTrainer]) -> dict[str, Any]:
 
 
 def _make(name: str, bases: tuple[type, ...], doc: str, settings: dict[str, Any]) -> type[ModalityDroppingTrainer]:
-    made: Any = type(name, bases, {**settings, "__module__": __name__, "__doc__": doc})
+    made: Any = type(name, bases, {**settings, "__doc__": doc})
     return made
 
 
