@@ -25,7 +25,14 @@ OPTIONS = {
 
 
 def build_unet(
-    strides=ISOTROPIC, n_modalities=4, n_targets=3, *, residual=False, features=(8, 12, 16), deep_supervision=True
+    strides=ISOTROPIC,
+    n_modalities=4,
+    n_targets=3,
+    *,
+    residual=False,
+    features=(8, 12, 16),
+    kernel_sizes=None,
+    deep_supervision=True,
 ):
     dim = len(strides[0])
     n_stages = len(strides)
@@ -34,7 +41,8 @@ def build_unet(
         "n_stages": n_stages,
         "features_per_stage": features,
         "conv_op": {2: nn.Conv2d, 3: nn.Conv3d}[dim],
-        "kernel_sizes": [
+        "kernel_sizes": kernel_sizes
+        or [
             [1 if axis == 0 and strides[min(s + 1, n_stages - 1)][0] == 1 and dim == 3 else 3 for axis in range(dim)]
             for s in range(n_stages)
         ],
