@@ -1,5 +1,6 @@
 import contextlib
 import importlib
+import io
 import logging
 import multiprocessing
 import operator
@@ -200,6 +201,20 @@ class TestBar:
         list(run_all(operator.neg, [1, 2, 3], processes, title="turning", unit="number", n_done=7))
         assert capsys.readouterr() == ("", "")  # no terminal: a line is logged
         assert re.fullmatch(r"turning: 3 numbers in \d\d:\d\d", caplog.messages[-1])
+
+    def test_a_terminal_sees_it(self, monkeypatch, caplog):
+        caplog.set_level(logging.INFO, "nnunetv2_d2net")
+        monkeypatch.setattr(sys, "stderr", io.StringIO())
+        monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
+        list(run_all(lambda item: item, [1, 2, 3], n_done=2))  # which no other process could do
+        assert sys.stderr.getvalue().startswith("\rcase 2 of 5 |")
+        assert "\rcase 5 of 5 |" in sys.stderr.getvalue()
+        list(run_all(operator.neg, [1], title="turning", unit="number"))
+        assert "\rturning: number 1 of 1 |" in sys.stderr.getvalue()
+        before = sys.stderr.getvalue()
+        list(run_all(operator.neg, []))
+        list(run_all(operator.neg, [1], progress=False))
+        assert sys.stderr.getvalue() == before
 
     @pytest.mark.parametrize("processes", [1, 2])
     def test_only_where_it_is_asked_for(self, processes, capfd):
