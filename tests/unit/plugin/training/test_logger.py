@@ -1,5 +1,6 @@
 import math
 
+import matplotlib.pyplot as plt
 import pytest
 from nnunetv2.training.logging.nnunet_logger import LocalLogger
 from PIL import Image
@@ -38,16 +39,40 @@ def test_own_checkpoint_goes_on():
     assert second.get_value("loss/seg", None) == [7.0, 107.0]
 
 
-@pytest.mark.slow
-def test_progress_png_is_nnunets_with_panels_below(tmp_path):
-    stock, own = LocalLogger(), D2NetLogger(("seg", "rec"))
-    pictures = []
-    for name, logger in (("stock", stock), ("own", own)):
-        fill(logger, 3)
-        (tmp_path / name).mkdir()
-        logger.plot_progress_png(str(tmp_path / name))
-        pictures.append(Image.open(tmp_path / name / "progress.png").convert("RGB"))
-    assert pictures[1].width == pictures[0].width
-    assert pictures[1].height > pictures[0].height
-    panels = pictures[1].crop((0, pictures[0].height, *pictures[1].size))
-    assert len(panels.resize((300, 100)).getcolors(100000)) > 20  # not an empty canvas
+def test_a_new_curve_counts_the_epochs_that_did_not_log_it():
+    logger = D2NetLogger(("seg",))
+    fill(logger, 1)
+    assert {len(logger.get_value(key, None)) for key in logger.own_keys} == {1}
+    assert D2NetLogger(("seg",)).get_value("loss/seg", None) == []
+
+
+@pytest.mark.parametrize("gated", [False, True])
+def test_progress_png_is_nnunets_with_panels_below(tmp_path, monkeypatch, gated):
+    def plot_progress_png(_, folder):
+        Image.new("RGBA", (640, 40), "red").save(f"{folder}/progress.png")
+
+    figures = []
+    monkeypatch.setattr(LocalLogger, "plot_progress_png", plot_progress_png)
+    monkeypatch.setattr(plt, "close", figures.append)
+    logger = D2NetLogger(("seg", "rec"), gated=gated)
+    fill(logger, 2)
+    logger.plot_progress_png(str(tmp_path))
+    picture = Image.open(tmp_path / "progress.png")
+    assert (picture.mode, picture.size) == ("RGB", (640, 40 + 1000))
+    assert picture.crop((0, 0, 640, 40)).getcolors() == [(640 * 40, (255, 0, 0))]
+    assert len(picture.crop((0, 40, 640, 1040)).getcolors(100000)) > 20  # not an empty canvas
+    (figure,) = figures
+    shown = {}
+    for axis in figure.axes:
+        assert all(list(line.get_ydata()) == [7, 107] for line in axis.lines)
+        shown[axis.get_ylabel()] = [text.get_text() for text in axis.get_legend().get_texts()]
+        assert axis.get_yscale() == ("symlog" if axis is figure.axes[0] else "linear")
+        assert axis.get_xlabel() == "epoch"
+    gate = {"opening of the bottleneck's gate": ["opening"]} if gated else {}
+    assert shown == {
+        "loss term (unweighted)": ["seg", "rec"],
+        "share of the gradient on the encoder": ["seg", "rec"],
+        "relative change of the logits": ["bottleneck_zeroed", "codes_swapped", *(["gate_shut"] if gated else [])],
+        "variance of the code directions": ["within_modality", "between_modalities"],
+        **gate,
+    }
