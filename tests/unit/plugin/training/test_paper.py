@@ -69,6 +69,26 @@ def test_each_row_differs_in_its_settings_alone(variant):
     assert row.table in (trainer.__doc__ or "")
 
 
+def test_other_tables_vary_one_option():
+    losses = {f"Positives{n}": ("n_positives", n) for n in (2, 4, 8)}
+    losses |= {f"Negatives{6 * n}": ("negative_radius", n) for n in (4, 16, 32)}
+    network = {f"Distilled{n}": ("distilled_levels", n) for n in (1, 2, 3, 5, 6)}
+    network |= {f"FrequencyLevel{n}": ("frequency_level", n) for n in (1, 2, 3)} | {
+        "FrequencyInput": ("frequency_level", 0),
+        "NoProjection": ("tumor_projection", False),
+        "StudentHalf": ("student_width", 0.5),
+        "StudentQuarter": ("student_width", 0.25),
+    }
+    for name, (option, value) in losses.items():
+        assert VARIANTS[name].settings == {"loss_options": D2NetTrainerPaper.loss_options._replace(**{option: value})}
+    for name, (option, value) in network.items():
+        assert VARIANTS[name].settings == {
+            "network_options": D2NetTrainerPaper.network_options._replace(**{option: value})
+        }
+    of_weights = {name for name, row in VARIANTS.items() if set(row.settings) == {"loss_weights"}}
+    assert set(losses) | set(network) | of_weights == set(VARIANTS)
+
+
 def test_rows_with_a_length_are_found():
     trainer = find_trainer("D2NetTrainerPaperSC0p5_1epoch")
     assert (trainer.n_epochs, trainer.loss_weights["sc"]) == (1, 0.5)

@@ -9,7 +9,7 @@ from nnunetv2_d2net.plugin.training import variants
 from nnunetv2_d2net.plugin.training.companion import CompanionTrainer
 from nnunetv2_d2net.plugin.training.dropping import nnUNetTrainerModalityDropout
 from nnunetv2_d2net.plugin.training.paper import D2NetTrainerPaper
-from nnunetv2_d2net.plugin.training.trainer import GENTLE_WEIGHTS, D2NetTrainer
+from nnunetv2_d2net.plugin.training.trainer import GENTLE_WEIGHTS, PAPER_WEIGHTS, D2NetTrainer
 from nnunetv2_d2net.plugin.training.variants import find_trainer
 
 KEPT = {
@@ -25,12 +25,12 @@ KEPT = {
 
 @pytest.mark.parametrize("name", KEPT)
 def test_rows_of_table_ii_keep_some_of_its_four_losses_and_all_others(name):
-    four = {"sc", "fc", "kd_feature", "kd_logit"}
-    weights = find_trainer(f"D2NetTrainer{name}").loss_weights
-    assert weights == {term: 0 if term in four - set(KEPT[name]) else w for term, w in GENTLE_WEIGHTS.items()}
-    paper = find_trainer(f"D2NetTrainerPaperWeights{name}")
-    assert paper.loss_weights == {term: 0 if term in four - set(KEPT[name]) else 1 for term in GENTLE_WEIGHTS}
-    assert (paper.loss_ramps, paper.__mro__[1]) == ({}, D2NetTrainer)
+    ablated = {"sc", "fc", "kd_feature", "kd_logit"} - set(KEPT[name])
+    for prefix, whole in (("", GENTLE_WEIGHTS), ("Paper", PAPER_WEIGHTS), ("PaperWeights", PAPER_WEIGHTS)):
+        trainer = find_trainer(f"D2NetTrainer{prefix}{name}")
+        assert trainer.loss_weights == {term: 0 if term in ablated else w for term, w in whole.items()}
+        assert trainer.loss_ramps == ({} if prefix else {"rec": 0.1})
+        assert trainer.__mro__[1] is (D2NetTrainerPaper if prefix == "Paper" else D2NetTrainer)
 
 
 @pytest.mark.parametrize(
