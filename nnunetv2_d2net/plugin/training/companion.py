@@ -163,7 +163,7 @@ class CompanionTrainer(ModalityDroppingTrainer):
         data = cast(Any, self.dataset_class)(self.preprocessed_dataset_folder, list(cases))
         dice = np.full((2, len(subsets), len(cases)), np.nan)
         predictor = self._predictor()
-        mine = range(self.local_rank, len(cases), world) if self.is_ddp else range(len(cases))
+        mine = range(self.local_rank, len(cases), world)
         for i in Bar(mine, title="choose between stock and student", total=len(mine), shown=self.local_rank == 0):
             case = cast(str, cases[i])
             images, labels, *_ = data.load_case(case)

@@ -204,7 +204,8 @@ def measuring(companion_of, monkeypatch):
     def measuring(**settings):
         trainer = companion_of(n_choice_cases=4, **settings)
         trainer.companion.stock, trainer.companion.student = Finding(1), Finding(2)
-        trainer.dataset_class = Stored
+        trainer.dataset_class, trainer.bars = Stored, []
+        monkeypatch.setattr(module, "Bar", lambda items, **settings: trainer.bars.append(settings) or items)
         trainer.cohort = {"d": [True, False, True]}
         trainer.network.train()
         monkeypatch.setattr(trainer, "do_split", lambda: (["train"], CASES))
@@ -246,6 +247,7 @@ def test_both_networks_are_measured_on_whole_cases_with_each_subset_of_what_they
     printed = capsys.readouterr()
     assert printed.out.count("\n") == 1  # nnU-Net's, of each predictor on a CPU: not of each case and subset
     assert "%|" not in printed.err
+    assert [(bar["total"], bar["shown"]) for bar in trainer.bars] == [(4, True)]
 
 
 def test_processes_share_the_cases_and_the_first_writes(measuring, monkeypatch):
@@ -263,6 +265,7 @@ def test_processes_share_the_cases_and_the_first_writes(measuring, monkeypatch):
         trainer.set_deep_supervision_enabled = lambda enabled: None
         trainer.on_train_end()
         assert (Path(trainer.output_folder) / CHOICE).exists() == (rank == 0)
+        assert [(bar["total"], bar["shown"]) for bar in trainer.bars] == [(2, rank == 0)]
     of_second, of_first = (np.isnan(dice).all((0, 1)).tolist() for dice in found)
     assert of_second == [True, False, True, False]
     assert of_first == [False, True, False, True]

@@ -78,6 +78,17 @@ def test_a_shift_has_a_smooth_texture_and_a_soft_border(regions):
     assert steps < 0.5 * (inside.max() - inside.min())
 
 
+def test_a_channel_of_ignored_voxels_is_no_lesion(regions):
+    assert torch.equal(shift(torch.cat((regions, torch.ones(2, 1, *SHAPE)), 1)), shift(regions))
+
+
+def test_the_texture_of_a_small_patch_goes_from_one_side_to_the_other(layers):
+    layers[:, 1:] = 0
+    shifted = shift_levels(torch.zeros(800, 4, 9, 6, 6), layers, 1.0, torch.Generator().manual_seed(0))
+    steps = shifted[:, :, 4, 3, 1:5].diff(dim=-1)
+    assert ((steps >= -1e-6).all(-1) | (steps <= 1e-6).all(-1)).all()
+
+
 # --- the trainer ---
 
 BRATS = {
