@@ -106,15 +106,21 @@ def test_figure_8_has_each_weight_of_each_loss():
 
 
 def test_what_the_paper_prints_arrives(trainer_of):
-    """Softmax over the labels with the background, options of network and losses, Adam."""
+    """Softmax over the labels with the background, options of network and losses, Adam, batches of 2."""
     trainer = trainer_of(D2NetTrainerPaper, n_stages=3)
+    trainer.configuration_manager.configuration["batch_size"] = 5
     trainer.initialize()
+    assert trainer.batch_size == trainer.configuration_manager.batch_size == 2
     assert trainer.loss.options == D2NetTrainerPaper.loss_options
     assert set(trainer.loss.weights.values()) == {1.0}
     assert (trainer.loss.regions, trainer.network.decoder.num_classes) == (False, 3)
     assert trainer.network.teacher.finest_level == trainer.network.image_decoder.decoders[0].output_level == 0
     assert len(trainer.network.image_decoder.decoders) == 3
     assert type(trainer.optimizer).__name__ == "Adam"
+    (group,) = trainer.optimizer.param_groups
+    assert (group["lr"], group["weight_decay"]) == (trainer.initial_lr, trainer.weight_decay) == (3e-4, 5e-5)
+    trainer.lr_scheduler.step(200)
+    assert group["lr"] == pytest.approx(3e-4 * 0.5**0.9)
 
 
 @pytest.mark.parametrize(

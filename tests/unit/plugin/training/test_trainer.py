@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from nnunetv2_d2net.plugin.training.trainer import holds_air
+from nnunetv2_d2net.plugin.training.trainer import ablated, holds_air
 
 
 @pytest.mark.parametrize("size", [(9, 10, 11), (9, 10)])
@@ -16,3 +16,10 @@ def test_air_is_a_case_whose_visible_modalities_are_zero(size):
     assert holds_air(images, first.expand(2, 2))
     assert not holds_air(images[1:], second)
     assert holds_air(torch.zeros(1, 2, *size), both)
+
+
+def test_what_is_kept_of_the_ablated_losses_keeps_its_weight():
+    weights = {"sc": 0.1, "fc": 0.2, "rec": 0.3, "kd_feature": 0.4, "kd_logit": 0.5}
+    assert ablated(weights) == dict.fromkeys(weights, 0.0) | {"rec": 0.3}
+    assert ablated(weights, "sc") == dict.fromkeys(weights, 0.0) | {"rec": 0.3, "sc": 0.1}
+    assert ablated(weights, "sc", "fc", "kd_feature", "kd_logit") == weights
