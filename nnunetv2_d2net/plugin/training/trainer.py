@@ -163,7 +163,7 @@ class D2NetTrainer(ModalityDroppingTrainer):
     def current_weights(self) -> dict[str, float]:
         """Return the weight of each term at this point of the training."""
         n_steps = self.num_epochs * self.num_iterations_per_epoch
-        progress = (self.current_epoch * self.num_iterations_per_epoch + self.train_step_index) / max(1, n_steps)
+        progress = (self.current_epoch * self.num_iterations_per_epoch + self.train_step_index) / n_steps
         ramped = {term: min(1.0, progress / ramp) for term, ramp in self.loss_ramps.items() if ramp > 0}
         return {term: weight * ramped.get(term, 1.0) for term, weight in self.loss_weights.items()}
 

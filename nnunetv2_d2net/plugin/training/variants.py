@@ -119,14 +119,14 @@ def find_trainer(name: str) -> type[ModalityDroppingTrainer]:
     Raises:
         AttributeError: There is none of that name.
     """
-    base, _, length = name.rpartition("_")
+    base, _, length = name.partition("_")
     made: tuple[tuple[type, ...], str, dict[str, Any]]
     if name in _VARIANTS:
         made = ((D2NetTrainer,), *_VARIANTS[name])
     elif name in _PAPER:
         base_class, doc, settings = _PAPER[name]
         made = ((base_class,), doc, settings)
-    elif length in _EPOCHS and "_" not in base:
+    elif length in _EPOCHS:
         made = ((find_trainer(base),), f"{base} for {length}.", {"n_epochs": _EPOCHS[length]})
     elif name.endswith(COMPANION) and "_" not in name:
         student = find_trainer(name.removesuffix(COMPANION))

@@ -238,6 +238,8 @@ def test_both_networks_are_measured_on_whole_cases_with_each_subset_of_what_they
     assert list(written["subsets"]) == list(expected)
     for name, row in expected.items():
         assert written["subsets"][name] == row | {kind: pytest.approx(row[kind], rel=1e-12) for kind in DICE}, name
+    text = (Path(trainer.output_folder) / CHOICE).read_text(encoding="utf-8")
+    assert text.strip() == json.dumps(written, indent=4)
     assert trainer.said[-1] == ("choice on 4 validation cases, mean Dice:", written["subsets"])
     for network in (trainer.companion.stock, trainer.companion.student):
         of_cases = [tuple(s) for s in SUBSETS.tolist()] * 3 + [tuple(s) for s in SUBSETS.tolist() if not s[1]]
@@ -311,6 +313,15 @@ def test_the_better_network_gets_the_subset_and_the_student_where_both_are_alike
     assert chosen.written["subsets"]["FLAIR+T1+T1ce"] == {"stock": 0.5, "student": 0.6, "predicts": "student"}
 
 
+@pytest.mark.parametrize("better", [True, False])
+def test_complete_input_is_decided_by_complete_input(choosing, better):
+    stock, student = np.full(7, 0.5), np.full(7, 0.6)
+    stock[COMPLETE], student[COMPLETE] = 0.6, 0.5
+    if better:
+        stock, student = student, stock
+    assert choosing(dice_of(stock, student)).by_stock == [better] * 6 + [not better]
+
+
 @pytest.mark.parametrize(("n_cases", "stays"), [(1, True), (2, True), (4, True), (5, False)])
 def test_complete_input_stays_with_the_stock_network_where_the_gain_may_be_chance(choosing, n_cases, stays):
     """All of n cases have gained: that is chance with a probability of 1 in 2^n."""
@@ -342,12 +353,13 @@ def test_the_same_dice_make_the_same_choice(choosing):
     assert len(set(found)) == 1
 
 
-def test_subsets_that_no_validation_case_has_go_to_the_student(choosing):
+def test_subsets_that_no_validation_case_has_go_to_the_student(choosing, recwarn):
     dice = dice_of(0.6, 0.5)
     dice[:, 0] = np.nan
     dice[:, 1, :5] = np.nan
     chosen = choosing(dice)
     assert chosen.by_stock == [False] + [True] * 6
+    assert not [warning for warning in recwarn if "empty" in str(warning.message)]
     assert chosen.written["subsets"]["FLAIR"] == {"stock": None, "student": None, "predicts": "student"}
 
 
