@@ -210,8 +210,8 @@ def test_intervals_of_degenerate_samples():
     assert mean_interval([0.2, 0.2, 0.2]) == (0.2, 0.2)
     # two values have the mean 0.2 with a standard error of 0.1; t of one degree of freedom is 12.706
     assert mean_interval([0.1, 0.3]) == pytest.approx((0.2 - 1.2706, 0.2 + 1.2706), abs=1e-4)
-    # three have the mean 0.3 with a standard error of 0.1528; below, t of two degrees of freedom is 4.303. Above, one in
-    # eight samples that are not all alike is 0.1 twice and 0.2, whose t of (0.1333 - 0.3) / 0.0333 no other falls below
+    # three have the mean 0.3 with a standard error of 0.1528. Below, t of two degrees of freedom is 4.303. Above, an
+    # eighth of the samples that are not all alike is 0.1 twice and 0.2, of the lowest t: (0.1333 - 0.3) / 0.0333
     assert mean_interval([0.1, 0.2, 0.6]) == pytest.approx((0.3 - 0.1528 * 4.303, 0.3 + 0.1528 * 5), abs=1e-3)
     low, high = mean_interval([0.0] * 11 + [0.5])
     assert low < 0.5 / 12 < high < 0.2
