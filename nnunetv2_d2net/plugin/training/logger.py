@@ -48,10 +48,10 @@ class D2NetLogger(LocalLogger):
         super().plot_progress_png(output_folder)
         path = Path(output_folder) / "progress.png"
         with Image.open(path) as stock:
-            picture = stock.convert("RGB")
+            picture = stock.copy()
         panels = self._draw_panels(picture.width)
         whole = Image.new("RGB", (picture.width, picture.height + panels.height))
-        whole.paste(picture, (0, 0))
+        whole.paste(picture)
         whole.paste(panels, (0, picture.height))
         whole.save(path, compress_level=1)
 

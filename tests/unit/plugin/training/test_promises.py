@@ -419,7 +419,9 @@ def test_air_is_looked_for_where_gradients_are_scaled(ready, make_batch):
     assert trainer.network_outputs(step._replace(holds_air=False)).student_logits[0].dtype == torch.float32
 
 
-@pytest.mark.parametrize(("said", "dtype"), [("1", torch.bfloat16), ("True", torch.bfloat16), ("0", torch.float32)])
+@pytest.mark.parametrize(
+    ("said", "dtype"), [("1", torch.bfloat16), ("True", torch.bfloat16), ("t", torch.bfloat16), ("0", torch.float32)]
+)
 def test_bfloat16_on_a_cpu_where_that_is_asked_for(ready, make_batch, monkeypatch, said, dtype):
     trainer = ready()
     monkeypatch.setenv("D2NET_CPU_BFLOAT16", said)
@@ -427,8 +429,10 @@ def test_bfloat16_on_a_cpu_where_that_is_asked_for(ready, make_batch, monkeypatc
     assert trainer.network_outputs(step).student_logits[0].dtype == dtype
 
 
-def test_gradients_are_clipped_at_12(ready, make_batch):
+@pytest.mark.parametrize("scaled", [False, True])
+def test_gradients_are_clipped_at_12(ready, make_batch, scaled):
     trainer = ready()
+    trainer.grad_scaler = torch.amp.GradScaler("cpu", init_scale=8.0) if scaled else None
     before = [p.detach().clone() for p in trainer.network.parameters()]
     trainer.loss.forward = lambda *_: 1e6 * sum(p.sum() for p in trainer.network.parameters())
     trainer.loss.last_terms = torch.zeros(len(LOSS_TERMS))
@@ -438,6 +442,17 @@ def test_gradients_are_clipped_at_12(ready, make_batch):
     assert gradients.norm().item() == pytest.approx(12, rel=1e-4)
     moved = [not torch.equal(p, old) for p, old in zip(trainer.network.parameters(), before, strict=True)]
     assert all(moved)
+
+
+def test_what_a_step_does_not_reach_has_no_gradient(ready, make_batch):
+    """Else its weights would decay, and go on by momentum."""
+    trainer = ready(nnUNetTrainerModalityDropout)
+    first, *others = trainer.network.parameters()
+    for reached in ([first, *others], [first]):
+        trainer.loss_of = lambda *_, reached=reached: sum(p.sum() for p in reached)
+        trainer.train_step(make_batch())
+    assert first.grad is not None
+    assert all(p.grad is None for p in others)
 
 
 def test_a_class_mixed_in_before_ours_is_named(ready):

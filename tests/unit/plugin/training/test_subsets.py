@@ -72,7 +72,7 @@ def test_a_training_goes_on_with_its_subsets_and_refuses_others(started):
     table = {names(started())[0]: 1.0}
     with drawing_from(table):
         started()
-    assert drawn(started(continues=True, epoch=3)) == {0b001}
+    assert drawn(started(continues=True, epoch=1)) == {0b001}
     assert drawn(started(continues=True)) == {0b001}  # stopped before its first checkpoint
     with drawing_from({"all": 1.0}), pytest.raises(UserError, match="go on with these, or train anew without --c"):
         started(continues=True, epoch=3)
@@ -80,7 +80,21 @@ def test_a_training_goes_on_with_its_subsets_and_refuses_others(started):
     assert drawn(trainer) == set(range(1, 8))
     assert not (Path(trainer.output_folder) / SUBSETS).exists()
     with drawing_from(table), pytest.raises(UserError, match="with the subsets all of them"):
-        started(continues=True, epoch=3)
+        started(continues=True, epoch=1)
+    with drawing_from(table):  # as none was drawn yet
+        assert drawn(started(continues=True)) == {0b001}
+
+
+def test_named_subsets_are_drawn_from_the_trainers_own_generator(started):
+    with drawing_from({"FLAIR+T1": 3.0, "T1": 1.0}):
+        trainer = started()
+    states = trainer.random_states()
+    first = trainer.draw(ALL)
+    torch.rand(1)  # somebody else draws
+    assert not torch.equal(trainer.draw(ALL), first)
+    trainer.restore_random_states(states)
+    torch.rand(1)
+    assert torch.equal(trainer.draw(ALL), first)
 
 
 def test_a_users_trainer_may_name_them(started):
