@@ -68,12 +68,11 @@ class D2NetLogger(LocalLogger):
             for key in (k for k in self.own_keys if k.startswith(group + "/")):
                 axis.plot(self.my_fantastic_logging[key], label=key.split("/")[1], linewidth=3)
             axis.set(xlabel="epoch", ylabel=title)
-            axis.set_yscale(
-                "symlog" if group == "loss" else "linear", **({"linthresh": 0.01} if group == "loss" else {})
-            )
+            if group == "loss":
+                axis.set_yscale("symlog", linthresh=0.01)
             axis.legend(fontsize="xx-small", loc="lower left", bbox_to_anchor=(0, 1), ncols=4)
         figure.tight_layout()
         drawn = io.BytesIO()
         figure.savefig(drawn, format="rgba")
         plt.close(figure)
-        return Image.frombytes("RGBA", (width, 10 * DPI), drawn.getvalue()).convert("RGB")
+        return Image.frombytes("RGBA", (width, 10 * DPI), drawn.getvalue())

@@ -21,10 +21,10 @@ def training_folders(tmp_path, monkeypatch):
 
 @pytest.fixture
 def trainer_of(training_folders):
-    def trainer_of(kind, *, n_stages=2, dataset_json=None, device="cpu"):
+    def trainer_of(kind, *, n_stages=2, dataset_json=None, device="cpu", continues=False):
         dataset_json = dataset_json or build_dataset_json(3)
         plans = build_plans(["ZScoreNormalization"] * len(dataset_json["channel_names"])).plans
-        plans["continue_training"] = False
+        plans["continue_training"] = continues
         network = plans["configurations"]["tiny"]["architecture"]["arch_kwargs"]
         network.update(
             n_stages=n_stages,

@@ -107,6 +107,21 @@ def test_a_loss_mixed_in_before_ours_is_refused(trainer_of):
         trainer_of(type("Mine", (CrossEntropy, D2NetTrainer), {})).initialize()
 
 
+def test_on_cuda_it_computes_in_half_precision_and_elsewhere_as_it_is(trainer_of):
+    on_cuda = trainer_of(nnUNetTrainerModalityDropout, device="cuda").autocast()
+    assert (type(on_cuda), on_cuda.device, on_cuda.fast_dtype) == (torch.autocast, "cuda", torch.float16)
+    with trainer_of(nnUNetTrainerModalityDropout).autocast():
+        assert (torch.ones(2, 2) @ torch.ones(2, 2)).dtype == torch.float32
+
+
+@pytest.mark.parametrize("continues", [True, False])
+def test_how_a_training_begins_and_ends(trainer_of, continues):
+    kind = type("Short", (nnUNetTrainerModalityDropout,), {"n_epochs": 7})
+    trainer = trainer_of(kind, continues=continues)
+    assert (trainer.continues, trainer.num_epochs) == (continues, 7)
+    assert trainer_of(nnUNetTrainerModalityDropout).num_epochs == 1000
+
+
 @pytest.mark.parametrize(("limit", "expected"), [("3", 3), ("0", 5), ("", 5), ("many", 5), ("1", 1)])
 def test_as_many_threads_as_asked_for(trainer_of, monkeypatch, limit, expected):
     asked = [5]  # nnU-Net's number, which nnUNetv2_train has set before

@@ -242,6 +242,14 @@ def test_options_of_the_losses_arrive(ready):
     assert (loss.regions, loss.ignore_label) == (False, None)
     assert loss.level_weights == (1.0, 0.0)
     assert loss.segmentation_loss.weight_factors == (1.0, 0.0)
+    assert set(map(type, loss.level_weights)) == {float}  # torch.compile breaks its graph at numpy's numbers
+
+
+def test_without_deep_supervision_there_is_one_level(trainer_of):
+    trainer = trainer_of(D2NetTrainer, n_stages=3)
+    trainer.enable_deep_supervision = False
+    trainer.initialize()
+    assert trainer.loss.level_weights == (1.0,)
 
 
 @pytest.mark.parametrize(

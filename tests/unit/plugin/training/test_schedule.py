@@ -32,3 +32,14 @@ def test_going_on_in_the_second_part():
     schedule = PhasedPolyLR(optimizer, 0.01, 10, 4)
     schedule.step(7)
     assert optimizer.param_groups[0]["lr"] == pytest.approx(0.01 * (1 - 3 / 6) ** 0.9)
+
+
+@pytest.mark.parametrize("following", [None, -1])
+@pytest.mark.parametrize("first", [0, 4])
+def test_the_next_epoch_needs_no_number(following, first):
+    optimizer = torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=0.01)
+    schedule, found = PhasedPolyLR(optimizer, 0.01, 10, first), [optimizer.param_groups[0]["lr"]]
+    for _ in range(9):
+        schedule.step(following)
+        found.append(optimizer.param_groups[0]["lr"])
+    assert found == pytest.approx(rates(lambda o: PhasedPolyLR(o, 0.01, 10, first), 10))
