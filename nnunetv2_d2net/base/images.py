@@ -530,7 +530,7 @@ def keep_place(source: Path, target: Path) -> None:
         return
     with _unpacked(target) as stream:
         content = stream.read()
-    ours = Nifti1Header(content[: Nifti1Header.sizeof_hdr], check=False)
+    ours = Nifti1Header(content[: Nifti1Header.sizeof_hdr])
     for name in ours.keys():  # noqa: SIM118  # it is no dictionary
         if name.startswith(("qform", "sform", "quatern", "qoffset", "srow")):
             ours[name] = theirs[name]

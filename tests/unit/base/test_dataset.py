@@ -389,6 +389,8 @@ def test_numbers_of_a_data_set_may_have_gaps():
     assert with_gaps().numbers == (1, 5, 7)
     assert with_gaps().assign_channels(["a_0007.nii.gz", "a_0001.nii.gz"]) == [2, 0]
     assert with_gaps().assign_channels(["seven", "one", "five"]) == [0, 1, 2]
+    whole = ["a_0002.nii.gz", "a_0001.nii.gz", "a_0000.nii.gz"]  # nnU-Net takes files by their order alone
+    assert with_gaps().assign_channels(whole) == [2, 1, 0]
     line = one_line(with_gaps().assign_channels, ["a_0002.nii.gz"])
     assert line == "a_0002.nii.gz has an unknown channel number: this model knows 0001, 0005, 0007"
     assert dataset(channel_names={"3": "T2"}).assign_channels(["a_0003.nii.gz"]) == [0]

@@ -212,14 +212,15 @@ class TestMatrices:
         np.testing.assert_allclose(second_place(made)["qform"], place(1, 2, 3 * side), atol=1e-6)
 
     def test_shear_is_in_degrees(self):
-        def slanted(degrees, axis):
-            matrix = place(*SIZES)
+        def slanted(degrees, axis, sizes=SIZES):
+            matrix = place(*sizes)
             matrix[axis - 1, axis] = matrix[axis, axis] * np.tan(np.deg2rad(degrees))
             return matrix
 
         assert shear_of(header()) == 0
         assert shear_of(header(qform=place(*SIZES), sform=place(*SIZES))) == pytest.approx(0, abs=1e-4)
         assert shear_of(header(sform=slanted(7, 1))) == pytest.approx(7, abs=1e-4)
+        assert shear_of(header(sform=slanted(7, 1, (0.3, 0.4, 0.5)))) == pytest.approx(7, abs=1e-4)
         assert shear_of(header(sform=slanted(-12, 2))) == pytest.approx(12, abs=1e-4)
         assert shear_of(header(qform=place(*SIZES), sform=slanted(7, 1))) == pytest.approx(7, abs=1e-4)
 
