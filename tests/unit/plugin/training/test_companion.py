@@ -11,6 +11,7 @@ from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 from torch import nn
 
 from nnunetv2_d2net.base.errors import UserError
+from nnunetv2_d2net.base.progress import Bar
 from nnunetv2_d2net.method.modalities import modality_subsets, subset_codes
 from nnunetv2_d2net.plugin.training import companion as module
 from nnunetv2_d2net.plugin.training.companion import CHOICE, target_of
@@ -206,7 +207,9 @@ def measuring(companion_of, monkeypatch):
         trainer = companion_of(n_choice_cases=4, **settings)
         trainer.companion.stock, trainer.companion.student = Finding(1), Finding(2)
         trainer.dataset_class, trainer.bars = Stored, []
-        monkeypatch.setattr(module, "Bar", lambda items, **settings: trainer.bars.append(settings) or items)
+        monkeypatch.setattr(
+            module, "Bar", lambda items, **settings: trainer.bars.append(settings) or Bar(items, **settings)
+        )
         trainer.cohort = {"d": [True, False, True]}
         trainer.network.train()
         monkeypatch.setattr(trainer, "do_split", lambda: (["train"], CASES))

@@ -61,7 +61,10 @@ def test_progress_png_is_nnunets_with_panels_below(tmp_path, monkeypatch, gated)
     assert (picture.mode, picture.size) == ("RGB", (640, 40 + 1000))
     assert picture.crop((0, 0, 640, 40)).getcolors() == [(640 * 40, (255, 0, 0))]
     assert len(picture.crop((0, 40, 640, 1040)).getcolors(100000)) > 20  # not an empty canvas
+    assert picture.crop((0, 40, 640, 41)).getcolors() == [(640, (255, 255, 255))]  # from edge to edge
     (figure,) = figures
+    assert figure.get_size_inches().tolist() == [6.4, 10]
+    assert figure.axes[0].get_gridspec().ncols == len(figure.axes)  # side by side
     shown = {}
     for axis in figure.axes:
         assert all(list(line.get_ydata()) == [7, 107] for line in axis.lines)
