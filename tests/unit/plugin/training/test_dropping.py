@@ -114,6 +114,17 @@ def test_on_cuda_it_computes_in_half_precision_and_elsewhere_as_it_is(trainer_of
         assert (torch.ones(2, 2) @ torch.ones(2, 2)).dtype == torch.float32
 
 
+@pytest.mark.parametrize("share", [0.0, 0.5])
+def test_another_trainers_schedule_is_kept_unless_complete_input_comes_first(trainer_of, share):
+    class Scheduling(nnUNetTrainer):
+        def configure_optimizers(self):
+            return torch.optim.SGD(self.network.parameters(), 0.1), "a schedule"
+
+    trainer = trainer_of(type("Mine", (nnUNetTrainerModalityDropout, Scheduling), {"complete_share": share}))
+    trainer.initialize()
+    assert (trainer.lr_scheduler == "a schedule") == (share == 0)
+
+
 @pytest.mark.parametrize("continues", [True, False])
 def test_how_a_training_begins_and_ends(trainer_of, continues):
     kind = type("Short", (nnUNetTrainerModalityDropout,), {"n_epochs": 7})

@@ -18,7 +18,12 @@ def test_own_curves_are_logged_beside_nnunets():
     logger = D2NetLogger(("seg", "rec"))
     fill(logger, 2)
     assert logger.get_value("loss/rec", None) == [7.0, 107.0]
-    assert {"gradient_share/seg", "logit_change/codes_swapped", "train_losses"} <= set(logger.get_checkpoint())
+    own = [f"{group}/{term}" for group in ("loss", "gradient_share") for term in ("seg", "rec")]
+    own += ["logit_change/bottleneck_zeroed", "logit_change/codes_swapped"]
+    own += ["codes/within_modality", "codes/between_modalities"]
+    assert list(logger.get_checkpoint()) == [*LocalLogger().get_checkpoint(), *own]
+    gated = D2NetLogger(("seg", "rec"), gated=True)
+    assert gated.own_keys == [*own, "logit_change/gate_shut", "gate/opening"]
 
 
 def test_a_checkpoint_without_own_curves_is_filled_up():

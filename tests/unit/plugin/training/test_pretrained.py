@@ -9,6 +9,7 @@ import pytest
 import torch
 from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 from torch import nn
+from torch.nn.parallel import DistributedDataParallel
 
 from nnunetv2_d2net.base.errors import UserError
 from nnunetv2_d2net.plugin.training.dropping import (
@@ -20,6 +21,7 @@ from nnunetv2_d2net.plugin.training.pretrained import (
     load_whole_network,
     pretrained_weights,
     starting_from,
+    unwrapped,
 )
 from nnunetv2_d2net.plugin.training.trainer import D2NetTrainer
 from tests.unit.plugin.preprocessing.conftest import build_plans
@@ -219,6 +221,16 @@ def test_the_same_modalities_in_another_order_give_the_same(write, modulated):
     images, available = torch.randn(1, 3, 8, 8, 8), torch.tensor([[True, False, True]])
     of_network, of_source = network(images.flip(1), available.flip(1)), modulated(images, available)
     assert all(torch.allclose(a, b, atol=1e-4) for a, b in zip(of_network, of_source, strict=True))
+
+
+def test_wrappers_are_taken_off():
+    network = nn.Linear(3, 2)
+    compiled, distributed = torch.compile(network, backend="eager"), object.__new__(DistributedDataParallel)
+    nn.Module.__init__(distributed)
+    distributed.module = compiled
+    assert all(unwrapped(wrapped) is network for wrapped in (network, compiled, distributed))
+    distributed.module = network
+    assert unwrapped(distributed) is network
 
 
 def test_the_checkpoint_is_handed_on_for_a_while():
