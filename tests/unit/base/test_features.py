@@ -110,8 +110,11 @@ class TestFeatures:
             assert found[m, m, 6] == pytest.approx(contrast, rel=1e-5)
         assert np.isnan(found[[0, 2], [0, 2], 7:]).all(), "one voxel makes no contrast"
 
-    def test_of_pairs(self, case):
+    @pytest.mark.parametrize("alike", [False, True])
+    def test_of_pairs(self, case, alike):
         images, inside, _ = case
+        if alike:
+            images[2] = images[0] + np.random.default_rng(1).gamma(2, 0.1, inside.shape)
         found = measure_features(images, inside, None, (), 3)
         one, other = images[0][inside], images[2][inside]
         low, middle, high = np.percentile(self.scaled(one) - self.scaled(other), (0.5, 50, 99.5))

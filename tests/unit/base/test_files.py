@@ -208,7 +208,8 @@ class TestKilledWriters:
         assert process.wait() == -signal.SIGKILL, "it was asked whether it lives, and did not"
 
     def test_a_writer_of_another_user_lives(self, tmp_path, monkeypatch):
-        def refuse(_process, _signal):
+        def refuse(_process, number):
+            assert number == 0, "it is asked, and sent nothing"
             raise PermissionError(errno.EPERM, "Operation not permitted")
 
         with unfinished_folder(tmp_path) as own:
