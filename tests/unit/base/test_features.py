@@ -27,6 +27,20 @@ class TestHead:
         image[2:-2, 4:, 4:] = 5
         assert np.array_equal(find_head(image).voxels, image == 5)
 
+    @pytest.mark.parametrize("shape", [(30, 30, 30), (2, 30, 30), (1, 30, 30)])
+    def test_it_may_be_most_of_the_image(self, shape):
+        """Two slices have no ends, and no border but their edges."""
+        image = np.full(shape, 5.0)
+        image[..., [0, -1]] = image[..., [0, -1], :] = 0
+        if shape[0] > 2:
+            image[[0, -1]] = 0
+        assert np.array_equal(find_head(image).voxels, image == 5)
+
+    def test_three_slices_have_two_ends(self):
+        image = np.full((3, 30, 30), 5.0)
+        image[:, 1:-1, 1:-1] = 0
+        assert np.array_equal(find_head(image).voxels, image == 5)
+
     def test_in_one_slice_its_edges_are_the_border(self):
         image = np.zeros((1, 9, 9))
         image[0, 2:7, 2:7] = np.arange(1, 26).reshape(5, 5)

@@ -562,8 +562,8 @@ class TestKeptPlace:
     def odd(self, path, kind=nib.Nifti1Image):
         """An image whose qform and sform disagree, in micrometers, from a program that knows times."""
         image = kind(noise().T, None)
-        image.set_qform(np.array([[0, 2e3, 0, 7], [1e3, 0, 0, -8], [0, 0, 3e3, 9], [0, 0, 0, 1]]), code=1)
-        image.set_sform(np.diag([1e3, 2e3, 3e3, 1]), code=3)
+        image.set_qform(np.array([[0, 2e3, 0, 7], [1e3, 0, 0, -8], [0, 0, 3e3, 9], [0, 0, 0, 1]]), code=3)
+        image.set_sform(np.diag([1e3, 2e3, 3e3, 1]), code=4)
         image.header.set_xyzt_units("micron", "sec")
         image.header["pixdim"][4:] = 5
         nib.save(image, path)
