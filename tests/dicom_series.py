@@ -18,7 +18,7 @@ def kept_locale() -> Iterator[None]:
 
 
 @kept_locale()
-def write_series(image, folder, uid, description, *, prefix="IM", slices=None):
+def write_series(image, folder, uid, description, *, prefix="IM", slices=None, protocol=""):
     """Write an image slice by slice, with what makes a series of them; return the files.
 
     Args:
@@ -28,12 +28,14 @@ def write_series(image, folder, uid, description, *, prefix="IM", slices=None):
         description: SeriesDescription.
         prefix: Of the files' names, which have no ending.
         slices: Which to write; None for all.
+        protocol: ProtocolName.
     """
     folder.mkdir(parents=True, exist_ok=True)
     d = image.GetDirection()
     common = {
         "0008|0060": "MR",
         "0008|103e": description,
+        "0018|1030": protocol,
         "0020|000d": "1.2.826.0.1",
         "0020|000e": uid,
         "0020|0037": "\\".join(f"{v:.8f}" for v in (d[0], d[3], d[6], d[1], d[4], d[7])),

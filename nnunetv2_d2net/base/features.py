@@ -113,7 +113,7 @@ def _relative(intensities: Array) -> tuple[Array, Array]:
 
 
 def _rim(head: NDArray[np.bool_]) -> NDArray[np.bool_]:
-    depth = np.asarray(distance_transform_edt(head[0] if len(head) == 1 else head)).reshape(head.shape)
+    depth = np.asarray(distance_transform_edt(head))
     return depth <= np.percentile(depth[head], _RIM)
 
 

@@ -144,8 +144,8 @@ def _notes_on_forms(
 def _distance(one: NDArray[np.floating], other: NDArray[np.floating], dim: list[int]) -> float:
     """How far apart two matrices put a corner of the image, at most, in mm."""
     ends = [(0, max(n - 1, 0)) for n in dim[1:4]]
-    corners = np.array(np.meshgrid(*ends, indexing="ij")).reshape(3, -1)
-    moved = (one - other)[:3] @ np.vstack([corners, np.ones(corners.shape[1])])
+    corners = np.array(np.meshgrid(*ends)).reshape(3, -1)
+    moved = (one - other) @ np.vstack([corners, np.ones(corners.shape[1])])
     return float(np.linalg.norm(moved, axis=0).max())
 
 

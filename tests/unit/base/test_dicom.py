@@ -56,7 +56,13 @@ def test_a_series_without_description(tmp_path, image):
     assert (series.description, str(series)) == ("", f"{files[0]} (no description, 6 files)")
 
 
-def test_missing_slices_are_refused(tmp_path, image):
+def test_a_series_may_be_named_by_its_protocol(tmp_path, image):
+    (series,) = find_series(write_series(image, tmp_path, "1.2.3", "", protocol="t1_mprage"))
+    assert series.description == "t1_mprage"
+
+
+def test_missing_slices_are_refused(tmp_path, image, capfd):
+    sitk.ProcessObject.GlobalWarningDisplayOn()
     (series,) = find_series(write_series(image, tmp_path, "1.2.3", "T1", slices=[0, 1, 2, 4, 5]))
     with pytest.raises(ImageError) as error:
         read_series(series)
@@ -65,6 +71,7 @@ def test_missing_slices_are_refused(tmp_path, image):
         f"{series.files[0]} is one of 5 slices that are not evenly spaced, or do not say where they lie: some are "
         "missing, or the series holds several images: export it whole, or convert it with dcm2niix"
     )
+    assert capfd.readouterr() == ("", "")
 
 
 @pytest.mark.parametrize(("moved", "is_read"), [(0.2, True), (0.3, False)])
@@ -82,9 +89,10 @@ def test_a_slice_may_lie_a_tenth_of_their_distance_elsewhere(tmp_path, image, mo
 
 def test_slices_in_one_place_are_refused(tmp_path, image):
     image.SetSpacing((1.0, 1.5, 1e-9))
-    (series,) = find_series(write_series(image, tmp_path, "1.2.3", "T1"))
-    with pytest.raises(ImageError, match="6 slices that are not evenly spaced"):
-        read_series(series)
+    for n in (6, 2):
+        (series,) = find_series(write_series(image[:, :, :n], tmp_path / str(n), "1.2.3", "T1"))
+        with pytest.raises(ImageError, match=f"{n} slices that are not evenly spaced"):
+            read_series(series)
 
 
 @pytest.mark.parametrize("lacking", [[2], range(6)])
@@ -129,4 +137,7 @@ def test_what_is_no_dicom(tmp_path):
     (tmp_path / "short").write_bytes(b"DICM")
     assert not is_dicom(tmp_path / "short")
     assert not is_dicom(tmp_path)
+    for name in ("DICOMDIR", "dicomdir", "slice"):
+        (tmp_path / name).write_bytes(b"\0" * 128 + b"DICM")
+        assert is_dicom(tmp_path / name) == (name == "slice")
     assert find_series([tmp_path / "short", tmp_path / "missing"]) == []

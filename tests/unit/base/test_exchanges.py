@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy.stats import t as student
 
-from nnunetv2_d2net.base.exchanges import _gain, find_exchanges, fit_reference, references
+from nnunetv2_d2net.base.exchanges import _gain, best_exchange, find_exchanges, fit_reference, references
 from nnunetv2_d2net.base.features import measure_features
 
 
@@ -28,6 +28,32 @@ def test_the_gain_is_a_difference_of_log_likelihoods():
     other = student.logpdf((single[0] - place[::-1]) / spread[::-1], 4) - np.log(spread[::-1])
     assert gain == pytest.approx(other.sum() - own.sum())
     assert gain < 0
+
+
+def test_a_name_that_the_case_lacks_fits_better_where_it_says_more():
+    """Both modalities have the same place, one of them a tenth of the other's spread."""
+    features = np.full((2, 2, 8), np.nan)
+    features[1, 1, 0] = 0
+    spread = np.ones((2, 2, 8))
+    spread[1, 1] = 10
+    found = best_exchange(features, (np.zeros((2, 2, 8)), spread), 1.0)
+    assert found.names_of == {1: 0}
+    assert found.gain == pytest.approx(np.log(10))
+    assert best_exchange(features[::-1, ::-1], (np.zeros((2, 2, 8)), spread), 1.0) is None
+
+
+def test_places_and_spreads_are_medians_and_none_is_much_narrower_than_the_typical_one():
+    steps = np.array([-3, -1, -1, 0, 1, 1, 3])  # of which the median is 0, and 1 without its sign
+    features = np.full((7, 3, 3, 3), np.nan)
+    for m, scales in enumerate([(1, 100, 0), (1, 100, 0), (0.1, 100, 0)]):
+        features[:, m, m] = 7 + steps[:, None] * scales
+    place, spread = fit_reference(features)
+    own = np.arange(3)
+    np.testing.assert_allclose(place[own, own], np.full((3, 3), 7))
+    expected = 1.4826 * np.array([[1, 100, 0], [1, 100, 0], [0.5, 100, 0]])
+    np.testing.assert_allclose(spread[own, own], np.maximum(expected, 0.01))
+    assert np.isfinite(fit_reference(features[:5])[0][own, own]).all()
+    assert np.isnan(fit_reference(features[:4])[0]).all()
 
 
 def test_pairs_count_where_images_alone_say_nothing():

@@ -112,8 +112,12 @@ class TestFeatures:
 
     def test_of_each_image(self, case):
         images, inside, labels = case
+        images[2] = images[2] / 1e5  # of any scale
         found = measure_features(images, inside, labels, (1, 2), 3)
         assert found.shape == (3, 3, 10)
+        unlabeled = measure_features(images, inside, None, (1, 2), 3)
+        np.testing.assert_array_equal(np.delete(unlabeled, (6, 7), 2), np.delete(found, (6, 7), 2))
+        assert np.isnan(unlabeled[..., 6:8]).all()
         for m, image in images.items():
             values, marked = image[inside], labels[inside] == 1
             p = dict(zip((1, 5, 25, 50, 75, 95, 99), np.percentile(values, (1, 5, 25, 50, 75, 95, 99)), strict=True))

@@ -393,6 +393,15 @@ class TestNanOutsideTheFieldOfView:
         sitk.WriteImage(sitk.GetImageFromArray(voxels, isVector=True), str(path))
         assert "--nan" not in refused(path, "NaN", self.as_image).remedy
 
+    def test_in_pictures_of_several_channels_and_of_one(self, tmp_path):
+        for shape, kind in (((5, 6, 3), sitk.sitkVectorFloat32), ((5, 6), sitk.sitkFloat32)):
+            voxels = noise(np.float32, shape)
+            voxels[0] = np.nan
+            sitk.WriteImage(sitk.GetImageFromArray(voxels, isVector=len(shape) == 3), str(tmp_path / "a.nrrd"))
+            found = read_sitk(tmp_path / "a.nrrd", nan_outside_as_zero=True)
+            assert found.GetPixelID() == kind
+            assert np.array_equal(sitk.GetArrayFromImage(found), np.nan_to_num(voxels))
+
     @pytest.mark.parametrize("name", ["a.nii", "a.nii.gz", "a.hdr"])
     def test_wherever_a_file_has_its_voxels(self, tmp_path, name):
         """With more behind them, and axes that its header does not count."""
