@@ -115,7 +115,7 @@ def _make_within(parent: Path, own: Path) -> None:
             with contextlib.suppress(OSError):  # it is another user's
                 shutil.copymode(parent.parent, parent)  # whoever may write to the folder may do so here
             own.mkdir()
-            break
+            return
         except (FileNotFoundError, FileExistsError):  # a process that has finished has just removed the parent
             if attempt == _TRIES - 1:
                 raise

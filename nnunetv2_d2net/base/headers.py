@@ -48,8 +48,7 @@ def check_header(header: Nifti1Header) -> list[str]:
     sizes = np.array(header["pixdim"][1:4], float)
     forms = _forms(header)
     _check_place(forms, sizes, axes)
-    notes = []
-    notes += _notes_on_forms(forms, np.abs(sizes), dim, axes)
+    notes = _notes_on_forms(forms, np.abs(sizes), dim, axes)
     if not forms and len(axes) == 3:
         notes.append("has neither qform nor sform: where left, right, front and back are is not known")
     edges = _edges(forms, np.abs(sizes))[axes] * _SCALES.get(_unit(header), 1.0)

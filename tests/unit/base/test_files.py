@@ -250,6 +250,36 @@ class TestKilledWriters:
         write_text(tmp_path / "a.txt", "new")
         assert names(tmp_path) == ["a.txt"]
 
+    def test_what_this_machine_has_left_goes(self, tmp_path, monkeypatch):
+        monkeypatch.setattr(socket, "gethostname", lambda: "my-machine")
+        gone = start("pass")
+        gone.wait()
+        with unfinished_folder(tmp_path) as own:
+            machine, _, run = own.name.rsplit("-", 2)
+            for name in (f"{gone.pid}-0", f"{os.getpid()}-0", f"{os.getpid()}-{run}x"):
+                (own.parent / f"{machine}-{name}").mkdir()
+            (own.parent / f"{machine}-{gone.pid}-1").touch()  # no folder, which nobody makes
+            write_text(tmp_path / "a.txt", "new")
+            own_run = [f"{machine}-{os.getpid()}-{run}", f"{machine}-{os.getpid()}-{run}x"]
+            assert names(own.parent) == sorted([f"{machine}-{gone.pid}-1", *own_run])
+
+    def test_machines_are_told_apart_by_name_and_container(self, tmp_path, monkeypatch):
+        container = Path("/proc/self/ns/pid")
+        if container.exists():
+            with unfinished_folder(tmp_path) as own:
+                assert own.name.startswith(f"{socket.gethostname()}.{container.stat().st_ino}-{os.getpid()}-")
+
+        stat = Path.stat
+
+        def fail(path, **how):
+            if path == container:
+                raise FileNotFoundError(errno.ENOENT, "as on other systems")
+            return stat(path, **how)
+
+        monkeypatch.setattr(Path, "stat", fail)
+        with unfinished_folder(tmp_path) as own:
+            assert own.name.startswith(f"{socket.gethostname()}-{os.getpid()}-")
+
     @pytest.mark.parametrize("number", ["99999999999999999999999", "0", "-1", "x", ""])
     def test_odd_names_do_no_harm(self, tmp_path, number):
         with unfinished_folder(tmp_path) as own:
@@ -309,6 +339,26 @@ class TestUnfinishedFolder:
             (own / "b").write_text("half", encoding="utf-8")
             publish(own / "a", tmp_path / "new" / "a")
         assert names(tmp_path / "new") == ["a"]
+
+    def test_a_folder_is_published_as_a_file_is(self, tmp_path):
+        with unfinished_folder(tmp_path) as own:
+            (own / "a").mkdir()
+            (own / "a" / "b").touch()
+            publish(own / "a", tmp_path / "a")
+        assert names(tmp_path / "a") == ["b"]
+
+    def test_somebody_may_have_removed_it(self, tmp_path):
+        with unfinished_folder(tmp_path) as own:
+            own.rmdir()
+        assert names(tmp_path) == []
+
+    def test_it_cannot_be_made_for_ever(self, tmp_path, monkeypatch):
+        def fail(*_args, **_kwargs):
+            raise FileExistsError(errno.EEXIST, "File exists")
+
+        monkeypatch.setattr(Path, "mkdir", fail)
+        with pytest.raises(FileExistsError), unfinished_folder(tmp_path):
+            pytest.fail("there is none")
 
     def test_two_at_once_have_folders_of_their_own(self, tmp_path):
         with unfinished_folder(tmp_path) as one:

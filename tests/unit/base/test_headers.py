@@ -106,6 +106,12 @@ class TestNotes:
             "has voxels of 1 x 2 x 21 mm, as no patient's image has",
         ]
 
+    def test_an_edge_is_that_of_an_axis_of_the_voxels(self):
+        turned = np.array([[0, 30.0, 0, 0], [1, 0, 0, 0], [0, 0, 3, 0], [0, 0, 0, 1]])
+        assert check_header(header(sizes=(1, 30, 3), sform=turned)) == [
+            "has voxels of 1 x 30 x 3 mm, as no patient's image has"
+        ]
+
     def test_oblique_images_are_as_good_as_any(self):
         turned = np.array([[0.8, -1.2, 0, 5], [0.6, 1.6, 0, 6], [0, 0, -3, 7], [0, 0, 0, 1]])
         for forms in ({"qform": turned}, {"sform": turned}, {"qform": turned, "sform": turned}):
@@ -173,7 +179,11 @@ class TestPlaceThatIsLost:
     def test_sizes(self, edge, word):
         remedy = "so its spacing is lost: write the right spacing into its header"
         assert refusal(sizes=(1, edge, 3)) == f"has voxels of 1 x {word} x 3 mm and neither qform nor sform, {remedy}"
+        assert "so its spacing is lost" in refusal(shape=(2, 5, 6), sizes=(edge, 2, 3))
+        assert "so its spacing is lost" in refusal(shape=(2, 5, 6), sizes=(1, 2, edge))
         if edge == 0:
+            (note,) = check_header(header(sizes=(0, 2, 3), sform=place(*SIZES)))
+            assert note.startswith("has voxels of 0 x 2 x 3 mm by pixdim, which is read, and 1 x 2 x 3 mm by its")
             assert refusal(sform=place(1, 0, 3)) == f"has voxels of 1 x 0 x 3 mm, {remedy}"
         assert check_header(header(shape=(4, 5), sizes=(1, 2, edge))) == []
 
