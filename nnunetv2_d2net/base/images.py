@@ -378,9 +378,9 @@ def _check_voxels(stream: BinaryIO, header: Nifti1Header, begin: int = 0) -> boo
     kind = header.get_data_dtype()
     missing = math.prod(_shape_of(header)) * kind.itemsize
     stream.seek(max(int(header["vox_offset"]), begin))
-    step, finite = _CHUNK - _CHUNK % kind.itemsize, True
+    finite = True
     while missing > 0:
-        wanted = min(step, missing)
+        wanted = min(_CHUNK, missing)  # whole numbers, as the sizes of those that may be NaN are powers of two
         chunk = stream.read(wanted)
         if len(chunk) < wanted:
             raise EOFError(f"{missing - len(chunk)} bytes of voxels are missing")

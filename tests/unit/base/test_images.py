@@ -710,6 +710,16 @@ class TestWriting:
             with pytest.raises(OSError, match="the file was cut short, is the disk full"):
                 check_written(path)
 
+    def test_voxels_lie_behind_the_header_whatever_it_says(self, tmp_path):
+        path = nifti(tmp_path / "a.nii")
+        data = bytearray(path.read_bytes())
+        struct.pack_into("<f", data, 108, 0)
+        path.write_bytes(data)
+        assert check_whole(path)
+        path.write_bytes(data[:-10])
+        with pytest.raises(EOFError, match="6 bytes of voxels are missing"):  # four lie between the two
+            check_whole(path)
+
     def test_a_file_that_is_whole(self, tmp_path):
         for path in (nifti(tmp_path / "a.nii.gz"), itk(tmp_path / "a.mha")):
             assert check_whole(path)
