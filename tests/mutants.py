@@ -28,9 +28,9 @@ ROOMS = {
 """Folder of the package that is changed, and the tests that must notice."""
 
 KEPT_DECORATORS = ("staticmethod", "classmethod", "overload")
-SURVIVED, KILLED = (0, 5, 33, 255, 24, 36, 152, -24, -9), (1, 3, -11)
-"""mutmut's exit codes: no test has failed, there is none, pytest was called with one that it does not know, or it took
-too long, as all do where the machine is busy; a test has failed, or the process has died."""
+SURVIVED, KILLED = (0, 2, 5, 33, 255, 24, 36, 152, -24, -9), (1, 3, -11)
+"""mutmut's exit codes: no test has failed, somebody stopped them, there is none, pytest was called with one that it does
+not know, or it took too long, as all do where the machine is busy; a test has failed, or the process has died."""
 Edit = tuple[int, int, str]  # from, to, text instead
 
 

@@ -48,3 +48,9 @@ def pytest_runtest_logreport(report: pytest.TestReport) -> None:
     if report.failed and function():
         with NOTICED.open("a", encoding="utf-8") as file:
             file.write(f"{function()} {report.nodeid}\n")
+
+
+def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
+    """Tell tests that a mutant keeps from being imported, which has then been noticed, from tests that were stopped."""
+    if function() and exitstatus == pytest.ExitCode.INTERRUPTED and session.testsfailed:
+        session.exitstatus = pytest.ExitCode.TESTS_FAILED
