@@ -720,6 +720,14 @@ class TestWriting:
         with pytest.raises(EOFError, match="6 bytes of voxels are missing"):  # four lie between the two
             check_whole(path)
 
+    def test_of_voxels_of_an_unknown_type_no_size_is_known(self, tmp_path):
+        path = itk(tmp_path / "a.gipl")
+        data = bytearray(path.read_bytes())
+        struct.pack_into(">H", data, 8, 99)
+        path.write_bytes(data)
+        assert check_whole(path)
+        refused(path, "unreadable")  # as ITK does not know it either
+
     def test_a_file_that_is_whole(self, tmp_path):
         for path in (nifti(tmp_path / "a.nii.gz"), itk(tmp_path / "a.mha")):
             assert check_whole(path)
