@@ -29,7 +29,7 @@ ROOMS = {
 
 KEPT_DECORATORS = ("staticmethod", "classmethod", "overload")
 SURVIVED, KILLED = (0, 2, 5, 33, 255, 24, 36, 152, -24, -9), (1, 3, -11)
-"""mutmut's exit codes: no test has failed, somebody stopped them, there is none, pytest was called with one that it does
+"""mutmut's exit codes: no test has failed, they were stopped, there is none, pytest was called with one that it does
 not know, or it took too long, as all do where the machine is busy; a test has failed, or the process has died."""
 Edit = tuple[int, int, str]  # from, to, text instead
 
