@@ -64,7 +64,7 @@ def _in_processes(
     context = multiprocessing.get_context("spawn")  # forking a process that has threads can hang
     pool = ProcessPoolExecutor(min(processes, len(items)), context, _begin_worker, (os.getpid(),))
     try:
-        with _hearing_later(), _program_hidden(work, items[0]):
+        with hearing_later(), _program_hidden(work, items[0]):
             futures = {pool.submit(work, item): item for item in items}
         for future in as_completed(futures):
             yield futures.pop(future), future.result()  # and keep it no longer: the next ones need the memory
@@ -83,7 +83,7 @@ def _in_processes(
 
 
 @contextlib.contextmanager
-def _hearing_later() -> Iterator[None]:
+def hearing_later() -> Iterator[None]:
     """Put off Ctrl-C, and let processes that start here never hear it; their parent does, and ends them.
 
     A terminal's Ctrl-C reaches all processes, also those that still import Python's modules, which would say so in many

@@ -126,7 +126,7 @@ GROUPS = {
             "make one HTML page of a benchmark, with cases to look at",
             "report",
             (
-                "d2net report d2net_benchmark_Dataset004_BraTS2020_3d_fullres",
+                "d2net report d2net_benchmark_Dataset004_3d_fullres",
                 "d2net report OUT -o page.html --cases 12",
             ),
         ),

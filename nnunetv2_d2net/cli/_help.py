@@ -5,7 +5,7 @@ from pathlib import Path
 
 import nnunetv2_d2net
 from nnunetv2_d2net.base.errors import UsageError
-from nnunetv2_d2net.cli._commands import GROUPS, Command
+from nnunetv2_d2net.cli._commands import COMMANDS, GROUPS, Command
 from nnunetv2_d2net.cli._nnunet_arguments import ARGUMENTS
 from nnunetv2_d2net.cli._words import guess
 
@@ -40,22 +40,33 @@ def epilog_of(command: Command) -> str:
     taken = [_entry(f"{flag} {value}".rstrip(), meaning) for flag, value, meaning in ARGUMENTS.get(command.nnunet, ())]
     parts = ["\n".join([f"handed on to {command.nnunet} as it is:", *taken])] if taken else []
     examples = "\n".join(["examples:", *(f"  {example}" for example in command.examples)])
-    return "\n\n".join([*parts, examples, f"read on: d2net help {command.page}"])
+    return "\n\n".join([*parts, examples, f"read on: d2net help {page_name(command.page)}"])
 
 
 def pages() -> dict[str, Path]:
     """Return the pages of the documentation, by name: the package brings them, a checkout has them beside it."""
     package = Path(nnunetv2_d2net.__file__).parent
     folder = next(folder for folder in (package / "docs", package.parent / "docs") if (folder / "usage.md").is_file())
-    return {path.stem: path for path in folder.glob("*.md")}
+    return {page_name(path.stem): path for path in folder.glob("*.md")}
+
+
+def page_name(stem: str) -> str:
+    """Return what ``d2net help`` calls a page: as its file, where a command has the name without ending.
+
+    Example:
+        >>> page_name("metrics"), page_name("benchmark")
+        ('metrics', 'benchmark.md')
+    """
+    return f"{stem}.md" if stem in COMMANDS else stem
 
 
 def page_named(name: str) -> str:
-    """Return the text of a page.
+    """Return the text of a page, which may be called as its file is: ``metrics``, ``metrics.md``, ``docs/metrics.md``.
 
     Raises:
         UsageError: There is no such page.
     """
-    if name not in (known := pages()):
+    known, page = pages(), page_name(name.removeprefix("docs/").removesuffix(".md"))
+    if page not in known:
         raise UsageError(f"{name} is no command and no page{guess(name, known)}: d2net help lists them")
-    return known[name].read_text(encoding="utf-8")
+    return known[page].read_text(encoding="utf-8")

@@ -86,8 +86,12 @@ def _training(words: Sequence[str], plans: str) -> str:
     wanted = [name for name in values_of(words, "-c") or ("3d_fullres", "2d") if name in planned]
     if not wanted:
         return ""
+    from nnunetv2_d2net.plugin.training.splits import N_FOLDS
+
     configuration = "3d_fullres" if "3d_fullres" in wanted else wanted[0]
-    return f"d2net train {number} {quote(configuration)} 0{_TRAINED_BY.get(plans, f' -p {quote(plans)}')}"
+    n_cases = read_json_or(file.with_name("dataset.json"), {}).get("numTraining", N_FOLDS)
+    fold = "all" if n_cases < N_FOLDS and not file.with_name("splits_final.json").exists() else "0"
+    return f"d2net train {number} {quote(configuration)} {fold}{_TRAINED_BY.get(plans, f' -p {quote(plans)}')}"
 
 
 def _train(args: Namespace, words: Sequence[str]) -> str:

@@ -109,7 +109,7 @@ def add_dataset(parser: ArgumentParser) -> None:
 
 def add_seed(parser: ArgumentParser) -> None:
     """Declare ``--seed`` of trainings."""
-    meaning = "of trainings: the same weights again with the same versions, one thread and no interruption (anywhere)"
+    meaning = "of trainings: the same weights again with the same versions and one thread (default: others each time)"
     parser.add_argument("--seed", type=int, metavar="S", help=meaning)
 
 

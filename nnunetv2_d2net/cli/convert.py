@@ -11,7 +11,7 @@ from nnunetv2_d2net.cli._words import add_processes, check_processes
 
 HELP = (
     "Convert a folder of cases, BraTS, Task01 of the Decathlon or your own, into a raw data set of nnU-Net. Cases may "
-    "lack modalities. Goes on where it was stopped. docs/data.md describes layouts and mapping files."
+    "lack modalities. Goes on where it was stopped. d2net help data describes layouts and mapping files."
 )
 
 _LAYOUTS = "brats2018, brats2021, brats2023, msd, or a mapping file (default: recognized)"

@@ -21,7 +21,7 @@ from nnunetv2_d2net.cli._nnunet_arguments import ARGUMENTS
 from nnunetv2_d2net.cli._words import guess
 
 _GO_ON = {
-    "train": "run it again with --c to go on from the last checkpoint",
+    "train": "run it again with --c to go on from the last checkpoint, if there is one",
     "predict": "run it again with --continue_prediction to go on",
 }
 _TAKES_OTHER_WORDS = ("segment",)  # whose options are called like the model's sequences
@@ -129,8 +129,9 @@ def parser_of(names: Iterable[str]) -> argparse.ArgumentParser:
         subparser = subparsers.add_parser(name, **settings)
         if name in names:
             module = import_module(f"nnunetv2_d2net.cli.{name}")
-            subparser.description, subparser.epilog = module.HELP, epilog_of(command)
             module.add_arguments(subparser)
+            of_its_own = [subparser.epilog] if subparser.epilog else []
+            subparser.description, subparser.epilog = module.HELP, "\n\n".join([*of_its_own, epilog_of(command)])
             subparser.add_argument("-q", dest="quiet", action="store_true", help="no progress bars, no notes")
             subparser.add_argument("-v", dest="verbose", action="store_true", help="say more, and where an error arose")
             subparser.set_defaults(run=module.run, usage=subparser.format_usage())

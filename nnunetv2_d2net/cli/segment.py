@@ -18,8 +18,8 @@ HELP = (
 )
 _USAGE = "d2net segment [PATIENT_FOLDER] [--FLAIR FILE] [--T1 FILE] [--T1ce FILE] [--T2 FILE] -o FOLDER [...]"
 _EPILOG = (
-    "The options for files are called like the model's sequences, in any case. A FILE may be .nii, .nii.gz, .mha or "
-    ".nrrd, a folder of one DICOM series, or one of its slices. docs/segment.md says more."
+    "The options for files are called like the model's sequences, in any case.\n"
+    "A FILE may be .nii, .nii.gz, .mha or .nrrd, a folder of one DICOM series, or one of its slices."
 )
 
 

@@ -2,6 +2,7 @@
 
 import argparse
 import os
+import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -167,18 +168,21 @@ def _positionals(words: Sequence[str]) -> tuple[str, str, str]:
     return dataset, configuration, fold
 
 
-def _plan(dataset: str) -> str:
-    return f"run d2net plan_and_preprocess -d {dataset}"
+def _plan(dataset: str, plans: str = "") -> str:
+    """Say how data get plans of that name: a planner of ours writes those of its own, any may write others."""
+    own = re.fullmatch(r"(D2Net\w+)Plans", plans)
+    planner, name = f" -pl {own[1]}Planner" if own else "", plans not in ("", "D2NetPlans") and not own
+    return f"run d2net plan_and_preprocess -d {dataset}{planner}{f' -overwrite_plans_name {plans}' if name else ''}"
 
 
 def _check_data(words: Sequence[str], trainer: str) -> tuple[str, ...]:
     """Refuse data that cannot be trained on; return the names of the modalities."""
     dataset, configuration, fold = _positionals(words)
     folder_of("nnUNet_results")
-    plan = _plan(dataset)
+    plans = value_of(words, "-p")
+    plan = _plan(dataset, plans)
     folder = dataset_folder(dataset, "nnUNet_preprocessed", plan)
     others = ", ".join(sorted(path.stem for path in folder.glob("*Plans*.json") if "." not in path.stem))
-    plans = value_of(words, "-p")
     remedy = f"{plan}, or pass other plans with -p (there: {others})" if others else plan
     data = preprocessed_folder(folder / f"{plans}.json", configuration, remedy)
     command = f"run d2net preprocess -d {dataset_number(folder.name)} -plans_name {plans} -c {configuration}"

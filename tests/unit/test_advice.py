@@ -62,6 +62,7 @@ RUN_BY = {
     "d2net train --start_from": ("integration/test_companion.py", "test_it_started_from_the_stock_models_weights"),
     "d2net train 7 3d_fullres 0": ("integration/test_cycles.py", "test_a_finished_training_leaves_nnunets_files"),
     "d2net train {} {} 0": ("integration/test_cycles.py", "test_a_finished_training_leaves_nnunets_files"),
+    "d2net train {} {} {}": ("integration/test_cycles.py", "test_a_finished_training_leaves_nnunets_files"),
     "nnUNetv2_convert_old_nnUNet_dataset {} DatasetXXX_NAME": (
         "unit/test_advice.py",
         "test_a_data_set_of_nnunet_v1_is_converted_by_the_command_that_is_named",

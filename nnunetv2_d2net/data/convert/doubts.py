@@ -58,7 +58,7 @@ def refuse_lost_files(source: Path, contents: Contents, modalities: Sequence[str
     if lost:
         kinds = listed([f"{rest} ({counted(len(paths), 'file')}, such as {paths[0]})" for rest, paths in lost.items()])
         others = any(nifti_stem(path.name) is None for paths in lost.values() for path in paths)
-        remedy = "convert them to NIfTI" if others else "say in a mapping file what they are (docs/data.md)"
+        remedy = "convert them to NIfTI" if others else "say in a mapping file what they are (d2net help data)"
         raise UserError(
             f"{source} has cases that lack an image or a segmentation, and files beside them of unknown meaning, "
             f"{kinds}: {remedy}, or move them away"

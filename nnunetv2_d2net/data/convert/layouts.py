@@ -109,7 +109,7 @@ def _find_brats(source: Path, name: re.Pattern[str], tokens: Mapping[str, str]) 
     contents = gather(files | misnamed, MODALITIES)
     if not contents.cases and {problem.kind for problem in contents.problems} == {"colliding name", "no image"}:
         reason, *_ = contents.problems[0].line.rpartition(": ")
-        raise UserError(f"{source} has no usable case: {reason}, and so on: write a mapping file, see docs/data.md")
+        raise UserError(f"{source} has no usable case: {reason}, and so on: write a mapping file, see d2net help data")
     refuse_lost_files(source, contents, MODALITIES)
     training = {_collection(case) for case in contents.cases if case.label}
     for case in contents.cases:
@@ -154,7 +154,7 @@ def _recognize_brats(source: Path) -> Layout:
         if pediatric:
             raise UserError(
                 f"{source} holds pediatric cases such as {pediatric}, whose label numbers changed after 2023: pass "
-                "--layout brats2023 for those of 2023, else the mapping file of docs/data.md"
+                "--layout brats2023 for those of 2023, else a mapping file (d2net help data)"
             )
         return BRATS2023
     if old:
@@ -210,7 +210,7 @@ def _read_decathlon(source: Path) -> Layout:
     except (KeyError, TypeError, AttributeError, ValueError) as error:
         raise UserError(
             f"{path} does not describe Task01_BrainTumour (FLAIR, T1w, t1gd, T2w; edema, non-enhancing tumor, "
-            "enhancing tumour): write a mapping file for other data, see docs/data.md"
+            "enhancing tumour): write a mapping file for other data, see d2net help data"
         ) from error
     if sorted(channels) != sorted(MODALITIES) or sorted(names.values()) != sorted(_MSD_LABELS.values()):
         raise UserError(f"{path} lacks a modality or label of Task01_BrainTumour, or names one twice: mend it")

@@ -15,7 +15,7 @@ from nnunetv2_d2net.data.convert.names import LABEL
 from nnunetv2_d2net.data.convert.scheme import LabelScheme, make_scheme
 
 _KEYS = {"modalities", "label", "labels", "regions"}
-_REMEDY = "see docs/data.md for an example"
+_REMEDY = "d2net help data has an example"
 _TOKEN = re.compile(r"(\{case\}|\*\*/|\*|\?|\{|\})")
 _CASE = "(?P<case>[^/]+)"
 _WILDCARDS = {"**/": "(?:[^/]+/)*", "*": "[^/]*", "?": "[^/]"}

@@ -80,7 +80,7 @@ def unlike_training(fingerprint: Mapping[str, Any], properties: Mapping[str, Any
         >>> case = {"spacing": [1, 1, 3], "shape_after_cropping_and_before_resampling": (200, 200, 100)}
         >>> for line in unlike_training(trained, case):
         ...     print(line)
-        has voxels of 1 x 1 x 3 mm, the training data of 1 to 1 mm
+        has voxels of 1 x 1 x 3 mm, the training data of 1 mm
         fills a box of 12.0 l, the training data 1.0 to 1.0 l: is it skull-stripped, 0 outside and whole, as they were?
     """
     spacings, shapes = fingerprint.get("spacings"), fingerprint.get("shapes_after_crop")
@@ -90,7 +90,8 @@ def unlike_training(fingerprint: Mapping[str, Any], properties: Mapping[str, Any
     edges = [float(edge) for known in spacings for edge in known]
     if max(spacing) > _SPACING * max(edges) or min(spacing) < min(edges) / _SPACING:
         sizes = " x ".join(f"{edge:.3g}" for edge in spacing)
-        lines.append(f"has voxels of {sizes} mm, the training data of {min(edges):.3g} to {max(edges):.3g} mm")
+        known = " to ".join(dict.fromkeys(f"{edge:.3g}" for edge in (min(edges), max(edges))))
+        lines.append(f"has voxels of {sizes} mm, the training data of {known} mm")
     if LOOKS in properties:
         return [*lines, *properties[LOOKS]]
     boxes = [_liters(shape, known) for shape, known in zip(shapes, spacings, strict=False)]

@@ -4,7 +4,7 @@ import functools
 import math
 import os
 from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, ExitStack, nullcontext
 from pathlib import Path
 from typing import Any, ClassVar, NamedTuple
 
@@ -20,6 +20,7 @@ from nnunetv2_d2net.base.dataset import channels_of, dataset_number
 from nnunetv2_d2net.base.errors import UserError
 from nnunetv2_d2net.base.files import write_json
 from nnunetv2_d2net.base.orientation import mixed_line
+from nnunetv2_d2net.base.processes import hearing_later
 from nnunetv2_d2net.base.sides import ORIENTATION
 from nnunetv2_d2net.method.modalities import (
     draw_available,
@@ -106,6 +107,7 @@ class ModalityDroppingTrainer(ResumingTrainer):
         super().__init__(plans, configuration, fold, dataset_json, device)
         if self.n_epochs is not None:
             self.num_epochs = self.n_epochs
+        self.processes_start = ExitStack()
         # torch seeds every process alike, so ranks and runs would all draw the same subsets
         self.subset_generator = torch.Generator().manual_seed(int(np.random.randint(N_SEEDS)) + self.local_rank)
         on_cuda = self.device.type == "cuda"
@@ -325,9 +327,10 @@ class ModalityDroppingTrainer(ResumingTrainer):
         return {"loss": loss.detach().cpu().numpy(), **hard_counts(logits, target, self.label_manager)}
 
     def perform_actual_validation(self, save_probabilities: bool = False) -> None:  # noqa: FBT001, FBT002
-        """Validate on whole cases, each with the modalities that it has."""
+        """Validate on whole cases, each with the modalities that it has; the processes that export hear no Ctrl-C."""
         real = self.dataset_class or infer_dataset_class(self.preprocessed_dataset_folder)
-        with dataset_seam(self, blanking_dataset(real, self.absent_voxel)):
+        with dataset_seam(self, blanking_dataset(real, self.absent_voxel)), self.processes_start:
+            self.processes_start.enter_context(hearing_later())  # until do_split, which nnU-Net asks next
             super().perform_actual_validation(save_probabilities)
 
     def do_split(self) -> Any:  # noqa: ANN401 - nnU-Net's two lists
@@ -338,6 +341,7 @@ class ModalityDroppingTrainer(ResumingTrainer):
         Raises:
             UserError: The file of the splits is damaged or names other cases, or there are too few cases to split.
         """
+        self.processes_start.close()
         path = Path(self.preprocessed_dataset_folder_base) / "splits_final.json"
         cases = [case.stem for case in Path(self.preprocessed_dataset_folder).glob("*.pkl")]
         check_fold(path, self.fold, cases)

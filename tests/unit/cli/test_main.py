@@ -86,14 +86,23 @@ def test_help_lists_commands_by_group_says_what_one_takes_and_prints_pages(capsy
     assert "d2net export MODEL -o model.zip" in capsys.readouterr().out
     assert main(["help", "metrics"]) == 0
     assert capsys.readouterr().out == (Path(__file__).parents[3] / "docs/metrics.md").read_text(encoding="utf-8")
+    for name in ("report.md", "docs/report.md"):  # a command's name is the command's
+        assert main(["help", name]) == 0
+        assert capsys.readouterr().out.startswith("# ")
     assert main(["help", "metric"]) == 2
     assert "did you mean metrics?" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("name", COMMANDS)
-def test_examples_are_calls_that_the_parser_takes_and_pages_exist(name):
+def test_examples_are_calls_that_the_parser_takes_and_pages_can_be_read(name, capsys):
     command = COMMANDS[name]
-    assert (Path(__file__).parents[3] / f"docs/{command.page}.md").is_file()
+    page = (Path(__file__).parents[3] / f"docs/{command.page}.md").read_text(encoding="utf-8")
+    with pytest.raises(SystemExit):
+        main(["help", name])
+    said = capsys.readouterr().out
+    assert all(example in said for example in command.examples)
+    assert main(said.rpartition("read on: d2net ")[2].split()) == 0
+    assert capsys.readouterr().out == page
     handed_on = {flag for flag, _, _ in ARGUMENTS.get(command.nnunet, ())}
     channels = {"--FLAIR", "--T1ce"} if name == "segment" else set()
     for example in command.examples:

@@ -34,6 +34,8 @@ def place(tmp_path, monkeypatch):
     write(raw / "dataset.json", content)
     for plans in PLANNED:
         write(root / f"preprocessed/{TOY}/{plans}.json", {"configurations": {"2d": {}, "3d_fullres": {}}})
+    write(root / "preprocessed/Dataset008_Few/D2NetPlans.json", {"configurations": {"3d_fullres": {}}})
+    write(root / "preprocessed/Dataset008_Few/dataset.json", {"numTraining": 4})
     touch(root / f"results/{TOY}/D2NetTrainer__D2NetPlans__3d_fullres/plans.json")
     return root
 
@@ -100,6 +102,7 @@ RAW = f"'{{root}}/raw/{TOY}"
         ("preprocess -d 7 -plans_name nnUNetPlans", "d2net train 7 3d_fullres 0 -p nnUNetPlans"),
         ("preprocess -d 7 -plans_name NoSuchPlans", ""),
         ("plan_and_preprocess -d 7", "d2net train 7 3d_fullres 0"),
+        ("preprocess -d 8", "d2net train 8 3d_fullres all"),  # too few for folds
         ("plan_and_preprocess -d 7 -c 2d 3d_fullres", "d2net train 7 3d_fullres 0"),
         ("plan_and_preprocess -d 7 --no_pp", "d2net preprocess -d 7 -plans_name D2NetPlans"),
         (

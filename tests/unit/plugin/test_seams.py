@@ -193,6 +193,7 @@ def test_writer(tmp_path):
 def test_dataset():
     """The final validation constructs ``self.dataset_class`` and predicts what its ``load_case`` returns."""
     source = inspect.getsource(nnUNetTrainer.perform_actual_validation)
+    assert 0 < source.index("Pool(default_num_processes)") < source.index("= self.do_split()"), "who hears Ctrl-C"
     assert "dataset_val = self.dataset_class(" in source
     assert "data, _, seg_prev, properties = dataset_val.load_case(k)" in source
     assert "predictor.predict_sliding_window_return_logits(data)" in source

@@ -1,6 +1,7 @@
 """What trainers do beside their steps: checks before training, notes, folds and the final validation."""
 
 import json
+import signal
 from collections import Counter
 from contextlib import nullcontext
 from pathlib import Path
@@ -270,3 +271,20 @@ def test_whole_cases_are_validated_with_what_they_have(trainer_of, monkeypatch, 
     assert [(asked, kind) for asked, kind, _ in seen] == [((False,), own), ((True,), own)]
     assert np.array_equal(seen[0][2][:, 0, 0, 0], [1, voxel, 1], equal_nan=True)
     assert trainer.dataset_class is (own if known else None)
+
+
+def test_processes_that_the_final_validation_starts_never_hear_ctrl_c_and_their_parent_does(trainer_of, monkeypatch):
+    trainer, deaf = trainer_of(nnUNetTrainerModalityDropout), []
+    monkeypatch.setattr(nnUNetTrainer, "do_split", lambda self: ([], []))
+
+    def perform_actual_validation(self, *_):
+        for _ in ("where nnU-Net starts its pool", "once it has"):
+            deaf.append(signal.SIGINT in signal.pthread_sigmask(signal.SIG_BLOCK, ()))
+            self.do_split()
+
+    monkeypatch.setattr(nnUNetTrainer, "perform_actual_validation", perform_actual_validation)
+    trainer.dataset_class, trainer.fold = nnUNetDatasetNumpy, "all"
+    trainer.perform_actual_validation()
+    trainer.perform_actual_validation()
+    assert deaf == [True, False] * 2
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
