@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
+from multiprocessing import resource_tracker
 from types import FrameType, ModuleType
 from typing import TypeVar
 
@@ -89,6 +90,8 @@ def hearing_later() -> Iterator[None]:
     A terminal's Ctrl-C reaches all processes, also those that still import Python's modules, which would say so in many
     lines. A signal that is blocked stays blocked in a new process. Another thread may hear it all the same.
     """
+    if sys.platform != "win32":
+        resource_tracker.ensure_running()  # the first process would start it, which ends with unblocking the signal
     heard: list[int] = []
     in_main, can_block = threading.current_thread() is threading.main_thread(), hasattr(signal, "pthread_sigmask")
     handler = signal.signal(signal.SIGINT, lambda number, _: heard.append(number)) if in_main else None

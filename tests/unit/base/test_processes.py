@@ -421,3 +421,21 @@ def test_a_worker_hears_no_ctrl_c_and_ends_with_the_program(monkeypatch):
     finally:
         signal.signal(signal.SIGINT, before)
     assert parents == [7]
+
+
+DEAF = """
+import multiprocessing, signal
+from nnunetv2_d2net.base.processes import hearing_later
+if __name__ == "__main__":
+    with hearing_later():
+        pool = multiprocessing.get_context("spawn").Pool(1)
+    of_pool = pool.apply(signal.pthread_sigmask, (signal.SIG_BLOCK, ()))
+    own = signal.pthread_sigmask(signal.SIG_BLOCK, ())
+    print(signal.SIGINT in of_pool, signal.SIGINT in own)
+"""
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="signals are not blocked there")
+def test_the_first_processes_of_a_program_are_as_deaf_to_ctrl_c_as_later_ones():
+    done = subprocess.run([sys.executable, "-c", DEAF], capture_output=True, encoding="utf-8", check=True)
+    assert done.stdout.split() == ["True", "False"]
