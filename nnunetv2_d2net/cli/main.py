@@ -9,6 +9,7 @@ import io
 import logging
 import os
 import sys
+import warnings
 from collections.abc import Iterable, Sequence
 from importlib import import_module
 
@@ -41,6 +42,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     words = list(sys.argv[1:] if argv is None else argv)
     # Read when torch is imported. Threads that spin while they wait slow a training on a shared CPU several times over.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    # torch 2.14 says this of itself whenever it is imported
+    warnings.filterwarnings("ignore", "`torch.jit.interface` is deprecated", FutureWarning)
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")  # a terminal that knows ASCII only
@@ -87,6 +90,7 @@ class _OnStderr(logging.Handler):
     """Shows what the package logs, in lines that begin with ``d2net:``."""
 
     def emit(self, record: logging.LogRecord) -> None:
+        sys.stdout.flush()  # or in a pipe this line would come before what was printed earlier
         level = "error: " if record.levelno >= logging.ERROR else ""
         sys.stderr.write(f"d2net: {level}{record.getMessage()}\n")
 
