@@ -11,8 +11,10 @@ import SimpleITK as sitk
 
 from nnunetv2_d2net.base.errors import UserError
 from nnunetv2_d2net.base.images import (
+    COPY_AGAIN,
     ROUNDED,
     TOLERANCE,
+    WRITE_AGAIN,
     Image,
     ImageError,
     check_whole,
@@ -62,6 +64,16 @@ def itk(path, voxels=None, **settings):
 
 def by_nibabel(file):
     return np.asarray(nib.load(file).dataobj).T[None], {}
+
+
+GZIP_IS_SHORT = "Compressed file ended before the end-of-stream marker was reached"
+NO_MAGIC_NUMBER = "its header is no NIfTI's: the magic number"
+PAGE = b"not found " * 99 + b"\xe4"  # not a text of ASCII to its end
+LFS = b"version https://git-lfs.github.com/spec/v1\noid sha256:0123\nsize 9\n"
+
+
+def without_magic_number(data):
+    return data[:344] + bytes(len(data) - 344)
 
 
 def refused(path, kinds, read=read_image):
@@ -262,6 +274,49 @@ class TestDamage:
             (tmp_path / name).write_bytes(data)
             refused(tmp_path / name, "unreadable")
 
+    @pytest.mark.parametrize(
+        ("name", "change", "words"),
+        [
+            ("a.nii", lambda data: data[:-3], f"(3 bytes of voxels are missing): {COPY_AGAIN}"),
+            ("a.nii.gz", lambda data: data[:-3], f"(3 bytes of voxels are missing): {COPY_AGAIN}"),
+            ("a.nii", lambda data: gzip.compress(data)[:-9], f"({GZIP_IS_SHORT}): {COPY_AGAIN}"),
+            ("a.nii", gzip.compress, "(it is compressed, and its name does not say so): call it a.nii.gz"),
+            ("a.NII", gzip.compress, "(it is compressed, and its name does not say so): call it a.NII.gz"),
+            ("a.nii", lambda _: b"\x1f\x8b" + bytes(99), f"(Unknown compression method): {WRITE_AGAIN}"),
+            ("a.nii", without_magic_number, f"({NO_MAGIC_NUMBER}): {WRITE_AGAIN}"),
+            ("a.NII.gz", without_magic_number, f"({NO_MAGIC_NUMBER}): {WRITE_AGAIN}"),
+            ("a.nii", lambda _: PAGE, "(it is a text, no image): put the image there, or remove it"),
+            ("a.nii", lambda _: LFS, "(it is a pointer of Git LFS, no image): fetch the image with git lfs pull"),
+        ],
+    )
+    def test_what_is_wrong_and_what_helps(self, tmp_path, name, change, words):
+        data = nifti(tmp_path / "whole.nii").read_bytes()
+        path = tmp_path / name
+        path.write_bytes(change(data))
+        error = refused(path, "unreadable")
+        assert str(error) == f"{path} cannot be read {words}"
+        assert (error.path, f"{error.reason}: {error.remedy}") == (path, f"cannot be read {words}")
+
+    def test_what_has_no_right_angles(self, tmp_path):
+        image = nib.Nifti1Image(noise().T, None)
+        image.set_sform(np.diag([1.0, 2, 3, 1]) + np.eye(4, k=1) * [0, 2 * np.tan(np.deg2rad(7)), 0, 0], code=1)
+        nib.save(image, tmp_path / "a.nii")
+        error = refused(tmp_path / "a.nii", "header")
+        assert error.reason == "has a sheared sform: its axes miss right angles by 7.0 degrees"
+        assert error.remedy == (
+            "resample it onto a grid of right angles, for instance with nibabel.processing.resample_to_output"
+        )
+
+    def test_what_readers_of_other_formats_say_is_told(self, tmp_path):
+        def read(_file):
+            raise RuntimeError("no orthonormal matrix")
+
+        packed = tmp_path / "a.nii"
+        packed.write_bytes(gzip.compress(itk(tmp_path / "b.mha").read_bytes()))
+        for path in (itk(tmp_path / "a.nrrd"), packed):
+            error = refused(path, "unreadable", lambda file: read_image(file, read))
+            assert (error.reason, error.remedy) == ("cannot be read (no orthonormal matrix)", WRITE_AGAIN)
+
     def test_what_is_not_there(self, tmp_path):
         (tmp_path / "folder.nii").mkdir()
         (tmp_path / "link.nii").symlink_to("gone.nii")
@@ -340,6 +395,12 @@ class TestNotFinite:
     def test_voxels_that_only_the_reader_makes_infinite(self, tmp_path):
         path = nifti(tmp_path / "a.nii")
         refused(path, "NaN", lambda file: read_image(file, lambda _file: (np.array([np.inf]), {})))
+
+    def test_nan_that_only_the_reader_makes_is_not_looked_for_in_the_file(self, tmp_path):
+        voxels = noise(np.float32)[None]
+        voxels[0, 2, 2, 3] = np.nan
+        path = nifti(tmp_path / "a.nii")
+        refused(path, "NaN", lambda file: read_image(file, lambda _file: (voxels, {}), nan_outside_as_zero=True))
 
 
 class TestNanOutsideTheFieldOfView:
@@ -538,6 +599,44 @@ class TestMatricesThatDisagree:
         for name, value in by_image.properties.items():
             assert np.array_equal(value, properties[name])
 
+    @pytest.mark.parametrize("axis", [0, 1, 2])
+    @pytest.mark.parametrize("elsewhere", [-1, 2])
+    @pytest.mark.parametrize(("codes", "read"), [((1, 1), "sform"), ((1, 2), "qform")])
+    def test_which_of_them_itk_has_read(self, tmp_path, axis, elsewhere, codes, read):
+        """The one that has the image's origin; the other one's is at its mirror image, or twice as far."""
+        image = nib.Nifti1Image(noise().T, None)
+        for name, code in zip(("qform", "sform"), codes, strict=True):
+            place = np.diag([1.0, 2, 30, 1])
+            place[axis, 3] = 10 * (1 if name == read else elsewhere)
+            getattr(image, f"set_{name}")(place, code=code)
+        nib.save(image, tmp_path / "a.nii")
+        assert read_image(tmp_path / "a.nii").notes == (
+            f"has a qform and an sform that differ by {abs(10 - 10 * elsewhere)} mm; the {read} was read",
+            "has voxels of 1 x 2 x 30 mm, as no patient's image has",
+        )
+
+    @pytest.mark.parametrize("read", [read_image, read_sitk])
+    def test_itk_does_not_warn_of_them_as_well(self, tmp_path, capfd, read):
+        image = nib.Nifti1Image(noise().T, np.diag([1.0, 2, 3, 1]))
+        image.set_sform(np.diag([1.0, 2, 3.5, 1]), code=1)
+        image.set_qform(np.diag([1.0, 2, 3, 1]), code=1)
+        nib.save(image, tmp_path / "a.nii")
+        try:
+            sitk.ProcessObject.GlobalWarningDisplayOn()
+            read(tmp_path / "a.nii")
+        finally:
+            sitk.ProcessObject.GlobalWarningDisplayOff()
+        assert capfd.readouterr() == ("", "")
+
+    def test_a_picture_has_two_places_as_well(self, tmp_path):
+        image = nib.Nifti1Image(noise(shape=(5, 6)).T, None)
+        image.set_qform(np.eye(4), code=1)
+        image.set_sform(np.eye(4) + np.eye(4, k=3) * 5, code=1)
+        nib.save(image, tmp_path / "a.nii")
+        assert read_image(tmp_path / "a.nii").notes == (
+            "has a qform and an sform that differ by 5 mm; the sform was read",
+        )
+
     def test_each_oddity_of_a_case_is_one_line(self):
         def image(name, *notes):
             return Image(Path(name), np.zeros(1), {}, notes)
@@ -555,7 +654,7 @@ class TestMatricesThatDisagree:
                 getattr(image, f"set_{name}")(np.eye(4) if code else None, code=code)
             nib.save(image, tmp_path / "a.nii")
             assert is_placed(read_sitk(tmp_path / "a.nii")) == placed
-            assert (UNPLACED in read_image(tmp_path / "a.nii").properties) == (not placed)
+            assert read_image(tmp_path / "a.nii").properties.get(UNPLACED, False) == (not placed)
         assert is_placed(read_sitk(itk(tmp_path / "a.nrrd")))
         assert UNPLACED not in read_image(tmp_path / "a.nrrd").properties
 
@@ -724,7 +823,7 @@ class TestWriting:
         path = itk(tmp_path / "a.gipl")
         data = bytearray(path.read_bytes())
         struct.pack_into(">H", data, 8, 99)
-        path.write_bytes(data)
+        path.write_bytes(data[:-200])
         assert check_whole(path)
         refused(path, "unreadable")  # as ITK does not know it either
 
