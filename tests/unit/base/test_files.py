@@ -352,6 +352,15 @@ class TestUnfinishedFolder:
             own.rmdir()
         assert names(tmp_path) == []
 
+    def test_the_last_one_who_wrote_there_may_have_removed_its_parent(self, tmp_path, monkeypatch):
+        def remove(_source, parent):
+            parent.rmdir()
+            monkeypatch.undo()
+
+        monkeypatch.setattr("shutil.copymode", remove)
+        with unfinished_folder(tmp_path) as own:
+            assert own.is_dir()
+
     def test_it_cannot_be_made_for_ever(self, tmp_path, monkeypatch):
         def fail(*_args, **_kwargs):
             raise FileExistsError(errno.EEXIST, "File exists")

@@ -297,6 +297,13 @@ class TestDamage:
         assert str(error) == f"{path} cannot be read {words}"
         assert (error.path, f"{error.reason}: {error.remedy}") == (path, f"cannot be read {words}")
 
+    def test_a_header_is_taken_as_it_is(self, tmp_path):
+        """nibabel would mend it on reading, and other programs would not."""
+        data = bytearray(nifti(tmp_path / "a.nii").read_bytes())
+        struct.pack_into("<f", data, 84, -2)
+        (tmp_path / "a.nii").write_bytes(data)
+        assert refused(tmp_path / "a.nii", "header").reason.startswith("has negative voxel sizes (1 x -2 x 3 mm)")
+
     def test_what_has_no_right_angles(self, tmp_path):
         image = nib.Nifti1Image(noise().T, None)
         image.set_sform(np.diag([1.0, 2, 3, 1]) + np.eye(4, k=1) * [0, 2 * np.tan(np.deg2rad(7)), 0, 0], code=1)
@@ -817,6 +824,24 @@ class TestWriting:
         assert check_whole(path)
         path.write_bytes(data[:-10])
         with pytest.raises(EOFError, match="6 bytes of voxels are missing"):  # four lie between the two
+            check_whole(path)
+
+    def test_the_last_voxel_counts_and_the_first_one(self, tmp_path):
+        path = nifti(tmp_path / "a.nii", np.ones((1, 1, 1), np.uint8))
+        path.write_bytes(path.read_bytes()[:-1])
+        with pytest.raises(EOFError, match="1 bytes of voxels are missing"):
+            check_whole(path)
+        voxels = np.zeros((5, 500, 500), np.float32)  # more than is read at once
+        voxels[0, 0, 0] = np.nan
+        assert not check_whole(nifti(path, voxels))
+
+    def test_what_follows_a_checksum_is_padding_and_a_wrong_checksum_is_none(self, tmp_path):
+        path = nifti(tmp_path / "a.nii.gz")
+        data = path.read_bytes()
+        path.write_bytes(data + b"more")
+        assert check_whole(path)
+        path.write_bytes(data[:-8] + bytes([data[-8] ^ 1]) + data[-7:])
+        with pytest.raises(gzip.BadGzipFile, match="CRC check failed"):
             check_whole(path)
 
     def test_of_voxels_of_an_unknown_type_no_size_is_known(self, tmp_path):

@@ -1,4 +1,5 @@
 import contextlib
+import functools
 import importlib
 import io
 import logging
@@ -13,7 +14,7 @@ import sys
 import threading
 import time
 import weakref
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -21,7 +22,7 @@ import pytest
 
 from nnunetv2_d2net.base import processes as module
 from nnunetv2_d2net.base.errors import UserError
-from nnunetv2_d2net.base.processes import end_with, run_all, watch_forks
+from nnunetv2_d2net.base.processes import end_with, hearing_later, run_all, watch_forks
 
 WORK = """
 import os, signal
@@ -277,6 +278,117 @@ class TestPrograms:
             [sys.executable, tmp_path / "program.py"], check=False, capture_output=True, encoding="utf-8", timeout=60
         )
         assert (ended.stdout, ended.stderr) == ("[(1, 2), (2, 3)]\n", "")
+
+
+class Pool:
+    """A pool that does at once what it is given, in this process, and keeps what a worker would inherit."""
+
+    def __init__(self, *given):
+        self.made.append(given)
+
+    def submit(self, work, item):
+        hears = signal.SIGINT not in signal.pthread_sigmask(signal.SIG_BLOCK, set())
+        self.seen.append((sys.modules["__main__"], hears))
+        done = Future()
+        done.set_result(work(item))
+        return done
+
+    def shutdown(self, **_):
+        pass
+
+
+class TestWorkers:
+    @pytest.fixture(autouse=True)
+    def pool(self, monkeypatch):
+        monkeypatch.setattr(Pool, "made", [], raising=False)
+        monkeypatch.setattr(Pool, "seen", [], raising=False)
+        monkeypatch.setattr(module, "ProcessPoolExecutor", Pool)
+
+    @pytest.mark.parametrize(("processes", "n"), [(2, 2), (3, 3), (9, 3)])
+    def test_they_are_new_processes_that_end_with_the_program(self, processes, n):
+        list(run_all(str.upper, ["a", "b", "c"], processes, progress=False))
+        ((n_workers, context, begin, numbers),) = Pool.made
+        assert (n_workers, context.get_start_method()) == (n, "spawn")
+        assert (begin, numbers) == (module._begin_worker, (os.getpid(),))
+
+    @pytest.mark.parametrize(
+        ("work", "items"),
+        [
+            (str.upper, ["a", "b"]),
+            (str.upper, ["__main__", "a"]),
+            (functools.partial(operator.add, "__main__"), ["a", "b"]),
+        ],
+    )
+    def test_they_see_the_program_only_where_the_work_is_of_it(self, work, items):
+        program = sys.modules["__main__"]
+        names = set(sys.modules)
+        assert len(list(run_all(work, items, 2, progress=False))) == 2
+        is_needed = "__main__" in (items[0], *getattr(work, "args", ()))
+        for main, hears in Pool.seen:
+            assert (main is program) == is_needed
+            assert is_needed or (main.__name__, hasattr(main, "__file__")) == ("__main__", False)
+            assert not hears
+        assert len(Pool.seen) == 2
+        assert sys.modules["__main__"] is program
+        assert set(sys.modules) == names
+
+
+class TestHearingLater:
+    @pytest.fixture(params=["blocked", "Windows"])
+    def way(self, request, monkeypatch):
+        """Windows can block no signal, and has no tracker of resources."""
+        started = []
+        monkeypatch.setattr(module.resource_tracker, "ensure_running", lambda: started.append("tracker"))
+        if request.param == "Windows":
+            monkeypatch.delattr(signal, "pthread_sigmask")
+            monkeypatch.setattr(sys, "platform", "win32")
+        before = signal.signal(signal.SIGINT, signal.default_int_handler)
+        yield request.param
+        signal.signal(signal.SIGINT, before)
+        assert started == ["tracker"] * (request.param == "blocked")
+
+    def test_ctrl_c_is_put_off(self, way):
+        done = []
+
+        def press():
+            with hearing_later():
+                press_ctrl_c()
+                done.append("what was begun")
+
+        assert is_heard(press)
+        assert done == ["what was begun"]
+        assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+        assert is_heard(press_ctrl_c)
+
+    def test_where_none_was_pressed_none_is_heard(self, way):
+        with hearing_later():
+            assert signal.getsignal(signal.SIGINT) is not signal.default_int_handler
+        assert not is_heard(lambda: None)
+        assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+    def test_what_fails_leaves_signals_as_they_were(self, way):
+        with pytest.raises(OSError, match="no process"), hearing_later():
+            raise OSError("no process")
+        assert is_heard(press_ctrl_c)
+
+    def test_a_thread_leaves_the_program_its_ctrl_c(self, way):
+        def hear():
+            with hearing_later():
+                return signal.getsignal(signal.SIGINT)
+
+        with ThreadPoolExecutor(1) as pool:
+            assert pool.submit(hear).result() is signal.default_int_handler
+        assert is_heard(press_ctrl_c)
+
+
+def test_what_was_blocked_before_stays_so():
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGUSR1, signal.SIGINT})
+    try:
+        with hearing_later():
+            assert signal.pthread_sigmask(signal.SIG_BLOCK, set()) >= {signal.SIGUSR1, signal.SIGINT}
+        assert signal.pthread_sigmask(signal.SIG_BLOCK, set()) == before | {signal.SIGUSR1, signal.SIGINT}
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 FORKING = """

@@ -29,6 +29,8 @@ def test_a_terminal_sees_which_case_of_how_many(monkeypatch, logger, caplog):
     assert "convert: case 2 of 5 |" in sys.stderr.getvalue()
     assert "convert: case 5 of 5 |" in sys.stderr.getvalue()
     assert not caplog.messages
+    list(Bar("a", title="", total=1))
+    assert "\rcase 0 of 1 |" in sys.stderr.getvalue()
 
 
 def test_a_file_gets_one_line_with_the_count(monkeypatch, logger, caplog):
