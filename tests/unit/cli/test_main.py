@@ -295,3 +295,20 @@ def test_words_are_found_by_whole_flag_and_the_last_one_counts():
     assert values_of(words, "-chk") is None
     assert value_of(words, "-chk", "final") == "final"
     assert positionals(["-tr", "T", "7", "-p=B", "2d", "--c", "all"]) == ["7", "2d", "all"]
+
+
+BARS = """
+import logging
+from nnunetv2_d2net.cli.main import main
+main(["help", "metrics"])
+from tqdm import tqdm
+from nnunetv2_d2net.base.progress import Bar
+logging.basicConfig(level="INFO", format="%(message)s")
+list(tqdm(range(3), "nnU-Net's"))
+list(Bar(range(3), title="ours", total=3))
+"""
+
+
+def test_in_a_file_nnunets_bars_leave_nothing_and_ours_a_line():
+    done = subprocess.run([sys.executable, "-c", BARS], capture_output=True, encoding="utf-8", check=True)
+    assert re.fullmatch(r"ours: 3 cases in \S+\n", done.stderr)
