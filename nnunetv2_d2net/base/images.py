@@ -251,14 +251,15 @@ def _believable_header(path: Path) -> Nifti1Header | None:
     if head.startswith(b"version https://git-lfs"):
         reason, remedy = "cannot be read (it is a pointer of Git LFS, no image)", "fetch the image with git lfs pull"
         raise ImageError(path, "unreadable", reason, remedy)
-    if head and all(byte in _PRINTABLE for byte in head):
+    is_nifti = path.name.lower().endswith((".nii", ".nii.gz"))  # headers of other formats are text
+    if is_nifti and head and all(byte in _PRINTABLE for byte in head):
         raise ImageError(
             path, "unreadable", "cannot be read (it is a text, no image)", "put the image there, or remove it"
         )
     header = _nifti_header(head)
     if header is not None:
         check_header(header)
-    elif head[:4] in _SIZES and path.name.lower().endswith((".nii", ".nii.gz")):
+    elif head[:4] in _SIZES and is_nifti:
         raise ImageError(path, "unreadable", "cannot be read (its header is no NIfTI's: the magic number)", WRITE_AGAIN)
     return header
 

@@ -43,9 +43,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     # Read when torch is imported. Threads that spin while they wait slow a training on a shared CPU several times over.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     if not sys.stderr.isatty():
-        os.environ.setdefault(
-            "TQDM_DISABLE", "1"
-        )  # nnU-Net's bars would leave each step; ours leave a line
+        os.environ.setdefault("TQDM_DISABLE", "1")  # nnU-Net's bars would leave each step; ours leave a line
     # torch 2.14 says this of itself whenever it is imported
     warnings.filterwarnings("ignore", "`torch.jit.interface` is deprecated", FutureWarning)
     for stream in (sys.stdout, sys.stderr):

@@ -238,7 +238,7 @@ def test_a_companion_chooses_on_the_device(cuda, monkeypatch):
     assert len(chosen["subsets"]) == 2
     assert trainer.companion.by_stock.device == torch.device("cuda", 0)
     waits = {place[1:]: n for place, n in cuda.waits.items() if place[0] == "companion.py"}
-    assert waits == {("forward", TO_DEVICE): 4, ("_mean_dice", TO_HOST): 4, ("_choose", TO_DEVICE): 2}
+    assert waits == {("forward", TO_DEVICE): 4, ("_dice_of", TO_HOST): 4, ("_choose", TO_DEVICE): 2}
 
 
 def test_a_step_that_computes_its_branches_again(cuda, monkeypatch):

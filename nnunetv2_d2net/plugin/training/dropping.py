@@ -240,7 +240,7 @@ class ModalityDroppingTrainer(ResumingTrainer):
 
     def draw(self, present: Tensor) -> Tensor:
         """Draw which modalities the network may see in a training step, bool ``(B, M)``."""
-        complete_first = self.current_epoch < self.n_complete_epochs
+        complete_first = self.complete_share > 0 and self.current_epoch < self.n_complete_epochs
         if self.subset_weights is not None and not complete_first:
             return draw_subsets(present, self.subset_weights, self.subset_generator)
         return draw_available(present, 1.0 if complete_first else self.p_complete, self.subset_generator)

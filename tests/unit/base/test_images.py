@@ -855,3 +855,14 @@ class TestWriting:
     def test_a_file_that_is_whole(self, tmp_path):
         for path in (nifti(tmp_path / "a.nii.gz"), itk(tmp_path / "a.mha")):
             assert check_whole(path)
+
+
+@pytest.mark.parametrize("ending", [".mha", ".nrrd", ".mhd", ".nhdr"])
+def test_a_header_of_text_may_be_long(tmp_path, ending):
+    image = sitk.GetImageFromArray(np.arange(24, dtype=np.float32).reshape(2, 3, 4))
+    image.SetMetaData("comment", "a word " * 100)
+    sitk.WriteImage(image, str(tmp_path / f"a{ending}"))
+    assert np.array_equal(read_image(tmp_path / f"a{ending}").voxels[0], sitk.GetArrayViewFromImage(image))
+    (tmp_path / f"b{ending}").write_text("<html>no such image</html>\n" * 40, encoding="utf-8")
+    with pytest.raises(ImageError, match=r"b\.\w+ cannot be read"):
+        read_image(tmp_path / f"b{ending}")

@@ -648,7 +648,7 @@ def test_a_case_unlike_the_training_data_is_told_and_noted(predictor, trained, t
     predictor.predict_from_files(write_cases(tmp_path / "in", {"a": [0, 1]}), str(tmp_path / "out"))
     content = json.loads((tmp_path / "out" / "a.modalities.json").read_text(encoding="utf-8"))
     line, *_ = content["unlike the training data"]
-    assert line == "has voxels of 1 x 1 x 1 mm, the training data of 9 to 9 mm"
+    assert line == "has voxels of 1 x 1 x 1 mm, the training data of 9 mm"
     assert f"case 'a' {line}" in caplog.messages
 
 

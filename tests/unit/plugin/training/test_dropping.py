@@ -274,7 +274,7 @@ def test_whole_cases_are_validated_with_what_they_have(trainer_of, monkeypatch, 
 
 
 def test_processes_that_the_final_validation_starts_never_hear_ctrl_c_and_their_parent_does(trainer_of, monkeypatch):
-    trainer, deaf = trainer_of(nnUNetTrainerModalityDropout), []
+    trainer, deaf, handler = trainer_of(nnUNetTrainerModalityDropout), [], signal.getsignal(signal.SIGINT)
     monkeypatch.setattr(nnUNetTrainer, "do_split", lambda self: ([], []))
 
     def perform_actual_validation(self, *_):
@@ -287,4 +287,4 @@ def test_processes_that_the_final_validation_starts_never_hear_ctrl_c_and_their_
     trainer.perform_actual_validation()
     trainer.perform_actual_validation()
     assert deaf == [True, False] * 2
-    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    assert signal.getsignal(signal.SIGINT) is handler
