@@ -2,7 +2,6 @@
 
 import argparse
 import os
-import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -38,6 +37,7 @@ _PRETRAINED = "-pretrained_weights"
 _START = "--start_from"
 _PHANTOM = "phantom"
 _STUDENT = "nnUNetTrainerModalityDropout"  # of a companion; D2-Net is lower so far (docs/results.md)
+_KINDS = ("ResEnc", "Small", "WholeHead", "Paper")  # of planners beside D2NetPlanner
 _FINE_TUNING = ("-tr", "nnUNetTrainerModalityDropoutModulated", "-p", "D2NetWholeHeadPlans")
 _SUBSETS, _PRESENCE = "--subsets", "--presence"
 
@@ -169,10 +169,10 @@ def _positionals(words: Sequence[str]) -> tuple[str, str, str]:
 
 
 def _plan(dataset: str, plans: str = "") -> str:
-    """Say how data get plans of that name: a planner of ours writes those of its own, any may write others."""
-    own = re.fullmatch(r"(D2Net\w+)Plans", plans)
-    planner, name = f" -pl {own[1]}Planner" if own else "", plans not in ("", "D2NetPlans") and not own
-    return f"run d2net plan_and_preprocess -d {dataset}{planner}{f' -overwrite_plans_name {plans}' if name else ''}"
+    """Say how data get plans of that name: our planners write those of their own, ours without a name any other."""
+    planner = {"nnUNetPlans": "ExperimentPlanner", **{f"D2Net{kind}Plans": f"D2Net{kind}Planner" for kind in _KINDS}}
+    more = f" -pl {planner[plans]}" if plans in planner else f" -overwrite_plans_name {plans}"
+    return f"run d2net plan_and_preprocess -d {dataset}{'' if plans in ('', 'D2NetPlans') else more}"
 
 
 def _check_data(words: Sequence[str], trainer: str) -> tuple[str, ...]:

@@ -10,7 +10,14 @@ import torch
 from nnunetv2.training.dataloading.nnunet_dataset import nnUNetDatasetBlosc2
 
 from nnunetv2_d2net.base.files import locked_folder
+from nnunetv2_d2net.cli import train
 from nnunetv2_d2net.cli.main import main
+from nnunetv2_d2net.plugin.planning.planner import (
+    D2NetPaperPlanner,
+    D2NetResEncPlanner,
+    D2NetSmallPlanner,
+    D2NetWholeHeadPlanner,
+)
 from tests.refusals import line_of
 from tests.unit.conftest import whole_plans
 
@@ -473,3 +480,20 @@ def test_subsets_that_nobody_can_draw_are_refused(roots, drawn, words, parts, ca
     assert main(["train", "7", "3d_fullres", "0", *words]) == 1
     one_line(capsys, *parts)
     assert not drawn
+
+
+OTHER_PLANNERS = (D2NetResEncPlanner, D2NetSmallPlanner, D2NetWholeHeadPlanner, D2NetPaperPlanner)
+
+
+@pytest.mark.parametrize(
+    ("plans", "more"),
+    [
+        ("", ""),
+        ("D2NetPlans", ""),
+        ("nnUNetPlans", " -pl ExperimentPlanner"),
+        ("CoarsePlans", " -overwrite_plans_name CoarsePlans"),
+        *((planner.default_plans_name, f" -pl {planner.__name__}") for planner in OTHER_PLANNERS),
+    ],
+)
+def test_the_remedy_for_plans_that_are_not_there_makes_plans_of_that_name(plans, more):
+    assert train._plan("7", plans) == f"run d2net plan_and_preprocess -d 7{more}"
