@@ -1,4 +1,4 @@
-"""From simulated patients to a model for real ones: simulate, plan, preprocess, train, export."""
+"""From simulated patients to a model for real ones: simulate, plan, preprocess, train, choose thresholds, export."""
 
 import os
 from pathlib import Path
@@ -7,9 +7,12 @@ from typing import NamedTuple
 import torch
 
 from nnunetv2_d2net.base.errors import UserError
+from nnunetv2_d2net.base.files import read_json, write_json
 from nnunetv2_d2net.base.text import listed
 from nnunetv2_d2net.data.phantom.dataset import PhantomSpec, write_phantom
 from nnunetv2_d2net.plugin.prediction.export import export_model
+from nnunetv2_d2net.plugin.prediction.operating_point import choose_thresholds
+from nnunetv2_d2net.plugin.prediction.predictor import D2NetPredictor
 from nnunetv2_d2net.plugin.training.seeds import check_seed
 from nnunetv2_d2net.plugin.training.variants import LENGTHS
 from nnunetv2_d2net.study.pipeline import (
@@ -25,6 +28,9 @@ from nnunetv2_d2net.study.pipeline import (
 TRAINER, PLANS = "nnUNetTrainerModalityDropoutPretraining", "D2NetWholeHead"
 DATASET_ID, NAME = 998, "SimulatedGliomas"
 FOLD, CONFIGURATION = "all", "3d_fullres"
+
+N_CHOICE_CASES = 24
+"""Further patients, at most, from which the thresholds are chosen."""
 
 
 class Pretraining(NamedTuple):
@@ -77,7 +83,8 @@ def run_pretraining(
     check_settings(settings)
     out = work_below(out, "pretraining")
     os.environ.setdefault("nnUNet_compile", "f")
-    spec = PhantomSpec(DATASET_ID, settings.n_cases, 0, "medium", settings.seed, NAME, kind="varied")
+    n_choice_cases = min(N_CHOICE_CASES, settings.n_cases)
+    spec = PhantomSpec(DATASET_ID, settings.n_cases, n_choice_cases, "medium", settings.seed, NAME, kind="varied")
     raw = write_phantom(out / "nnUNet_raw", spec, processes=processes, resume=True, progress=progress)
     trainer = f"{TRAINER}_{settings.n_epochs}epoch{'s' * (settings.n_epochs > 1)}"
     model = Model(out / "nnUNet_results" / raw.name, trainer, f"{PLANS}Plans", CONFIGURATION)
@@ -91,5 +98,17 @@ def run_pretraining(
         if not is_whole(model.checkpoint(FOLD)):
             train_fold(model, FOLD, device, seed=settings.seed)
         if not archive.exists():
-            export_model(model.folder, archive, [FOLD], half=True)
+            thresholds = _thresholds(model, raw, device, progress=progress)
+            export_model(model.folder, archive, [FOLD], half=True, thresholds=thresholds)
     return archive
+
+
+def _thresholds(model: Model, raw: Path, device: torch.device, *, progress: bool) -> list[float]:
+    """Return the probability at which each region begins, as it was chosen once and for all."""
+    note = model.checkpoint(FOLD).with_name("thresholds.json")
+    if not note.is_file():
+        predictor = D2NetPredictor(use_mirroring=False, device=device, allow_tqdm=False)
+        predictor.initialize_from_trained_model_folder(str(model.folder), [FOLD])
+        chosen = choose_thresholds(predictor, raw / "imagesTs", raw / "labelsTs", progress=progress)
+        write_json(note, dict(zip(predictor.dataset.regions, chosen, strict=True)))
+    return list(read_json(note, "remove it, and the same command chooses again").values())

@@ -11,12 +11,14 @@ from nnunetv2_d2net.base.files import read_json
 from nnunetv2_d2net.cli.main import main
 from nnunetv2_d2net.patient.segment import segment
 from nnunetv2_d2net.plugin.training.pretraining import nnUNetTrainerModalityDropoutPretraining
+from nnunetv2_d2net.study import pretrain
 from nnunetv2_d2net.study.pretrain import Pretraining, run_pretraining
 from tests.integration.test_demo import VARIABLES
 from tests.refusals import line_of
 
 pytest.importorskip("nilearn")
 MEBIBYTES = 2**20
+LAST_BIAS = "decoder.seg_layers.3.bias"
 
 
 @pytest.fixture
@@ -25,6 +27,7 @@ def toy_training(monkeypatch):
         monkeypatch.setenv(name, "")  # whatever the command sets is undone afterwards
         monkeypatch.delenv(name)
     monkeypatch.setattr(nnUNetTrainerModalityDropoutPretraining, "n_iterations", 2)
+    monkeypatch.setattr(pretrain, "N_CHOICE_CASES", 1)
 
 
 @pytest.mark.slow
@@ -44,6 +47,12 @@ def test_from_nothing_to_a_model_and_again(toy_training, tmp_path, capsys):
     checkpoint = next((tmp_path / "model").rglob("checkpoint_final.pth"))
     weights = torch.load(checkpoint, weights_only=True)["network_weights"]
     assert {weight.dtype for weight in weights.values()} == {torch.float16}
+    trained = next(out.rglob("checkpoint_final.pth"))
+    chosen = read_json(trained.with_name("thresholds.json"), "")
+    assert list(chosen) == ["whole tumor", "tumor core", "enhancing tumor"]
+    biases = [torch.load(path, weights_only=False)["network_weights"][LAST_BIAS] for path in (trained, checkpoint)]
+    shift = torch.tensor(list(chosen.values())).logit()
+    torch.testing.assert_close(biases[1].float(), (biases[0] - shift).float(), atol=2e-3, rtol=0)
     plans = read_json(next((tmp_path / "model").rglob("plans.json")), "")
     planned = plans["configurations"]["3d_fullres"]
     assert planned["patch_size"] == [64, 80, 64]

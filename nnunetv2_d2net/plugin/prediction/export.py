@@ -27,6 +27,7 @@ from nnunetv2_d2net.method.network.d2net import inference_weights
 from nnunetv2_d2net.plugin.planning.plans import MISSING_IN_MODEL, read_plans
 from nnunetv2_d2net.plugin.prediction.model_folder import read_model
 from nnunetv2_d2net.plugin.prediction.note import EXPECTED_DICE
+from nnunetv2_d2net.plugin.prediction.operating_point import with_thresholds
 
 _NEEDED = ("dataset.json", "plans.json")
 _DATASET = re.compile(r"Dataset[0-9]{3}_[\w.-]+")
@@ -45,7 +46,7 @@ class ExportedCheckpoint(NamedTuple):
     after: int
 
 
-def export_model(
+def export_model(  # noqa: PLR0913 - settings have defaults
     model: Path,
     output: Path,
     folds: Sequence[str] | None = None,
@@ -53,6 +54,7 @@ def export_model(
     *,
     stock: bool = True,
     half: bool = False,
+    thresholds: Sequence[float] | None = None,
 ) -> list[ExportedCheckpoint]:
     """Write what prediction needs of a model: no branches, optimizer states or logs of the training.
 
@@ -67,6 +69,7 @@ def export_model(
         checkpoint_name: Which checkpoint.
         stock: Keep the stock network of a companion; without it the student predicts with all modalities, too.
         half: Write the weights in half precision; they are loaded into a network of single precision, as always.
+        thresholds: The probability at which each region begins, where it is not one half: written into the last bias.
 
     Raises:
         UserError: The model lacks a file, one of them cannot be used, names code from elsewhere or is a link, or the
@@ -79,7 +82,8 @@ def export_model(
     for name in _NEEDED:
         if not (model / name).is_file():
             raise UserError(f"{model / name} does not exist: pass the folder of a trained model")
-    contents = [_for_prediction(content, stock=stock, half=half) for content in read_model(model, checkpoints)]
+    settings = {"stock": stock, "half": half, "thresholds": thresholds}
+    contents = [_for_prediction(content, **settings) for content in read_model(model, checkpoints)]
     dataset = _dataset_name(model)
     remedy = "free space or pass another -o"
     with locked_output(output), explaining_disk_errors(output, remedy), unfinished_folder(output.parent) as temporary:
@@ -163,12 +167,16 @@ def _without_paths(content: Any) -> Any:  # noqa: ANN401 - JSON
     return _PATH.sub(lambda match: PureWindowsPath(match[0]).name, content)
 
 
-def _for_prediction(checkpoint: dict[str, Any], *, stock: bool, half: bool) -> dict[str, Any]:
+def _for_prediction(
+    checkpoint: dict[str, Any], *, stock: bool, half: bool, thresholds: Sequence[float] | None
+) -> dict[str, Any]:
     """Keep the entries that nnU-Net's predictor reads."""
     axes = checkpoint.get("inference_allowed_mirroring_axes")
     weights = inference_weights(checkpoint["network_weights"])
     if not stock:
         weights = {name: tensor for name, tensor in weights.items() if not name.startswith(f"{STOCK}.")}
+    if thresholds is not None:
+        weights = with_thresholds(weights, thresholds)
     if half:
         weights = _halved(weights)
     return {
