@@ -21,12 +21,12 @@ from nnunetv2_d2net.method.modalities import modality_subsets
 from nnunetv2_d2net.plugin.prediction.agreement import region_masks
 from nnunetv2_d2net.plugin.prediction.predictor import D2NetPredictor
 
-THRESHOLDS = np.linspace(0.1, 0.9, 17)
+THRESHOLDS = np.linspace(0.1, 0.9, 17).round(2)
 _LAST_BIAS = re.compile(r"decoder\.seg_layers\.(\d+)\.bias")
 
 
 def choose_thresholds(predictor: D2NetPredictor, images: Path, labels: Path, *, progress: bool = False) -> list[float]:
-    """Choose the threshold of each region by its mean Dice over cases and subsets of their modalities.
+    """Choose the threshold of each region by its Dice, which is averaged over the subsets of a case's modalities.
 
     Args:
         predictor: Of a model that has regions, and has not learned from these cases; it predicts them with each subset.
@@ -40,16 +40,16 @@ def choose_thresholds(predictor: D2NetPredictor, images: Path, labels: Path, *, 
     dataset = predictor.dataset
     cases = sorted(labels.glob(f"*{dataset.file_ending}"))
     subsets = [tuple(subset.tolist()) for subset in modality_subsets(len(dataset.channels))]
-    dice = []
-    for path in Bar(cases, title="choose thresholds", total=len(cases), shown=progress):
+    dice = np.empty((len(cases), len(subsets), len(THRESHOLDS), len(dataset.regions)))
+    for c, path in enumerate(Bar(cases, title="choose thresholds", total=len(cases), shown=progress)):
         name = path.name.removesuffix(dataset.file_ending)
         files = [str(images / f"{name}_{m:04d}{dataset.file_ending}") for m in range(len(dataset.channels))]
         masks = region_masks(torch.from_numpy(read_image(path).voxels[0]), dataset)
-        for predictor.allowed in subsets:
+        for s, predictor.allowed in enumerate(subsets):
             (found,) = cast(list, predictor.predict_from_files([files], None, save_probabilities=True))
-            dice.append(dice_by_threshold(found[1], masks.numpy()))
+            dice[c, s] = dice_by_threshold(found[1], masks.numpy())
     predictor.allowed = None
-    return best_thresholds(np.array(dice)).tolist()
+    return sure_thresholds(dice.mean(1)).tolist()
 
 
 def dice_by_threshold(
@@ -80,20 +80,26 @@ def dice_by_threshold(
     return table
 
 
-def best_thresholds(dice: NDArray[np.float64], thresholds: NDArray[np.float64] = THRESHOLDS) -> NDArray[np.float64]:
-    """Return the threshold of the best mean for each region; of equal ones that nearest to one half.
+def sure_thresholds(dice: NDArray[np.float64], thresholds: NDArray[np.float64] = THRESHOLDS) -> NDArray[np.float64]:
+    """Return the threshold nearest to one half that is not surely worse than the best one, for each region.
+
+    It is behind the best by at most one standard error of that difference over the cases: the one-standard-error rule
+    of Breiman et al., Classification and Regression Trees, 1984. A lower threshold finds more where nothing is, too,
+    which few cases show, so it has to be worth it.
 
     Args:
-        dice: ``(N, T, C)``.
+        dice: Of each case, ``(N, T, C)``.
         thresholds: ``(T,)``.
 
     Example:
-        >>> best_thresholds(np.array([[[0.5, 0.7], [0.6, 0.7]]]), np.array([0.2, 0.5]))
-        array([0.5, 0.5])
+        >>> sure_thresholds(np.array([[[0.7, 0.9], [0.6, 0.7]], [[0.9, 0.6], [0.8, 0.7]]]), np.array([0.2, 0.5]))
+        array([0.2, 0.5])
     """
-    mean = dice.mean(0)
+    best = dice.mean(0).argmax(0)
+    behind = np.take_along_axis(dice, best[None, None], 1) - dice
+    error = behind.std(0, ddof=1) / np.sqrt(len(dice)) if len(dice) > 1 else np.zeros(behind.shape[1:])
     distance = np.abs(thresholds - 0.5)[:, None]
-    return thresholds[np.where(mean == mean.max(0), distance, np.inf).argmin(0)]
+    return thresholds[np.where(behind.mean(0) <= error, distance, np.inf).argmin(0)]
 
 
 def with_thresholds(weights: Mapping[str, Tensor], thresholds: Sequence[float]) -> dict[str, Tensor]:

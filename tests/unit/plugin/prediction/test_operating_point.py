@@ -13,9 +13,9 @@ from nnunetv2_d2net.base.dataset import Dataset
 from nnunetv2_d2net.method.network.availability import ModulatedUNet
 from nnunetv2_d2net.plugin.prediction.operating_point import (
     THRESHOLDS,
-    best_thresholds,
     choose_thresholds,
     dice_by_threshold,
+    sure_thresholds,
     with_thresholds,
 )
 
@@ -37,10 +37,21 @@ def test_nothing_found_where_nothing_is_counts_as_right():
 
 
 def test_of_equal_thresholds_the_one_nearest_to_one_half():
-    assert best_thresholds(np.ones((4, len(THRESHOLDS), 3))).tolist() == [0.5] * 3
+    assert sure_thresholds(np.ones((4, len(THRESHOLDS), 3))).tolist() == [0.5] * 3
     dice = np.zeros((2, len(THRESHOLDS), 1))
     dice[:, [1, 4]] = 1
-    assert best_thresholds(dice).tolist() == [THRESHOLDS[4]]
+    assert sure_thresholds(dice).tolist() == [THRESHOLDS[4]]
+
+
+@pytest.mark.parametrize(("gains", "chosen"), [([0.1, 0.1, 0.1, 0.1], 0.2), ([0.4, 0.0, 0.0, 0.0], 0.5)])
+def test_a_gain_that_one_case_alone_has_is_not_sure(gains, chosen):
+    dice = np.full((4, 2, 1), 0.6)
+    dice[:, 0, 0] += gains
+    assert sure_thresholds(dice, np.array([0.2, 0.5])) == chosen
+
+
+def test_a_single_case_decides_by_itself():
+    assert sure_thresholds(np.array([[[0.7], [0.6]]]), np.array([0.2, 0.5])) == 0.2
 
 
 @pytest.fixture
