@@ -1,6 +1,7 @@
 """One function on many items, in processes that end with the one that started them."""
 
 import contextlib
+import errno
 import functools
 import multiprocessing
 import os
@@ -64,6 +65,7 @@ def _in_processes(
     others = set(multiprocessing.active_children())
     context = multiprocessing.get_context("spawn")  # forking a process that has threads can hang
     pool = ProcessPoolExecutor(min(processes, len(items)), context, _begin_worker, (os.getpid(),))
+    futures = None
     try:
         with hearing_later(), _program_hidden(work, items[0]):
             futures = {pool.submit(work, item): item for item in items}
@@ -75,12 +77,22 @@ def _in_processes(
             process.terminate()
         for process in ours:
             process.join()
-        # a process that was killed while others are still starting breaks the pool in the middle of submitting
-        if isinstance(error, BrokenProcessPool) or str(error) == "handle is closed":
+        if isinstance(error, BrokenProcessPool) or (futures is None and _is_of_closed_pipes(error)):
             raise UserError(_KILLED) from error
         raise
     finally:
         pool.shutdown(cancel_futures=True)
+
+
+def _is_of_closed_pipes(error: BaseException) -> bool:
+    """Tell whether a process could not be started because the pool was closing the pipes that it should have.
+
+    It does so when another process was killed meanwhile. The pipes are then closed for multiprocessing, unknown to the
+    system, or, where one has got the number of another, named twice, which Python refuses to hand on.
+    """
+    if isinstance(error, OSError):
+        return error.errno == errno.EBADF or str(error) == "handle is closed"
+    return isinstance(error, ValueError)
 
 
 @contextlib.contextmanager

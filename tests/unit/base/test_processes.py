@@ -1,4 +1,5 @@
 import contextlib
+import errno
 import functools
 import importlib
 import io
@@ -25,12 +26,14 @@ from nnunetv2_d2net.base.errors import UserError
 from nnunetv2_d2net.base.processes import end_with, hearing_later, run_all, watch_forks
 
 WORK = """
-import os, signal
+import errno, os, signal
 import numpy as np
 from nnunetv2_d2net.base.errors import UserError
 def refuse(item): raise UserError(f"{item} is mine")
 def die(item): os.kill(os.getpid(), signal.SIGKILL)
 def make_array(item): return np.full(2**16, item)
+def value(item): raise ValueError("of the work")
+def descriptor(item): raise OSError(errno.EBADF, "of the work")
 """
 
 SLEEPING = """
@@ -139,13 +142,35 @@ class TestFaults:
         assert multiprocessing.active_children() == []
         assert capfd.readouterr() == ("", "")
 
-    def test_a_process_that_is_killed_while_others_start_is_the_same_line(self, monkeypatch):
+    @pytest.mark.parametrize(
+        "error",  # all by the thread that has noticed it, and closes the pipes
+        [
+            OSError("handle is closed"),
+            OSError(errno.EBADF, "Bad file descriptor"),
+            ValueError("bad value(s) in fds_to_keep"),
+        ],
+    )
+    def test_a_process_that_is_killed_while_others_start_is_the_same_line(self, monkeypatch, error):
         def submit(*_):
-            raise OSError("handle is closed")  # by the thread that has noticed it
+            raise error
 
         monkeypatch.setattr("concurrent.futures.ProcessPoolExecutor.submit", submit)
         with pytest.raises(UserError, match=r"^a process was killed"):
             list(run_all(operator.neg, [1, 2], 2, progress=False))
+
+    @pytest.mark.parametrize("error", [OSError(errno.EMFILE, "Too many open files"), TypeError("no function")])
+    def test_what_else_keeps_a_process_from_starting_passes_through(self, monkeypatch, error):
+        def submit(*_):
+            raise error
+
+        monkeypatch.setattr("concurrent.futures.ProcessPoolExecutor.submit", submit)
+        with pytest.raises(type(error), match=str(error.args[-1])):
+            list(run_all(operator.neg, [1, 2], 2, progress=False))
+
+    @pytest.mark.parametrize("name", ["value", "descriptor"])
+    def test_the_same_errors_of_the_work_itself_pass_through(self, work, name):
+        with pytest.raises((ValueError, OSError), match="of the work"):
+            list(run_all(getattr(work, name), [1, 2], 2, progress=False))
 
     def test_who_looks_at_the_first_result_only_ends_the_others(self):
         start = time.monotonic()
