@@ -27,8 +27,7 @@ from torch import Tensor, nn
 from nnunetv2_d2net.base.progress import Bar
 from nnunetv2_d2net.base.text import markdown_table
 from nnunetv2_d2net.method.modalities import modality_subsets, zero_missing
-from nnunetv2_d2net.plugin.training.companion import target_of
-from nnunetv2_d2net.plugin.training.validation import hard_counts
+from nnunetv2_d2net.plugin.training.companion import mean_dice, target_of
 
 N_STEPS, N_PATCHES, EXTENT, LESION, RATE = 600, 4, 24, 10.0, 3e-3
 Case = tuple[Tensor, Tensor]
@@ -66,7 +65,9 @@ def main() -> None:
     parser.add_argument("--fold", type=int, default=0)
     parser.add_argument("--seed", type=int, default=0)
     args = parser.parse_args()
-    predictor = nnUNetPredictor(1, use_mirroring=False, device=torch.device("cpu"), allow_tqdm=False)
+    predictor = nnUNetPredictor(
+        1, use_mirroring=False, perform_everything_on_device=False, device=torch.device("cpu"), allow_tqdm=False
+    )
     predictor.initialize_from_trained_model_folder(str(args.model), (args.fold,))
     training, validation = cases_of(predictor, args.model, args.fold)
     torch.manual_seed(args.seed)
@@ -130,7 +131,7 @@ def cube(images: Tensor, labels: Tensor) -> Case:
 def dice_of(
     predictor: nnUNetPredictor, cases: Sequence[Case], subsets: Tensor, fill: Callable[[Tensor, Tensor], Tensor]
 ) -> np.ndarray:
-    """Return Dice for each subset, the mean over cases and regions; 1 where neither holds anything."""
+    """Return Dice for each subset, the mean over cases and regions."""
     manager: Any = predictor.label_manager
     dice = np.empty((len(subsets), len(cases)))
     for c, (images, labels) in enumerate(Bar(cases, title="predict", total=len(cases), shown=True)):
@@ -138,9 +139,7 @@ def dice_of(
         for s, subset in enumerate(subsets):
             filled = fill(images[None].float(), subset[None])[0]
             logits = cast(Tensor, predictor.predict_sliding_window_return_logits(filled)).float().cpu()
-            counts = hard_counts(logits[None], target[None], manager)
-            tp, fp, fn = (np.asarray(counts[f"{name}_hard"], float) for name in ("tp", "fp", "fn"))
-            dice[s, c] = np.where(tp + fp + fn > 0, 2 * tp / np.maximum(2 * tp + fp + fn, 1), 1.0).mean()
+            dice[s, c] = mean_dice(logits, target, manager)
     return dice.mean(1)
 
 

@@ -174,7 +174,7 @@ class CompanionTrainer(ModalityDroppingTrainer):
                     for kind, name in enumerate((STOCK, STUDENT)):
                         predictor.network = OneOfTwo(self.companion, name, subset)
                         logits = predictor.predict_sliding_window_return_logits(torch.from_numpy(np.array(images[:])))
-                        dice[kind, s, i] = _mean_dice(logits.float().cpu(), target, self.label_manager)
+                        dice[kind, s, i] = mean_dice(logits.float().cpu(), target, self.label_manager)
         self.set_deep_supervision_enabled(self.enable_deep_supervision)
         compute_gaussian.cache_clear()
         if self.is_ddp:
@@ -241,7 +241,14 @@ def target_of(labels: Tensor, label_manager: LabelManager) -> Tensor:
     return torch.cat([torch.isin(labels, torch.tensor(region).flatten().to(labels.dtype)) for region in regions])
 
 
-def _mean_dice(logits: Tensor, target: Tensor, label_manager: LabelManager) -> float:
+def mean_dice(logits: Tensor, target: Tensor, label_manager: LabelManager) -> float:
+    """Return the Dice of a case, the mean over its regions; 1 where neither holds anything.
+
+    Args:
+        logits: ``(C, *spatial)``.
+        target: As :func:`target_of` makes it.
+        label_manager: nnU-Net's.
+    """
     counts = hard_counts(logits[None], target[None], label_manager)
     tp, fp, fn = (np.asarray(counts[f"{name}_hard"], float) for name in ("tp", "fp", "fn"))
     return float(np.where(tp + fp + fn > 0, 2 * tp / np.maximum(2 * tp + fp + fn, 1), 1.0).mean())
