@@ -1,37 +1,24 @@
 """The trainer of ``d2net demo``, a few minutes on a CPU; and the progress bar of trainings that are watched."""
 
 from collections.abc import Mapping
-from typing import Any, ClassVar
+from typing import ClassVar
 
-import torch
 from nnunetv2.training.nnUNetTrainer.variants.data_augmentation.nnUNetTrainerNoDA import nnUNetTrainerNoDA
-from torch.optim import Optimizer
 
 from nnunetv2_d2net.base.progress import Bar
 from nnunetv2_d2net.method.network.d2net import D2NetOptions
-from nnunetv2_d2net.plugin.training.dropping import ModalityDroppingTrainer
+from nnunetv2_d2net.plugin.training.adamw import AdamWTrainer
 from nnunetv2_d2net.plugin.training.trainer import D2NetTrainer
 
 
-class WatchedTrainer(ModalityDroppingTrainer):
+class WatchedTrainer(AdamWTrainer):
     """Trains with AdamW in epochs of its own length, saves after each, and shows a progress bar.
-
-    In few steps AdamW learns more than nnU-Net's SGD.
 
     Attributes:
         n_iterations: Steps of an epoch.
-        learning_rate: The first one; it falls as nnU-Net's does.
     """
 
     n_iterations: ClassVar[int]
-    learning_rate: ClassVar[float] = 3e-3
-
-    def configure_optimizers(self) -> tuple[Optimizer, Any]:
-        """Return AdamW with nnU-Net's schedule."""
-        self.initial_lr, self.weight_decay = self.learning_rate, 1e-4
-        parameters = self.network.parameters()
-        optimizer = torch.optim.AdamW(parameters, self.initial_lr, (0.9, 0.99), weight_decay=self.weight_decay)
-        return optimizer, self.schedule_of(optimizer)
 
     def on_train_start(self) -> None:
         """Shorten the epochs, save after each, and open the progress bar."""

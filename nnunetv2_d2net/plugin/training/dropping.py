@@ -238,12 +238,18 @@ class ModalityDroppingTrainer(ResumingTrainer):
         """Return nnU-Net's polynomial decay for an optimizer, in two parts where asked for."""
         return PhasedPolyLR(optimizer, self.initial_lr, self.num_epochs, self.n_complete_epochs)
 
-    def draw(self, present: Tensor) -> Tensor:
-        """Draw which modalities the network may see in a training step, bool ``(B, M)``."""
+    def draw(self, present: Tensor, p_complete: float | None = None) -> Tensor:
+        """Draw which modalities the network may see in a training step, bool ``(B, M)``.
+
+        Args:
+            present: Modalities that each case really has, bool ``(B, M)`` on the CPU.
+            p_complete: In the place of the trainer's own.
+        """
         complete_first = self.complete_share > 0 and self.current_epoch < self.n_complete_epochs
         if self.subset_weights is not None and not complete_first:
             return draw_subsets(present, self.subset_weights, self.subset_generator)
-        return draw_available(present, 1.0 if complete_first else self.p_complete, self.subset_generator)
+        p_complete = self.p_complete if p_complete is None else p_complete
+        return draw_available(present, 1.0 if complete_first else p_complete, self.subset_generator)
 
     def present_modalities(self, batch: dict) -> Tensor:
         """Tell which modalities the cases of a batch really have, bool ``(B, M)`` on the CPU.

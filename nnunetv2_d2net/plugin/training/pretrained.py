@@ -23,8 +23,12 @@ _OF_MODALITIES: Mapping[str, Sequence[int]] = {
     r"encoder\.(stages\.0\.0|stem)\.convs\.0\.(conv|all_modules\.0)\.weight": (1,),
     r"modulation\.linears\.\d+\.weight": (1,),
     r"modulation\.lending\.weight": (0, 2),
+    r"imputation\.unet\.decoder\.seg_layers\.\d+\.(weight|bias)": (0,),
 }
-"""Weights of a U-Net, told what is missing or not, that have an entry for each modality; and along which axes."""
+"""Weights of a U-Net, told what is missing or not, that have entries for each modality; and along which axes.
+
+Where there are several rows of entries, such as images and then masks, each is in the order of the modalities.
+"""
 
 
 @contextmanager
@@ -180,8 +184,9 @@ def _by_modality(
     order = torch.tensor([theirs.index(name) for name in ours])
     for name in weights:
         for axis in next((axes for of, axes in _OF_MODALITIES.items() if re.search(rf"(^|\.){of}$", name)), ()):
-            if weights[name].shape[axis] == len(theirs):
-                weights[name] = weights[name].index_select(axis, order)
+            if weights[name].shape[axis] % len(theirs) == 0:
+                rows = weights[name].unflatten(axis, (-1, len(theirs)))
+                weights[name] = rows.index_select(axis + 1, order).flatten(axis, axis + 1)
     if any("absent_codes" in name for name in weights):  # the rest of a D2-Net goes by the order of the modalities
         return weights, [f"WARNING: {knows}"]
     return weights, [f"{knows}: filters are taken by name"]

@@ -14,6 +14,7 @@ from nnunetv2_d2net.plugin.training.dropping import (
     nnUNetTrainerModalityDropout,
     nnUNetTrainerModalityDropoutModulated,
 )
+from nnunetv2_d2net.plugin.training.imputing import nnUNetTrainerModalityDropoutImputed
 from nnunetv2_d2net.plugin.training.paper import ROWS, D2NetTrainerPaper
 from nnunetv2_d2net.plugin.training.pretraining import nnUNetTrainerModalityDropoutPretraining
 from nnunetv2_d2net.plugin.training.trainer import PAPER_WEIGHTS, D2NetTrainer, ablated
@@ -100,12 +101,18 @@ _CLASSES = (
     nnUNetTrainerModalityDropout,
     nnUNetTrainerModalityDropoutCompleteFirst,
     nnUNetTrainerModalityDropoutModulated,
+    nnUNetTrainerModalityDropoutImputed,
     D2NetTrainer,
     D2NetTrainerPaper,
     D2NetTrainerDemo,
     nnUNetTrainerModalityDropoutPretraining,
 )
-_STUDENTS = (nnUNetTrainerModalityDropout, nnUNetTrainerModalityDropoutModulated, D2NetTrainer)
+_STUDENTS = (
+    nnUNetTrainerModalityDropout,
+    nnUNetTrainerModalityDropoutModulated,
+    nnUNetTrainerModalityDropoutImputed,
+    D2NetTrainer,
+)
 _COMPANIONS = tuple(trainer.__name__ + COMPANION for trainer in _STUDENTS)
 __all__ = [*(trainer.__name__ for trainer in _CLASSES), *_VARIANTS, *_COMPANIONS]  # noqa: PLE0604  # pyright: ignore[reportUnsupportedDunderAll]
 

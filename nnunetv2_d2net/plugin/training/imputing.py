@@ -1,0 +1,143 @@
+"""The trainer of a U-Net behind a guess of what is missing: it learns to guess first, then everything to segment."""
+
+import math
+from typing import Any, ClassVar, cast
+
+import torch
+import torch.distributed as dist
+from nnunetv2.training.dataloading.data_loader import nnUNetDataLoader
+from nnunetv2.utilities.plans_handling.plans_handler import ConfigurationManager, PlansManager
+from torch import Tensor, nn
+
+from nnunetv2_d2net.base.errors import UserError
+from nnunetv2_d2net.base.progress import Bar
+from nnunetv2_d2net.method.modalities import zero_missing
+from nnunetv2_d2net.method.network.companion import Companion
+from nnunetv2_d2net.method.network.imputation import Imputation, ImputedUNet
+from nnunetv2_d2net.plugin.training.adamw import AdamWTrainer
+from nnunetv2_d2net.plugin.training.dropping import Step, nnUNetTrainerModalityDropout
+from nnunetv2_d2net.plugin.training.pretrained import unwrapped
+
+LESION_WEIGHT = 10.0
+"""By how much more an error counts where the labels say that there is something."""
+
+GUESS_RATE = 3e-3
+"""Highest learning rate while the guess is learned, by Adam in one cycle."""
+
+
+class nnUNetTrainerModalityDropoutImputed(AdamWTrainer, nnUNetTrainerModalityDropout):
+    """Modality dropout with a U-Net that sees a guess of what is missing; where nothing is, it is the planned U-Net.
+
+    Before the first epoch the guess is learned from the training cases as they are preprocessed, without augmentation,
+    by the mean absolute error of images that are hidden; the U-Net stays as it is. From then on everything is trained
+    to segment. A guess that came with the weights to start from is not learned anew.
+
+    Attributes:
+        n_guess_steps: How many batches the guess is learned from.
+    """
+
+    p_complete: ClassVar[float] = 0.25
+    learning_rate: ClassVar[float] = 1e-3
+    absent_voxel: ClassVar[float] = math.nan
+    n_guess_steps: ClassVar[int] = 1000
+
+    @classmethod
+    def build_network_architecture(
+        cls,
+        plans_manager: PlansManager,
+        configuration_manager: ConfigurationManager,
+        num_input_channels: int,
+        num_output_channels: int,
+        enable_deep_supervision: bool = True,  # noqa: FBT001, FBT002 - nnU-Net's signature
+    ) -> nn.Module:
+        """Build the planned U-Net behind a guess.
+
+        Raises:
+            UserError: The plans describe a cascade, or a network that is no U-Net of nnU-Net's.
+        """
+        shared = (plans_manager, configuration_manager, num_input_channels, num_output_channels)
+        unet = super().build_network_architecture(*shared, enable_deep_supervision)
+        try:
+            return ImputedUNet(unet, num_input_channels)
+        except ValueError as error:
+            raise UserError(f"plans {plans_manager.plans_name}: {error}") from error
+
+    @property
+    def imputation(self) -> Imputation:
+        """What guesses, in the network or in the companion's student."""
+        network = unwrapped(self.network)
+        student = network.student if isinstance(network, Companion) else network
+        return cast(ImputedUNet, student).imputation
+
+    def on_train_start(self) -> None:
+        """Start as the others do, and learn to guess unless training goes on or the guess has been learned."""
+        super().on_train_start()
+        if self.current_epoch == 0 and self.imputation.is_blank:
+            self.learn_to_guess()
+
+    def learn_to_guess(self) -> None:
+        """Learn to guess what is missing; what a case really lacks is neither shown nor asked for."""
+        imputation, loader = self.imputation.train(), self._plain_loader()
+        optimizer = torch.optim.Adam(imputation.parameters(), GUESS_RATE)
+        schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, GUESS_RATE, self.n_guess_steps)
+        shown = self.local_rank == 0
+        errors = torch.zeros(2, device=self.device)  # with the guess and with zeros, over the last tenth
+        for i in Bar(range(self.n_guess_steps), title="learn to guess", total=self.n_guess_steps, shown=shown):
+            batch = cast(dict, next(loader))
+            present = self.present_modalities(batch)
+            step = self.step_on(batch, present, self.draw(present, p_complete=0.0))
+            loss, of_zeros = guess_errors(imputation, step)
+            optimizer.zero_grad(set_to_none=True)
+            loss.backward()
+            self._average_gradients(imputation)
+            optimizer.step()
+            schedule.step()
+            if 10 * i >= 9 * self.n_guess_steps:
+                errors += torch.stack([loss.detach(), of_zeros])
+        guess, zeros = errors.tolist()
+        share = f"{guess / zeros:.2f}" if zeros else "no image was hidden"
+        self.print_to_log_file(f"guess of what is missing: error relative to that of zeros, lesions first: {share}")
+
+    def network_outputs(self, step: Step) -> Any:  # noqa: ANN401 - logits, or several under deep supervision
+        """Run the network, which is told what there is."""
+        return self.network(step.images, step.available)
+
+    def _plain_loader(self) -> nnUNetDataLoader:
+        """Return nnU-Net's loader of training patches, without augmentation."""
+        patch_size = self.configuration_manager.patch_size
+        return nnUNetDataLoader(
+            self.get_tr_and_val_datasets()[0],
+            self.batch_size,
+            patch_size,
+            patch_size,
+            self.label_manager,
+            oversample_foreground_percent=self.oversample_foreground_percent,
+            probabilistic_oversampling=self.probabilistic_oversampling,
+        )
+
+    def _average_gradients(self, module: nn.Module) -> None:
+        """Average over the processes, which then go on with the same weights."""
+        for parameter in module.parameters() if self.is_ddp else ():
+            gradient = cast(Tensor, parameter.grad)
+            dist.all_reduce(gradient)
+            gradient /= dist.get_world_size()
+
+
+def guess_errors(imputation: Imputation, step: Step) -> tuple[Tensor, Tensor]:
+    """Return the mean absolute error of what is hidden, lesions counting more: of the guess, and of zeros.
+
+    Args:
+        imputation: What guesses.
+        step: Its target holds labels, ``(B, 1, *spatial)``.
+
+    Returns:
+        Two scalars; 0 where nothing is hidden.
+    """
+    target = cast(Tensor, step.target)
+    weight = 1 + LESION_WEIGHT * (target[:, :1] > 0)
+    images = zero_missing(step.images, step.present)  # what a case lacks has no influence
+    hidden = (step.present & ~step.available)[(...,) + (None,) * (images.ndim - 2)]
+    scale = (weight * hidden).sum().clamp(min=1)
+    guess = imputation(images, step.available)
+    of_guess, of_zeros = ((weight * hidden * error.abs()).sum() / scale for error in (guess - images, images))
+    return of_guess, of_zeros
