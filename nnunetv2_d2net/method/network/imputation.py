@@ -4,47 +4,62 @@ from typing import Any, cast
 
 import torch
 from dynamic_network_architectures.architectures.unet import PlainConvUNet
+from dynamic_network_architectures.building_blocks.helper import get_matching_convtransp
 from torch import Tensor, nn
 
 from nnunetv2_d2net.method.modalities import infer_available, zero_missing
 from nnunetv2_d2net.method.network.availability import parts_of
 from nnunetv2_d2net.method.network.blocks import LEAKY_SLOPE, Encoder
 
-N_CHANNELS, N_STAGES = 16, 3
-"""Of the small U-Net that guesses: channels at full resolution, doubled at each stage, and how many stages."""
+N_STAGES, N_CHANNELS = 3, 16
+"""Of the small U-Net that sees the surroundings: its stages, and the channels of the first, doubled at each other."""
+
+N_FEATURES = 8
+"""How many features the guess of a voxel takes from its surroundings."""
 
 
 class Imputation(nn.Module):
-    """Replace missing images by a guess, which a small U-Net makes of the others; what is there stays bit for bit.
+    """Replace missing images by a guess that is made of the others; what is there stays bit for bit.
 
-    It has no normalization, whose statistics would depend on the window, and the strides and kernels of the planned
-    encoder. Its last layer starts at zero: untrained, it puts zeros in the place of what is missing, as modality
-    dropout does.
+    A small U-Net sees the surroundings, at the resolution of the planned U-Net's second stage so that it costs little;
+    each voxel's guess is made of its features and of the images there. Nothing is normalized, for statistics would
+    depend on the window. The last layer starts at zero: untrained, it puts zeros in the place of what is missing, as
+    modality dropout does.
 
     Args:
         encoder: Of the planned U-Net.
         n_modalities: M.
-        n_channels: Of the first stage.
+
+    Raises:
+        ValueError: The encoder has fewer than three stages.
     """
 
-    def __init__(self, encoder: Encoder, n_modalities: int, n_channels: int = N_CHANNELS) -> None:
+    def __init__(self, encoder: Encoder, n_modalities: int) -> None:
         super().__init__()
-        n_stages = min(N_STAGES, len(encoder.output_channels))
-        kernel_sizes, strides = cast(Any, encoder.kernel_sizes), cast(Any, encoder.strides)
-        self.unet = PlainConvUNet(
-            2 * n_modalities,
+        n_stages, n_inputs = min(N_STAGES, len(encoder.output_channels) - 1), 2 * n_modalities
+        if n_stages < 2:
+            raise ValueError("a guess needs a U-Net of at least 3 stages: plan with a larger -gpu_memory_target")
+        kernel_sizes, strides = (cast(Any, of)[1 : n_stages + 1] for of in (encoder.kernel_sizes, encoder.strides))
+        activation = {"negative_slope": LEAKY_SLOPE, "inplace": True}
+        self.surroundings = PlainConvUNet(
+            n_inputs,
             n_stages,
-            [n_channels * 2**stage for stage in range(n_stages)],
+            [N_CHANNELS * 2**stage for stage in range(n_stages)],
             encoder.conv_op,
-            kernel_sizes[:n_stages],
-            strides[:n_stages],
+            kernel_sizes,
+            strides,
             n_conv_per_stage=2,
-            num_classes=n_modalities,
+            num_classes=N_FEATURES,
             n_conv_per_stage_decoder=1,
             conv_bias=True,
             nonlin=nn.LeakyReLU,
-            nonlin_kwargs={"negative_slope": LEAKY_SLOPE, "inplace": True},
+            nonlin_kwargs=activation,
         )
+        transposed: Any = get_matching_convtransp(conv_op=encoder.conv_op)
+        self.upsample = transposed(N_FEATURES, N_CHANNELS, strides[0], strides[0])
+        self.at_voxel = encoder.conv_op(n_inputs, N_CHANNELS, 1)
+        self.activation = nn.LeakyReLU(**activation)
+        self.last_layer = encoder.conv_op(N_CHANNELS, n_modalities, 1)
         for parameter in self.last_layer.parameters():
             nn.init.zeros_(parameter)
 
@@ -60,13 +75,10 @@ class Imputation(nn.Module):
         """
         there = available[(...,) + (None,) * (images.ndim - 2)].expand_as(images)
         seen = zero_missing(images, available)
-        guess = self.unet(torch.cat([seen, there.to(seen.dtype)], 1))
+        given = torch.cat([seen, there.to(seen.dtype)], 1)
+        features = self.at_voxel(given) + self.upsample(self.surroundings(given))
+        guess = self.last_layer(self.activation(features))
         return torch.where(there, seen, guess.to(seen.dtype))
-
-    @property
-    def last_layer(self) -> nn.Module:
-        """The convolution whose output is the guess."""
-        return cast(nn.ModuleList, self.unet.decoder.seg_layers)[-1]
 
     @property
     def is_blank(self) -> bool:

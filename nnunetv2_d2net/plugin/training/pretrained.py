@@ -23,7 +23,8 @@ _OF_MODALITIES: Mapping[str, Sequence[int]] = {
     r"encoder\.(stages\.0\.0|stem)\.convs\.0\.(conv|all_modules\.0)\.weight": (1,),
     r"modulation\.linears\.\d+\.weight": (1,),
     r"modulation\.lending\.weight": (0, 2),
-    r"imputation\.unet\.decoder\.seg_layers\.\d+\.(weight|bias)": (0,),
+    r"imputation\.at_voxel\.weight": (1,),
+    r"imputation\.last_layer\.(weight|bias)": (0,),
 }
 """Weights of a U-Net, told what is missing or not, that have entries for each modality; and along which axes.
 
