@@ -8,13 +8,18 @@ import torch
 from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 
 from nnunetv2_d2net.plugin.training.companion import CHOICE
+from nnunetv2_d2net.plugin.training.imputing import nnUNetTrainerModalityDropoutImputed
 from nnunetv2_d2net.plugin.training.variants import find_trainer
 from tests.integration.test_resume import curves, repeatable, train  # noqa: F401 - a fixture
 from tests.integration.tiny_training import make_tiny_trainer
 
 pytestmark = pytest.mark.slow
 
-COMPANIONS = ("D2NetTrainerCompanion", "nnUNetTrainerModalityDropoutCompanion")
+COMPANIONS = (
+    "D2NetTrainerCompanion",
+    "nnUNetTrainerModalityDropoutCompanion",
+    "nnUNetTrainerModalityDropoutImputedCompanion",
+)
 
 
 @pytest.fixture(autouse=True)
@@ -43,6 +48,7 @@ def save_stock(trainer) -> tuple[Path, dict]:
 @pytest.mark.parametrize("name", COMPANIONS)
 def test_two_and_two_epochs_are_four(root, name, results, repeatable, monkeypatch):  # noqa: F811
     kind = find_trainer(name)
+    monkeypatch.setattr(nnUNetTrainerModalityDropoutImputed, "n_guess_steps", 3)
     save_stock(make_tiny_trainer(root, kind))
     straight = train(root, kind, monkeypatch, seed=1)
     choice = (Path(straight.output_folder) / CHOICE).read_text(encoding="utf-8")

@@ -80,9 +80,9 @@ class nnUNetTrainerModalityDropoutImputed(AdamWTrainer, nnUNetTrainerModalityDro
         imputation, loader = self.imputation.train(), self._plain_loader()
         optimizer = torch.optim.Adam(imputation.parameters(), GUESS_RATE)
         schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, GUESS_RATE, self.n_guess_steps)
-        shown = self.local_rank == 0
+        steps, shown = range(self.n_guess_steps), self.local_rank == 0
         errors = torch.zeros(2, device=self.device)  # with the guess and with zeros, over the last tenth
-        for i in Bar(range(self.n_guess_steps), title="learn to guess", total=self.n_guess_steps, shown=shown):
+        for i in Bar(steps, title="learn to guess", total=len(steps), unit="step", shown=shown):
             batch = cast(dict, next(loader))
             present = self.present_modalities(batch)
             step = self.step_on(batch, present, self.draw(present, p_complete=0.0))

@@ -18,12 +18,18 @@ from nnunetv2_d2net.plugin.training.dropping import (
     nnUNetTrainerModalityDropout,
     nnUNetTrainerModalityDropoutModulated,
 )
+from nnunetv2_d2net.plugin.training.imputing import nnUNetTrainerModalityDropoutImputed
 from nnunetv2_d2net.plugin.training.trainer import D2NetTrainer
 from nnunetv2_d2net.plugin.training.variants import find_trainer
 
 COHORT = {"a": [True, True, False], "b": [True, True, True]}
 PRESENT = torch.tensor([COHORT["a"], COHORT["b"]])
-OURS = [D2NetTrainer, nnUNetTrainerModalityDropout, nnUNetTrainerModalityDropoutModulated]
+OURS = [
+    D2NetTrainer,
+    nnUNetTrainerModalityDropout,
+    nnUNetTrainerModalityDropoutModulated,
+    nnUNetTrainerModalityDropoutImputed,
+]
 
 
 @pytest.fixture

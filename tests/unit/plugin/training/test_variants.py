@@ -55,7 +55,13 @@ def test_variants_of_the_weights():
 
 
 @pytest.mark.parametrize(
-    "name", ["D2NetTrainer", "nnUNetTrainerModalityDropout", "nnUNetTrainerModalityDropoutModulated"]
+    "name",
+    [
+        "D2NetTrainer",
+        "nnUNetTrainerModalityDropout",
+        "nnUNetTrainerModalityDropoutModulated",
+        "nnUNetTrainerModalityDropoutImputed",
+    ],
 )
 def test_companions_students(name):
     student, companion = find_trainer(name), find_trainer(f"{name}Companion")
