@@ -29,17 +29,17 @@ class Imputation(nn.Module):
     Args:
         encoder: Of the planned U-Net.
         n_modalities: M.
-
-    Raises:
-        ValueError: The encoder has fewer than three stages.
     """
 
     def __init__(self, encoder: Encoder, n_modalities: int) -> None:
         super().__init__()
-        n_stages, n_inputs = min(N_STAGES, len(encoder.output_channels) - 1), 2 * n_modalities
-        if n_stages < 2:
-            raise ValueError("a guess needs a U-Net of at least 3 stages: plan with a larger -gpu_memory_target")
-        kernel_sizes, strides = (cast(Any, of)[1 : n_stages + 1] for of in (encoder.kernel_sizes, encoder.strides))
+        n_inputs = 2 * n_modalities
+        kernel_sizes, strides = (list(cast(Any, of)[1:]) for of in (encoder.kernel_sizes, encoder.strides))
+        kernel_sizes, strides = (
+            [*kernel_sizes, kernel_sizes[-1]][:N_STAGES],
+            [*strides, [1] * len(strides[0])][:N_STAGES],
+        )
+        n_stages = len(strides)  # plans of few stages have a last one without a stride
         activation = {"negative_slope": LEAKY_SLOPE, "inplace": True}
         self.surroundings = PlainConvUNet(
             n_inputs,
@@ -55,11 +55,13 @@ class Imputation(nn.Module):
             nonlin=nn.LeakyReLU,
             nonlin_kwargs=activation,
         )
-        transposed: Any = get_matching_convtransp(conv_op=encoder.conv_op)
+        cast(Any, self.surroundings.decoder).seg_layers[:-1].requires_grad_(requires_grad=False)  # not used
+        conv: Any = encoder.conv_op
+        transposed: Any = get_matching_convtransp(conv_op=conv)
         self.upsample = transposed(N_FEATURES, N_CHANNELS, strides[0], strides[0])
-        self.at_voxel = encoder.conv_op(n_inputs, N_CHANNELS, 1)
+        self.at_voxel = conv(n_inputs, N_CHANNELS, 1)
         self.activation = nn.LeakyReLU(**activation)
-        self.last_layer = encoder.conv_op(N_CHANNELS, n_modalities, 1)
+        self.last_layer = conv(N_CHANNELS, n_modalities, 1)
         for parameter in self.last_layer.parameters():
             nn.init.zeros_(parameter)
 

@@ -375,10 +375,19 @@ class nnUNetTrainerModalityDropout(ModalityDroppingTrainer):
     """
 
 
-class nnUNetTrainerModalityDropoutModulated(nnUNetTrainerModalityDropout):
-    """Modality dropout with a U-Net that is told what is missing, and computes the planned U-Net where nothing is."""
+class ToldTrainer(ModalityDroppingTrainer):
+    """Trains a network around the planned U-Net, which is told what there is."""
 
     absent_voxel: ClassVar[float] = math.nan
+
+    @classmethod
+    def network_around(cls, unet: nn.Module, n_modalities: int) -> nn.Module:
+        """Build the network that takes images and masks.
+
+        Raises:
+            ValueError: It cannot be built around this network, or for so many modalities.
+        """
+        raise NotImplementedError
 
     @classmethod
     def build_network_architecture(
@@ -389,21 +398,33 @@ class nnUNetTrainerModalityDropoutModulated(nnUNetTrainerModalityDropout):
         num_output_channels: int,
         enable_deep_supervision: bool = True,  # noqa: FBT001, FBT002 - nnU-Net's signature
     ) -> nn.Module:
-        """Build the planned U-Net and tell it what is missing.
+        """Build the network around the U-Net that the plans describe.
 
         Raises:
-            UserError: The plans describe a cascade, or a network that is no U-Net of nnU-Net's.
+            UserError: The plans describe a cascade, a network that is no U-Net of nnU-Net's, or too few modalities.
         """
         shared = (plans_manager, configuration_manager, num_input_channels, num_output_channels)
-        unet = super().build_network_architecture(*shared, enable_deep_supervision)
         try:
-            return ModulatedUNet(unet, num_input_channels)
+            unet = super().build_network_architecture(*shared, enable_deep_supervision)
+            return cls.network_around(unet, num_input_channels)
+        except (ImportError, TypeError) as error:
+            remedy = "plan again with D2NetPlanner or nnU-Net's default planner"
+            raise UserError(f"plans {plans_manager.plans_name}: {error}: {remedy}") from error
         except ValueError as error:
             raise UserError(f"plans {plans_manager.plans_name}: {error}") from error
 
     def network_outputs(self, step: Step) -> Any:  # noqa: ANN401 - logits, or several under deep supervision
         """Run the network, which is told what there is."""
         return self.network(step.images, step.available)
+
+
+class nnUNetTrainerModalityDropoutModulated(ToldTrainer, nnUNetTrainerModalityDropout):
+    """Modality dropout with a U-Net that is told what is missing, and computes the planned U-Net where nothing is."""
+
+    @classmethod
+    def network_around(cls, unet: nn.Module, n_modalities: int) -> nn.Module:
+        """Let the planned U-Net be told what is missing."""
+        return ModulatedUNet(unet, n_modalities)
 
 
 def _respect_thread_limit(device: torch.device) -> None:

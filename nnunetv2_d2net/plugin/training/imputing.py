@@ -1,21 +1,18 @@
 """The trainer of a U-Net behind a guess of what is missing: it learns to guess first, then everything to segment."""
 
-import math
-from typing import Any, ClassVar, cast
+from typing import ClassVar, cast
 
 import torch
 import torch.distributed as dist
 from nnunetv2.training.dataloading.data_loader import nnUNetDataLoader
-from nnunetv2.utilities.plans_handling.plans_handler import ConfigurationManager, PlansManager
 from torch import Tensor, nn
 
-from nnunetv2_d2net.base.errors import UserError
 from nnunetv2_d2net.base.progress import Bar
 from nnunetv2_d2net.method.modalities import zero_missing
 from nnunetv2_d2net.method.network.companion import Companion
 from nnunetv2_d2net.method.network.imputation import Imputation, ImputedUNet
 from nnunetv2_d2net.plugin.training.adamw import AdamWTrainer
-from nnunetv2_d2net.plugin.training.dropping import Step, nnUNetTrainerModalityDropout
+from nnunetv2_d2net.plugin.training.dropping import Step, ToldTrainer, nnUNetTrainerModalityDropout
 from nnunetv2_d2net.plugin.training.pretrained import unwrapped
 
 LESION_WEIGHT = 10.0
@@ -25,7 +22,7 @@ GUESS_RATE = 3e-3
 """Highest learning rate while the guess is learned, by Adam in one cycle."""
 
 
-class nnUNetTrainerModalityDropoutImputed(AdamWTrainer, nnUNetTrainerModalityDropout):
+class nnUNetTrainerModalityDropoutImputed(AdamWTrainer, ToldTrainer, nnUNetTrainerModalityDropout):
     """Modality dropout with a U-Net that sees a guess of what is missing; where nothing is, it is the planned U-Net.
 
     Before the first epoch the guess is learned from the training cases as they are preprocessed, without augmentation,
@@ -38,29 +35,12 @@ class nnUNetTrainerModalityDropoutImputed(AdamWTrainer, nnUNetTrainerModalityDro
 
     p_complete: ClassVar[float] = 0.25
     learning_rate: ClassVar[float] = 1e-3
-    absent_voxel: ClassVar[float] = math.nan
     n_guess_steps: ClassVar[int] = 1000
 
     @classmethod
-    def build_network_architecture(
-        cls,
-        plans_manager: PlansManager,
-        configuration_manager: ConfigurationManager,
-        num_input_channels: int,
-        num_output_channels: int,
-        enable_deep_supervision: bool = True,  # noqa: FBT001, FBT002 - nnU-Net's signature
-    ) -> nn.Module:
-        """Build the planned U-Net behind a guess.
-
-        Raises:
-            UserError: The plans describe a cascade, or a network that is no U-Net of nnU-Net's.
-        """
-        shared = (plans_manager, configuration_manager, num_input_channels, num_output_channels)
-        unet = super().build_network_architecture(*shared, enable_deep_supervision)
-        try:
-            return ImputedUNet(unet, num_input_channels)
-        except ValueError as error:
-            raise UserError(f"plans {plans_manager.plans_name}: {error}") from error
+    def network_around(cls, unet: nn.Module, n_modalities: int) -> nn.Module:
+        """Put the planned U-Net behind a guess."""
+        return ImputedUNet(unet, n_modalities)
 
     @property
     def imputation(self) -> Imputation:
@@ -98,10 +78,6 @@ class nnUNetTrainerModalityDropoutImputed(AdamWTrainer, nnUNetTrainerModalityDro
         share = f"{guess / zeros:.2f}" if zeros else "no image was hidden"
         self.print_to_log_file(f"guess of what is missing: error relative to that of zeros, lesions first: {share}")
 
-    def network_outputs(self, step: Step) -> Any:  # noqa: ANN401 - logits, or several under deep supervision
-        """Run the network, which is told what there is."""
-        return self.network(step.images, step.available)
-
     def _plain_loader(self) -> nnUNetDataLoader:
         """Return nnU-Net's loader of training patches, without augmentation."""
         patch_size = self.configuration_manager.patch_size
@@ -117,10 +93,10 @@ class nnUNetTrainerModalityDropoutImputed(AdamWTrainer, nnUNetTrainerModalityDro
 
     def _average_gradients(self, module: nn.Module) -> None:
         """Average over the processes, which then go on with the same weights."""
-        for parameter in module.parameters() if self.is_ddp else ():
-            gradient = cast(Tensor, parameter.grad)
+        gradients = [parameter.grad for parameter in module.parameters() if parameter.grad is not None]
+        for gradient in gradients if self.is_ddp else ():
             dist.all_reduce(gradient)
-            gradient /= dist.get_world_size()
+            gradient.div_(dist.get_world_size())
 
 
 def guess_errors(imputation: Imputation, step: Step) -> tuple[Tensor, Tensor]:

@@ -9,16 +9,14 @@ from typing import Any, ClassVar
 import torch
 import torch.distributed as dist
 from nnunetv2.utilities.helpers import empty_cache
-from nnunetv2.utilities.plans_handling.plans_handler import ConfigurationManager, PlansManager
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from nnunetv2_d2net.base.errors import UserError
 from nnunetv2_d2net.method.losses.d2net_loss import LOSS_TERMS, D2NetLoss, LossOptions
 from nnunetv2_d2net.method.network.companion import Companion
 from nnunetv2_d2net.method.network.d2net import D2Net, D2NetOptions
 from nnunetv2_d2net.plugin.training.diagnostics import code_variances, gradient_shares, logit_changes
-from nnunetv2_d2net.plugin.training.dropping import ModalityDroppingTrainer, Step
+from nnunetv2_d2net.plugin.training.dropping import Step, ToldTrainer
 from nnunetv2_d2net.plugin.training.logger import D2NetLogger
 from nnunetv2_d2net.plugin.training.pretrained import unwrapped
 
@@ -45,7 +43,7 @@ def ablated(weights: Mapping[str, float], *kept: str) -> dict[str, float]:
     return {term: 0.0 if term in _ABLATED and term not in kept else weight for term, weight in weights.items()}
 
 
-class D2NetTrainer(ModalityDroppingTrainer):
+class D2NetTrainer(ToldTrainer):
     """Train D2-Net around the U-Net of any nnU-Net plans.
 
     Attributes:
@@ -59,36 +57,15 @@ class D2NetTrainer(ModalityDroppingTrainer):
     loss_options: ClassVar[LossOptions] = LossOptions()
     loss_weights: ClassVar[Mapping[str, float]] = GENTLE_WEIGHTS
     loss_ramps: ClassVar[Mapping[str, float]] = {"rec": 0.1}
-    absent_voxel: ClassVar[float] = math.nan
 
     loss: D2NetLoss
     term_sums: Tensor
     train_step_index: int = 0
 
     @classmethod
-    def build_network_architecture(
-        cls,
-        plans_manager: PlansManager,
-        configuration_manager: ConfigurationManager,
-        num_input_channels: int,
-        num_output_channels: int,
-        enable_deep_supervision: bool = True,  # noqa: FBT001, FBT002 - nnU-Net's signature
-    ) -> nn.Module:
-        """Wrap the U-Net that the plans describe into D2-Net.
-
-        Raises:
-            UserError: The plans describe a cascade, a network that is no U-Net of nnU-Net's, or a single modality.
-        """
-        try:
-            unet = super().build_network_architecture(
-                plans_manager, configuration_manager, num_input_channels, num_output_channels, enable_deep_supervision
-            )
-            return D2Net(unet, num_input_channels, cls.network_options)
-        except (ImportError, TypeError) as error:
-            remedy = "plan again with D2NetPlanner or nnU-Net's default planner"
-            raise UserError(f"plans {plans_manager.plans_name}: {error}: {remedy}") from error
-        except ValueError as error:
-            raise UserError(f"plans {plans_manager.plans_name}: {error}") from error
+    def network_around(cls, unet: nn.Module, n_modalities: int) -> D2Net:
+        """Wrap the planned U-Net into D2-Net."""
+        return D2Net(unet, n_modalities, cls.network_options)
 
     def _build_loss(self) -> D2NetLoss:
         segmentation_loss: Any = super()._build_loss()
@@ -144,7 +121,7 @@ class D2NetTrainer(ModalityDroppingTrainer):
         on_cpu = os.environ.get("D2NET_CPU_BFLOAT16", "0").lower() in ("1", "true", "t")
         wide = step.holds_air or (on_cpu and self.device.type == "cpu")
         with torch.autocast(self.device.type, torch.bfloat16) if wide else nullcontext():
-            return self.network(step.images, step.available)
+            return super().network_outputs(step)
 
     def loss_of(self, outputs: Any, step: Step) -> Tensor:  # noqa: ANN401
         """Compute the loss, which also reads the images before any was hidden."""

@@ -65,9 +65,10 @@ def test_before_the_first_epoch_it_learns_what_follows_from_what(ready, make_bat
     assert learned[0] < 0.4 * zeros[0]
     assert learned[1] < 0.7 * zeros[1]
     for name, weight in trainer.network.state_dict().items():
-        assert torch.equal(weight, before[name]) != name.startswith("imputation."), name
+        learns = name.startswith("imputation.") and "seg_layers.0" not in name
+        assert torch.equal(weight, before[name]) != learns, name
     (line,) = [line for line in trainer.said if line.startswith("guess of what is missing")]
-    assert 0 < float(line.rpartition(" ")[2]) < 0.5
+    assert 0 < float(line.rpartition(" ")[2]) < 0.7
 
 
 @pytest.mark.parametrize(
@@ -172,7 +173,7 @@ def test_processes_average_their_gradients(ready, monkeypatch):
 
 def test_it_trains_by_adamw(ready, make_batch):
     trainer = ready(subsets=("T1",))
-    assert isinstance(trainer, AdamWTrainer)
+    assert issubclass(type(trainer), AdamWTrainer)
     assert isinstance(trainer.optimizer, torch.optim.AdamW)
     assert (trainer.optimizer.param_groups[0]["lr"], trainer.p_complete) == (1e-3, 0.25)
     before = trainer.imputation.last_layer.weight.clone()
@@ -181,6 +182,10 @@ def test_it_trains_by_adamw(ready, make_batch):
     assert not torch.equal(trainer.imputation.last_layer.weight, before)
 
 
-def test_plans_of_two_stages_are_refused_with_a_remedy(trainer_of):
-    with pytest.raises(UserError, match=r"^plans TinyPlans: a guess needs a U-Net of at least 3 stages"):
-        trainer_of(nnUNetTrainerModalityDropoutImputed).initialize()
+def test_plans_that_describe_no_unet_are_refused(trainer_of):
+    trainer = trainer_of(nnUNetTrainerModalityDropoutImputed)
+    architecture = trainer.configuration_manager.configuration["architecture"]
+    architecture["network_class_name"] = "dynamic_network_architectures.architectures.vgg.VGG16"
+    shared = (trainer.plans_manager, trainer.configuration_manager)
+    with pytest.raises(UserError, match=r"^plans TinyPlans: VGG16.*: plan again with D2NetPlanner"):
+        nnUNetTrainerModalityDropoutImputed.build_network_architecture(*shared, 3, 3)
