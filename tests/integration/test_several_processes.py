@@ -34,6 +34,7 @@ from multiprocessing.pool import ThreadPool
 from pathlib import Path
 
 from nnunetv2_d2net.plugin.training.companion import CompanionTrainer
+from nnunetv2_d2net.plugin.training.imputing import nnUNetTrainerModalityDropoutImputed
 from nnunetv2_d2net.plugin.training.trainer import D2NetTrainer
 
 
@@ -41,7 +42,7 @@ class ThreadsForProcesses:
     Pool = staticmethod(ThreadPool)
 
 
-class {NAME}(D2NetTrainer):
+class Noting:
     """Two epochs of a few steps; every process notes what it has drawn and what became of its weights."""
 
     n_epochs = 2
@@ -61,7 +62,7 @@ class {NAME}(D2NetTrainer):
         total = sum(parameter.double().sum().item() for parameter in self.network.parameters())
         note = dict(drawn=self.drawn, total=total, batch=self.batch_size)
         note["loss"] = self.logger.get_value("train_losses", step=-1)
-        note["dice over all"] = self.loss.segmentation_loss.loss.dc.ddp
+        note["dice over all"] = getattr(self.loss, "segmentation_loss", self.loss).loss.dc.ddp
         path = Path(self.output_folder) / "rank_{{}}.json".format(self.local_rank)
         path.write_text(json.dumps(note, default=float))
 
@@ -70,8 +71,18 @@ class {NAME}(D2NetTrainer):
         super().perform_actual_validation(save_probabilities)
 
 
+class {NAME}(Noting, D2NetTrainer):
+    """D2-Net."""
+
+
 class {NAME}Companion(CompanionTrainer, {NAME}):
     """It starts from what --start_from names."""
+
+
+class {NAME}ImputedCompanion(CompanionTrainer, Noting, nnUNetTrainerModalityDropoutImputed):
+    """The processes learn to guess together first."""
+
+    n_guess_steps = 3
 '''
 
 
@@ -151,10 +162,12 @@ def test_two_nodes_go_on_from_one_process_and_one_process_from_two_nodes(words, 
     assert math.isfinite(alone.train_step(next(alone.dataloader_train))["loss"])
 
 
-def test_companion_on_two_nodes(words, root, fold):
+@pytest.mark.parametrize("student", [NAME, f"{NAME}Imputed"])
+def test_companion_on_two_nodes(words, root, fold, student):
     stock, _ = save_stock(make_tiny_trainer(root))
+    words[words.index(NAME)] = student
     run_on_two_nodes([*words, "--start_from", str(stock)])
-    fold = fold.parents[1] / f"{NAME}Companion__D2NetTinyPlans__3d_fullres" / "fold_0"
+    fold = fold.parents[1] / f"{student}Companion__D2NetTinyPlans__3d_fullres" / "fold_0"
     first, second = (json.loads((fold / f"rank_{rank}.json").read_text(encoding="utf-8")) for rank in range(2))
     assert first["total"] == second["total"]
     choice = json.loads((fold / "companion.json").read_text(encoding="utf-8"))
