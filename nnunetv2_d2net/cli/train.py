@@ -24,19 +24,18 @@ from nnunetv2_d2net.patient.model import shipped_checkpoint
 from nnunetv2_d2net.plugin.planning.plans import check_modalities, preprocessed_folder
 from nnunetv2_d2net.plugin.protocols import drawing_from, read_protocols
 from nnunetv2_d2net.plugin.registration import announce_trainers
-from nnunetv2_d2net.plugin.start import companion_of, find_stock, start_checkpoint
+from nnunetv2_d2net.plugin.start import STUDENT, companion_of, find_stock, start_checkpoint
 
 HELP = (
     "Train D2-Net: nnUNetv2_train with -tr D2NetTrainer and -p D2NetPlans unless you name others. With --start_from "
-    "STOCK, a stock nnU-Net's trainer, model folder or checkpoint, train its companion, by modality dropout unless you "
-    "name another trainer. With --start_from phantom, fine-tune the model of this package, on plans of "
-    "D2NetWholeHeadPlanner."
+    "STOCK, a stock nnU-Net's trainer, model folder or checkpoint, train its companion, by modality dropout behind a "
+    "guess of what is missing unless you name another trainer. With --start_from phantom, fine-tune the model of this "
+    "package, on plans of D2NetWholeHeadPlanner."
 )
 
 _PRETRAINED = "-pretrained_weights"
 _START = "--start_from"
 _PHANTOM = "phantom"
-_STUDENT = "nnUNetTrainerModalityDropout"  # of a companion; D2-Net is lower so far (docs/results.md)
 _KINDS = ("ResEnc", "Small", "WholeHead", "Paper")  # of planners beside D2NetPlanner
 _FINE_TUNING = ("-tr", "nnUNetTrainerModalityDropoutModulated", "-p", "D2NetWholeHeadPlans")
 _SUBSETS, _PRESENCE = "--subsets", "--presence"
@@ -130,7 +129,7 @@ def _with_start(others: Sequence[str], start: str | None) -> list[str]:
         raise UsageError(f"{_START} and {_PRETRAINED} both name weights to start from: leave one of them out")
     if start == _PHANTOM:
         return [*_FINE_TUNING, *others, *_from(others, shipped_checkpoint())]
-    trainer = companion_of(value_of(others, "-tr", _STUDENT))
+    trainer = companion_of(value_of(others, "-tr", STUDENT))
     dataset, configuration, fold = _positionals(others)
     folder = folder_of("nnUNet_results") / dataset_folder(dataset, "nnUNet_preprocessed", _plan(dataset)).name
     model, plans = find_stock(folder, start, configuration, value_of(others, "-p"))

@@ -6,6 +6,9 @@ from pathlib import Path
 from nnunetv2_d2net.base.errors import UserError
 from nnunetv2_d2net.base.text import listed
 
+STUDENT = "nnUNetTrainerModalityDropoutImputed"
+"""The trainer of a companion's student where nobody names another one: the best of those in docs/results.md."""
+
 COMPANION = "Companion"
 """What a trainer's name ends with, before its length, where it trains the companion of a stock nnU-Net."""
 

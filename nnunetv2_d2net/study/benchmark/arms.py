@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from nnunetv2_d2net.plugin.start import SEPARATOR, companion_of, is_companion
+from nnunetv2_d2net.plugin.start import SEPARATOR, STUDENT, companion_of, is_companion
 from nnunetv2_d2net.plugin.training.variants import LENGTHS
 
 STOCK, DROPOUT, OURS = ARMS = ("nnUNetTrainer", "nnUNetTrainerModalityDropout", "D2NetTrainer")
@@ -45,7 +45,7 @@ def default_arms(start: str) -> DefaultArms:
     _, _, length = (_trainer_in(Path(start)) if is_path else start).partition("_")
     digits = length.removesuffix("s").removesuffix("epoch")
     n_epochs = int(digits) if digits.isdecimal() else _NNUNETS
-    companions = [companion_of(with_epochs(trainer, n_epochs)) for trainer in (DROPOUT, OURS)]
+    companions = [companion_of(with_epochs(trainer, n_epochs)) for trainer in (STUDENT, OURS)]
     names = [*([] if is_path else [start]), *companions]
     if 2 * n_epochs in (*LENGTHS, _NNUNETS):
         return DefaultArms((*names, *(with_epochs(trainer, 2 * n_epochs) for trainer in (DROPOUT, STOCK))))

@@ -186,7 +186,7 @@ def test_a_companion_is_predicted_with_under_its_own_name(place, after):
     touch(stock / "fold_0/checkpoint_final.pth")
     touch(stock / "plans.json")
     told = after("train 7 2d 0 --start_from nnUNetTrainer")
-    assert told.endswith(" -d 7 -c 2d -f 0 -tr nnUNetTrainerModalityDropoutCompanion -p nnUNetPlans")
+    assert told.endswith(" -d 7 -c 2d -f 0 -tr nnUNetTrainerModalityDropoutImputedCompanion -p nnUNetPlans")
 
 
 def test_a_pretrained_model_segments_a_simulated_patient(place, after):

@@ -2,7 +2,7 @@ import pytest
 
 from nnunetv2_d2net.study.benchmark.arms import ARMS, default_arms, stock_arm
 
-DROPOUT, OURS = "nnUNetTrainerModalityDropoutCompanion", "D2NetTrainerCompanion"
+DROPOUT, OURS = "nnUNetTrainerModalityDropoutImputedCompanion", "D2NetTrainerCompanion"
 
 
 def test_without_a_start_there_are_three():
