@@ -59,7 +59,7 @@ from nnunetv2_d2net.plugin.training.trainer import D2NetTrainer
 from nnunetv2_d2net.study.pipeline import use_device
 
 ROOT = Path(__file__).resolve().parents[1]
-DROPOUT, OURS, _ = ARMS
+DROPOUT, OURS, *_ = ARMS
 CASE, HEAD = (155, 240, 240), planner_memory.SHAPE  # of BraTS: voxels of a file, and of the head in it
 TOY_CASE, TOY_HEAD = (24, 28, 26), (20, 24, 20)
 Rows = Iterator[Row]

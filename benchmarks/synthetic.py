@@ -16,6 +16,7 @@ from nnunetv2.utilities.get_network_from_plans import get_network_from_plans
 from torch import Tensor, nn
 
 from nnunetv2_d2net.method.network.d2net import D2NetOptions
+from nnunetv2_d2net.plugin.training.imputing import nnUNetTrainerModalityDropoutImputed
 from nnunetv2_d2net.plugin.training.trainer import D2NetTrainer
 from nnunetv2_d2net.plugin.training.variants import nnUNetTrainerModalityDropout
 from nnunetv2_d2net.study.pipeline import make_ready
@@ -33,6 +34,7 @@ ARMS: Mapping[str, type[nnUNetTrainer]] = {
     "nnUNetTrainerModalityDropout": nnUNetTrainerModalityDropout,
     "D2NetTrainer": D2NetTrainer,
     "D2NetTrainer, recomputing": D2NetTrainerRecomputing,
+    "nnUNetTrainerModalityDropoutImputed": nnUNetTrainerModalityDropoutImputed,
 }
 
 

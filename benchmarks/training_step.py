@@ -5,7 +5,8 @@ Usage: python benchmarks/training_step.py [ID] [--plans D2NetSmallPlans] [--conf
 
 One step is nnU-Net's ``train_step`` with augmentation left out. The first step of each arm is warm-up and not counted.
 With the ID of a preprocessed data set the arms are any trainers that nnU-Net finds, on that data set's plans. Without
-one they are modality dropout and D2NetTrainer with and without activation checkpointing, on plans of several sizes.
+one they are modality dropout, D2NetTrainer with and without activation checkpointing, and dropout behind a guess, on
+plans of several sizes.
 """
 
 import argparse

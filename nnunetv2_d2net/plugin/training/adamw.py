@@ -23,3 +23,15 @@ class AdamWTrainer(ModalityDroppingTrainer):
         parameters = self.network.parameters()
         optimizer = torch.optim.AdamW(parameters, self.initial_lr, (0.9, 0.99), weight_decay=self.weight_decay)
         return optimizer, self.schedule_of(optimizer)
+
+    def load_checkpoint(self, filename_or_checkpoint: dict | str) -> None:
+        """Load a checkpoint; how many steps were done stays on the host, where AdamW reads it for each weight.
+
+        nnU-Net loads everything to the device, which would have to be waited for at each step.
+
+        Raises:
+            UserError: As for other trainers.
+        """
+        super().load_checkpoint(filename_or_checkpoint)
+        for state in self.optimizer.state.values():
+            state["step"] = state["step"].cpu()

@@ -16,6 +16,7 @@ from nnunetv2_d2net.plugin.training.dropping import (
     nnUNetTrainerModalityDropout,
     nnUNetTrainerModalityDropoutModulated,
 )
+from nnunetv2_d2net.plugin.training.imputing import nnUNetTrainerModalityDropoutImputed
 from nnunetv2_d2net.plugin.training.pretrained import (
     load_fitting_weights,
     load_whole_network,
@@ -193,13 +194,17 @@ def test_modalities_in_another_order_are_told(write, trainer, theirs, is_told):
     assert told.startswith("WARNING") == (is_told and not of_names)
 
 
-@pytest.fixture
-def modulated():
-    network: Any = network_of(nnUNetTrainerModalityDropoutModulated).eval()
+def randomized(trainer):
+    network: Any = network_of(trainer).eval()
     with torch.no_grad():
         for parameter in network.parameters():
             parameter.normal_(0, 0.3)
     return network
+
+
+@pytest.fixture
+def modulated():
+    return randomized(nnUNetTrainerModalityDropoutModulated)
 
 
 @pytest.mark.parametrize("ours", [["T1ce", "FLAIR"], ["T1", "T1ce", "FLAIR"], ["T1ce", "T1"]])
@@ -215,11 +220,13 @@ def test_what_belongs_to_a_modality_is_taken_by_its_name(write, modulated, ours)
     assert torch.equal(lent, other[of_name][:, :, of_name])
 
 
-def test_the_same_modalities_in_another_order_give_the_same(write, modulated):
-    network: Any = network_of(nnUNetTrainerModalityDropoutModulated).eval()
-    load_fitting_weights(network, name_channels(write(modulated), CHANNELS), CHANNELS[::-1])
+@pytest.mark.parametrize("trainer", [nnUNetTrainerModalityDropoutModulated, nnUNetTrainerModalityDropoutImputed])
+@pytest.mark.parametrize("order", [(2, 1, 0), (1, 2, 0)])
+def test_the_same_modalities_in_another_order_give_the_same(write, trainer, order):
+    network, source = network_of(trainer).eval(), randomized(trainer)
+    load_fitting_weights(network, name_channels(write(source), CHANNELS), [CHANNELS[m] for m in order])
     images, available = torch.randn(1, 3, 8, 8, 8), torch.tensor([[True, False, True]])
-    of_network, of_source = network(images.flip(1), available.flip(1)), modulated(images, available)
+    of_network, of_source = network(images[:, order], available[:, order]), source(images, available)
     assert all(torch.allclose(a, b, atol=1e-4) for a, b in zip(of_network, of_source, strict=True))
 
 
