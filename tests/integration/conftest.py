@@ -19,6 +19,7 @@ from nnunetv2.utilities import utils
 
 from nnunetv2_d2net.cli.main import main
 from nnunetv2_d2net.plugin.registration import trainers_folder
+from nnunetv2_d2net.plugin.training.imputing import nnUNetTrainerModalityDropoutImputed
 from nnunetv2_d2net.plugin.training.trainer import D2NetTrainer
 from tests.conftest import (
     ANISOTROPIC_3D,
@@ -136,6 +137,7 @@ def tiny_nnunet(root: Path):
         patch.setattr(utils, "Pool", ThreadPool)
         patch.setattr(multiprocessing, "cpu_count", lambda: 1)  # as many threads as nnU-Net gives torch
         patch.setattr(nnUNetTrainer, "on_train_start", on_train_start)
+        patch.setattr(nnUNetTrainerModalityDropoutImputed, "n_guess_steps", 3)
         patch.setattr(DatasetFingerprintExtractor, "__init__", init_extractor)
         yield root
     torch.set_num_threads(n_threads)

@@ -20,7 +20,7 @@ from tests.integration.conftest import Model, d2net, nnunet, tiny_nnunet, train_
 
 pytestmark = pytest.mark.slow
 
-STUDENTS = ("D2NetTrainer", "nnUNetTrainerModalityDropout")
+STUDENTS = ("D2NetTrainer", "nnUNetTrainerModalityDropoutImputed")
 
 
 @pytest.fixture(scope="module")

@@ -95,23 +95,18 @@ class Lending(nn.Module):
         return x
 
 
-class ModulatedUNet(nn.Module):
-    """The planned U-Net, told what is missing: modulated at every stage of its encoder, with lending at the first one.
-
-    Both start at zero and are zero where nothing is missing, so it is an exact superset of the U-Net. Nothing else of
-    D2-Net is in it.
+class ToldUNet(nn.Module):
+    """The planned U-Net, told which modalities there are.
 
     Args:
         unet: From nnU-Net's plans; its encoder and decoder become part of this network.
-        n_modalities: M.
     """
 
-    def __init__(self, unet: nn.Module, n_modalities: int) -> None:
+    def __init__(self, unet: nn.Module) -> None:
         super().__init__()
         encoder, decoder = parts_of(unet)
         self.encoder = encoder
         self.decoder = decoder
-        self.modulation = AvailabilityModulation(encoder, n_modalities, of_missing=True, lending=True)
 
     def forward(self, images: Tensor, available: Tensor | None = None) -> Tensor | list[Tensor]:
         """Segment as the U-Net does.
@@ -124,7 +119,31 @@ class ModulatedUNet(nn.Module):
             Logits ``(B, C, *spatial)``, or a list of them under deep supervision.
         """
         available = infer_available(images) if available is None else available
-        return self.decoder(self.modulation.encode(self.encoder, zero_missing(images, available), available))
+        return self.decoder(self.features(zero_missing(images, available), available))
+
+    def features(self, images: Tensor, available: Tensor) -> list[Tensor]:
+        """Return the features of every stage, full resolution first, of images that are zero where missing."""
+        raise NotImplementedError
+
+
+class ModulatedUNet(ToldUNet):
+    """The planned U-Net, told what is missing: modulated at every stage of its encoder, with lending at the first one.
+
+    Both start at zero and are zero where nothing is missing, so it is an exact superset of the U-Net. Nothing else of
+    D2-Net is in it.
+
+    Args:
+        unet: As for :class:`ToldUNet`.
+        n_modalities: M.
+    """
+
+    def __init__(self, unet: nn.Module, n_modalities: int) -> None:
+        super().__init__(unet)
+        self.modulation = AvailabilityModulation(self.encoder, n_modalities, of_missing=True, lending=True)
+
+    def features(self, images: Tensor, available: Tensor) -> list[Tensor]:
+        """Run the modulated encoder."""
+        return self.modulation.encode(self.encoder, images, available)
 
 
 def parts_of(unet: nn.Module) -> tuple[Encoder, UNetDecoder]:

@@ -7,9 +7,8 @@ import torch
 from torch import Tensor, nn
 
 from nnunetv2_d2net.method.modalities import infer_available, subset_codes, zero_missing
-from nnunetv2_d2net.method.network.availability import ModulatedUNet
+from nnunetv2_d2net.method.network.availability import ToldUNet
 from nnunetv2_d2net.method.network.d2net import D2Net
-from nnunetv2_d2net.method.network.imputation import ImputedUNet
 
 STUDENT, STOCK = "student", "stock"
 """Names of the two networks within a :class:`Companion`."""
@@ -22,8 +21,8 @@ class Companion(nn.Module):
     network runs for each case, so prediction takes no longer than with one of them. In training only the student runs.
 
     Args:
-        student: A :class:`D2Net`, a :class:`ModulatedUNet`, an :class:`ImputedUNet`, or the network that the plans
-            describe, which sees missing modalities as zeros.
+        student: A :class:`D2Net`, a :class:`ToldUNet`, or the network that the plans describe, which sees missing
+            modalities as zeros.
         stock: The network that the plans describe, without deep supervision; it is frozen.
         n_modalities: M.
 
@@ -105,7 +104,7 @@ class Companion(nn.Module):
     def _by_student(self, images: Tensor, available: Tensor | None, modality_codes: Tensor | None) -> object:
         if isinstance(self.student, D2Net):
             return self.student(images, available, modality_codes)
-        if isinstance(self.student, ModulatedUNet | ImputedUNet):
+        if isinstance(self.student, ToldUNet):
             return self.student(images, available)
         return self.student(images if available is None else zero_missing(images, available))
 

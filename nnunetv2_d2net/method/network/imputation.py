@@ -7,8 +7,8 @@ from dynamic_network_architectures.architectures.unet import PlainConvUNet
 from dynamic_network_architectures.building_blocks.helper import get_matching_convtransp
 from torch import Tensor, nn
 
-from nnunetv2_d2net.method.modalities import infer_available, zero_missing
-from nnunetv2_d2net.method.network.availability import parts_of
+from nnunetv2_d2net.method.modalities import zero_missing
+from nnunetv2_d2net.method.network.availability import ToldUNet
 from nnunetv2_d2net.method.network.blocks import LEAKY_SLOPE, Encoder
 
 N_STAGES, N_CHANNELS = 3, 16
@@ -88,28 +88,18 @@ class Imputation(nn.Module):
         return not any(bool(parameter.any()) for parameter in self.last_layer.parameters())
 
 
-class ImputedUNet(nn.Module):
+class ImputedUNet(ToldUNet):
     """The planned U-Net behind an :class:`Imputation`: where nothing is missing, it computes the U-Net exactly.
 
     Args:
-        unet: From nnU-Net's plans; its encoder and decoder become part of this network.
+        unet: As for :class:`ToldUNet`.
         n_modalities: M.
     """
 
     def __init__(self, unet: nn.Module, n_modalities: int) -> None:
-        super().__init__()
-        self.encoder, self.decoder = parts_of(unet)
+        super().__init__(unet)
         self.imputation = Imputation(self.encoder, n_modalities)
 
-    def forward(self, images: Tensor, available: Tensor | None = None) -> Tensor | list[Tensor]:
-        """Segment as the U-Net does.
-
-        Args:
-            images: Normalized images, ``(B, M, *spatial)``; what an unavailable modality holds has no influence.
-            available: Bool ``(B, M)``; None to infer it from the images.
-
-        Returns:
-            Logits ``(B, C, *spatial)``, or a list of them under deep supervision.
-        """
-        available = infer_available(images) if available is None else available
-        return self.decoder(self.encoder(self.imputation(images, available)))
+    def features(self, images: Tensor, available: Tensor) -> list[Tensor]:
+        """Run the encoder on images that are filled in."""
+        return self.encoder(self.imputation(images, available))

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from nnunetv2_d2net.method.modalities import zero_missing
-from nnunetv2_d2net.method.network.availability import ModulatedUNet
+from nnunetv2_d2net.method.network.availability import ToldUNet
 from nnunetv2_d2net.method.network.companion import Companion
 from nnunetv2_d2net.method.network.d2net import D2Net
 
@@ -21,8 +21,8 @@ class StackedHeads(NamedTuple):
 class SubsetNetwork(nn.Module):
     """Segment one tile with every one of some subsets, their logits side by side on the channel axis.
 
-    nnU-Net's sliding window then accumulates all subsets at once. D2-Net is told the masks, and encodes each modality's
-    codes once for all subsets; so is a companion; other networks see the missing modalities as zeros.
+    nnU-Net's sliding window then accumulates all subsets at once. Our networks are told the masks; D2-Net and a
+    companion encode each modality's codes once for all subsets. Others see the missing modalities as zeros.
 
     Args:
         network: Any network of nnU-Net's, compiled or not.
@@ -48,7 +48,7 @@ class SubsetNetwork(nn.Module):
         n_subsets = len(self.subsets)
         tiles = tile.expand(n_subsets, *tile.shape[1:])
         bare = self.bare_network
-        if isinstance(bare, ModulatedUNet):
+        if isinstance(bare, ToldUNet):
             logits = self.network(tiles, self.subsets)
         elif isinstance(bare, (D2Net, Companion)):
             codes = bare.modality_encoder(tile) if n_subsets > 1 and bare.modality_encoder is not None else None

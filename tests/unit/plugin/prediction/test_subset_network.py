@@ -2,7 +2,10 @@ import pytest
 import torch
 
 from nnunetv2_d2net.method.modalities import modality_subsets, zero_missing
+from nnunetv2_d2net.method.network.availability import ModulatedUNet
+from nnunetv2_d2net.method.network.imputation import ImputedUNet
 from nnunetv2_d2net.plugin.prediction.subset_network import SubsetNetwork
+from tests.unit.method.network.conftest import build_unet
 from tests.unit.plugin.prediction.conftest import Sums, build_network
 
 ALL = modality_subsets(3)
@@ -32,6 +35,19 @@ def test_a_mask_says_more_than_zeros(network, tile):
     tile[:, 1] = 0
     told = each(SubsetNetwork(network, torch.tensor([[True, True, True], [True, False, True]]))(tile), 2)
     assert (told[0] - told[1]).abs().max() > 1e-2
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("kind", [ModulatedUNet, ImputedUNet])
+def test_a_unet_that_is_told_is_told_each_mask(kind, tile):
+    told = kind(build_unet(n_modalities=3, deep_supervision=False), 3).eval()
+    for parameter in told.parameters():
+        parameter.normal_(0, 0.2)
+    tile[:, 1] = 0  # air, not a missing modality
+    logits = each(SubsetNetwork(told, ALL)(tile), len(ALL))
+    for subset, ours in zip(ALL, logits, strict=True):
+        torch.testing.assert_close(ours, told(tile, subset[None])[0], atol=1e-3, rtol=1e-3)
+    assert (logits[-1] - logits[ALL.tolist().index([True, False, True])]).abs().max() > 1e-2
 
 
 @torch.no_grad()
