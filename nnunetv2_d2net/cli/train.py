@@ -24,7 +24,14 @@ from nnunetv2_d2net.patient.model import shipped_checkpoint
 from nnunetv2_d2net.plugin.planning.plans import check_modalities, preprocessed_folder
 from nnunetv2_d2net.plugin.protocols import drawing_from, read_protocols
 from nnunetv2_d2net.plugin.registration import announce_trainers
-from nnunetv2_d2net.plugin.start import STUDENT, companion_of, find_stock, start_checkpoint
+from nnunetv2_d2net.plugin.start import (
+    SEPARATOR,
+    STUDENT,
+    check_begun,
+    companion_of,
+    find_stock,
+    start_checkpoint,
+)
 
 HELP = (
     "Train D2-Net: nnUNetv2_train with -tr D2NetTrainer and -p D2NetPlans unless you name others. With --start_from "
@@ -133,6 +140,8 @@ def _with_start(others: Sequence[str], start: str | None) -> list[str]:
     dataset, configuration, fold = _positionals(others)
     folder = folder_of("nnUNet_results") / dataset_folder(dataset, "nnUNet_preprocessed", _plan(dataset)).name
     model, plans = find_stock(folder, start, configuration, value_of(others, "-p"))
+    if not value_of(others, "-tr") and {"--c", "--val"} & set(others):
+        check_begun(folder, trainer, f"{plans}{SEPARATOR}{configuration}", fold)
     checkpoint = start_checkpoint(model, fold)
     return [*without(without(others, "-tr"), "-p"), "-tr", trainer, "-p", plans, *_from(others, checkpoint)]
 

@@ -79,6 +79,27 @@ def find_stock(results: Path, start: str, configuration: str, plans: str = "") -
     return models[0], _plans_of(models[0], configuration)
 
 
+def check_begun(results: Path, trainer: str, settings: str, fold: str) -> None:
+    """See that it is this companion's training that was begun, where one is to go on and nobody has named it.
+
+    Args:
+        results: The data set's folder below nnUNet_results.
+        trainer: Of the companion.
+        settings: Plans and configuration, as in the name of a model's folder.
+        fold: Its number, or ``all``.
+
+    Raises:
+        UserError: Only companions of other trainers were.
+    """
+    begun = {path.parents[1].name for path in results.glob(f"*{SEPARATOR}{settings}/fold_{fold}/checkpoint_*.pth")}
+    companions = sorted({name.partition(SEPARATOR)[0] for name in begun if is_companion(name.partition(SEPARATOR)[0])})
+    if companions and trainer not in companions:
+        raise UserError(
+            f"fold {fold} of {trainer} has not been begun in {results}, but that of {listed(companions, 5)}: "
+            f"go on with -tr {companions[0]}"
+        )
+
+
 def start_checkpoint(model: Path, fold: str) -> Path:
     """Return the checkpoint that a fold's companion starts from.
 

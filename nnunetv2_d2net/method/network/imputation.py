@@ -1,6 +1,6 @@
 """Guess the images that are missing from the others, in front of a U-Net that has learned with all of them."""
 
-from typing import Any, cast
+from typing import Any, ClassVar, cast
 
 import torch
 from dynamic_network_architectures.architectures.unet import PlainConvUNet
@@ -62,8 +62,7 @@ class Imputation(nn.Module):
         self.at_voxel = conv(n_inputs, N_CHANNELS, 1)
         self.activation = nn.LeakyReLU(**activation)
         self.last_layer = conv(N_CHANNELS, n_modalities, 1)
-        for parameter in self.last_layer.parameters():
-            nn.init.zeros_(parameter)
+        self.reset()
 
     def forward(self, images: Tensor, available: Tensor) -> Tensor:
         """Fill in what is missing.
@@ -82,6 +81,11 @@ class Imputation(nn.Module):
         guess = self.last_layer(self.activation(features))
         return torch.where(there, seen, guess.to(seen.dtype))
 
+    def reset(self) -> None:
+        """Let every guess be zero."""
+        for parameter in self.last_layer.parameters():
+            nn.init.zeros_(parameter)
+
     @property
     def is_blank(self) -> bool:
         """Whether nothing has been learned yet, so that every guess is zero; the host waits for it."""
@@ -95,6 +99,9 @@ class ImputedUNet(ToldUNet):
         unet: As for :class:`ToldUNet`.
         n_modalities: M.
     """
+
+    taken_whole: ClassVar[tuple[str, ...]] = ("imputation",)
+    """Parts that make no sense with some layers of other weights."""
 
     def __init__(self, unet: nn.Module, n_modalities: int) -> None:
         super().__init__(unet)

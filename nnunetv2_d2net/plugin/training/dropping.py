@@ -243,9 +243,9 @@ class ModalityDroppingTrainer(ResumingTrainer):
 
         Args:
             present: Modalities that each case really has, bool ``(B, M)`` on the CPU.
-            p_complete: In the place of the trainer's own.
+            p_complete: In the place of the trainer's own, in its first epochs, too.
         """
-        complete_first = self.complete_share > 0 and self.current_epoch < self.n_complete_epochs
+        complete_first = p_complete is None and self.current_epoch < self.n_complete_epochs
         if self.subset_weights is not None and not complete_first:
             return draw_subsets(present, self.subset_weights, self.subset_generator)
         p_complete = self.p_complete if p_complete is None else p_complete

@@ -1,5 +1,6 @@
 """The trainer of a U-Net behind a guess of what is missing: it learns to guess first, then everything to segment."""
 
+import math
 from typing import ClassVar, cast
 
 import torch
@@ -7,6 +8,7 @@ import torch.distributed as dist
 from nnunetv2.training.dataloading.data_loader import nnUNetDataLoader
 from torch import Tensor, nn
 
+from nnunetv2_d2net.base.errors import UserError
 from nnunetv2_d2net.base.progress import Bar
 from nnunetv2_d2net.method.modalities import zero_missing
 from nnunetv2_d2net.method.network.companion import Companion
@@ -17,6 +19,9 @@ from nnunetv2_d2net.plugin.training.pretrained import unwrapped
 
 LESION_WEIGHT = 10.0
 """By how much more an error counts where the labels say that there is something."""
+
+MAX_GRADIENT = 12
+"""nnU-Net's: longer gradients are shortened."""
 
 GUESS_RATE = 3e-3
 """Highest learning rate while the guess is learned, by Adam in one cycle."""
@@ -56,7 +61,14 @@ class nnUNetTrainerModalityDropoutImputed(AdamWTrainer, ToldTrainer, nnUNetTrain
             self.learn_to_guess()
 
     def learn_to_guess(self) -> None:
-        """Learn to guess what is missing; what a case really lacks is neither shown nor asked for."""
+        """Learn to guess what is missing; what a case really lacks is neither shown nor asked for.
+
+        Raises:
+            UserError: It came to nothing but NaN.
+        """
+        if self.n_guess_steps < 1 or not self._hides():
+            self.print_to_log_file("guess of what is missing: not learned, as nothing is hidden, or in no steps")
+            return
         imputation, loader = self.imputation.train(), self._plain_loader()
         optimizer = torch.optim.Adam(imputation.parameters(), GUESS_RATE)
         schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, GUESS_RATE, self.n_guess_steps)
@@ -66,17 +78,26 @@ class nnUNetTrainerModalityDropoutImputed(AdamWTrainer, ToldTrainer, nnUNetTrain
             batch = cast(dict, next(loader))
             present = self.present_modalities(batch)
             step = self.step_on(batch, present, self.draw(present, p_complete=0.0))
-            loss, of_zeros = guess_errors(imputation, step)
+            loss, of_zeros = guess_errors(imputation, step, self.label_manager.ignore_label)
             optimizer.zero_grad(set_to_none=True)
             loss.backward()
             self._average_gradients(imputation)
+            nn.utils.clip_grad_norm_(imputation.parameters(), MAX_GRADIENT)
             optimizer.step()
             schedule.step()
-            if 10 * i >= 9 * self.n_guess_steps:
+            if i >= len(steps) - max(1, len(steps) // 10):
                 errors += torch.stack([loss.detach(), of_zeros])
         guess, zeros = errors.tolist()
-        share = f"{guess / zeros:.2f}" if zeros else "no image was hidden"
-        self.print_to_log_file(f"guess of what is missing: error relative to that of zeros, lesions first: {share}")
+        if not math.isfinite(guess):
+            raise UserError("the guess of what is missing came to NaN: train again, or nnUNetTrainerModalityDropout")
+        self.print_to_log_file(
+            f"guess of what is missing: error relative to that of zeros, lesions first: {guess / max(zeros, 1e-12):.2f}"
+        )
+
+    def _hides(self) -> bool:
+        """Tell whether there is a subset to draw in which something is missing."""
+        weights = self.subset_weights
+        return self.num_input_channels > 1 and (weights is None or bool(weights[1:-1].any()))
 
     def _plain_loader(self) -> nnUNetDataLoader:
         """Return nnU-Net's loader of training patches, without augmentation."""
@@ -99,18 +120,19 @@ class nnUNetTrainerModalityDropoutImputed(AdamWTrainer, ToldTrainer, nnUNetTrain
             gradient.div_(dist.get_world_size())
 
 
-def guess_errors(imputation: Imputation, step: Step) -> tuple[Tensor, Tensor]:
+def guess_errors(imputation: Imputation, step: Step, ignore_label: int | None = None) -> tuple[Tensor, Tensor]:
     """Return the mean absolute error of what is hidden, lesions counting more: of the guess, and of zeros.
 
     Args:
         imputation: What guesses.
         step: Its target holds labels, ``(B, 1, *spatial)``.
+        ignore_label: One that is no lesion.
 
     Returns:
         Two scalars; 0 where nothing is hidden.
     """
-    target = cast(Tensor, step.target)
-    weight = 1 + LESION_WEIGHT * (target[:, :1] > 0)
+    target = cast(Tensor, step.target)[:, :1]
+    weight = 1 + LESION_WEIGHT * ((target > 0) & (target != (0 if ignore_label is None else ignore_label)))
     images = zero_missing(step.images, step.present)  # what a case lacks has no influence
     hidden = (step.present & ~step.available)[(...,) + (None,) * (images.ndim - 2)]
     scale = (weight * hidden).sum().clamp(min=1)

@@ -104,11 +104,14 @@ def load_fitting_weights(network: nn.Module, path: Path, channels: Sequence[str]
     """
     checkpoint, network = read_checkpoint(path), unwrapped(network)
     theirs = {_unwrapped(name): weight for name, weight in checkpoint["network_weights"].items()}
-    theirs, line = _by_modality(theirs, _channels_of_model(path), channels)
+    known = _channels_of_model(path)
+    theirs, line = _by_modality(theirs, known, channels)
     layers = _layers(network)
     lacking = {layer: [n for n in own if n not in theirs] for layer, own in layers.items()}
     misfits = {layer for layer, own in layers.items() if any(_differs(own[n], theirs.get(n)) for n in own)}
-    taken = [layer for layer in layers if not lacking[layer] and layer not in misfits]
+    fits = {layer: not lacking[layer] and layer not in misfits for layer in layers}
+    left = _left_whole(network, fits, others=bool(known and set(channels) - set(known)))
+    taken = [layer for layer in layers if fits[layer] and _part(layer) not in left]
     if not any(weight.ndim > 1 for layer in taken for weight in layers[layer].values()):
         raise UserError(
             f"-pretrained_weights {path} fits no layer of this network: "
@@ -123,6 +126,8 @@ def load_fitting_weights(network: nn.Module, path: Path, channels: Sequence[str]
     absent = [layer for layer in layers if lacking[layer] and layer not in misfits]
     if misfits:
         lines.append(f"of another shape, left as they are: {listed([n for n in layers if n in misfits], 10)}")
+    if left:
+        lines.append(f"of other modalities or other plans, left as it is: {listed(left, 10)}")
     if absent:
         lines.append(f"not in the file, left as they are: {_by_part(absent, layers)}")
     unused = dict.fromkeys(_part(name) for name in theirs if name not in network.state_dict())
@@ -140,6 +145,13 @@ def _layers(network: nn.Module) -> dict[str, dict[str, Tensor]]:
         if own:
             layers[layer] = own
     return layers
+
+
+def _left_whole(network: nn.Module, fits: Mapping[str, bool], *, others: bool) -> list[str]:
+    """Return the parts that are taken whole or not at all, and cannot: a layer does not fit, or modalities differ."""
+    whole: Sequence[str] = getattr(network, "taken_whole", ())
+    of_parts = {part: [fits[layer] for layer in fits if _part(layer) == part] for part in whole}
+    return [part for part, its in of_parts.items() if any(its) and (others or not all(its))]
 
 
 def _differs(own: Tensor, other: Tensor | None) -> bool:

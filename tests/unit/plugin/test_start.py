@@ -3,7 +3,7 @@ import re
 import pytest
 
 from nnunetv2_d2net.base.errors import UserError
-from nnunetv2_d2net.plugin.start import companion_of, find_stock, start_checkpoint
+from nnunetv2_d2net.plugin.start import check_begun, companion_of, find_stock, start_checkpoint
 
 
 @pytest.fixture
@@ -58,6 +58,18 @@ def test_a_folder_of_another_configuration(results):
 def test_what_is_neither_there_nor_a_trainers_name_is_one_line(results, start):
     with pytest.raises(UserError, match=f"no model of {re.escape(start)} for 3d_fullres"):
         find_stock(results, start, "3d_fullres")
+
+
+def test_a_companion_that_was_begun_by_another_trainer_is_named(tmp_path):
+    check_begun(tmp_path, "ACompanion", "P__2d", "0")
+    for model in ("BCompanion_5epochs__P__2d", "nnUNetTrainer__P__2d", "CCompanion__P__3d_fullres"):
+        (tmp_path / model / "fold_0").mkdir(parents=True)
+        (tmp_path / model / "fold_0" / "checkpoint_latest.pth").touch()
+    check_begun(tmp_path, "BCompanion_5epochs", "P__2d", "0")
+    check_begun(tmp_path, "ACompanion", "P__2d", "1")
+    words = r"^fold 0 of ACompanion has not been begun in .* BCompanion_5epochs: go on with -tr BCompanion_5epochs$"
+    with pytest.raises(UserError, match=words):
+        check_begun(tmp_path, "ACompanion", "P__2d", "0")
 
 
 def test_a_fold_starts_from_its_own_fold_or_leaves_no_case_out(tmp_path):

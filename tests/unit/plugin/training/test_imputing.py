@@ -60,7 +60,10 @@ def test_before_the_first_epoch_it_learns_what_follows_from_what(ready, make_bat
     trainer = ready()
     before = {name: weight.clone() for name, weight in trainer.network.state_dict().items()}
     zeros = errors(trainer, make_batch(10**6))
+    averaged = []
+    trainer._average_gradients = averaged.append
     trainer.on_train_start()
+    assert averaged == [trainer.imputation] * 150
     learned = errors(trainer, make_batch(10**6))
     assert learned[0] < 0.4 * zeros[0]
     assert learned[1] < 0.7 * zeros[1]
@@ -136,15 +139,36 @@ def test_errors_are_means_over_what_is_hidden_and_lesions_count_more(make_batch)
     hidden = zero_missing(batch["data"], present & ~available).abs()
     n_hidden = weight[0].sum() + weight[1].sum()  # one image of each case
     assert of_zeros == pytest.approx(float((weight * hidden).sum() / n_hidden))
+    ignored = guess_errors(lambda images, _: images + batch["target"], step, ignore_label=2)[0]
+    n_lesion, n_ignored = (int((batch["target"] == label).sum()) for label in (1, 2))
+    n_all = batch["target"].numel() + LESION_WEIGHT * n_lesion
+    assert ignored == pytest.approx(((1 + LESION_WEIGHT) * n_lesion + 2 * n_ignored) / n_all)
     nothing = guess_errors(lambda images, _: images + 1, step._replace(available=present))
     assert [float(error) for error in nothing] == [0, 0]
 
 
-def test_where_nothing_is_ever_hidden_the_log_says_so(ready):
-    trainer = ready(n_guess_steps=2, subsets=("FLAIR+T1+T1ce",))
+@pytest.mark.parametrize("settings", [{"subsets": ("FLAIR+T1+T1ce",)}, {"n_guess_steps": 0}])
+def test_where_nothing_is_to_be_learned_the_log_says_so(ready, settings):
+    trainer = ready(**settings)
+    trainer._plain_loader = None
     trainer.on_train_start()
-    assert trainer.said[-1].endswith("no image was hidden")
+    assert trainer.said[-1].startswith("guess of what is missing: not learned")
     assert trainer.imputation.is_blank
+
+
+def test_a_guess_that_comes_to_nan_is_told(ready):
+    trainer = ready(n_guess_steps=3, change=lambda batch: {**related(batch), "data": batch["data"] * math.nan})
+    with pytest.raises(UserError, match=r"came to NaN: train again, or nnUNetTrainerModalityDropout$"):
+        trainer.on_train_start()
+
+
+def test_it_is_learned_before_a_part_that_shows_complete_input_only(ready):
+    trainer = ready(n_guess_steps=2, complete_share=0.5)
+    shown = []
+    trainer.imputation.register_forward_pre_hook(lambda _, given: shown.append(given[1].all().item()))
+    assert trainer.draw(ALL).all()
+    trainer.on_train_start()
+    assert shown == [False, False]
 
 
 def test_patches_come_as_they_are_preprocessed_from_the_training_cases(trainer_of, monkeypatch):

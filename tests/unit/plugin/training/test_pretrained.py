@@ -230,6 +230,20 @@ def test_the_same_modalities_in_another_order_give_the_same(write, trainer, orde
     assert all(torch.allclose(a, b, atol=1e-4) for a, b in zip(of_network, of_source, strict=True))
 
 
+@pytest.mark.parametrize("ours", [CHANNELS, CHANNELS[:2], [*CHANNELS[:2], "T9"]])
+@pytest.mark.parametrize("stride", [2, 1])
+def test_a_guess_is_taken_whole_or_not_at_all(write, ours, stride):
+    trainer = nnUNetTrainerModalityDropoutImputed
+    source, network = randomized(trainer), network_of(trainer, n_channels=len(ours))
+    if stride == 1:  # as from other plans: one layer has another shape
+        network.imputation.upsample = nn.ConvTranspose3d(8, 16, 1, 1)
+    lines = load_fitting_weights(network, name_channels(write(source), CHANNELS), ours)
+    taken = stride == 2 and "T9" not in ours
+    assert network.imputation.is_blank != taken
+    assert ("of other modalities or other plans, left as it is: imputation" in lines) != taken
+    assert torch.equal(network.decoder.seg_layers[-1].weight, source.decoder.seg_layers[-1].weight)
+
+
 def test_wrappers_are_taken_off():
     network = nn.Linear(3, 2)
     compiled, distributed = torch.compile(network, backend="eager"), object.__new__(DistributedDataParallel)
