@@ -23,8 +23,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--arms",
         nargs="+",
         metavar="TRAINER",
-        help="(nnUNetTrainer nnUNetTrainerModalityDropout D2NetTrainer; with --start_from that trainer, both "
-        "companions, and modality dropout and stock nnU-Net of as many steps in all)",
+        help="(nnUNetTrainer nnUNetTrainerModalityDropout D2NetTrainer; with --start_from that trainer, its "
+        "companions with the default student and with D2NetTrainer, and modality dropout and stock nnU-Net of as many "
+        "steps in all)",
     )
     parser.add_argument(
         "--start_from",

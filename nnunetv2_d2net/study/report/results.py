@@ -12,7 +12,7 @@ import pandas as pd
 from nnunetv2_d2net.base.dataset import Dataset
 from nnunetv2_d2net.base.errors import UserError
 from nnunetv2_d2net.base.files import read_json, read_json_or
-from nnunetv2_d2net.plugin.start import COMPANION, is_companion
+from nnunetv2_d2net.plugin.start import COMPANION, STUDENT, is_companion
 from nnunetv2_d2net.study.scores.comparison import Comparison, dice_tables, read_comparison, shared_cases
 from nnunetv2_d2net.study.scores.evaluate import read_scores
 from nnunetv2_d2net.study.scores.metrics import CaseScore
@@ -90,11 +90,12 @@ class Benchmark:
 
     @property
     def focus(self) -> str:
-        """The arm that the others are rivals of: a companion, D2NetTrainer's first; D2NetTrainer; a variant; any."""
+        """The arm that the others are rivals of: a companion, the default one first; D2NetTrainer; any."""
         ours = [arm for arm in self.arms if arm.startswith(_OURS)]
-        of_ours, itself = ([arm for arm in ours if trainer_of(arm) == name] for name in (_OURS + COMPANION, _OURS))
+        names = (STUDENT + COMPANION, _OURS + COMPANION, _OURS)
+        default, of_ours, itself = ([arm for arm in self.arms if trainer_of(arm) == name] for name in names)
         companions = [arm for arm in self.arms if is_companion(arm)]
-        return [*of_ours, *companions, *itself, *ours[::-1], *self.arms[::-1]][0]
+        return [*default, *of_ours, *companions, *itself, *ours[::-1], *self.arms[::-1]][0]
 
     @cached_property
     def tables(self) -> dict[str, dict[str, pd.DataFrame]]:

@@ -66,6 +66,8 @@ def test_inversions_of_each_arm(benchmark):
 def test_the_companion_is_the_arm_that_others_are_rivals_of():
     dice = {name: [0.5, 0.6] for name in (OURS, "D2NetTrainer_5epochs", STOCK)}
     assert made_up(dice).focus == OURS
+    default = "nnUNetTrainerModalityDropoutImputedCompanion_5epochs"
+    assert made_up({name: [0.5, 0.6] for name in (OURS, default, STOCK)}).focus == default
     others = ("nnUNetTrainerModalityDropoutCompanion", "D2NetTrainer", STOCK)
     assert made_up({name: [0.5, 0.6] for name in others}).focus == others[0]
     assert made_up({name: dice[name] for name in reversed([*dice][1:])}).focus == "D2NetTrainer_5epochs"
