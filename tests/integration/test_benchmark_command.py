@@ -189,7 +189,9 @@ def test_the_default_arms_of_a_start_are_companions_and_controls(shell, tmp_path
     words = [*shell[:at], *shell[at + 3 :], "--print_jobs", "--start_from"]
     done = subprocess.run([*words, "nnUNetTrainer_5epochs"], capture_output=True, encoding="utf-8", check=True)
     lines = [line.rpartition("--job ")[2] for line in done.stdout.splitlines()]
-    students = [f"{student}Companion_5epochs/all" for student in ("nnUNetTrainerModalityDropout", "D2NetTrainer")]
+    students = [
+        f"{student}Companion_5epochs/all" for student in ("nnUNetTrainerModalityDropoutImputed", "D2NetTrainer")
+    ]
     controls = [f"{control}_10epochs/all" for control in ("nnUNetTrainerModalityDropout", "nnUNetTrainer")]
     assert lines[3:9] == [
         "nnUNetTrainer_5epochs/all",

@@ -245,10 +245,11 @@ class ModalityDroppingTrainer(ResumingTrainer):
             present: Modalities that each case really has, bool ``(B, M)`` on the CPU.
             p_complete: In the place of the trainer's own, in its first epochs, too.
         """
-        complete_first = p_complete is None and self.current_epoch < self.n_complete_epochs
+        own = p_complete is None
+        complete_first = own and self.complete_share > 0 and self.current_epoch < self.n_complete_epochs
         if self.subset_weights is not None and not complete_first:
             return draw_subsets(present, self.subset_weights, self.subset_generator)
-        p_complete = self.p_complete if p_complete is None else p_complete
+        p_complete = self.p_complete if own else p_complete
         return draw_available(present, 1.0 if complete_first else p_complete, self.subset_generator)
 
     def present_modalities(self, batch: dict) -> Tensor:

@@ -121,7 +121,7 @@ class D2NetTrainer(ToldTrainer):
         on_cpu = os.environ.get("D2NET_CPU_BFLOAT16", "0").lower() in ("1", "true", "t")
         wide = step.holds_air or (on_cpu and self.device.type == "cpu")
         with torch.autocast(self.device.type, torch.bfloat16) if wide else nullcontext():
-            return super().network_outputs(step)
+            return self.network(step.images, step.available)
 
     def loss_of(self, outputs: Any, step: Step) -> Tensor:  # noqa: ANN401
         """Compute the loss, which also reads the images before any was hidden."""
