@@ -89,7 +89,9 @@ class nnUNetTrainerModalityDropoutImputed(AdamWTrainer, ToldTrainer, nnUNetTrain
                 errors += torch.stack([loss.detach(), of_zeros])
         guess, zeros = errors.tolist()
         if not math.isfinite(guess):
-            raise UserError("the guess of what is missing came to NaN: train again, or nnUNetTrainerModalityDropout")
+            raise UserError(
+                "the guess of what is missing came to NaN: train again, or with -tr nnUNetTrainerModalityDropout"
+            )
         self.print_to_log_file(
             f"guess of what is missing: error relative to that of zeros, lesions first: {guess / max(zeros, 1e-12):.2f}"
         )

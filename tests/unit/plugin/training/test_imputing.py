@@ -158,7 +158,7 @@ def test_where_nothing_is_to_be_learned_the_log_says_so(ready, settings):
 
 def test_a_guess_that_comes_to_nan_is_told(ready):
     trainer = ready(n_guess_steps=3, change=lambda batch: {**related(batch), "data": batch["data"] * math.nan})
-    with pytest.raises(UserError, match=r"came to NaN: train again, or nnUNetTrainerModalityDropout$"):
+    with pytest.raises(UserError, match=r"came to NaN: train again, or with -tr nnUNetTrainerModalityDropout$"):
         trainer.on_train_start()
 
 
