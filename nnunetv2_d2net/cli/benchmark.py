@@ -24,8 +24,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         nargs="+",
         metavar="TRAINER",
         help="(nnUNetTrainer nnUNetTrainerModalityDropout D2NetTrainer; with --start_from that trainer, its "
-        "companions with the default student and with D2NetTrainer, and modality dropout and stock nnU-Net of as many "
-        "steps in all)",
+        "companions with the default student and with D2NetTrainer, and modality dropout by AdamW and stock nnU-Net of "
+        "as many steps in all)",
     )
     parser.add_argument(
         "--start_from",

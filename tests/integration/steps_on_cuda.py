@@ -29,6 +29,7 @@ IGNORE = {"ignore": 4}
 PATCHES = {"2D": (16, 16), "3D": (8, 8, 8)}
 MAIN = (
     "nnUNetTrainerModalityDropout",
+    "nnUNetTrainerModalityDropoutAdamW",
     "nnUNetTrainerModalityDropoutModulated",
     "nnUNetTrainerModalityDropoutImputed",
     "D2NetTrainer",

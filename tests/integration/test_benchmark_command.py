@@ -192,7 +192,7 @@ def test_the_default_arms_of_a_start_are_companions_and_controls(shell, tmp_path
     students = [
         f"{student}Companion_5epochs/all" for student in ("nnUNetTrainerModalityDropoutImputed", "D2NetTrainer")
     ]
-    controls = [f"{control}_10epochs/all" for control in ("nnUNetTrainerModalityDropout", "nnUNetTrainer")]
+    controls = [f"{control}_10epochs/all" for control in ("nnUNetTrainerModalityDropoutAdamW", "nnUNetTrainer")]
     assert lines[3:9] == [
         "nnUNetTrainer_5epochs/all",
         *controls,

@@ -13,8 +13,8 @@ from nnunetv2_d2net.base.progress import Bar
 from nnunetv2_d2net.method.modalities import zero_missing
 from nnunetv2_d2net.method.network.companion import Companion
 from nnunetv2_d2net.method.network.imputation import Imputation, ImputedUNet
-from nnunetv2_d2net.plugin.training.adamw import AdamWTrainer
-from nnunetv2_d2net.plugin.training.dropping import Step, ToldTrainer, nnUNetTrainerModalityDropout
+from nnunetv2_d2net.plugin.training.adamw import nnUNetTrainerModalityDropoutAdamW
+from nnunetv2_d2net.plugin.training.dropping import Step, ToldTrainer
 from nnunetv2_d2net.plugin.training.pretrained import unwrapped
 
 LESION_WEIGHT = 10.0
@@ -27,7 +27,7 @@ GUESS_RATE = 3e-3
 """Highest learning rate while the guess is learned, by Adam in one cycle."""
 
 
-class nnUNetTrainerModalityDropoutImputed(AdamWTrainer, ToldTrainer, nnUNetTrainerModalityDropout):
+class nnUNetTrainerModalityDropoutImputed(ToldTrainer, nnUNetTrainerModalityDropoutAdamW):
     """Modality dropout with a U-Net that sees a guess of what is missing; where nothing is, it is the planned U-Net.
 
     Before the first epoch the guess is learned from the training cases as they are preprocessed, without augmentation,
@@ -38,8 +38,6 @@ class nnUNetTrainerModalityDropoutImputed(AdamWTrainer, ToldTrainer, nnUNetTrain
         n_guess_steps: How many batches the guess is learned from.
     """
 
-    p_complete: ClassVar[float] = 0.25
-    learning_rate: ClassVar[float] = 1e-3
     n_guess_steps: ClassVar[int] = 1000
 
     @classmethod

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import Any, ClassVar
 
 from nnunetv2_d2net.plugin.start import COMPANION
+from nnunetv2_d2net.plugin.training.adamw import nnUNetTrainerModalityDropoutAdamW
 from nnunetv2_d2net.plugin.training.companion import CompanionTrainer
 from nnunetv2_d2net.plugin.training.demo import D2NetTrainerDemo
 from nnunetv2_d2net.plugin.training.dropping import (
@@ -99,6 +100,7 @@ _PAPER: Mapping[str, tuple[type[D2NetTrainer], str, dict[str, Any]]] = {
 
 _CLASSES = (
     nnUNetTrainerModalityDropout,
+    nnUNetTrainerModalityDropoutAdamW,
     nnUNetTrainerModalityDropoutCompleteFirst,
     nnUNetTrainerModalityDropoutModulated,
     nnUNetTrainerModalityDropoutImputed,
@@ -109,6 +111,7 @@ _CLASSES = (
 )
 _STUDENTS = (
     nnUNetTrainerModalityDropout,
+    nnUNetTrainerModalityDropoutAdamW,
     nnUNetTrainerModalityDropoutModulated,
     nnUNetTrainerModalityDropoutImputed,
     D2NetTrainer,

@@ -9,6 +9,9 @@ from nnunetv2_d2net.plugin.training.variants import LENGTHS
 
 STOCK, DROPOUT, OURS = ARMS = ("nnUNetTrainer", "nnUNetTrainerModalityDropout", "D2NetTrainer")
 
+CONTROL = f"{DROPOUT}AdamW"
+"""Modality dropout with the optimizer and the subsets of the companions' default student."""
+
 _NNUNETS = 1000  # epochs of a trainer whose name has no length
 
 
@@ -28,14 +31,14 @@ def default_arms(start: str) -> DefaultArms:
     """Choose the arms where nobody names any.
 
     Companions have seen the steps of the stock network before their own, so they are compared with trainers of as many
-    steps in all.
+    steps in all: modality dropout as the default student is trained, and stock nnU-Net.
 
     Args:
         start: What companions start from: the name of a stock trainer, or a path; empty for no companions.
 
     Example:
         >>> default_arms("nnUNetTrainer_50epochs").names[2:]  # doctest: +NORMALIZE_WHITESPACE
-        ('D2NetTrainerCompanion_50epochs', 'nnUNetTrainerModalityDropout_100epochs', 'nnUNetTrainer_100epochs')
+        ('D2NetTrainerCompanion_50epochs', 'nnUNetTrainerModalityDropoutAdamW_100epochs', 'nnUNetTrainer_100epochs')
         >>> default_arms("nnUNetTrainer_100epochs").problem
         'nnU-Net has no trainers of 200 epochs: the controls have fewer steps than stock and companion together'
     """
@@ -48,9 +51,9 @@ def default_arms(start: str) -> DefaultArms:
     companions = [companion_of(with_epochs(trainer, n_epochs)) for trainer in (STUDENT, OURS)]
     names = [*([] if is_path else [start]), *companions]
     if 2 * n_epochs in (*LENGTHS, _NNUNETS):
-        return DefaultArms((*names, *(with_epochs(trainer, 2 * n_epochs) for trainer in (DROPOUT, STOCK))))
+        return DefaultArms((*names, *(with_epochs(trainer, 2 * n_epochs) for trainer in (CONTROL, STOCK))))
     fewer = f"nnU-Net has no trainers of {2 * n_epochs} epochs: the controls have fewer steps than stock and companion"
-    return DefaultArms((*names, with_epochs(DROPOUT, n_epochs)), f"{fewer} together")
+    return DefaultArms((*names, with_epochs(CONTROL, n_epochs)), f"{fewer} together")
 
 
 def stock_arm(companion: str, arms: Sequence[str]) -> str:

@@ -1,5 +1,6 @@
 """The first lines of a report: what came out, in words, bad news first."""
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 from nnunetv2_d2net.base.text import counted
@@ -8,8 +9,8 @@ from nnunetv2_d2net.study.report.results import Benchmark, epochs_of, mean_name,
 from nnunetv2_d2net.study.scores.comparison import holm
 from nnunetv2_d2net.study.scores.tables import ONE_TRAINING
 
-_DROPOUT = "nnUNetTrainerModalityDropout"
-_STOCK = "nnUNetTrainer"
+_DROPOUTS = ("nnUNetTrainerModalityDropoutAdamW", "nnUNetTrainerModalityDropout")  # the stronger one first
+_STOCKS = ("nnUNetTrainer",)
 _SEVERITY = ("worse", "behind", "level", "tie", "ahead", "better")
 
 _ON_COMPLETE = {
@@ -97,8 +98,9 @@ class Verdict(NamedTuple):
 def verdict(benchmark: Benchmark) -> Verdict:
     """Judge the arm in focus by its means over the regions.
 
-    Two comparisons decide, and their p are corrected for two: with plain modality dropout on average over the subsets,
-    and with stock nnU-Net on complete input. Where an arm is missing, its place takes the rival that is best there.
+    Two comparisons decide, and their p are corrected for two: with modality dropout on average over the subsets, by
+    AdamW if that was trained, and with stock nnU-Net on complete input. Where an arm is missing, its place takes the
+    rival that is best there.
     """
     overall, complete, focus = benchmark.overall_region, benchmark.dataset.complete, benchmark.focus
     average = mean_name(next(iter(benchmark.summaries["dice"].values()))[overall])
@@ -109,8 +111,8 @@ def verdict(benchmark: Benchmark) -> Verdict:
         if rival != focus and (lead := find_lead(benchmark, focus, rival, subset, overall))
     ]
     deciding = [
-        *_deciding(benchmark, [finding for finding in findings if not finding.on_complete], _DROPOUT),
-        *_deciding(benchmark, [finding for finding in findings if finding.on_complete], _STOCK),
+        *_deciding(benchmark, [finding for finding in findings if not finding.on_complete], _DROPOUTS),
+        *_deciding(benchmark, [finding for finding in findings if finding.on_complete], _STOCKS),
     ]
     others = [finding for finding in findings if finding not in deciding]
     headlines = [_corrected(finding, deciding) for finding in deciding]
@@ -133,9 +135,10 @@ def _corrected(finding: Finding, deciding: list[Finding]) -> Finding:
     return finding._replace(lead=Lead(test, "for the two tests that decide"))
 
 
-def _deciding(benchmark: Benchmark, findings: list[Finding], rival: str) -> list[Finding]:
-    """Choose the test against this rival, of its lengths the one nearest to what the arm in focus has seen in all."""
-    named = [finding for finding in findings if trainer_of(finding.lead.test.rival) == rival]
+def _deciding(benchmark: Benchmark, findings: list[Finding], rivals: Sequence[str]) -> list[Finding]:
+    """Choose the test against the first rival there is, of the length nearest to what the arm in focus has seen."""
+    by_rival = [[finding for finding in findings if trainer_of(finding.lead.test.rival) == rival] for rival in rivals]
+    named = next(filter(None, by_rival), [])
     if not named:
         return sorted(findings, key=lambda finding: finding.lead.test.mean_difference)[:1]
     epochs = {arm["name"]: epochs_of(arm) for arm in benchmark.setup["arms"]}
@@ -169,8 +172,7 @@ def _correction(benchmark: Benchmark, headlines: list[Finding]) -> str:
     corrected = (
         "Both p above are corrected for two tests by Holm's method" if len(headlines) > 1 else "p is of one test"
     )
-    names = {True: _STOCK, False: _DROPOUT}
-    named = all(trainer_of(line.lead.test.rival) == names[line.on_complete] for line in headlines)
+    named = all(trainer_of(line.lead.test.rival) in (_STOCKS if line.on_complete else _DROPOUTS) for line in headlines)
     if named or len(benchmark.arms) == 2:  # there was no choice
         return f"{corrected}, named beforehand."
     return f"{corrected}, but not for choosing as rival the best of the other arms by these very cases."

@@ -199,7 +199,7 @@ def test_it_trains_by_adamw(ready, make_batch):
     trainer = ready(subsets=("T1",))
     assert issubclass(type(trainer), AdamWTrainer)
     assert isinstance(trainer.optimizer, torch.optim.AdamW)
-    assert (trainer.optimizer.param_groups[0]["lr"], trainer.p_complete) == (1e-3, 0.25)
+    assert (trainer.optimizer.param_groups[0]["lr"], trainer.p_complete) == (1e-3, 0.0)
     before = trainer.imputation.last_layer.weight.clone()
     trainer.on_train_epoch_start()
     trainer.train_step(make_batch())

@@ -13,6 +13,7 @@ from nnunetv2_d2net.method.modalities import subset_rotation
 from nnunetv2_d2net.method.network.d2net import D2NetOptions
 from nnunetv2_d2net.method.network.outputs import D2NetOutputs
 from nnunetv2_d2net.plugin.training import dropping
+from nnunetv2_d2net.plugin.training.adamw import nnUNetTrainerModalityDropoutAdamW
 from nnunetv2_d2net.plugin.training.dropping import (
     ModalityDroppingTrainer,
     nnUNetTrainerModalityDropout,
@@ -27,6 +28,7 @@ PRESENT = torch.tensor([COHORT["a"], COHORT["b"]])
 OURS = [
     D2NetTrainer,
     nnUNetTrainerModalityDropout,
+    nnUNetTrainerModalityDropoutAdamW,
     nnUNetTrainerModalityDropoutModulated,
     nnUNetTrainerModalityDropoutImputed,
 ]

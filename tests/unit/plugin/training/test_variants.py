@@ -59,6 +59,7 @@ def test_variants_of_the_weights():
     [
         "D2NetTrainer",
         "nnUNetTrainerModalityDropout",
+        "nnUNetTrainerModalityDropoutAdamW",
         "nnUNetTrainerModalityDropoutModulated",
         "nnUNetTrainerModalityDropoutImputed",
     ],

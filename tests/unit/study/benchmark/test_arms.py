@@ -19,7 +19,7 @@ def test_without_a_start_there_are_three():
 )
 def test_controls_have_the_steps_of_stock_and_companion(start, length, controls):
     names, problem = default_arms(start)
-    rivals = (f"nnUNetTrainerModalityDropout{controls}", f"nnUNetTrainer{controls}")
+    rivals = (f"nnUNetTrainerModalityDropoutAdamW{controls}", f"nnUNetTrainer{controls}")
     assert names == (start, DROPOUT + length, OURS + length, *rivals)
     assert not problem
 
@@ -30,7 +30,7 @@ def test_a_length_that_nnunet_lacks_is_told():
         "nnUNetTrainer_1epoch",
         f"{DROPOUT}_1epoch",
         f"{OURS}_1epoch",
-        "nnUNetTrainerModalityDropout_1epoch",
+        "nnUNetTrainerModalityDropoutAdamW_1epoch",
     )
     assert problem.startswith("nnU-Net has no trainers of 2 epochs")
 

@@ -111,6 +111,16 @@ def test_trainers_with_a_number_of_epochs_play_the_same_parts():
     ]
 
 
+def test_the_stronger_kind_of_dropout_decides_where_it_was_trained():
+    for by_adamw, bad in ((0.9, True), (0.7, False)):  # whichever of the two comes out ahead
+        found = verdict(
+            made_up({STOCK: values(0.5), DROPOUT: values(0.8), f"{DROPOUT}AdamW": values(by_adamw), OURS: values(0.85)})
+        )
+        average = next(line for line in found.headlines if not line.on_complete)
+        assert (average.lead.test.rival, average.bad) == (f"{DROPOUT}AdamW", bad)
+        assert any("named beforehand" in note for note in found.notes)
+
+
 def test_other_arms_are_held_against_the_best_of_them():
     found = verdict(made_up({"A": values(0.7), "B": values(0.75), "C": values(0.8)}))
     assert [line.claim for line in found.headlines] == [
