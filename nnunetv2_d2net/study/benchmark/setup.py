@@ -35,6 +35,7 @@ from nnunetv2_d2net.study.report.results import epochs_of
 
 _COMPARED = {
     "epochs": "epochs",
+    "steps_before": "steps before the first epoch",
     "steps_per_epoch": "steps per epoch",
     "batch_size": "batch size",
     "patch_size": "patch",
@@ -245,7 +246,8 @@ def differences(arms: Sequence[dict[str, Any]]) -> list[str]:
     """
     lines = []
     for key, title in _COMPARED.items():
-        values = {arm["name"]: _compared(arm, key) for arm in arms if arm.get(key) is not None}
+        of_arms = [({"steps_before": 0} | arm) for arm in arms]
+        values = {arm["name"]: _compared(arm, key) for arm in of_arms if arm.get(key) is not None}
         if len({value.partition(" with")[0] for value in values.values()}) > 1:
             lines.append(f"{title} differ: " + ", ".join(f"{name} {value}" for name, value in values.items()))
     return lines
@@ -258,10 +260,12 @@ def _compared(arm: dict[str, Any], key: str) -> str:
 
 
 def schedule_of(trainer: Trainer) -> dict[str, Any]:
-    """Return how a trainer trains: epochs, steps, batch and patch."""
+    """Return how a trainer trains: epochs, steps before them and in each, batch and patch."""
     configuration = trainer.configuration_manager
+    n_before = getattr(trainer, "n_guess_steps", 0)
     return {
         "epochs": trainer.num_epochs,
+        **({"steps_before": n_before} if n_before else {}),
         "steps_per_epoch": trainer.num_iterations_per_epoch,
         "batch_size": configuration.batch_size,
         "patch_size": list(configuration.patch_size),

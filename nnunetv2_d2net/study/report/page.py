@@ -211,6 +211,8 @@ def arm_rows(benchmark: Benchmark) -> list[list[str]]:
         known = arm | benchmark.costs[arm["name"]]
         if start := arm.get("start"):
             known["epochs"] = f"{start['epochs']} + {arm['epochs']}, from {Path(start['from']).name}"
+        if n_steps := arm.get("steps_before"):
+            known["epochs"] = f"{known['epochs']}, after {n_steps} steps of a part of the network"
         cells = ((known.get(key), show) for key, (_, show) in _COLUMNS.items())
         rows.append([arm["name"], *("-" if value is None else show(value) for value, show in cells)])
     return rows

@@ -18,6 +18,8 @@ def test_differences_name_each_arm():
     companion = {"name": "D", **ARM, "start": {"from": "A", "epochs": 10}}
     assert differences([arms[1], companion]) == []
     assert differences([arms[0], companion]) == ["epochs differ: A 10, D 20 with those of its start"]
+    arms = [{"name": "A", **ARM}, {"name": "B", **ARM, "steps_before": 1000}]
+    assert differences(arms) == ["steps before the first epoch differ: A 0, B 1000"]
 
 
 def test_unknown_arm_lists_near_names_and_an_arm_comes_once():

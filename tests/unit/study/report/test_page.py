@@ -7,7 +7,7 @@ import pytest
 
 from nnunetv2_d2net.base.errors import UserError
 from nnunetv2_d2net.study.report.curves import charts
-from nnunetv2_d2net.study.report.page import html_page, markdown_page, write_report
+from nnunetv2_d2net.study.report.page import arm_rows, html_page, markdown_page, write_report
 from nnunetv2_d2net.study.report.results import read_benchmark
 from nnunetv2_d2net.study.report.viewer import make_viewer, rank_cases
 from nnunetv2_d2net.study.scores.tables import ONE_TRAINING
@@ -203,3 +203,14 @@ def test_the_page_is_of_the_subsets_that_there_are(tmp_path, subsets):
         assert "mean of 15" not in content
         assert ("on complete input" in content) == (len(subsets) == 3)
     assert f"| subsets | {' '.join(subsets)} |" in re.sub(" +", " ", text)
+
+
+def test_the_costs_tell_what_was_trained_before_the_first_epoch():
+    start = {"from": "nnUNetTrainer_5epochs", "epochs": 5}
+    arms = [{"name": "A", "epochs": 10}, {"name": "B", "epochs": 5, "start": start, "steps_before": 1000}]
+    rows = arm_rows(made_up({"A": [0.5, 0.6], "B": [0.6, 0.7]}, arms=arms))
+    epochs = rows[0].index("epochs")
+    assert [row[epochs] for row in rows[1:]] == [
+        "10",
+        "5 + 5, from nnUNetTrainer_5epochs, after 1000 steps of a part of the network",
+    ]
