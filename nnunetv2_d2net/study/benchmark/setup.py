@@ -39,6 +39,8 @@ _COMPARED = {
     "steps_per_epoch": "steps per epoch",
     "batch_size": "batch size",
     "patch_size": "patch",
+    "optimizer": "optimizers",
+    "p_complete": "shares of samples that stay complete",
 }
 _PACKAGES = ("nnunetv2", "torch", "numpy", "scipy", "SimpleITK")
 
@@ -260,15 +262,17 @@ def _compared(arm: dict[str, Any], key: str) -> str:
 
 
 def schedule_of(trainer: Trainer) -> dict[str, Any]:
-    """Return how a trainer trains: epochs, steps before them and in each, batch and patch."""
+    """Return how a trainer trains: epochs, steps before and in each, batch, patch; optimizer if it has begun."""
     configuration = trainer.configuration_manager
-    n_before = getattr(trainer, "n_guess_steps", 0)
+    n_before, optimizer = getattr(trainer, "n_guess_steps", 0), getattr(trainer, "optimizer", None)
     return {
         "epochs": trainer.num_epochs,
         **({"steps_before": n_before} if n_before else {}),
         "steps_per_epoch": trainer.num_iterations_per_epoch,
         "batch_size": configuration.batch_size,
         "patch_size": list(configuration.patch_size),
+        **({"optimizer": f"{type(optimizer).__name__} {trainer.initial_lr:g}"} if optimizer else {}),
+        **({"p_complete": trainer.p_complete} if isinstance(trainer, ModalityDroppingTrainer) else {}),
     }
 
 

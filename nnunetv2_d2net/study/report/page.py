@@ -209,10 +209,10 @@ def arm_rows(benchmark: Benchmark) -> list[list[str]]:
     rows = [["arm", *(title for title, _ in _COLUMNS.values())]]
     for arm in benchmark.setup["arms"]:
         known = arm | benchmark.costs[arm["name"]]
-        if start := arm.get("start"):
-            known["epochs"] = f"{start['epochs']} + {arm['epochs']}, from {Path(start['from']).name}"
         if n_steps := arm.get("steps_before"):
-            known["epochs"] = f"{known['epochs']}, after {n_steps} steps of a part of the network"
+            known["epochs"] = f"({n_steps} steps of a part) + {arm['epochs']}"
+        if start := arm.get("start"):
+            known["epochs"] = f"{start['epochs']} + {known['epochs']}, from {Path(start['from']).name}"
         cells = ((known.get(key), show) for key, (_, show) in _COLUMNS.items())
         rows.append([arm["name"], *("-" if value is None else show(value) for value, show in cells)])
     return rows

@@ -18,6 +18,7 @@ from nnunetv2_d2net.study.report.results import Benchmark
 from nnunetv2_d2net.study.scores.comparison import shared_cases
 
 _SAME = ("dataset", "configuration", "plans", "folds", "cases", "mirroring", "subsets", "modalities", "regions")
+_NOT_ALWAYS_NOTED = ("steps_before", "optimizer", "p_complete")  # by earlier versions
 
 
 def check_repeats(runs: Sequence[Benchmark]) -> None:
@@ -42,7 +43,9 @@ def check_repeats(runs: Sequence[Benchmark]) -> None:
 
 def _check_trainings(arm: str, run: Benchmark, other: Benchmark) -> None:
     schedules = [next(entry for entry in b.setup["arms"] if entry["name"] == arm) for b in (run, other)]
-    if _schedule(schedules[0]) != _schedule(schedules[1]):
+    one, two = map(_schedule, schedules)
+    unknown = {key for key in _NOT_ALWAYS_NOTED if key not in one or key not in two}
+    if any(one.get(key) != two.get(key) for key in (one.keys() | two.keys()) - unknown):
         raise UserError(f"{run.folder} has trained {arm} otherwise than {other.folder}: see both setup.json")
     if run.scores[arm] == other.scores[arm] or run.checkpoints[arm] & other.checkpoints[arm]:
         raise UserError(

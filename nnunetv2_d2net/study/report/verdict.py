@@ -136,13 +136,17 @@ def _corrected(finding: Finding, deciding: list[Finding]) -> Finding:
 
 
 def _deciding(benchmark: Benchmark, findings: list[Finding], rivals: Sequence[str]) -> list[Finding]:
-    """Choose the test against the first rival there is, of the length nearest to what the arm in focus has seen."""
-    by_rival = [[finding for finding in findings if trainer_of(finding.lead.test.rival) == rival] for rival in rivals]
-    named = next(filter(None, by_rival), [])
+    """Choose the test against the rival of the length nearest to what the arm in focus has seen; of those the first."""
+    named = [finding for finding in findings if trainer_of(finding.lead.test.rival) in rivals]
     if not named:
         return sorted(findings, key=lambda finding: finding.lead.test.mean_difference)[:1]
     epochs = {arm["name"]: epochs_of(arm) for arm in benchmark.setup["arms"]}
-    return [min(named, key=lambda finding: abs(epochs[finding.lead.test.rival] - epochs[benchmark.focus]))]
+
+    def distance(finding: Finding) -> tuple[int, int]:
+        rival = finding.lead.test.rival
+        return abs(epochs[rival] - epochs[benchmark.focus]), rivals.index(trainer_of(rival))
+
+    return [min(named, key=distance)]
 
 
 def _notes(benchmark: Benchmark, headlines: list[Finding], average: str) -> list[str]:

@@ -20,6 +20,13 @@ def test_differences_name_each_arm():
     assert differences([arms[0], companion]) == ["epochs differ: A 10, D 20 with those of its start"]
     arms = [{"name": "A", **ARM}, {"name": "B", **ARM, "steps_before": 1000}]
     assert differences(arms) == ["steps before the first epoch differ: A 0, B 1000"]
+    arms = [{"name": "A", **ARM}, {"name": "B", **ARM, "optimizer": "SGD 0.01", "p_complete": 0.5}]
+    assert differences(arms) == []  # A has not begun, and hides nothing
+    arms += [{"name": "C", **ARM, "optimizer": "AdamW 0.001", "p_complete": 0.0}]
+    assert differences(arms) == [
+        "optimizers differ: B SGD 0.01, C AdamW 0.001",
+        "shares of samples that stay complete differ: B 0.5, C 0.0",
+    ]
 
 
 def test_unknown_arm_lists_near_names_and_an_arm_comes_once():

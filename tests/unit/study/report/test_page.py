@@ -212,5 +212,5 @@ def test_the_costs_tell_what_was_trained_before_the_first_epoch():
     epochs = rows[0].index("epochs")
     assert [row[epochs] for row in rows[1:]] == [
         "10",
-        "5 + 5, from nnUNetTrainer_5epochs, after 1000 steps of a part of the network",
+        "5 + (1000 steps of a part) + 5, from nnUNetTrainer_5epochs",
     ]

@@ -167,3 +167,12 @@ def test_the_command_reads_benchmarks(tmp_path, capsys):
     assert "lacks setup.json" in capsys.readouterr().err
     assert main(["repeats", str(one), str(two), "-o", str(tmp_path / "no" / "page.md")]) == 1
     assert "is no folder" in capsys.readouterr().err
+
+
+def test_what_earlier_versions_did_not_note_is_no_difference():
+    noted = {"name": OURS, "epochs": 5, "optimizer": "SGD 0.01"}
+    earlier, later = ({key: noted[key] for key in keys} for keys in (("name", "epochs"), noted))
+    check_repeats([made_up({OURS: [0.5, 0.6]}, arms=[earlier]), made_up({OURS: [0.6, 0.6]}, arms=[later])])
+    other = noted | {"optimizer": "AdamW 0.001"}
+    with pytest.raises(UserError, match="has trained D2NetTrainer otherwise"):
+        check_repeats([made_up({OURS: [0.5, 0.6]}, arms=[later]), made_up({OURS: [0.6, 0.6]}, arms=[other])])

@@ -248,3 +248,14 @@ def test_of_several_lengths_the_rival_is_the_one_that_has_seen_as_much(start, le
     arms.append({"name": focus, "epochs": 5, "start": {"from": "nnUNetTrainer_5epochs", "epochs": start}})
     judged = verdict(made_up({arm["name"]: [0.5, 0.6, 0.7] for arm in arms}, arms=arms))
     assert {line.lead.test.rival for line in judged.headlines} == {f"{name}{length}" for name in names}
+
+
+def test_length_counts_before_the_kind_of_dropout():
+    focus, near, far = "D2NetTrainerCompanion_5epochs", f"{DROPOUT}_10epochs", f"{DROPOUT}AdamW_5epochs"
+    arms = [
+        {"name": near, "epochs": 10},
+        {"name": far, "epochs": 5},
+        {"name": focus, "epochs": 5, "start": {"from": "x", "epochs": 5}},
+    ]
+    judged = verdict(made_up({arm["name"]: [0.5, 0.6, 0.7] for arm in arms}, arms=arms))
+    assert [line.lead.test.rival for line in judged.headlines if not line.on_complete] == [near]
