@@ -87,12 +87,9 @@ class nnUNetTrainerModalityDropoutImputed(ToldTrainer, nnUNetTrainerModalityDrop
                 errors += torch.stack([loss.detach(), of_zeros])
         guess, zeros = errors.tolist()
         if not math.isfinite(guess):
-            raise UserError(
-                "the guess of what is missing came to NaN: train again, or with -tr nnUNetTrainerModalityDropout"
-            )
-        self.print_to_log_file(
-            f"guess of what is missing: error relative to that of zeros, lesions first: {guess / max(zeros, 1e-12):.2f}"
-        )
+            raise UserError("the guess came to NaN: train again, or with -tr nnUNetTrainerModalityDropout")
+        error = f"{guess / max(zeros, 1e-12):.2f}"
+        self.print_to_log_file(f"guess of what is missing: error relative to that of zeros, lesions first: {error}")
 
     def _hides(self) -> bool:
         """Tell whether there is a subset to draw in which something is missing."""

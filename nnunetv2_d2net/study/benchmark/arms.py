@@ -8,9 +8,7 @@ from nnunetv2_d2net.plugin.start import SEPARATOR, STUDENT, companion_of, is_com
 from nnunetv2_d2net.plugin.training.variants import LENGTHS
 
 STOCK, DROPOUT, OURS = ARMS = ("nnUNetTrainer", "nnUNetTrainerModalityDropout", "D2NetTrainer")
-
-CONTROL = f"{DROPOUT}AdamW"
-"""Modality dropout with the optimizer and the subsets of the companions' default student."""
+CONTROL = f"{DROPOUT}AdamW"  # trained as the companions' default student is
 
 _NNUNETS = 1000  # epochs of a trainer whose name has no length
 

@@ -248,8 +248,8 @@ def differences(arms: Sequence[dict[str, Any]]) -> list[str]:
     """
     lines = []
     for key, title in _COMPARED.items():
-        of_arms = [({"steps_before": 0} | arm) for arm in arms]
-        values = {arm["name"]: _compared(arm, key) for arm in of_arms if arm.get(key) is not None}
+        told = [{"steps_before": 0} | arm for arm in arms]
+        values = {arm["name"]: _compared(arm, key) for arm in told if arm.get(key) is not None}
         if len({value.partition(" with")[0] for value in values.values()}) > 1:
             lines.append(f"{title} differ: " + ", ".join(f"{name} {value}" for name, value in values.items()))
     return lines

@@ -137,16 +137,11 @@ def _corrected(finding: Finding, deciding: list[Finding]) -> Finding:
 
 def _deciding(benchmark: Benchmark, findings: list[Finding], rivals: Sequence[str]) -> list[Finding]:
     """Choose the test against the rival of the length nearest to what the arm in focus has seen; of those the first."""
-    named = [finding for finding in findings if trainer_of(finding.lead.test.rival) in rivals]
+    named = [finding for rival in rivals for finding in findings if trainer_of(finding.lead.test.rival) == rival]
     if not named:
         return sorted(findings, key=lambda finding: finding.lead.test.mean_difference)[:1]
     epochs = {arm["name"]: epochs_of(arm) for arm in benchmark.setup["arms"]}
-
-    def distance(finding: Finding) -> tuple[int, int]:
-        rival = finding.lead.test.rival
-        return abs(epochs[rival] - epochs[benchmark.focus]), rivals.index(trainer_of(rival))
-
-    return [min(named, key=distance)]
+    return [min(named, key=lambda finding: abs(epochs[finding.lead.test.rival] - epochs[benchmark.focus]))]
 
 
 def _notes(benchmark: Benchmark, headlines: list[Finding], average: str) -> list[str]:
