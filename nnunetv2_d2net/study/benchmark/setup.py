@@ -246,9 +246,8 @@ def differences(arms: Sequence[dict[str, Any]]) -> list[str]:
         >>> differences([{"name": "A", "epochs": 10}, {"name": "B", "epochs": 20}])
         ['epochs differ: A 10, B 20']
     """
-    lines = []
+    lines, told = [], [{"steps_before": 0} | arm for arm in arms]
     for key, title in _COMPARED.items():
-        told = [{"steps_before": 0} | arm for arm in arms]
         values = {arm["name"]: _compared(arm, key) for arm in told if arm.get(key) is not None}
         if len({value.partition(" with")[0] for value in values.values()}) > 1:
             lines.append(f"{title} differ: " + ", ".join(f"{name} {value}" for name, value in values.items()))

@@ -32,7 +32,9 @@ def stock_notes(benchmark: Benchmark) -> list[str]:
         if {table["subsets"].get(benchmark.dataset.complete, {}).get("predicts") for table in tables} == {STOCK}:
             start = arm.get("start", {}).get("from")
             name = f"{Path(start).name}, the stock network it starts from" if start else "the stock network beside it"
-            notes.append(f"With all modalities the segmentation of {arm['name']} is that of {name}, voxel for voxel.")
+            notes.append(
+                f"With all modalities the segmentation of {arm['name']} is that of {name}, up to rounding on a GPU."
+            )
     return notes
 
 

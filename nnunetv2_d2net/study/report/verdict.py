@@ -98,9 +98,9 @@ class Verdict(NamedTuple):
 def verdict(benchmark: Benchmark) -> Verdict:
     """Judge the arm in focus by its means over the regions.
 
-    Two comparisons decide, and their p are corrected for two: with modality dropout on average over the subsets, by
-    AdamW if that was trained, and with stock nnU-Net on complete input. Where an arm is missing, its place takes the
-    rival that is best there.
+    Two comparisons decide, and their p are corrected for two: with modality dropout on average over the subsets, of
+    the nearest length and by AdamW if both kinds have it, and with stock nnU-Net on complete input. Where
+    an arm is missing, its place takes the rival that is best there.
     """
     overall, complete, focus = benchmark.overall_region, benchmark.dataset.complete, benchmark.focus
     average = mean_name(next(iter(benchmark.summaries["dice"].values()))[overall])

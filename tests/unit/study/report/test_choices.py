@@ -50,7 +50,7 @@ def test_it_is_said_where_complete_input_is_stocks(benchmark):
     (note,) = stock_notes(chosen)
     assert note == (
         f"With all modalities the segmentation of {OURS} is that of {STOCK}, the stock network it starts from, "
-        "voxel for voxel."
+        "up to rounding on a GPU."
     )
     drawn = charts(chosen)
     for content in (markdown_page(chosen, drawn), html_page(chosen, drawn, None)):
