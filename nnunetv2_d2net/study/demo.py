@@ -9,16 +9,7 @@ from nnunetv2_d2net.base.dataset import Dataset
 from nnunetv2_d2net.base.errors import UserError
 from nnunetv2_d2net.base.images import read_image
 from nnunetv2_d2net.data.phantom.dataset import PhantomSpec, write_phantom
-from nnunetv2_d2net.study.pipeline import (
-    Model,
-    QuickFingerprint,
-    is_whole,
-    plan_and_preprocess,
-    predict_subsets,
-    quiet,
-    train_fold,
-    work_below,
-)
+from nnunetv2_d2net.study.pipeline import Model, predict_subsets, quiet, train_once, work_below
 from nnunetv2_d2net.study.scores.case_picture import draw_case
 from nnunetv2_d2net.study.scores.evaluate import evaluate_folder
 from nnunetv2_d2net.study.scores.measured import keep_scores
@@ -49,15 +40,9 @@ def run_demo(out: Path, *, seed: int | None = None, progress: bool = False) -> s
 
     raw = write_phantom(out / "nnUNet_raw", DATASET, processes=N_PROCESSES, resume=True, progress=progress)
     model = Model(out / "nnUNet_results" / raw.name, "D2NetTrainerDemo", "D2NetSmallPlans", CONFIGURATION)
-    done = out / "nnUNet_preprocessed" / raw.name / "preprocessed"
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     with quiet(out / "nnunet.log"):
-        if not done.exists():
-            settings = {"extractor": QuickFingerprint, "processes": N_PROCESSES, "progress": progress}
-            plan_and_preprocess(DATASET.dataset_id, "D2NetSmallPlanner", CONFIGURATION, **settings)
-            done.touch()
-        if not is_whole(model.checkpoint(FOLD)):
-            train_fold(model, FOLD, device, seed=seed)
+        train_once(model, FOLD, device, processes=N_PROCESSES, seed=seed, progress=progress)
         images, predictions = str(raw / "imagesTs"), out / "predictions"
         predict_subsets(model, [FOLD], images, predictions, device, mirroring=False, progress=progress)
     return _tabulate(out, raw, model, progress=progress)

@@ -16,6 +16,7 @@ from nnunetv2.experiment_planning.dataset_fingerprint.fingerprint_extractor impo
 from nnunetv2.run.run_training import get_trainer_from_args, maybe_load_checkpoint
 from nnunetv2.utilities.dataset_name_id_conversion import convert_id_to_dataset_name
 
+from nnunetv2_d2net.base.dataset import dataset_number
 from nnunetv2_d2net.base.errors import UserError
 from nnunetv2_d2net.base.files import locked_folder, make_folder, read_json_or, written_whole
 from nnunetv2_d2net.base.progress import Bar
@@ -224,6 +225,20 @@ def train_fold(
     trainer.save_checkpoint = save_whole
     with starting_from(None if resume else start):
         trainer.run_training()
+
+
+def train_once(
+    model: Model, fold: str, device: torch.device, *, processes: int, seed: int | None = None, progress: bool = False
+) -> None:
+    """Plan, preprocess and train below ``work_below``'s folder, as far as no earlier call has; as ``train_fold``."""
+    done = Path(os.environ["nnUNet_preprocessed"]) / model.results.name / "preprocessed"
+    if not done.exists():
+        number, planner = dataset_number(model.results.name), model.plans.removesuffix("Plans") + "Planner"
+        how: dict[str, Any] = {"extractor": QuickFingerprint, "processes": processes, "progress": progress}
+        plan_and_preprocess(number, planner, model.configuration, **how)
+        done.touch()
+    if not is_whole(model.checkpoint(fold)):
+        train_fold(model, fold, device, seed=seed)
 
 
 def is_whole(checkpoint: Path) -> bool:

@@ -15,15 +15,7 @@ from nnunetv2_d2net.plugin.prediction.operating_point import choose_thresholds
 from nnunetv2_d2net.plugin.prediction.predictor import D2NetPredictor
 from nnunetv2_d2net.plugin.training.seeds import check_seed
 from nnunetv2_d2net.plugin.training.variants import LENGTHS
-from nnunetv2_d2net.study.pipeline import (
-    Model,
-    QuickFingerprint,
-    is_whole,
-    plan_and_preprocess,
-    quiet,
-    train_fold,
-    work_below,
-)
+from nnunetv2_d2net.study.pipeline import Model, quiet, train_once, work_below
 
 TRAINER, PLANS = "nnUNetTrainerModalityDropoutPretraining", "D2NetWholeHead"
 DATASET_ID, NAME = 998, "SimulatedGliomas"
@@ -88,15 +80,9 @@ def run_pretraining(
     raw = write_phantom(out / "nnUNet_raw", spec, processes=processes, resume=True, progress=progress)
     trainer = f"{TRAINER}_{settings.n_epochs}epoch{'s' * (settings.n_epochs > 1)}"
     model = Model(out / "nnUNet_results" / raw.name, trainer, f"{PLANS}Plans", CONFIGURATION)
-    done = out / "nnUNet_preprocessed" / raw.name / "preprocessed"
     archive = out / f"{trainer}.zip"
     with quiet(out / "nnunet.log"):
-        if not done.exists():
-            how = {"extractor": QuickFingerprint, "processes": processes, "progress": progress}
-            plan_and_preprocess(DATASET_ID, f"{PLANS}Planner", CONFIGURATION, **how)
-            done.touch()
-        if not is_whole(model.checkpoint(FOLD)):
-            train_fold(model, FOLD, device, seed=settings.seed)
+        train_once(model, FOLD, device, processes=processes, seed=settings.seed, progress=progress)
         if not archive.exists():
             thresholds = _thresholds(model, raw, device, progress=progress)
             export_model(model.folder, archive, [FOLD], half=True, thresholds=thresholds)

@@ -1,13 +1,15 @@
 """The trainer of ``d2net pretrain``: from simulated patients to weights that are to segment real ones."""
 
 import functools
+import math
 from collections.abc import Mapping, Sequence
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from nnunetv2_d2net.method.losses.absence import false_volume_loss
 from nnunetv2_d2net.plugin.training.demo import WatchedTrainer
 from nnunetv2_d2net.plugin.training.dropping import Step, nnUNetTrainerModalityDropoutModulated
 from nnunetv2_d2net.plugin.training.seeds import N_SEEDS
@@ -25,15 +27,19 @@ TEXTURE = 0.35
 """Spread of the smooth texture that a shift is multiplied with, around 1."""
 _TEXTURE_VOXELS = 6
 
+FALSE_VOLUME_SCALE = 10_000
+"""Cubic millimeters of tumor, found in a head without one, up to which its loss grows in proportion."""
+
 
 class nnUNetTrainerModalityDropoutPretraining(WatchedTrainer, nnUNetTrainerModalityDropoutModulated):
     """Modality dropout on simulated patients whose lesions are given other levels at every step.
 
     What a simulation gets wrong first is how bright a lesion is. A network that sees each at random levels has to find
-    it by what does not depend on them.
+    it by what does not depend on them. And it learns that there may be no tumor, which nnU-Net's losses hardly teach.
 
     Attributes:
         p_levels: Probability that a patch's lesions are shifted.
+        false_volume_weight: Of the loss for what is found in a head without a tumor, of which all modalities are seen.
     """
 
     p_complete: ClassVar[float] = 0.25
@@ -41,6 +47,7 @@ class nnUNetTrainerModalityDropoutPretraining(WatchedTrainer, nnUNetTrainerModal
     n_iterations: ClassVar[int] = 250
     learning_rate: ClassVar[float] = 2e-3
     p_levels: ClassVar[float] = 0.8
+    false_volume_weight: ClassVar[float] = 0.1
 
     def on_train_start(self) -> None:
         """Start, in bfloat16 where this processor computes in it."""
@@ -55,8 +62,15 @@ class nnUNetTrainerModalityDropoutPretraining(WatchedTrainer, nnUNetTrainerModal
         if not self.network.training:
             return step
         regions = step.target[0] if isinstance(step.target, list) else step.target
-        images = shift_levels(step.images, regions, self.p_levels, self.level_generator)
-        return step._replace(images=images)
+        return step._replace(images=shift_levels(step.images, regions, self.p_levels, self.level_generator))
+
+    def loss_of(self, outputs: Any, step: Step) -> Tensor:  # noqa: ANN401 - logits, or several under deep supervision
+        """Add to nnU-Net's loss that of a tumor where none is; the less is seen, the less wrong is a suspicion."""
+        logits = outputs[0] if self.enable_deep_supervision else outputs
+        regions = step.target[0] if isinstance(step.target, list) else step.target
+        scale = FALSE_VOLUME_SCALE / math.prod(self.configuration_manager.spacing)
+        weights = self.false_volume_weight * step.available.float().mean(1)
+        return super().loss_of(outputs, step) + false_volume_loss(logits[:, 0], regions[:, 0], scale, weights)
 
 
 def shift_levels(images: Tensor, regions: Tensor, p: float, generator: torch.Generator) -> Tensor:

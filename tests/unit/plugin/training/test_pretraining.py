@@ -1,8 +1,11 @@
+import math
+
 import pytest
 import torch
 
-from nnunetv2_d2net.plugin.training.dropping import ModalityDroppingTrainer
+from nnunetv2_d2net.plugin.training.dropping import ModalityDroppingTrainer, Step
 from nnunetv2_d2net.plugin.training.pretraining import (
+    FALSE_VOLUME_SCALE,
     LEVELS,
     TEXTURE,
     nnUNetTrainerModalityDropoutPretraining,
@@ -163,3 +166,20 @@ def test_lesions_are_shifted_in_training_alone(started, regions, as_list):
     assert (step.present is masks[0], step.available is masks[1]) == (True, True)
     trainer.network.eval()
     assert torch.equal(trainer.step_on(batch, *masks).images, batch["data"])
+
+
+@pytest.mark.parametrize("deep", [True, False])
+def test_a_tumor_found_in_a_head_without_one_costs_by_its_milliliters_and_what_is_seen(started, regions, deep):
+    trainer = started()
+    trainer.enable_deep_supervision = deep
+    trainer.loss = lambda outputs, target: torch.tensor(2.0)
+    logits = torch.full((2, 3, *SHAPE), -20.0)
+    logits[1, 0, :10, :10, :10] = 20  # of the second case, which has no tumor
+    regions[1] = 0
+    present, available = torch.ones(2, 4, dtype=torch.bool), torch.tensor([[True] * 4, [True, False, False, False]])
+    step = Step(torch.zeros(2, 4, *SHAPE), [regions] if deep else regions, present, available)
+    voxel = math.prod(trainer.configuration_manager.spacing)
+    expected = 2 + trainer.false_volume_weight * math.log1p(1000 * voxel / FALSE_VOLUME_SCALE) / 2 / 4
+    assert trainer.loss_of([logits] if deep else logits, step).item() == pytest.approx(expected, rel=1e-4)
+    regions[1, 0, 0, 0, 0] = 1
+    assert trainer.loss_of([logits] if deep else logits, step).item() == 2
