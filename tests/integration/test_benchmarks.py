@@ -10,6 +10,8 @@ import pytest
 import torch
 
 from nnunetv2_d2net.base.appearance import APPEARANCE, CohortAppearance, appearance_of
+from nnunetv2_d2net.data.phantom import varied
+from nnunetv2_d2net.data.phantom.dataset import PhantomSpec, write_phantom
 from tests.conftest import REGIONS_3D
 from tests.unit.base.test_appearance import head
 from tests.unit.plugin.preprocessing.conftest import build_dataset_json, write_image
@@ -173,3 +175,37 @@ def test_reality_holds_simulated_cases_against_others(tmp_path, monkeypatch, cap
     assert all(0.75 < float(cell) < 0.95 for cell in row.strip("|").split("|")[1:])
     with pytest.raises(SystemExit):
         run(monkeypatch, "reality.py", "--simulated", tmp_path / "none", "--real", tmp_path / "plain")
+
+
+def test_no_tumor_measures_what_is_found_in_heads_without_one(monkeypatch, capsys):
+    pytest.importorskip("nilearn")
+    monkeypatch.setattr(varied, "WITHOUT_TUMOR", 1.0)
+    run(monkeypatch, "no_tumor.py", "--heads", 2, "--size", "small", "--given", "FLAIR", "T1+T2")
+    header, _, *rows = [line.strip("| ").split(" | ") for line in capsys.readouterr().out.splitlines()]
+    assert [word.strip() for word in header] == ["given", "region", "heads", "mean ml", "median", "largest"]
+    cells = [[word.strip() for word in row] for row in rows]
+    assert [row[:3] for row in cells] == [
+        [given, region, "2"]
+        for given in ("FLAIR", "T1+T2")
+        for region in ("whole tumor", "tumor core", "enhancing tumor")
+    ]
+    for *_, mean, median, largest in cells:
+        assert 0 <= float(mean) == pytest.approx(float(median), abs=0.11)
+        assert float(mean) <= float(largest) + 0.05
+
+
+def test_zero_shot_scores_every_subset_of_what_a_patient_has(tmp_path, monkeypatch, capsys):
+    pytest.importorskip("nilearn")
+    write_phantom(tmp_path, PhantomSpec(1, n_train=1, n_test=0, size="small", seed=0, name="Real"), processes=1)
+    for channel in (1, 3):
+        (tmp_path / f"Dataset001_Real/imagesTr/glioma_0000_{channel:04d}.nii.gz").unlink()
+    run(monkeypatch, "zero_shot.py", tmp_path / "Dataset001_Real", "-o", tmp_path / "out")
+    lines = [line for line in capsys.readouterr().out.splitlines() if line.startswith("| ")]
+    cells = [[word.strip() for word in line.strip("|").split("|")] for line in lines]
+    rows, means = ([row for row in cells if len(row) == n and row[-1][-1].isdigit()] for n in (9, 4))
+    given = ["FLAIR", "FLAIR, components", "T1ce", "FLAIR+T1ce", "FLAIR+T1ce, components"]
+    assert sorted({row[1] for row in rows}) == sorted([*given, "threshold on FLAIR"])
+    assert [row[2] for row in rows if row[1] == "T1ce"] == ["whole tumor", "tumor core", "enhancing tumor"]
+    dice = {(row[1], row[2]): float(row[3]) for row in rows}
+    assert dice["FLAIR+T1ce", "whole tumor"] > 0.3
+    assert {(row[0], row[1]): float(row[3]) for row in means} == dice  # of one patient
