@@ -180,6 +180,14 @@ def test_reality_holds_simulated_cases_against_others(tmp_path, monkeypatch, cap
 def test_no_tumor_measures_what_is_found_in_heads_without_one(monkeypatch, capsys):
     pytest.importorskip("nilearn")
     monkeypatch.setattr(varied, "WITHOUT_TUMOR", 1.0)
+    simulate, seeds = varied.simulate_varied_case, []
+
+    def first_with_tumor(size, seed):
+        seeds.append(seed)
+        case = simulate(size, seed)
+        return case._replace(labels=case.labels + 1) if len(seeds) == 1 else case
+
+    monkeypatch.setattr(varied, "simulate_varied_case", first_with_tumor)
     run(monkeypatch, "no_tumor.py", "--heads", 2, "--size", "small", "--given", "FLAIR", "T1+T2")
     header, _, *rows = [line.strip("| ").split(" | ") for line in capsys.readouterr().out.splitlines()]
     assert [word.strip() for word in header] == ["given", "region", "heads", "mean ml", "median", "largest"]
@@ -189,6 +197,7 @@ def test_no_tumor_measures_what_is_found_in_heads_without_one(monkeypatch, capsy
         for given in ("FLAIR", "T1+T2")
         for region in ("whole tumor", "tumor core", "enhancing tumor")
     ]
+    assert len(seeds) == 3
     for *_, mean, median, largest in cells:
         assert 0 <= float(mean) == pytest.approx(float(median), abs=0.11)
         assert float(mean) <= float(largest) + 0.05

@@ -11,7 +11,7 @@ def false_volume_loss(logits: Tensor, region: Tensor, scale: float, weights: Ten
 
     .. math:: \frac{1}{B} \sum_{b:\, y_b = 0} w_b \log\left(1 + \frac{1}{s} \sum_x \sigma(l_{b,x})\right)
 
-    Soft Dice is 1 there, whatever is found, so it has no gradient; and cross-entropy is a mean over all voxels, so a
+    Soft Dice is 0 there, whatever is found, so it has no gradient; and cross-entropy is a mean over all voxels, so a
     few milliliters hardly count. The logarithm lets the last milliliters count most, and a large finding not drown the
     other losses. Our own; neither nnU-Net nor the paper has it.
 
