@@ -65,12 +65,12 @@ class nnUNetTrainerModalityDropoutPretraining(WatchedTrainer, nnUNetTrainerModal
         return step._replace(images=shift_levels(step.images, regions, self.p_levels, self.level_generator))
 
     def loss_of(self, outputs: Any, step: Step) -> Tensor:  # noqa: ANN401 - logits, or several under deep supervision
-        """Add to nnU-Net's loss that of a tumor where none is; the less is seen, the less wrong is a suspicion."""
+        """Add to nnU-Net's loss that of any region found where none is; the less is seen, the milder it is."""
         logits = outputs[0] if self.enable_deep_supervision else outputs
         regions = step.target[0] if isinstance(step.target, list) else step.target
         scale = FALSE_VOLUME_SCALE / math.prod(self.configuration_manager.spacing)
         weights = self.false_volume_weight * step.available.float().mean(1)
-        return super().loss_of(outputs, step) + false_volume_loss(logits[:, 0], regions[:, 0], scale, weights)
+        return super().loss_of(outputs, step) + false_volume_loss(logits.amax(1), regions.amax(1), scale, weights)
 
 
 def shift_levels(images: Tensor, regions: Tensor, p: float, generator: torch.Generator) -> Tensor:

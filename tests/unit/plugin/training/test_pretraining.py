@@ -174,12 +174,12 @@ def test_a_tumor_found_in_a_head_without_one_costs_by_its_milliliters_and_what_i
     trainer.enable_deep_supervision = deep
     trainer.loss = lambda outputs, target: torch.tensor(2.0)
     logits = torch.full((2, 3, *SHAPE), -20.0)
-    logits[1, 0, :10, :10, :10] = 20  # of the second case, which has no tumor
+    logits[1, 0, :10, :10, :5] = logits[1, 2, :10, :10, 4:10] = 20  # of the second case, which has no tumor
     regions[1] = 0
     present, available = torch.ones(2, 4, dtype=torch.bool), torch.tensor([[True] * 4, [True, False, False, False]])
     step = Step(torch.zeros(2, 4, *SHAPE), [regions] if deep else regions, present, available)
     trainer.configuration_manager.configuration["spacing"] = [2.0, 1.0, 1.5]
     expected = 2 + trainer.false_volume_weight * math.log1p(1000 * 3 / FALSE_VOLUME_SCALE) / 2 / 4
     assert trainer.loss_of([logits] if deep else logits, step).item() == pytest.approx(expected, rel=1e-4)
-    regions[1, 0, 0, 0, 0] = 1
+    regions[1, 1, 0, 0, 0] = 1
     assert trainer.loss_of([logits] if deep else logits, step).item() == 2
