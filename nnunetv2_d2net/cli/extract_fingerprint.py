@@ -14,8 +14,7 @@ HELP = (
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Describe the arguments; all of them are nnU-Net's."""
-    usage = "d2net extract_fingerprint -d ID [ID ...] [--clean] [nnU-Net's arguments ...]"
-    parser.usage = usage
+    parser.usage = "d2net extract_fingerprint -d ID [ID ...] [--clean] [nnU-Net's arguments ...]"
 
 
 def run(args: argparse.Namespace, extra: Sequence[str]) -> int:

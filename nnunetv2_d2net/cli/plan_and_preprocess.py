@@ -16,8 +16,7 @@ HELP = (
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Describe the arguments; all of them are nnU-Net's."""
-    usage = "d2net plan_and_preprocess -d ID [ID ...] [-pl PLANNER] [nnU-Net's arguments ...]"
-    parser.usage = usage
+    parser.usage = "d2net plan_and_preprocess -d ID [ID ...] [-pl PLANNER] [nnU-Net's arguments ...]"
 
 
 def run(args: argparse.Namespace, extra: Sequence[str]) -> int:

@@ -31,6 +31,8 @@ NEVER_MEASURED = "never measured"
 DICE = "mean Dice measured with these modalities"
 SD = "SD over cases of the measured Dice"
 N_CASES = "cases of the measured Dice"
+FALSE_ML = "mean ml found in cases without the region"
+N_WITHOUT = "cases without the region"
 
 
 class Measured(NamedTuple):
@@ -40,11 +42,15 @@ class Measured(NamedTuple):
         dice: Mean.
         sd: Standard deviation over the cases, of a sample; None for a single case, or where nobody noted it.
         n: How many cases; None where nobody noted it.
+        false_ml: Mean volume that was found in the cases without the region; None likewise.
+        n_without: How many these are; None likewise.
     """
 
     dice: float
     sd: float | None = None
     n: int | None = None
+    false_ml: float | None = None
+    n_without: int | None = None
 
 
 MeasuredTable = Mapping[str, Mapping[str, Measured]]
@@ -112,13 +118,13 @@ def read_measured(folder: Path, checkpoints: Mapping[str, str] | None = None) ->
     if not path.is_file():
         return {}
     content = read_json(path, "repair or remove it", {"dice": dict})
-    made_by, sd, n = (content.get(key, {}) for key in ("checkpoints", "sd", "n"))  # older files have no sd and n
+    made_by, *others = (content.get(key, {}) for key in ("checkpoints", *Measured._fields[1:]))  # older files lack some
     try:
         if any(made_by.get(name, digest) != digest for name, digest in (checkpoints or {}).items()):
             return {}
         return {
             subset: {
-                region: Measured(float(value), _number(sd, subset, region), _number(n, subset, region))
+                region: Measured(float(value), *(_number(table, subset, region) for table in others))
                 for region, value in regions.items()
             }
             for subset, regions in content["dice"].items()
@@ -190,7 +196,7 @@ def note(
     if model and model.measured:
         subset, complete = subset_name(available, names), subset_name([True] * len(names), names)
         measured = model.measured.get(subset, {})
-        for key, field in ((DICE, "dice"), (SD, "sd"), (N_CASES, "n")):
+        for key, field in zip((DICE, SD, N_CASES, FALSE_ML, N_WITHOUT), Measured._fields, strict=True):
             content[key] = {region: getattr(of_region, field) for region, of_region in measured.items()}
         if measured:
             content["Dice measured on"] = model.measured_on or "cases that nobody has named"
@@ -230,10 +236,20 @@ def closing_line(content: Mapping[str, Any]) -> str:
     Example:
         >>> content = {"available modalities": ["T2"], "volumes (ml)": {"core": 12.34}}
         >>> content["Dice measured on"] = "cases of A"
-        >>> closing_line(content | {DICE: {"core": 0.7}, SD: {"core": 0.21}, N_CASES: {"core": 9}})
+        >>> content |= {DICE: {"core": 0.7}, SD: {"core": 0.21}, N_CASES: {"core": 9}}
+        >>> closing_line(content)
         'core 12.3 ml; Dice with T2: core 0.70 ± 0.21 (mean ± SD over 9 cases) on cases of A'
+        >>> closing_line(content | {FALSE_ML: {"core": 3.04}, N_WITHOUT: {"core": 2}})[:57]
+        'core 12.3 ml (mean of 2 cases without it: 3.0 ml); Dice w'
     """
-    sizes = ", ".join(f"{region} {volume:.1f} ml" for region, volume in content.get(VOLUMES, {}).items())
+    counts, ml = content.get(N_WITHOUT, {}), content.get(FALSE_ML, {})
+    without = {
+        region: f" (mean of {counted(counts[region], 'case')} without it: {mean:.1f} ml)"
+        for region, mean in ml.items()
+        if mean is not None and counts.get(region)
+    }
+    volumes = content.get(VOLUMES, {}).items()
+    sizes = ", ".join(f"{region} {volume:.1f} ml{without.get(region, '')}" for region, volume in volumes)
     measured = f"Dice with {', '.join(content['available modalities'])}: {_measured(content)}"
     agreement = f"; {worst_agreement(content[AGREEMENT])}" if AGREEMENT in content else ""
     return f"{sizes or 'no volumes'}; {measured}{agreement}"

@@ -3,11 +3,12 @@
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from statistics import fmean
 
 from nnunetv2_d2net.base.dataset import subset_name
 from nnunetv2_d2net.base.errors import UserError
 from nnunetv2_d2net.base.files import read_json, sha256_of
-from nnunetv2_d2net.plugin.prediction.note import EXPECTED_DICE, Measured, write_measured
+from nnunetv2_d2net.plugin.prediction.note import EXPECTED_DICE, VOLUMES, Measured, write_measured
 from nnunetv2_d2net.plugin.prediction.writing import NOTE
 from nnunetv2_d2net.study.scores.evaluate import ALL_GIVEN
 from nnunetv2_d2net.study.scores.metrics import CaseScore
@@ -16,21 +17,31 @@ from nnunetv2_d2net.study.scores.tables import summarize
 _PREDICT = "predict anew with this model by d2net predict, or leave out --model"
 
 
-def keep_scores(scores: Sequence[CaseScore], model: Path, cases: str, checkpoints: Mapping[str, str]) -> None:
-    """Write the mean Dice by subset and region, its spread over the cases and their number, into a model's folder.
+def keep_scores(
+    scores: Sequence[CaseScore],
+    model: Path,
+    cases: str,
+    checkpoints: Mapping[str, str],
+    found: Mapping[tuple[str, str, str], float] | None = None,
+) -> None:
+    """Write what was measured by subset and region, and on how many cases, into a model's folder.
 
     Args:
         scores: Of what the checkpoints have segmented; the subset of each is named by what was given.
         model: ``TRAINER__PLANS__CONFIGURATION``.
         cases: What was measured on, in words.
         checkpoints: SHA-256 of each, by path below the folder.
+        found: Ml of a case, subset and region; what was found in cases without the region is kept, too.
     """
     table: dict[str, dict[str, Measured]] = {score.subset: {} for score in scores}
     regions = {score.region for score in scores}
     for region, by_subset in summarize(scores, "dice").items():
         for subset, part in by_subset.items():
             if region in regions and subset in table:  # else a mean over regions or subsets
-                table[subset][region] = Measured(part.mean, None if math.isnan(part.sd) else part.sd, part.n)
+                absent = [s[:3] for s in scores if s[1:3] == (subset, region) and not s.reference_voxels]
+                false_ml = [found[key] for key in absent if key in found] if found else []
+                sd, mean_ml = None if math.isnan(part.sd) else part.sd, fmean(false_ml) if false_ml else None
+                table[subset][region] = Measured(part.mean, sd, part.n, mean_ml, len(false_ml) or None)
     write_measured(model, table, cases, checkpoints)
 
 
@@ -54,6 +65,7 @@ def keep_with_model(scores: Iterable[CaseScore], predictions: Path, model: Path,
         raise UserError(f"{model} is no folder: name the folder of the model, TRAINER__PLANS__CONFIGURATION")
     checkpoints: dict[str, str] = {}
     subsets: dict[tuple[str, str], str] = {}
+    found: dict[tuple[str, str, str], float] = {}
     measured = list(scores)
     for case, subset in dict.fromkeys(score[:2] for score in measured):
         path = predictions / ("" if subset == ALL_GIVEN else subset) / f"{case}{NOTE}"
@@ -61,7 +73,8 @@ def keep_with_model(scores: Iterable[CaseScore], predictions: Path, model: Path,
         available, made_by = note["available modalities"], note["checkpoints (sha256)"]
         _check_checkpoints(path, made_by, model, checkpoints)
         subsets[case, subset] = subset_name([True] * len(available), available)
-    keep_scores([score._replace(subset=subsets[score[:2]]) for score in measured], model, cases, checkpoints)
+        found |= {(case, subsets[case, subset], region): ml for region, ml in note.get(VOLUMES, {}).items()}
+    keep_scores([score._replace(subset=subsets[score[:2]]) for score in measured], model, cases, checkpoints, found)
     return model / EXPECTED_DICE
 
 

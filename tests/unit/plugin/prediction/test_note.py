@@ -22,7 +22,7 @@ from nnunetv2_d2net.plugin.prediction.note import (
 NAMES = ["T1", "T1ce", "T2"]
 DICE = {
     "T1+T1ce+T2": {"whole": Measured(0.9, 0.05, 5), "enhancing": Measured(0.8, 0.1, 5)},
-    "T1+T2": {"whole": Measured(0.85, 0.06, 5), "enhancing": Measured(0.31, 0.2, 5)},
+    "T1+T2": {"whole": Measured(0.85, 0.06, 5), "enhancing": Measured(0.31, 0.2, 5, 0.25, 2)},
     "T1": {"whole": Measured(0.5, None, 1), "enhancing": Measured(0.2, None, 1)},
 }
 
@@ -121,6 +121,12 @@ def test_a_note_says_what_to_expect(folder):
     assert content["mean Dice measured with these modalities"] == {"whole": 0.85, "enhancing": 0.31}
     assert content["SD over cases of the measured Dice"] == {"whole": 0.06, "enhancing": 0.2}
     assert content["cases of the measured Dice"] == {"whole": 5, "enhancing": 5}
+    assert content["mean ml found in cases without the region"] == {"whole": None, "enhancing": 0.25}
+    assert content["cases without the region"] == {"whole": None, "enhancing": 2}
+    content["volumes (ml)"] = {"whole": 3.0, "enhancing": 1.0}
+    assert closing_line(content).startswith("whole 3.0 ml, enhancing 1.0 ml (mean of 2 cases without it: 0.2 ml); Dice")
+    content["cases without the region"] = {}
+    assert closing_line(content).startswith("whole 3.0 ml, enhancing 1.0 ml; Dice")
     assert content["warnings"] == [
         "enhancing is unreliable without T1ce: mean Dice 0.31 instead of 0.80 with all modalities"
     ]
@@ -160,7 +166,7 @@ def test_the_closing_line(folder):
     content = note(Model(folder, {}, DICE, "cases of A"), (True, False, True), NAMES)
     line = closing_line({**content, "volumes (ml)": {"whole": 63.26, "enhancing": 0.0}})
     figures = "whole 0.85 ± 0.06, enhancing 0.31 ± 0.20 (mean ± SD over 5 cases) on cases of A"
-    assert line == f"whole 63.3 ml, enhancing 0.0 ml; Dice with T1, T2: {figures}"
+    assert line == f"whole 63.3 ml, enhancing 0.0 ml (mean of 2 cases without it: 0.2 ml); Dice with T1, T2: {figures}"
 
 
 def test_the_closing_line_of_one_case_and_of_an_older_table(folder):

@@ -28,7 +28,7 @@ def test_mean_spread_and_number_of_cases_are_kept_without_means_over_regions_and
         ("T1", "core", "whole"),
         ("T1+T2", "core", "whole"),
     ]
-    assert table["T1"]["core"] == pytest.approx((0.4, 0.2, 3))
+    assert table["T1"]["core"] == pytest.approx((0.4, 0.2, 3, None, None))
     assert table["T1"]["whole"] == Measured(1.0, 0.0, 3)
     assert table["T1+T2"]["core"] == Measured(0.9, None, 1)
     assert read_measured(tmp_path, {"fold_0/checkpoint_final.pth": "1" * 64}) == {}
@@ -43,9 +43,9 @@ def model(tmp_path):
     return tmp_path / "model"
 
 
-def write_note(folder, case, available, checkpoints=DIGESTS):
+def write_note(folder, case, available, checkpoints=DIGESTS, **more):
     folder.mkdir(parents=True, exist_ok=True)
-    note = {"available modalities": available, "checkpoints (sha256)": checkpoints}
+    note = {"available modalities": available, "checkpoints (sha256)": checkpoints, **more}
     (folder / f"{case}.modalities.json").write_text(json.dumps(note), encoding="utf-8")
 
 
@@ -62,7 +62,7 @@ def test_dice_is_kept_with_the_model_that_made_the_predictions_each_checkpoint_h
     path = keep_with_model(iter(scores), tmp_path, model, "two cases")
     assert path == model / "dice_by_subset.json"
     assert read_measured(model, DIGESTS) == {
-        "T1": {"core": pytest.approx((0.5, 0.125**0.5, 2))},
+        "T1": {"core": pytest.approx((0.5, 0.125**0.5, 2, None, None))},
         "T1+T2": {"core": Measured(1.0, None, 1)},
     }
     content = json.loads(path.read_text(encoding="utf-8"))
@@ -77,6 +77,20 @@ def test_the_notes_say_what_the_segmentations_of_a_plain_folder_were_made_from(t
     keep_with_model(scores, tmp_path, model, "two cases")
     once = {region: Measured(1.0, None, 1) for region in ("whole", "core")}
     assert read_measured(model) == {"T1+T2": once, "T2": once}
+
+
+def test_what_was_found_in_cases_without_a_region_is_kept(tmp_path, model):
+    for case, whole, core in (("a", 2.5, 1.0), ("b", 4.5, 7.0), ("c", 90.0, 40.0)):
+        write_note(tmp_path / "T1", case, ["T1"], **{"volumes (ml)": {"whole": whole, "core": core}})
+    write_note(tmp_path / "T2", "a", ["T2"])
+    scores = [score(case, "T1", region, 0.0) for case in "abc" for region in ("whole", "core")]
+    absent = {("a", "whole"), ("b", "whole"), ("b", "core")}
+    scores = [row._replace(reference_voxels=10 * ((row.case, row.region) not in absent)) for row in scores]
+    scores += [score("a", "T2", "whole", 0.0)._replace(reference_voxels=0)]  # its note does not say what was found
+    keep_with_model(scores, tmp_path, model, "cases")
+    table = read_measured(model)
+    assert table["T1"] == {"core": Measured(0.0, 0.0, 3, 7.0, 1), "whole": Measured(0.0, 0.0, 3, 3.5, 2)}
+    assert table["T2"] == {"whole": Measured(0.0, None, 1)}
 
 
 @pytest.mark.parametrize(
