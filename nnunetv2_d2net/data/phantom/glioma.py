@@ -137,9 +137,8 @@ def edema_distance(glioma: Glioma, anatomy: Anatomy, grid: Grid) -> NDArray[np.f
         noise, strength = glioma.fingers
         cost *= np.exp(strength * noise.on(grid))
     cost[~anatomy.brain] = -1  # the search never enters negative costs
-    core = (_core_depth(glioma, anatomy, grid) > 0) & anatomy.brain
-    if not core.any():
-        raise RuntimeError("a focus was drawn outside the brain")
+    depth = np.where(anatomy.brain, _core_depth(glioma, anatomy, grid), -np.inf)
+    core = depth > min(0.0, depth.max() - 0.1)  # where it is too small for any voxel, or in CSF: what comes nearest
     distance, _ = MCP_Geometric(cost).find_costs(np.argwhere(core))
     return np.where(core, 0, distance).astype(np.float32)
 
