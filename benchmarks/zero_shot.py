@@ -6,7 +6,7 @@ comes with the package. For each patient, subset and region: Dice, HD95, precisi
 faint components taken away (``believed_components``). The rival in the last row of each patient is a threshold on
 FLAIR: of all thresholds the one with the best Dice of its largest component, chosen knowing the answer.
 
-    python benchmarks/zero_shot.py RAW -o OUT [-m MODEL]
+    python benchmarks/zero_shot.py RAW -o OUT [-m MODEL] [--mirror]
 """
 
 import argparse
@@ -36,9 +36,10 @@ def main() -> None:
     parser.add_argument("raw", type=Path, help="raw data set with imagesTr and labelsTr")
     parser.add_argument("-o", dest="out", type=Path, required=True, help="for the segmentations")
     parser.add_argument("-m", dest="model", type=Path, help="folder of the model (that of the package)")
+    parser.add_argument("--mirror", action="store_true", help="average over eight mirrored views")
     args = parser.parse_args()
     model = find_model(args.model) if args.model else shipped_model()
-    predictor = AllSubsetsPredictor(use_mirroring=False, device=torch.device("cpu"), allow_tqdm=True)
+    predictor = AllSubsetsPredictor(use_mirroring=args.mirror, device=torch.device("cpu"), allow_tqdm=True)
     predictor.initialize_from_trained_model_folder(str(model), folds_of(model), "checkpoint_final.pth")
     predictor.predict_from_files(str(args.raw / "imagesTr"), str(args.out), overwrite=False)
     dataset, rows = Dataset.read(model / "dataset.json"), []

@@ -4,6 +4,7 @@ A network that was trained on other images than it will see is too careful at fi
 its regions should begin is known as soon as there are cases that it has not learned from.
 """
 
+import logging
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -22,11 +23,12 @@ from nnunetv2_d2net.plugin.prediction.agreement import region_masks
 from nnunetv2_d2net.plugin.prediction.predictor import D2NetPredictor
 
 THRESHOLDS = np.linspace(0.1, 0.9, 17).round(2)
+_LOG = logging.getLogger("nnunetv2_d2net")
 _LAST_BIAS = re.compile(r"decoder\.seg_layers\.(\d+)\.bias")
 
 
 def choose_thresholds(predictor: D2NetPredictor, images: Path, labels: Path, *, progress: bool = False) -> list[float]:
-    """Choose the threshold of each region by its Dice, which is averaged over the subsets of a case's modalities.
+    """Choose the threshold of each region by its Dice, averaged over the subsets of a case's modalities, and say so.
 
     Args:
         predictor: Of a model that has regions, and has not learned from these cases; it predicts them with each subset.
@@ -49,7 +51,13 @@ def choose_thresholds(predictor: D2NetPredictor, images: Path, labels: Path, *, 
             (found,) = cast(list, predictor.predict_from_files([files], None, save_probabilities=True))
             dice[c, s] = dice_by_threshold(found[1], masks.numpy())
     predictor.allowed = None
-    return sure_thresholds(dice.mean(1)).tolist()
+    chosen = sure_thresholds(dice.mean(1)).tolist()
+    for region, threshold, means in zip(dataset.regions, chosen, dice.mean((0, 1)).T, strict=True):
+        at = dict(zip(THRESHOLDS.tolist(), means, strict=True))
+        best, half = max(at, key=at.__getitem__), min(at, key=lambda value: abs(value - 0.5))
+        dice_at = "; ".join(f"at {value:.2f} {at[value]:.3f}" for value in (threshold, best, half))
+        _LOG.info("%s begins at %.2f (mean Dice of chosen, best, one half: %s)", region, threshold, dice_at)
+    return chosen
 
 
 def dice_by_threshold(

@@ -119,13 +119,16 @@ class Careful:
         return [(None, found)]
 
 
-def test_the_choice_is_made_over_all_cases_and_subsets(tmp_path):
+def test_the_choice_is_made_over_all_cases_and_subsets(tmp_path, caplog):
     labels = np.zeros((4, 4, 4), np.uint8)
     labels[:2] = 2
     for name in ("b", "a"):
         sitk.WriteImage(sitk.GetImageFromArray(labels), tmp_path / f"{name}.nii.gz")
     predictor = Careful()
-    assert choose_thresholds(cast(Any, predictor), tmp_path / "images", tmp_path) == pytest.approx([0.25, 0.25])
+    with caplog.at_level("INFO", "nnunetv2_d2net"):
+        assert choose_thresholds(cast(Any, predictor), tmp_path / "images", tmp_path) == pytest.approx([0.25, 0.25])
+    dice_at = "at 0.25 1.000; at 0.10 1.000; at 0.50 0.000"
+    assert f"core begins at 0.25 (mean Dice of chosen, best, one half: {dice_at})" in caplog.text
     assert predictor.allowed is None
     files = {name: [[str(tmp_path / "images" / f"{name}_000{m}.nii.gz") for m in range(2)]] for name in "ab"}
     subsets = [(True, False), (False, True), (True, True)]
