@@ -108,6 +108,14 @@ def _checked(image: sitk.Image, source: str, file: Path | None = None) -> Sequen
     return SequenceImage(floats, source, file, tuple(notes_of(image)), is_placed(image))
 
 
+def array_of(image: sitk.Image) -> tuple[NDArray[Any], NDArray[Any]]:
+    """Return an image's voxels ``(x, y, z)`` and their affine, as nibabel has them."""
+    affine = np.eye(4)
+    affine[:3, :3] = _TO_LPS @ (np.reshape(image.GetDirection(), (3, 3)) * image.GetSpacing())
+    affine[:3, 3] = _TO_LPS @ image.GetOrigin()
+    return sitk.GetArrayFromImage(image).T, affine
+
+
 def _image_of(name: str, array: NDArray[Any], affine: NDArray[Any]) -> sitk.Image:
     matrix = np.asarray(affine, float)
     if np.ndim(array) != 3 or matrix.shape != (4, 4):

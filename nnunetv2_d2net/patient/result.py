@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import SimpleITK as sitk
+from numpy.typing import NDArray
 
 from nnunetv2_d2net.base.errors import UserError
 from nnunetv2_d2net.base.files import (
@@ -18,6 +19,7 @@ from nnunetv2_d2net.base.files import (
 )
 from nnunetv2_d2net.base.images import write_sitk
 from nnunetv2_d2net.patient.preview import Preview, draw_preview
+from nnunetv2_d2net.patient.reading import array_of
 from nnunetv2_d2net.patient.volumes import Volume, as_csv, as_json
 from nnunetv2_d2net.plugin.prediction.writing import NOTE
 
@@ -49,6 +51,10 @@ class Segmented:
     regions: Mapping[str, tuple[int, ...]]
     placed: bool = True
     place_of: Path | None = None
+
+    def array(self) -> tuple[NDArray[Any], NDArray[Any]]:
+        """Return the label values ``(x, y, z)`` and their affine, as nibabel has them and ``segment`` takes images."""
+        return array_of(self.segmentation)
 
     @property
     def captions(self) -> list[str]:

@@ -56,9 +56,9 @@ def segment(  # noqa: PLR0913 - all but the first have defaults
     channels = dataset.channels
     sequences, constant = read_sequences(_by_channel(images, channels))
     grid = on_one_grid(sequences, reference and _channel(reference, channels), registered=register)
-    if strip:
-        grid = grid._replace(images=strip_skull(grid.images, grid.reference))
     predictor = _load(folder, device, mirror=mirror, progress=progress)
+    if strip:
+        grid = grid._replace(images=strip_skull(grid.images, grid.reference, predictor.device.type))
     cohort = predictor.model.cohort if predictor.model else None
     remarks = [f"{one.source} {note}" for one in sequences.values() for note in one.notes] + constant
     remarks += [STRIPPED.format(grid.reference)] if strip else skull_warnings(sequences, cohort)

@@ -6,9 +6,9 @@ from typing import NamedTuple
 
 from nnunetv2_d2net.base.dicom import Series, find_series
 from nnunetv2_d2net.base.errors import UserError
+from nnunetv2_d2net.base.modality_names import modalities_of, words_of
 from nnunetv2_d2net.base.text import listed
 from nnunetv2_d2net.data.convert.cases import walk
-from nnunetv2_d2net.data.convert.names import modalities_of, words_of
 
 ENDINGS = (".nii.gz", ".nii", ".mha", ".mhd", ".nrrd", ".nhdr")
 """Of the files that are taken for images; DICOM may be called anyhow."""

@@ -40,12 +40,13 @@ def _has_skull(sequence: SequenceImage) -> bool:
     return appearance_of(sequence.voxels[None], [True], sequence.image.GetSpacing()[::-1]).has_skull
 
 
-def strip_skull(images: Mapping[str, sitk.Image], reference: str) -> dict[str, sitk.Image]:
+def strip_skull(images: Mapping[str, sitk.Image], reference: str, device: str = "cpu") -> dict[str, sitk.Image]:
     """Set to 0 what HD-BET takes for no brain in one of the sequences.
 
     Args:
         images: By sequence, all on one grid.
         reference: The one that HD-BET looks at.
+        device: Where it computes.
 
     Raises:
         UserError: HD-BET is not installed, fails, or finds no brain.
@@ -56,7 +57,7 @@ def strip_skull(images: Mapping[str, sitk.Image], reference: str) -> dict[str, s
     with tempfile.TemporaryDirectory() as folder:
         source, target = Path(folder) / "head.nii.gz", Path(folder) / "brain.nii.gz"
         write_sitk(images[reference], source)
-        words = [command, "-i", str(source), "-o", str(target), "-device", "cpu"]
+        words = [command, "-i", str(source), "-o", str(target), "-device", device]
         done = subprocess.run(words, capture_output=True, encoding="utf-8", check=False)
         if done.returncode or not target.is_file():
             said = next((line for line in done.stderr.splitlines()[::-1] if line.strip()), "it wrote no image")

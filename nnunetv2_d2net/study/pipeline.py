@@ -65,8 +65,8 @@ class Model(NamedTuple):
         return describe_model(self.folder, folds, _FINAL).checkpoints
 
 
-class QuickFingerprint(DatasetFingerprintExtractor):
-    """nnU-Net's fingerprint from fewer voxels: it draws 10^8 of them however small the images are."""
+class QuickFingerprint(D2NetFingerprintExtractor):
+    """Our fingerprint from fewer voxels: it draws 10^8 of them however small the images are."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:  # noqa: ANN401 - nnU-Net's arguments
         super().__init__(*args, **kwargs)

@@ -11,7 +11,7 @@ from typing import NamedTuple
 from nnunetv2_d2net.base.errors import UserError
 from nnunetv2_d2net.base.files import file_state
 from nnunetv2_d2net.base.images import ImageError
-from nnunetv2_d2net.data.convert.names import LABEL
+from nnunetv2_d2net.base.modality_names import LABEL
 from nnunetv2_d2net.data.convert.scheme import LabelScheme
 
 _ENDINGS = (".nii.gz", ".nii")

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from nnunetv2_d2net.base.errors import UserError
 from nnunetv2_d2net.base.files import read_json
+from nnunetv2_d2net.base.modality_names import BRATS2023_TOKENS, BRATS_TOKENS, LABEL, MODALITIES, MSD_NAMES
 from nnunetv2_d2net.data.convert.cases import (
     Contents,
     Layout,
@@ -23,7 +24,6 @@ from nnunetv2_d2net.data.convert.cases import (
 )
 from nnunetv2_d2net.data.convert.doubts import is_of_no_tumor, refuse_lost_files
 from nnunetv2_d2net.data.convert.mapping import read_mapping
-from nnunetv2_d2net.data.convert.names import BRATS2023_TOKENS, BRATS_TOKENS, LABEL, MODALITIES, MSD_NAMES
 from nnunetv2_d2net.data.convert.scheme import CAVITY, CORE, EDEMA, ENHANCING, LabelScheme, make_scheme
 
 AUTO, MSD = "auto", "msd"

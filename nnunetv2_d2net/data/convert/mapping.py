@@ -10,8 +10,8 @@ import yaml
 
 from nnunetv2_d2net.base.dataset import can_name_folder
 from nnunetv2_d2net.base.errors import UserError
+from nnunetv2_d2net.base.modality_names import LABEL
 from nnunetv2_d2net.data.convert.cases import Contents, Layout, Match, Volume, gather, nifti_files, nifti_stem
-from nnunetv2_d2net.data.convert.names import LABEL
 from nnunetv2_d2net.data.convert.scheme import LabelScheme, make_scheme
 
 _KEYS = {"modalities", "label", "labels", "regions"}

@@ -6,11 +6,11 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from nnunetv2_d2net.base.dataset import subset_name
+from nnunetv2_d2net.base.modality_names import LABEL
 from nnunetv2_d2net.base.text import counted, listed, shortened
 from nnunetv2_d2net.data.convert.cases import CaseReport, Layout
 from nnunetv2_d2net.data.convert.convert import Checked, Converted
 from nnunetv2_d2net.data.convert.doubts import cohort_oddities
-from nnunetv2_d2net.data.convert.names import LABEL
 
 _MOST_ALIKE = 5  # notes of one kind that are listed one by one
 

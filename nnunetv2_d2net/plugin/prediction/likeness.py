@@ -16,6 +16,7 @@ LOOKS = "unlike_training"
 """Key of nnU-Net's case properties under which travels how a case looks like no training case, a line for each way."""
 
 _SPACING = 1.5  # times the coarsest, or below the finest, of the training data
+_AVERAGED = 3.0
 _LARGER, _SMALLER = 1.5, 2.0  # times the largest, or below the smallest, box around what is not 0
 
 
@@ -67,13 +68,17 @@ def looks_unlike(
     return {LOOKS: cohort.doubts(case, names)} if same else {}
 
 
-def unlike_training(fingerprint: Mapping[str, Any], properties: Mapping[str, Any]) -> list[str]:
+def unlike_training(
+    fingerprint: Mapping[str, Any], properties: Mapping[str, Any], finest: float = math.inf
+) -> list[str]:
     """Say in which ways a case is unlike every training case.
 
     Args:
         fingerprint: nnU-Net's, of the training data; may be empty.
         properties: nnU-Net's, of the preprocessed case, with what :func:`looks_unlike` gave. Where it gave nothing, the
             box around what is not 0 is compared.
+        finest: Shortest edge of a voxel that the network sees, in mm. Of voxels up to three times as fine it sees the
+            mean or so, however fine those of the training data were.
 
     Example:
         >>> trained = {"spacings": [[1, 1, 1]], "shapes_after_crop": [[100, 100, 100]]}
@@ -88,7 +93,7 @@ def unlike_training(fingerprint: Mapping[str, Any], properties: Mapping[str, Any
         return []
     lines, spacing = [], [float(edge) for edge in properties["spacing"]]
     edges = [float(edge) for known in spacings for edge in known]
-    if max(spacing) > _SPACING * max(edges) or min(spacing) < min(edges) / _SPACING:
+    if max(spacing) > _SPACING * max(edges) or min(spacing) < min(min(edges) / _SPACING, finest / _AVERAGED):
         sizes = " x ".join(f"{edge:.3g}" for edge in spacing)
         known = " to ".join(dict.fromkeys(f"{edge:.3g}" for edge in (min(edges), max(edges))))
         lines.append(f"has voxels of {sizes} mm, the training data of {known} mm")

@@ -611,7 +611,8 @@ class D2NetPredictor(nnUNetPredictor):
         oddities = properties.get(CONSTANT, ()), properties.get(REMARKS, ())
         content = note(self.model, properties[AVAILABLE], self.dataset.channels, *oddities)
         content[LIES] = how_it_lay(properties, self.plans_manager.plans)
-        unlike = unlike_training(self.model.fingerprint if self.model else {}, properties)
+        finest = min(self.configuration_manager.spacing)
+        unlike = unlike_training(self.model.fingerprint if self.model else {}, properties, finest)
         content["unlike the training data"] = unlike
         if AGREEMENT in properties:
             content[AGREEMENT] = properties[AGREEMENT]

@@ -40,7 +40,7 @@ from nnunetv2_d2net.plugin.preprocessing.cohort import (
 from nnunetv2_d2net.plugin.preprocessing.preprocessor import MissingModalityConfiguration, accept_absent_files
 from nnunetv2_d2net.plugin.protocols import SUBSETS, note_subsets, subsets_of_training, weights_of
 from nnunetv2_d2net.plugin.seams import dataset_seam
-from nnunetv2_d2net.plugin.training.pretrained import load_fitting_weights, pretrained_weights
+from nnunetv2_d2net.plugin.training.pretrained import lies_otherwise, load_fitting_weights, pretrained_weights
 from nnunetv2_d2net.plugin.training.resuming import ResumingTrainer
 from nnunetv2_d2net.plugin.training.schedule import PhasedPolyLR
 from nnunetv2_d2net.plugin.training.seeds import N_SEEDS, repeatable
@@ -196,6 +196,9 @@ class ModalityDroppingTrainer(ResumingTrainer):
         plans, counts = self.plans_manager.plans, orientations_of(Path(self.preprocessed_dataset_folder))
         if not any(counts):
             return  # no header says it
+        path = pretrained_weights()
+        for line in lies_otherwise(path, counts) if path else ():
+            self.print_to_log_file(f"pretrained weights: {line}")
         plans.pop(ORIENTATION, None)  # of the data that the plans were made for
         if len(counts) == 1:
             plans[ORIENTATION] = next(iter(counts))

@@ -14,6 +14,8 @@ from torch.nn.parallel import DistributedDataParallel
 from nnunetv2_d2net.base.dataset import channels_of
 from nnunetv2_d2net.base.errors import UserError
 from nnunetv2_d2net.base.files import read_json_or
+from nnunetv2_d2net.base.modality_names import plain_names
+from nnunetv2_d2net.base.sides import ORIENTATION
 from nnunetv2_d2net.base.text import counted, listed
 from nnunetv2_d2net.plugin.checkpoints import check_finite, read_checkpoint
 
@@ -89,7 +91,7 @@ def load_fitting_weights(network: nn.Module, path: Path, channels: Sequence[str]
     """Take every layer of a checkpoint that fits by name and shape; the others stay as they are.
 
     A U-Net's filters of each modality are taken by the modality's name, where the checkpoint's model is known to have
-    been trained with it: fewer modalities, or others in order, are no obstacle.
+    been trained with it: fewer modalities, others in order, or ``T1w`` for ``T1``, are no obstacle.
 
     Args:
         network: May be wrapped by DDP or torch.compile.
@@ -110,7 +112,7 @@ def load_fitting_weights(network: nn.Module, path: Path, channels: Sequence[str]
     lacking = {layer: [n for n in own if n not in theirs] for layer, own in layers.items()}
     misfits = {layer for layer, own in layers.items() if any(_differs(own[n], theirs.get(n)) for n in own)}
     fits = {layer: not lacking[layer] and layer not in misfits for layer in layers}
-    left = _left_whole(network, fits, others=bool(known and set(channels) - set(known)))
+    left = _left_whole(network, fits, others=bool(known and set(plain_names(channels)) - set(plain_names(known))))
     taken = [layer for layer in layers if fits[layer] and _part(layer) not in left]
     if not any(weight.ndim > 1 for layer in taken for weight in layers[layer].values()):
         raise UserError(
@@ -176,6 +178,17 @@ def _by_part(some: Sequence[str], layers: dict[str, dict[str, Tensor]]) -> str:
     )
 
 
+def lies_otherwise(path: Path, counts: Mapping[str, int]) -> list[str]:
+    """Warn, in a line, where a checkpoint's model was trained on images that lie as none of those counted does."""
+    theirs = read_json_or(path.resolve().parents[1] / "plans.json", {}).get(ORIENTATION)
+    if not theirs or theirs in counts:
+        return []
+    return [
+        f"WARNING: that model's training data lie {theirs}, these {' and '.join(counts)}: what it knows of the sides "
+        "of a head is wrong here, and has to be learned anew"
+    ]
+
+
 def _channels_of_model(path: Path) -> list[str]:
     """Return the modalities of a checkpoint's own model; empty where nobody says."""
     try:
@@ -189,6 +202,7 @@ def _by_modality(
 ) -> tuple[dict[str, Tensor], list[str]]:
     """Bring weights that have an entry for each modality into the order of ours; return them, and a line about it."""
     weights = dict(weights)
+    theirs, ours = plain_names(theirs), plain_names(ours)
     if list(theirs) in ([], list(ours)):
         return weights, []
     knows = f"that model knows {', '.join(theirs)}, in this order; this data set has {', '.join(ours)}"

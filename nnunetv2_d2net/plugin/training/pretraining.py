@@ -51,10 +51,19 @@ class nnUNetTrainerModalityDropoutPretraining(WatchedTrainer, nnUNetTrainerModal
 
     def on_train_start(self) -> None:
         """Start, in bfloat16 where this processor computes in it."""
+        states = self.loaded_random_states or {}
         super().on_train_start()
-        self.level_generator = torch.Generator().manual_seed(int(torch.randint(N_SEEDS, ())))
+        self.level_generator = torch.Generator()
+        if "levels" in states:
+            self.level_generator.set_state(states["levels"].cpu())
+        else:
+            self.level_generator.manual_seed(int(torch.randint(N_SEEDS, ())))
         if self.device.type == "cpu" and _has_bfloat16():
             self.autocast = functools.partial(torch.autocast, "cpu", torch.bfloat16)
+
+    def random_states(self) -> dict[str, Any]:
+        """Return the states of all generators, that of the lesions' levels among them."""
+        return {**super().random_states(), "levels": self.level_generator.get_state()}
 
     def step_on(self, batch: dict, present: Tensor, available: Tensor) -> Step:
         """Move a batch to the device, in training with its lesions at other levels."""

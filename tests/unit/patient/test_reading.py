@@ -5,7 +5,7 @@ import SimpleITK as sitk
 
 from nnunetv2_d2net.base.errors import UserError
 from nnunetv2_d2net.base.images import ImageError
-from nnunetv2_d2net.patient.reading import read_sequence, read_sequences
+from nnunetv2_d2net.patient.reading import array_of, read_sequence, read_sequences
 from tests.dicom_series import write_series
 
 DIRECTION = (0, -1, 0, 0, 0, 1, -1, 0, 0)
@@ -55,6 +55,10 @@ def test_arrays_lie_where_nibabel_has_them(tmp_path, image):
     loaded = nibabel.nifti1.load(tmp_path / "a.nii")
     assert same(read_sequence((np.asarray(loaded.dataobj), loaded.affine), "T1"), image)
     assert same(read_sequence(image, "T1"), image)
+    array, affine = array_of(image)
+    assert np.array_equal(array, np.asarray(loaded.dataobj))
+    assert np.allclose(affine, loaded.affine, atol=1e-5)
+    assert same(read_sequence((array, affine), "T1"), image)
 
 
 def test_arrays_that_lie_nowhere(image):

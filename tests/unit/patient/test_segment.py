@@ -86,13 +86,13 @@ def test_remarks_are_told_and_noted(drawn, model, caplog):
 def test_stripping_is_asked_for_and_noted(drawn, model, monkeypatch):
     seen = []
 
-    def strip_skull(images, reference):
-        seen.append((list(images), reference))
+    def strip_skull(images, reference, device):
+        seen.append((list(images), reference, device))
         return {name: image * sitk.Cast(images["T1"] > 500, sitk.sitkFloat32) for name, image in images.items()}
 
     monkeypatch.setattr("nnunetv2_d2net.patient.segment.strip_skull", strip_skull)
-    found = segment({"T1": drawn["T1"], "T2": drawn["T2"]}, model, strip=True)
-    assert seen == [(["T1", "T2"], "T1")]
+    found = segment({"T1": drawn["T1"], "T2": drawn["T2"]}, model, strip=True, device="cpu")
+    assert seen == [(["T1", "T2"], "T1", "cpu")]
     assert voxels(found.images["T1"])[voxels(found.images["T1"]) != 0].min() > 500
     assert found.note["remarks on the images"] == ["what hd-bet takes for no brain in T1 was set to 0"]
 

@@ -59,8 +59,8 @@ def test_stripping_masks_every_sequence(tool, patient, tmp_path):
     mask = sitk.GetImageFromArray(np.where(brain, 5, 0).astype(np.float32))
     sitk.WriteImage(mask, str(tmp_path / "stripped.nii.gz"))
     tool(f'echo "$@" > {tmp_path}/words; cp {tmp_path}/stripped.nii.gz "$4"')
-    found = strip_skull(patient, "FLAIR")
-    assert (tmp_path / "words").read_text(encoding="utf-8").split()[-2:] == ["-device", "cpu"]
+    found = strip_skull(patient, "FLAIR", "cuda")
+    assert (tmp_path / "words").read_text(encoding="utf-8").split()[-2:] == ["-device", "cuda"]
     for name, image in patient.items():
         before, after = sitk.GetArrayFromImage(image), sitk.GetArrayFromImage(found[name])
         assert np.array_equal(after, np.where(brain, before, 0))

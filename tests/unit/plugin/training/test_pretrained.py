@@ -12,12 +12,14 @@ from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
 from nnunetv2_d2net.base.errors import UserError
+from nnunetv2_d2net.base.sides import ORIENTATION
 from nnunetv2_d2net.plugin.training.dropping import (
     nnUNetTrainerModalityDropout,
     nnUNetTrainerModalityDropoutModulated,
 )
 from nnunetv2_d2net.plugin.training.imputing import nnUNetTrainerModalityDropoutImputed
 from nnunetv2_d2net.plugin.training.pretrained import (
+    lies_otherwise,
     load_fitting_weights,
     load_whole_network,
     pretrained_weights,
@@ -205,6 +207,25 @@ def randomized(trainer):
 @pytest.fixture
 def modulated():
     return randomized(nnUNetTrainerModalityDropoutModulated)
+
+
+def test_modalities_are_the_same_by_whatever_name_they_go(write, modulated):
+    """nnU-Net's own BraTS has T1, T1ce, T2, Flair; the Decathlon FLAIR, T1w, t1gd, T2w."""
+    network: Any = network_of(nnUNetTrainerModalityDropoutModulated)
+    (line,) = load_fitting_weights(network, name_channels(write(modulated), CHANNELS), ["T1w", "t1gd", "Flair"])[-1:]
+    assert line.endswith("FLAIR, T1, T1ce, in this order; this data set has T1, T1ce, FLAIR: filters are taken by name")
+    first, source = (of.encoder.stages[0][0].convs[0].conv.weight for of in (network, modulated))
+    assert torch.equal(first, source[:, [1, 2, 0]])
+
+
+@pytest.mark.parametrize("theirs", ["", "LPS", "RAS"])
+def test_weights_of_a_model_whose_images_lie_otherwise_are_told(tmp_path, theirs):
+    path = tmp_path / "fold_all" / "checkpoint_final.pth"
+    (tmp_path / "plans.json").write_text(json.dumps({ORIENTATION: theirs} if theirs else {}), encoding="utf-8")
+    lines = lies_otherwise(path, {"LPS": 3, "LIP": 1})
+    assert [line.partition(",")[0] for line in lines] == (
+        ["WARNING: that model's training data lie RAS"] if theirs == "RAS" else []
+    )
 
 
 @pytest.mark.parametrize("ours", [["T1ce", "FLAIR"], ["T1", "T1ce", "FLAIR"], ["T1ce", "T1"]])

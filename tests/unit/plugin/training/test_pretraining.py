@@ -151,6 +151,17 @@ def test_runs_draw_levels_of_their_own_and_those_of_a_seed_the_same(started):
     assert draws[0] == draws[1] != draws[2]
 
 
+def test_a_training_that_goes_on_draws_the_levels_that_it_would_have_drawn(started):
+    trainer = started()
+    torch.rand(7, generator=trainer.level_generator)
+    states = trainer.random_states()
+    expected, of_torch = torch.rand(4, generator=trainer.level_generator), torch.get_rng_state()
+    trainer.loaded_random_states = states
+    trainer.on_train_start()
+    assert torch.equal(torch.rand(4, generator=trainer.level_generator), expected)
+    assert torch.equal(torch.get_rng_state(), of_torch)
+
+
 @pytest.mark.parametrize("as_list", [True, False])
 def test_lesions_are_shifted_in_training_alone(started, regions, as_list):
     trainer = started()

@@ -1,6 +1,7 @@
 """What the modalities are called: in the layouts that are known, in names of files, and in scanners' words."""
 
 import re
+from collections.abc import Sequence
 
 LABEL = "segmentation"
 """The slot of a case that holds its labels; the other slots are called like the modalities."""
@@ -57,6 +58,21 @@ def modalities_of(text: str) -> set[str]:
     elif "T1" in named and native and "post" in words:
         named.add("T1ce")
     return named
+
+
+def plain_names(names: Sequence[str]) -> list[str]:
+    """Return modalities as this package calls them, so that those of two data sets can be compared.
+
+    A name that means none of :data:`MODALITIES`, or several of them, stays, and so do all where two would be the same.
+
+    Example:
+        >>> plain_names(["T1w", "t1gd", "T2w", "Flair", "ADC"])
+        ['T1', 'T1ce', 'T2', 'FLAIR', 'ADC']
+        >>> plain_names(["T1", "T1w"])
+        ['T1', 'T1w']
+    """
+    plain = [min(meant) if len(meant := modalities_of(name)) == 1 else name for name in names]
+    return plain if len(set(plain)) == len(plain) else list(names)
 
 
 def words_of(text: str) -> list[str]:

@@ -1,6 +1,6 @@
 import pytest
 
-from nnunetv2_d2net.data.convert.names import modalities_of
+from nnunetv2_d2net.base.modality_names import modalities_of
 
 CLEAR = {
     "FLAIR": [
