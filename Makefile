@@ -21,9 +21,9 @@ endif
 INSTALL := $(BIN)/python -m pip install --disable-pip-version-check --progress-bar off --editable
 
 help:
-	@echo "make demo   phantom data, planning, training, prediction with every subset: about 10 minutes on 2 cores"
+	@echo "make demo   phantom data, planning, training, prediction with every subset: about 6 minutes on 2 idle cores"
 	@echo "            (make demo ARGS='-o DIR' passes arguments to 'd2net demo')"
-	@echo "make test   linters and all tests: about 11 minutes on 2 cores"
+	@echo "make test   linters and all tests: about 10 minutes on 2 idle cores"
 	@echo "make docs   these pages as a site, in build/site; a link that leads nowhere is an error: half a minute"
 	@echo "make coverage  which lines the quick tests run, and whether that is enough: 47 minutes on busy cores, less on idle ones"
 	@echo "make mutants  change the code in one place after the other and see whether a test fails: a few hours on one core,"
