@@ -11,7 +11,7 @@ and borders.
 import argparse
 import re
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -82,7 +82,7 @@ def measure_case(files: Mapping[str, Path], spacing: int) -> dict[str, float]:
     images, labels, lesion = {}, None, None
     for name, path in files.items():
         image = read_image(path)
-        factor = round(spacing / image.properties["spacing"][0])
+        factor = factor_of(path, image.properties["spacing"], spacing)
         if name in ("seg", "lesions"):
             labels = vote(image.voxels[0], factor) if name == "seg" else labels
             lesion = average(image.voxels[0] > 0, factor) >= 0.5
@@ -108,6 +108,15 @@ def measure_case(files: Mapping[str, Path], spacing: int) -> dict[str, float]:
             flair = images["FLAIR"] / np.median(images["FLAIR"][white])
             found["FLAIR: border 10 to 90 %, mm"] = border_width(flair, labels, brain, spacing)
     return found
+
+
+def factor_of(path: Path, edges: Sequence[float], spacing: int) -> int:
+    """Say how many voxels, along each axis, make one of those that are measured; refuse those that do not fit."""
+    factor = round(spacing / edges[0])
+    if not np.allclose(factor * np.array(edges), spacing, rtol=0.02):
+        sizes = " x ".join(f"{edge:.3g}" for edge in edges)
+        raise SystemExit(f"{path} has voxels of {sizes} mm: resample it to cubes, such as of 1 mm")
+    return factor
 
 
 def average(image: NDArray, factor: int) -> Volume:

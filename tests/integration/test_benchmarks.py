@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import SimpleITK as sitk
 import torch
 
 from nnunetv2_d2net.base.appearance import APPEARANCE, CohortAppearance, appearance_of
@@ -175,6 +176,12 @@ def test_reality_holds_simulated_cases_against_others(tmp_path, monkeypatch, cap
     assert all(0.75 < float(cell) < 0.95 for cell in row.strip("|").split("|")[1:])
     with pytest.raises(SystemExit):
         run(monkeypatch, "reality.py", "--simulated", tmp_path / "none", "--real", tmp_path / "plain")
+    thick = next((tmp_path / "plain").rglob("*flair.nii*"))
+    image = sitk.ReadImage(thick)
+    image.SetSpacing((3, 3, 6))
+    sitk.WriteImage(image, thick)
+    with pytest.raises(SystemExit, match=f"{thick} has voxels of 6 x 3 x 3 mm"):
+        run(monkeypatch, "reality.py", *folders)
 
 
 def test_no_tumor_measures_what_is_found_in_heads_without_one(monkeypatch, capsys):
