@@ -180,7 +180,7 @@ def test_reality_holds_simulated_cases_against_others(tmp_path, monkeypatch, cap
     image = sitk.ReadImage(thick)
     image.SetSpacing((3, 3, 6))
     sitk.WriteImage(image, thick)
-    with pytest.raises(SystemExit, match=f"{thick} has voxels of 6 x 3 x 3 mm"):
+    with pytest.raises(SystemExit, match=f"{thick} has voxels of 3 x 3 x 6 mm"):
         run(monkeypatch, "reality.py", *folders)
 
 
