@@ -4,9 +4,10 @@ A network that was trained on other images than it will see is too careful at fi
 its regions should begin is known as soon as there are cases that it has not learned from.
 """
 
+import contextlib
 import logging
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import cast
 
@@ -48,7 +49,8 @@ def choose_thresholds(predictor: D2NetPredictor, images: Path, labels: Path, *, 
         files = [str(images / f"{name}_{m:04d}{dataset.file_ending}") for m in range(len(dataset.channels))]
         masks = region_masks(torch.from_numpy(read_image(path).voxels[0]), dataset)
         for s, predictor.allowed in enumerate(subsets):
-            (found,) = cast(list, predictor.predict_from_files([files], None, save_probabilities=True))
+            with _silent():
+                (found,) = cast(list, predictor.predict_from_files([files], None, save_probabilities=True))
             dice[c, s] = dice_by_threshold(found[1], masks.numpy())
     predictor.allowed = None
     chosen = sure_thresholds(dice.mean(1)).tolist()
@@ -58,6 +60,17 @@ def choose_thresholds(predictor: D2NetPredictor, images: Path, labels: Path, *, 
         dice_at = "; ".join(f"at {value:.2f} {at[value]:.3f}" for value in (threshold, best, half))
         _LOG.info("%s begins at %.2f (mean Dice of chosen, best, one half: %s)", region, threshold, dice_at)
     return chosen
+
+
+@contextlib.contextmanager
+def _silent() -> Iterator[None]:
+    """Keep what is told of each prediction from being told of those that nobody will see."""
+    level = _LOG.level
+    _LOG.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        _LOG.setLevel(level)
 
 
 def dice_by_threshold(
