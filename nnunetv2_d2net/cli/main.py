@@ -63,6 +63,7 @@ def _run(words: Sequence[str]) -> int:
     logger, handler = logging.getLogger("nnunetv2_d2net"), _OnStderr()
     logger.setLevel(logging.INFO)
     logger.addHandler(handler)
+    logger.propagate = bool(logging.root.handlers)  # or whoever sets the root up meanwhile would say each line again
     debugging, usage = os.environ.get("D2NET_DEBUG") == "1", ""
     try:
         if not words or words[0] == "help":
@@ -86,6 +87,7 @@ def _run(words: Sequence[str]) -> int:
         return 130
     finally:
         logger.removeHandler(handler)
+        logger.propagate = True
 
 
 class _OnStderr(logging.Handler):

@@ -248,6 +248,19 @@ def test_what_the_package_logs_is_shown_while_a_command_runs(monkeypatch, capsys
         assert capsys.readouterr().err == "d2net: two cases to go\nd2net: error: case 'a' is missing\n"
 
 
+def test_no_line_is_said_again_by_whoever_sets_logging_up_meanwhile(monkeypatch, capsys):
+    def log(args, extra):
+        logging.basicConfig(level=logging.INFO)  # as a library of a training does
+        logging.getLogger("nnunetv2_d2net").info("two cases to go")
+        return 0
+
+    monkeypatch.setattr(trainers, "run", log)
+    monkeypatch.setattr(logging.root, "handlers", [])
+    main(["trainers"])
+    assert capsys.readouterr().err == "d2net: two cases to go\n"
+    assert logging.getLogger("nnunetv2_d2net").propagate
+
+
 def test_other_errors_keep_their_traceback(monkeypatch):
     def fail(args, extra):
         raise RuntimeError("a bug")
