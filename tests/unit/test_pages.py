@@ -177,7 +177,7 @@ def test_the_python_of_a_page_is_run_by_a_test(page):
 
 def test_mapping_files_of_the_pages_are_read_by_a_test():
     tests = RUNNERS[-1].read_text(encoding="utf-8")
-    assert pages_with("yaml") == ["docs/data.md", "docs/real_patients.md"]
+    assert pages_with("yaml") == ["docs/data.md", "docs/pretrained.md", "docs/real_patients.md"]
     numbers = {int(number) for number in re.findall(r"documented\((\d)\)", tests)}
     assert numbers == set(range(sum(block.language == "yaml" for block in BLOCKS)))
 

@@ -3,7 +3,9 @@
 import pytest
 
 from nnunetv2_d2net.base.errors import UserError
+from nnunetv2_d2net.base.files import read_json
 from nnunetv2_d2net.data.convert.mapping import compile_pattern, read_mapping
+from nnunetv2_d2net.patient.model import shipped_model
 from tests.pages import DOCS, PAGES, blocks_of
 
 GOOD = {"modalities": "{T1: '{case}_t1.nii.gz'}", "label": "'{case}_mask.nii.gz'", "labels": "{1: tumor}"}
@@ -80,8 +82,19 @@ def test_the_bids_example_of_the_documentation(mapping, source):
     assert found.label is not None
 
 
-def test_the_gliomas_of_the_page_of_real_patients(mapping, source):
+def test_the_gliomas_for_the_model_of_the_package(mapping, source):
     layout = read_mapping(mapping(documented(3)))
+    shipped = read_json(shipped_model() / "dataset.json", "")
+    assert list(layout.modalities) == list(shipped["channel_names"].values())
+    described = layout.scheme.described([0])
+    assert described == {key: shipped[key] for key in ("labels", "regions_class_order")}
+    touch(source, *(f"patient0003/{name}.nii.gz" for name in ("flair", "t1ce", "seg")))
+    (case,) = layout.find(source).cases
+    assert list(case.images) == ["FLAIR", "T1ce"]
+
+
+def test_the_gliomas_of_the_page_of_real_patients(mapping, source):
+    layout = read_mapping(mapping(documented(4)))
     assert layout.modalities == ("FLAIR", "T1ce")
     assert layout.scheme.values == {0: 0, 1: 1, 2: 2, 3: 1, 4: 3}
     assert layout.scheme.described([0, 1])["labels"]["tumor core"] == [1, 3]
@@ -91,7 +104,7 @@ def test_the_gliomas_of_the_page_of_real_patients(mapping, source):
 
 
 def test_the_lesions_of_the_page_of_real_patients(mapping, source):
-    layout = read_mapping(mapping(documented(4)))
+    layout = read_mapping(mapping(documented(5)))
     assert layout.scheme.described([0]) == {"labels": {"background": 0, "lesion": 1}}
     touch(source, *(f"patient07/{name}.nii.gz" for name in ("flair", "t1", "t1_post", "t2", "lesions")))
     (case,) = layout.find(source).cases
