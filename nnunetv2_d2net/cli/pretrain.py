@@ -21,6 +21,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--cases", type=int, default=300, help="simulated patients (300)")
     parser.add_argument("--epochs", type=int, default=20, help="length of the training, in 250 steps: 20, 50, 100 ...")
     parser.add_argument("--seed", type=int, default=0, help="of patients and training (0)")
+    words = "draw these subsets only in training, such as FLAIR+T1ce=3 all (every one alike, a quarter complete)"
+    parser.add_argument("--subsets", nargs="+", metavar="SUBSET[=WEIGHT]", help=words)
     add_processes(parser, "patients at a time")
     parser.add_argument("-device", default="cpu", choices=("cpu", "cuda", "mps"), help="where to train (cpu)")
 
@@ -38,9 +40,13 @@ def run(args: argparse.Namespace, extra: list[str]) -> int:
 
     import torch
 
+    from nnunetv2_d2net.base.modality_names import MODALITIES
+    from nnunetv2_d2net.plugin.protocols import drawing_from, read_protocols
     from nnunetv2_d2net.study.pretrain import Pretraining, run_pretraining
 
     settings = Pretraining(args.cases, args.epochs, args.seed)
-    archive = run_pretraining(args.out, settings, torch.device(args.device), processes=args.processes, progress=True)
+    device, processes = torch.device(args.device), args.processes
+    with drawing_from(read_protocols(args.subsets, None, MODALITIES)):
+        archive = run_pretraining(args.out, settings, device, processes=processes, progress=True)
     sys.stdout.write(f"written: {archive}\n")
     return 0

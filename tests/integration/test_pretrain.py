@@ -10,6 +10,7 @@ from nnunetv2_d2net.base.errors import UserError
 from nnunetv2_d2net.base.files import read_json
 from nnunetv2_d2net.cli.main import main
 from nnunetv2_d2net.patient.segment import segment
+from nnunetv2_d2net.plugin.protocols import SUBSETS
 from nnunetv2_d2net.plugin.training.pretraining import nnUNetTrainerModalityDropoutPretraining
 from nnunetv2_d2net.study import pretrain
 from nnunetv2_d2net.study.pretrain import Pretraining, run_pretraining
@@ -34,7 +35,9 @@ def toy_training(monkeypatch):
 def test_from_nothing_to_a_model_and_again(toy_training, tmp_path, capsys):
     out = tmp_path / "out"
     words = ["pretrain", "-o", str(out), "--cases", "2", "--epochs", "1", "-np", "1"]
+    words += ["--subsets", "T1ce+FLAIR=3", "all"]
     assert main(words) == 0
+    assert read_json(next(out.rglob(SUBSETS)), "")["subsets"] == {"FLAIR+T1ce": 3.0, "FLAIR+T1+T1ce+T2": 1.0}
     archive = out / "nnUNetTrainerModalityDropoutPretraining_1epoch.zip"
     assert f"written: {archive}" in capsys.readouterr().out
     assert archive.stat().st_size < 10 * MEBIBYTES
@@ -70,6 +73,7 @@ def test_from_nothing_to_a_model_and_again(toy_training, tmp_path, capsys):
         (["--cases", "0"], "choose --cases"),
         (["--seed", "-1"], "choose --seed"),
         (["-np", "0"], "-np"),
+        (["--subsets", "FLAIR+T9"], "T9"),
         (["-device", "cuda"], "torch finds no CUDA device"),
     ],
 )
