@@ -16,7 +16,6 @@ LOOKS = "unlike_training"
 """Key of nnU-Net's case properties under which travels how a case looks like no training case, a line for each way."""
 
 _SPACING = 1.5  # times the coarsest, or below the finest, of the training data
-_AVERAGED = 3.0
 _LARGER, _SMALLER = 1.5, 2.0  # times the largest, or below the smallest, box around what is not 0
 
 
@@ -68,17 +67,14 @@ def looks_unlike(
     return {LOOKS: cohort.doubts(case, names)} if same else {}
 
 
-def unlike_training(
-    fingerprint: Mapping[str, Any], properties: Mapping[str, Any], finest: float = math.inf
-) -> list[str]:
+def unlike_training(fingerprint: Mapping[str, Any], properties: Mapping[str, Any], finest: float = 0.0) -> list[str]:
     """Say in which ways a case is unlike every training case.
 
     Args:
         fingerprint: nnU-Net's, of the training data; may be empty.
         properties: nnU-Net's, of the preprocessed case, with what :func:`looks_unlike` gave. Where it gave nothing, the
             box around what is not 0 is compared.
-        finest: Shortest edge of a voxel that the network sees, in mm. Of voxels up to three times as fine it sees the
-            mean or so, however fine those of the training data were.
+        finest: Shortest edge of a voxel that the network sees, in mm: finer ones it never sees.
 
     Example:
         >>> trained = {"spacings": [[1, 1, 1]], "shapes_after_crop": [[100, 100, 100]]}
@@ -93,7 +89,7 @@ def unlike_training(
         return []
     lines, spacing = [], [float(edge) for edge in properties["spacing"]]
     edges = [float(edge) for known in spacings for edge in known]
-    if max(spacing) > _SPACING * max(edges) or min(spacing) < min(min(edges) / _SPACING, finest / _AVERAGED):
+    if max(spacing) > _SPACING * max(edges) or max(finest, min(spacing)) < min(edges) / _SPACING:
         sizes = " x ".join(f"{edge:.3g}" for edge in spacing)
         known = " to ".join(dict.fromkeys(f"{edge:.3g}" for edge in (min(edges), max(edges))))
         lines.append(f"has voxels of {sizes} mm, the training data of {known} mm")
