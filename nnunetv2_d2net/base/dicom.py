@@ -11,6 +11,8 @@ from nnunetv2_d2net.base.images import ImageError
 from nnunetv2_d2net.base.text import counted, last_line
 
 _MAGIC, _MAGIC_AT = b"DICM", 128
+_FIRST_TAGS = {bytes((group, 0, element, 0)) for group, element in ((2, 0), *((8, e) for e in (0, 1, 5, 8, 18, 22, 24)))}
+"""Tags that a file without preamble begins with (PS3.10, 7.1; old exports leave it out), low byte first."""
 _UID, _DESCRIPTION, _PROTOCOL = "0020|000e", "0008|103e", "0018|1030"
 _PLACE, _NOWHERE = "0020|0032", r"nan\nan\nan"
 _MOST_UNEVEN = 0.1
@@ -35,14 +37,19 @@ class Series(NamedTuple):
 
 
 def is_dicom(path: Path) -> bool:
-    """Tell whether a file is DICOM, whatever it is called; an index of others (DICOMDIR) is not."""
+    """Tell whether a file is DICOM, whatever it is called, with a preamble or without.
+
+    An index of others (DICOMDIR) is not.
+    """
     if path.name.upper() == "DICOMDIR":
         return False
     try:
         with path.open("rb") as file:
-            return file.read(_MAGIC_AT + len(_MAGIC))[_MAGIC_AT:] == _MAGIC
+            start = file.read(_MAGIC_AT + len(_MAGIC))
     except OSError:
         return False
+    bare_voxels = path.suffix.lower() in {".img", ".raw"}  # of another file's header, and may begin with anything
+    return start[_MAGIC_AT:] == _MAGIC or (start[:4] in _FIRST_TAGS and not bare_voxels)
 
 
 def find_series(files: Iterable[Path]) -> list[Series]:

@@ -133,10 +133,34 @@ def test_what_cannot_be_read(tmp_path, image):
         read_series(series)
 
 
+def without_preamble(file, *, keep_meta):
+    content = file.read_bytes()
+    n_meta = int.from_bytes(content[140:144], "little")
+    file.write_bytes(content[132 if keep_meta else 144 + n_meta :])
+
+
+def test_files_without_a_preamble_are_read(tmp_path, image):
+    for file in write_series(image, tmp_path, "1.2.3", "T1"):
+        without_preamble(file, keep_meta=False)
+    (series,) = find_series(files_of(tmp_path))
+    assert (series.description, len(series.files)) == ("T1", 6)
+    assert np.array_equal(sitk.GetArrayFromImage(read_series(series)), sitk.GetArrayFromImage(image))
+
+
+def test_files_that_only_lost_their_preamble_are_told(tmp_path, image):
+    for file in write_series(image, tmp_path, "1.2.3", "T1"):
+        without_preamble(file, keep_meta=True)
+    with pytest.raises(ImageError, match="cannot be read as DICOM .*: export the series again"):
+        find_series(files_of(tmp_path))
+
+
 def test_what_is_no_dicom(tmp_path):
     (tmp_path / "short").write_bytes(b"DICM")
     assert not is_dicom(tmp_path / "short")
     assert not is_dicom(tmp_path)
+    for name in ("a.img", "a.raw"):
+        (tmp_path / name).write_bytes(np.array([8, 24, 8], "<i2").tobytes())
+        assert not is_dicom(tmp_path / name)
     for name in ("DICOMDIR", "dicomdir", "slice"):
         (tmp_path / name).write_bytes(b"\0" * 128 + b"DICM")
         assert is_dicom(tmp_path / name) == (name == "slice")
