@@ -11,7 +11,7 @@ from nnunetv2_d2net.base.images import ImageError
 from nnunetv2_d2net.base.text import counted, last_line
 
 _MAGIC, _MAGIC_AT = b"DICM", 128
-_FIRST_TAGS = {bytes((group, 0, element, 0)) for group, element in ((2, 0), *((8, e) for e in (0, 1, 5, 8, 18, 22, 24)))}
+_FIRST_TAGS = {b"\2\0\0\0", *(bytes((8, 0, element, 0)) for element in (0, 1, 5, 8, 18, 22, 24))}
 """Tags that a file without preamble begins with (PS3.10, 7.1; old exports leave it out), low byte first."""
 _UID, _DESCRIPTION, _PROTOCOL = "0020|000e", "0008|103e", "0018|1030"
 _PLACE, _NOWHERE = "0020|0032", r"nan\nan\nan"

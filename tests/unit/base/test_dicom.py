@@ -150,7 +150,7 @@ def test_files_without_a_preamble_are_read(tmp_path, image):
 def test_files_that_only_lost_their_preamble_are_told(tmp_path, image):
     for file in write_series(image, tmp_path, "1.2.3", "T1"):
         without_preamble(file, keep_meta=True)
-    with pytest.raises(ImageError, match="cannot be read as DICOM .*: export the series again"):
+    with pytest.raises(ImageError, match=r"cannot be read as DICOM .*: export the series again"):
         find_series(files_of(tmp_path))
 
 
