@@ -7,7 +7,6 @@ import torch
 from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 
 from nnunetv2_d2net.plugin.training.adamw import nnUNetTrainerModalityDropoutAdamW
-from nnunetv2_d2net.plugin.training.dropping import nnUNetTrainerModalityDropout
 
 CUDA = torch.device("cuda")
 
@@ -20,12 +19,6 @@ class nnUNetTrainer_40epochs(nnUNetTrainer):
     ) -> None:
         super().__init__(plans, configuration, fold, dataset_json, device)
         self.num_epochs = 40
-
-
-class nnUNetTrainerModalityDropout_40epochs(nnUNetTrainerModalityDropout):
-    """Modality dropout by nnU-Net's SGD."""
-
-    n_epochs = 40
 
 
 class nnUNetTrainerModalityDropoutAdamW_40epochs(nnUNetTrainerModalityDropoutAdamW):

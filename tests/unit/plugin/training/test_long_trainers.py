@@ -12,7 +12,7 @@ from nnunetv2_d2net.plugin.training.variants import find_trainer
 FOLDER = Path(__file__).resolve().parents[4] / "benchmarks" / "long_trainers"
 
 
-@pytest.mark.parametrize("base", ["nnUNetTrainer", "nnUNetTrainerModalityDropout", "nnUNetTrainerModalityDropoutAdamW"])
+@pytest.mark.parametrize("base", ["nnUNetTrainer", "nnUNetTrainerModalityDropoutAdamW"])
 def test_nnunet_finds_them_and_they_have_forty_epochs(monkeypatch, trainer_of, base):
     monkeypatch.setenv("nnUNet_extTrainer", str(FOLDER))
     found = recursive_find_trainer_class_by_name(f"{base}_40epochs")
