@@ -1,6 +1,7 @@
 """``d2net train``."""
 
 import argparse
+import logging
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -33,6 +34,7 @@ from nnunetv2_d2net.plugin.start import (
     start_checkpoint,
 )
 
+_LOG = logging.getLogger("nnunetv2_d2net")
 HELP = (
     "Train D2-Net: nnUNetv2_train with -tr D2NetTrainer and -p D2NetPlans unless you name others. With --start_from "
     "STOCK, a stock nnU-Net's trainer, model folder or checkpoint, train its companion, by modality dropout behind a "
@@ -45,6 +47,7 @@ _START = "--start_from"
 _PHANTOM = "phantom"
 _KINDS = ("ResEnc", "Small", "WholeHead", "Paper")  # of planners beside D2NetPlanner
 _FINE_TUNING = ("-tr", "nnUNetTrainerModalityDropoutModulated", "-p", "D2NetWholeHeadPlans")
+_KEPT = ("final", "latest", "best")  # from which nnU-Net goes on
 _SUBSETS, _PRESENCE = "--subsets", "--presence"
 
 
@@ -121,11 +124,16 @@ def all_words(extra: Sequence[str], start: str | None) -> list[str]:
 @contextmanager
 def _one_training(words: Sequence[str]) -> Iterator[None]:
     """Let one training at a time write a fold, and tell what goes wrong in the processes that nnU-Net starts for it."""
+    with locked_folder(_fold_folder(words)), errors_of_processes():
+        yield
+
+
+def _fold_folder(words: Sequence[str]) -> Path:
+    """Return the folder into which a training of these words writes, below nnUNet_results."""
     dataset, configuration, fold = _positionals(words)
     data = dataset_folder(dataset, "nnUNet_preprocessed", _plan(dataset))
-    model = f"{value_of(words, '-tr')}__{value_of(words, '-p')}__{configuration}"
-    with locked_folder(folder_of("nnUNet_results") / data.name / model / f"fold_{fold}"), errors_of_processes():
-        yield
+    model = SEPARATOR.join((value_of(words, "-tr"), value_of(words, "-p"), configuration))
+    return folder_of("nnUNet_results") / data.name / model / f"fold_{fold}"
 
 
 def _with_start(others: Sequence[str], start: str | None) -> list[str]:
@@ -135,19 +143,30 @@ def _with_start(others: Sequence[str], start: str | None) -> list[str]:
     if value_of(others, _PRETRAINED):
         raise UsageError(f"{_START} and {_PRETRAINED} both name weights to start from: leave one of them out")
     if start == _PHANTOM:
-        return [*_FINE_TUNING, *others, *_from(others, shipped_checkpoint())]
+        return _from([*_FINE_TUNING, *others], shipped_checkpoint())
     trainer = companion_of(value_of(others, "-tr", STUDENT))
     dataset, configuration, fold = _positionals(others)
     folder = folder_of("nnUNet_results") / dataset_folder(dataset, "nnUNet_preprocessed", _plan(dataset)).name
     model, plans = find_stock(folder, start, configuration, value_of(others, "-p"))
     if not value_of(others, "-tr") and {"--c", "--val"} & set(others):
         check_begun(folder, trainer, f"{plans}{SEPARATOR}{configuration}", fold)
-    checkpoint = start_checkpoint(model, fold)
-    return [*without(without(others, "-tr"), "-p"), "-tr", trainer, "-p", plans, *_from(others, checkpoint)]
+    words = [*without(without(others, "-tr"), "-p"), "-tr", trainer, "-p", plans]
+    return _from(words, start_checkpoint(model, fold))
 
 
 def _from(words: Sequence[str], checkpoint: Path) -> list[str]:
-    return [] if "--c" in words or "--val" in words else [_PRETRAINED, str(checkpoint)]
+    """Return the words of a training that starts from a checkpoint; one that goes on has weights of its own.
+
+    With ``--c``, nnU-Net begins anew where nothing has been kept yet: from the checkpoint, then.
+    """
+    if "--val" in words:
+        return list(words)
+    if "--c" in words:
+        folder = _fold_folder(words)
+        if any((folder / f"checkpoint_{name}.pth").is_file() for name in _KEPT):
+            return list(words)
+        _LOG.warning("%s has no checkpoint to go on with: training starts anew, from %s", folder, checkpoint)
+    return [*(word for word in words if word != "--c"), _PRETRAINED, str(checkpoint)]
 
 
 def _pretrained_weights(words: Sequence[str]) -> Path | None:

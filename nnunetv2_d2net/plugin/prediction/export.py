@@ -3,13 +3,14 @@
 import re
 import shutil
 import zipfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path, PureWindowsPath
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
+from nnunetv2_d2net.base.dataset import channels_of, subset_name
 from nnunetv2_d2net.base.errors import UserError
 from nnunetv2_d2net.base.files import (
     explaining_disk_errors,
@@ -22,11 +23,12 @@ from nnunetv2_d2net.base.files import (
     write_json,
 )
 from nnunetv2_d2net.base.progress import Bar
-from nnunetv2_d2net.method.network.companion import STOCK
+from nnunetv2_d2net.method.modalities import modality_subsets
+from nnunetv2_d2net.method.network.companion import STOCK, chosen_network
 from nnunetv2_d2net.method.network.d2net import inference_weights
 from nnunetv2_d2net.plugin.planning.plans import MISSING_IN_MODEL, read_plans
 from nnunetv2_d2net.plugin.prediction.model_folder import read_model
-from nnunetv2_d2net.plugin.prediction.note import EXPECTED_DICE
+from nnunetv2_d2net.plugin.prediction.note import EXPECTED_DICE, Measured
 from nnunetv2_d2net.plugin.prediction.operating_point import with_thresholds
 
 _NEEDED = ("dataset.json", "plans.json")
@@ -83,14 +85,24 @@ def export_model(  # noqa: PLR0913 - settings have defaults
         if not (model / name).is_file():
             raise UserError(f"{model / name} does not exist: pass the folder of a trained model")
     settings = {"stock": stock, "half": half, "thresholds": thresholds}
-    contents = [_for_prediction(content, **settings) for content in read_model(model, checkpoints)]
+    folds = read_model(model, checkpoints)
+    contents = [_for_prediction(content, **settings) for content in folds]
+    names = channels_of(read_json(model / "dataset.json", MISSING_IN_MODEL))
+    otherwise = {
+        subset_name(subset, names)
+        for subset in modality_subsets(len(names)).tolist()
+        if thresholds is not None
+        or (not stock and any(chosen_network(fold["network_weights"], subset) == STOCK for fold in folds))
+    }
     dataset = _dataset_name(model)
     remedy = "free space or pass another -o"
     with locked_output(output), explaining_disk_errors(output, remedy), unfinished_folder(output.parent) as temporary:
         if output.exists() and (output.is_file() or any(output.iterdir())):
             raise UserError(f"{output} exists: pass another -o, or remove it")
         results = temporary / "results"
-        sizes = _write(model, dict(zip(checkpoints, contents, strict=True)), results / dataset / model.resolve().name)
+        target = results / dataset / model.resolve().name
+        sizes = _write(model, dict(zip(checkpoints, contents, strict=True)), target)
+        _keep_measured(model, target, [checkpoint.name for checkpoint in sizes], otherwise)
         if output.suffix == ".zip":
             publish(_zipped(results, temporary / output.name), output)
         else:
@@ -131,18 +143,29 @@ def _write(model: Path, checkpoints: Mapping[Path, dict[str, Any]], target: Path
         written.parent.mkdir()
         torch.save(content, written)
         sizes.append(ExportedCheckpoint(f"{path.parent.name}/{path.name}", path.stat().st_size, written.stat().st_size))
-    _keep_measured(model, target, [checkpoint.name for checkpoint in sizes])
     return sizes
 
 
-def _keep_measured(model: Path, target: Path, names: Sequence[str]) -> None:
-    """Let what was measured with the model's checkpoints hold for the exported ones: the network is the same."""
+def _keep_measured(model: Path, target: Path, names: Sequence[str], otherwise: Collection[str]) -> None:
+    """Let what was measured with the model's checkpoints hold for the exported ones.
+
+    Args:
+        model: The model's folder.
+        target: That of the exported one.
+        names: Of the checkpoints, below either.
+        otherwise: Subsets with which the exported ones segment otherwise, of which nothing is kept.
+    """
     path = target / EXPECTED_DICE
     content = read_json_or(path, {})
+    for key in Measured._fields:
+        if isinstance(content.get(key), dict):
+            content[key] = {subset: value for subset, value in content[key].items() if subset not in otherwise}
     of = content.get("checkpoints")
     if isinstance(of, dict):
         same = [name for name in names if name in of and of[name] == sha256_of(model / name)]
         write_json(path, content | {"checkpoints": of | {name: sha256_of(target / name) for name in same}}, indent=4)
+    if otherwise and not content.get("dice"):
+        path.unlink(missing_ok=True)
 
 
 def _copy_json(source: Path, target: Path) -> None:

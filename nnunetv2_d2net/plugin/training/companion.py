@@ -86,10 +86,11 @@ class CompanionTrainer(ModalityDroppingTrainer):
         """Take a stock model's weights, whole into the stock network and as far as they fit into the student.
 
         Raises:
-            UserError: The checkpoint is of another network, or cannot be read.
+            UserError: The checkpoint is of another network, of other plans or modalities, or cannot be read.
         """
-        load_whole_network(cast(nn.Module, self.companion.stock), path)
-        for line in load_fitting_weights(self.companion.student, path, channels_of(self.dataset_json)):
+        channels, stock = channels_of(self.dataset_json), cast(nn.Module, self.companion.stock)
+        load_whole_network(stock, path, channels, self.plans_manager.plans, self.configuration_name)
+        for line in load_fitting_weights(self.companion.student, path, channels):
             self.print_to_log_file(f"start: {line}")
 
     def on_train_start(self) -> None:
@@ -106,6 +107,7 @@ class CompanionTrainer(ModalityDroppingTrainer):
 
     def _note_orientation(self) -> None:
         """Leave the plans as they are: a companion predicts what its stock model does, which turns nothing."""
+        self._orientations()
 
     def on_validation_epoch_start(self) -> None:
         """Let the pseudo-Dice, and with it ``checkpoint_best``, speak for the student alone."""

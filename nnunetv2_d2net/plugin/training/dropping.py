@@ -3,7 +3,7 @@
 import functools
 import math
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, nullcontext
 from pathlib import Path
 from typing import Any, ClassVar, NamedTuple
@@ -193,17 +193,21 @@ class ModalityDroppingTrainer(ResumingTrainer):
 
     def _note_orientation(self) -> None:
         """Let the model's plans say how the cases lie that it is trained on, if all of them lie alike."""
-        plans, counts = self.plans_manager.plans, orientations_of(Path(self.preprocessed_dataset_folder))
+        plans, counts = self.plans_manager.plans, self._orientations()
         if not any(counts):
             return  # no header says it
-        path = pretrained_weights()
-        for line in lies_otherwise(path, counts) if path else ():
-            self.print_to_log_file(f"pretrained weights: {line}")
         plans.pop(ORIENTATION, None)  # of the data that the plans were made for
         if len(counts) == 1:
             plans[ORIENTATION] = next(iter(counts))
         else:
             self.print_to_log_file(mixed_line(counts))
+
+    def _orientations(self) -> Mapping[str, int]:
+        """Count how the cases lie; say so where pretrained weights are of others."""
+        counts, path = orientations_of(Path(self.preprocessed_dataset_folder)), pretrained_weights()
+        for line in lies_otherwise(path, counts) if path and any(counts) else ():
+            self.print_to_log_file(f"pretrained weights: {line}")
+        return counts
 
     @functools.cached_property
     def subset_table(self) -> dict[str, float]:

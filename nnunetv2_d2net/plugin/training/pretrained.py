@@ -5,6 +5,7 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -18,6 +19,7 @@ from nnunetv2_d2net.base.modality_names import plain_names
 from nnunetv2_d2net.base.sides import ORIENTATION
 from nnunetv2_d2net.base.text import counted, listed
 from nnunetv2_d2net.plugin.checkpoints import check_finite, read_checkpoint
+from nnunetv2_d2net.plugin.planning.plans import MISSING_IN_MODEL, check_plans, differing_settings
 
 _VARIABLE = "D2NET_PRETRAINED_WEIGHTS"
 _WRAPPERS = ("module.", "_orig_mod.")
@@ -65,19 +67,43 @@ def unwrapped(network: nn.Module) -> nn.Module:
     return network._orig_mod if isinstance(network, OptimizedModule) else network
 
 
-def load_whole_network(network: nn.Module, path: Path) -> None:
+def load_whole_network(
+    network: nn.Module, path: Path, channels: Sequence[str], plans: Mapping[str, Any], configuration: str
+) -> None:
     """Take all weights of a checkpoint, which must be those of this network and nothing else.
+
+    The filters of each modality are taken by its name. What the checkpoint's model saw, and what became of its output,
+    must be what these plans say, or the network would not segment as it did.
 
     Args:
         network: Without wrappers.
         path: A checkpoint of nnU-Net's.
+        channels: Modalities of the data set, in the order of the network's input.
+        plans: Those of the network.
+        configuration: Of the plans.
 
     Raises:
-        UserError: It cannot be read without running code in it, holds NaN, or is of another network.
+        UserError: It cannot be read without running code in it, holds NaN, or is of another network, of other plans
+            or of other modalities.
     """
     checkpoint = read_checkpoint(path)
+    its_plans = _made_for(checkpoint, path, "plans")
+    if its_plans:
+        check_plans(its_plans, f"{path}: its plans", MISSING_IN_MODEL)
+        if others := differing_settings(plans, its_plans, configuration):
+            raise UserError(
+                f"{path} was trained by other plans than the {plans['plans_name']} of now ({listed(others, 5)}): "
+                "train that model anew by these, or put its own plans back and preprocess again"
+            )
     weights = {_unwrapped(name): weight for name, weight in checkpoint["network_weights"].items()}
     check_finite(path, weights)
+    known = _channels_of_model(checkpoint, path)
+    weights, line = _by_modality(weights, known, channels)
+    if set(plain_names(known)) not in (set(), set(plain_names(channels))):
+        raise UserError(
+            f"{path}: {line[0].removeprefix('WARNING: ')}: start from a model of the same modalities, or name them alike "
+            "in dataset.json"
+        )
     try:
         network.load_state_dict(weights)
     except RuntimeError as error:
@@ -106,7 +132,7 @@ def load_fitting_weights(network: nn.Module, path: Path, channels: Sequence[str]
     """
     checkpoint, network = read_checkpoint(path), unwrapped(network)
     theirs = {_unwrapped(name): weight for name, weight in checkpoint["network_weights"].items()}
-    known = _channels_of_model(path)
+    known = _channels_of_model(checkpoint, path)
     theirs, line = _by_modality(theirs, known, channels)
     layers = _layers(network)
     lacking = {layer: [n for n in own if n not in theirs] for layer, own in layers.items()}
@@ -189,10 +215,16 @@ def lies_otherwise(path: Path, counts: Mapping[str, int]) -> list[str]:
     ]
 
 
-def _channels_of_model(path: Path) -> list[str]:
+def _made_for(checkpoint: Mapping[str, Any], path: Path, what: str) -> dict[str, Any]:
+    """Return the plans or the data set that a checkpoint's model was made for: of its folder, or else its own."""
+    own = checkpoint["init_args"].get({"dataset": "dataset_json"}.get(what, what))
+    return read_json_or(path.resolve().parents[1] / f"{what}.json", own if isinstance(own, dict) else {})
+
+
+def _channels_of_model(checkpoint: Mapping[str, Any], path: Path) -> list[str]:
     """Return the modalities of a checkpoint's own model; empty where nobody says."""
     try:
-        return list(channels_of(read_json_or(path.resolve().parents[1] / "dataset.json", {})))
+        return list(channels_of(_made_for(checkpoint, path, "dataset")))
     except UserError:
         return []
 

@@ -380,8 +380,17 @@ def test_the_model_of_this_package_is_fine_tuned(roots, trained, tmp_path, monke
     assert start == shipped / "fold_all" / "checkpoint_final.pth"
     of = {flag: [argv[i + 1] for i, word in enumerate(argv) if word == flag][-1] for flag in ("-tr", "-p")}
     assert of == {"-tr": trainer or "nnUNetTrainerModalityDropoutModulated", "-p": "D2NetWholeHeadPlans"}
-    assert main([*words, "--c"]) == 0
-    assert handed[1][1] is None
+    trainer = trainer or "nnUNetTrainerModalityDropoutModulated"
+    fold = roots["nnUNet_results"] / DATASET / f"{trainer}__D2NetWholeHeadPlans__3d_fullres" / "fold_0"
+    for name in ("", "latest", "final", "best"):  # killed before there was any, nnU-Net would begin from nothing
+        if name:
+            fold.mkdir(parents=True, exist_ok=True)
+            (fold / f"checkpoint_{name}.pth").touch()
+        assert main([*words, "--c"]) == 0
+        argv, start = handed.pop()
+        assert ("has no checkpoint to go on with: training starts anew" in capsys.readouterr().err) is (not name)
+        assert (start is None, "--c" in argv) == (bool(name), bool(name))
+        shutil.rmtree(fold, ignore_errors=True)
 
 
 @pytest.mark.parametrize("trainer", ["D2NetTrainer", "nnUNetTrainer"])

@@ -162,6 +162,34 @@ def test_what_was_measured_goes_along(model, tmp_path):
     assert read_measured(written, {name: sha256_of(written / name)}) == dice
 
 
+DICE = {subset: {"lesion": Measured(0.5, 0.1, 5)} for subset in ("FLAIR", "T1", "FLAIR+T1")}
+
+
+@pytest.mark.parametrize(
+    ("settings", "kept"),
+    [
+        ({}, ["FLAIR", "T1", "FLAIR+T1"]),
+        ({"stock": False}, ["FLAIR"]),
+        ({"thresholds": [0.3]}, None),
+    ],
+)
+def test_what_was_measured_is_not_told_of_what_segments_otherwise(model, tmp_path, settings, kept):
+    """A companion whose stock network predicts with T1 and with everything."""
+    name = "fold_0/checkpoint_final.pth"
+    content = torch.load(model / name)
+    content["network_weights"] = {
+        "decoder.seg_layers.0.bias": torch.zeros(1),
+        "stock.encoder.w": torch.zeros(2),
+        "by_stock": torch.tensor([False, False, True, True]),
+    }
+    torch.save(content, model / name)
+    write_measured(model, DICE, "5 cases", {name: sha256_of(model / name)})
+    export_model(model, tmp_path / "out", **settings)
+    written = tmp_path / "out" / model.parent.name / model.name
+    assert read_measured(written, {name: sha256_of(written / name)}) == {s: DICE[s] for s in kept or ()}
+    assert (written / "dice_by_subset.json").is_file() is (kept is not None)
+
+
 def test_what_was_measured_with_an_older_checkpoint_does_not(model, tmp_path):
     name = "fold_0/checkpoint_final.pth"
     write_measured(model, {"FLAIR": {"lesion": Measured(0.5)}}, "5 cases", {name: "0" * 64})

@@ -1,6 +1,7 @@
 """The trainer of companions: from what it starts, what it measures, and how it chooses."""
 
 import json
+from collections import Counter
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -12,8 +13,10 @@ from torch import nn
 
 from nnunetv2_d2net.base.errors import UserError
 from nnunetv2_d2net.base.progress import Bar
+from nnunetv2_d2net.base.sides import ORIENTATION
 from nnunetv2_d2net.method.modalities import modality_subsets, subset_codes
 from nnunetv2_d2net.plugin.training import companion as module
+from nnunetv2_d2net.plugin.training import dropping
 from nnunetv2_d2net.plugin.training.companion import CHOICE, target_of
 from nnunetv2_d2net.plugin.training.dropping import ModalityDroppingTrainer
 from nnunetv2_d2net.plugin.training.pretrained import starting_from
@@ -41,8 +44,13 @@ def companion_of(trainer_of):
     return companion_of
 
 
-def save_stock(trainer, folder=None, **changes):
-    """Write a checkpoint of random weights where a stock nnU-Net's would be."""
+def save_stock(trainer, folder=None, made_for=(), **changes):
+    """Write a checkpoint of random weights where a stock nnU-Net's would be.
+
+    Args:
+        made_for: What its ``init_args`` hold beside the configuration.
+        changes: To its weights.
+    """
     folder = folder or Path(trainer.output_folder_base).parent / "nnUNetTrainer__TinyPlans__tiny" / "fold_0"
     folder.mkdir(parents=True)
     shared = (trainer.plans_manager, trainer.configuration_manager, 3, 3)
@@ -51,7 +59,8 @@ def save_stock(trainer, folder=None, **changes):
         for parameter in network.parameters():
             parameter.normal_(std=0.1)
     weights = network.state_dict() | changes
-    content = {"network_weights": weights, "trainer_name": "nnUNetTrainer", "init_args": {"configuration": "tiny"}}
+    init_args = {"configuration": "tiny", **dict(made_for)}
+    content = {"network_weights": weights, "trainer_name": "nnUNetTrainer", "init_args": init_args}
     torch.save(content, folder / "checkpoint_final.pth")
     return folder / "checkpoint_final.pth", weights
 
@@ -127,6 +136,72 @@ def test_another_network_is_refused(companion_of):
     save_stock(trainer, **{"encoder.stages.0.0.convs.0.conv.weight": torch.zeros(1)})
     with pytest.raises(UserError, match=r"\(nnUNetTrainer\) is not the network of these plans: start from a stock"):
         trainer.on_train_start()
+
+
+def named(*names):
+    return {"dataset_json": {"channel_names": dict(enumerate(names))}}
+
+
+def test_a_stock_model_whose_modalities_are_in_another_order_sees_each_in_its_place(companion_of):
+    trainer = companion_of()
+    path, weights = save_stock(trainer, made_for=named("T1ce", "FLAIR", "T1"))
+    trainer.start_from(path)
+    shared = (trainer.plans_manager, trainer.configuration_manager, 3, 3)
+    theirs = nnUNetTrainer.build_network_architecture(*shared, enable_deep_supervision=False)
+    theirs.load_state_dict(weights)
+    images = torch.randn(1, 3, 8, 8, 8)
+    torch.testing.assert_close(trainer.companion.eval()(images), theirs.eval()(images[:, [2, 0, 1]]))
+    (line,) = (words[0] for words in trainer.said if "filters are taken by name" in words[0])
+    assert "that model knows T1ce, FLAIR, T1, in this order" in line
+
+
+@pytest.mark.parametrize("names", [("FLAIR", "T1", "T2"), ("FLAIR", "T1")])
+def test_a_stock_model_of_other_modalities_is_refused(companion_of, names):
+    trainer = companion_of()
+    path, weights = save_stock(trainer, made_for=named(*names))
+    with pytest.raises(UserError, match=f"^{path}: that model knows {', '.join(names)}, in this order; this data set"):
+        trainer.start_from(path)
+    assert not holds(trainer.companion.stock, weights)
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "is_same"),
+    [
+        ("batch_size", 9, True),
+        ("spacing", [2.0, 1.0, 1.0], False),
+        ("patch_size", [16, 8, 8], False),
+        ("normalization_schemes", ["NoNormalization"] * 3, False),
+        ("resampling_fn_probabilities_kwargs", {"order": 0}, False),
+    ],
+)
+@pytest.mark.parametrize("beside", [True, False])
+def test_a_stock_model_of_other_plans_of_that_name_is_refused(companion_of, key, value, is_same, beside):
+    """Of the plans in the model's folder, or where they are not there, of those in the checkpoint."""
+    trainer = companion_of()
+    plans = json.loads(json.dumps(trainer.plans_manager.plans))
+    plans["configurations"]["tiny"][key] = value
+    path, weights = save_stock(trainer, made_for={} if beside else {"plans": plans})
+    if beside:
+        (path.parents[1] / "plans.json").write_text(json.dumps(plans), encoding="utf-8")
+    if is_same:
+        trainer.start_from(path)
+        assert holds(trainer.companion.stock, weights)
+        return
+    with pytest.raises(UserError, match=rf"^{path} was trained by other plans than the TinyPlans of now \({key}\): "):
+        trainer.start_from(path)
+
+
+def test_images_that_lie_otherwise_than_the_stock_models_are_told(companion_of, monkeypatch):
+    trainer = companion_of()
+    path, _ = save_stock(trainer)
+    (path.parents[1] / "plans.json").write_text(json.dumps({ORIENTATION: "RAS"}), encoding="utf-8")
+    monkeypatch.setattr(dropping, "orientations_of", lambda _: Counter({"LPS": 3}))
+    plans = dict(trainer.plans_manager.plans)
+    with starting_from(path):
+        trainer._note_orientation()
+    ((line,),) = trainer.said
+    assert line.startswith("pretrained weights: WARNING: that model's training data lie RAS, these LPS")
+    assert trainer.plans_manager.plans == plans
 
 
 def test_a_class_mixed_in_before_ours_is_named(companion_of):

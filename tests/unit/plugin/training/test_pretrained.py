@@ -129,7 +129,7 @@ def test_weights_that_are_nan_are_not_taken(write, stock):
         load_fitting_weights(network, path, CHANNELS)
     assert all(torch.equal(weight, before[name]) for name, weight in network.state_dict().items())
     with pytest.raises(UserError, match=f"^{path} holds NaN"):
-        load_whole_network(network_of(nnUNetTrainer), path)
+        load_whole_network(network_of(nnUNetTrainer), path, CHANNELS, {}, "tiny")
 
 
 def test_norms_and_biases_alone_are_no_start(write, stock):
