@@ -101,8 +101,8 @@ def load_whole_network(
     weights, line = _by_modality(weights, known, channels)
     if set(plain_names(known)) not in (set(), set(plain_names(channels))):
         raise UserError(
-            f"{path}: {line[0].removeprefix('WARNING: ')}: start from a model of the same modalities, or name them alike "
-            "in dataset.json"
+            f"{path}: {line[0].removeprefix('WARNING: ')}: start from a model of the same modalities, "
+            "or name them alike in dataset.json"
         )
     try:
         network.load_state_dict(weights)

@@ -113,11 +113,9 @@ def differences(values: Mapping[str, Sequence[float]], control: str) -> pd.DataF
     table = pd.DataFrame({"difference": means, "ci_low": math.nan, "ci_high": math.nan, "p": math.nan})
     if not rivals or not any(len(dice) > 1 and np.ptp(dice) > 0 for dice in values.values()):
         return table
-    # newer SciPy calls it rng, and still takes the name that older ones know
-    generator: dict[str, Any] = {"random_state": np.random.default_rng(0)}
     with warnings.catch_warnings():  # of arms with a single training, which add nothing to the spread
         warnings.simplefilter("ignore", RuntimeWarning)
-        tested = stats.dunnett(*rivals.values(), control=np.array(values[control]), **generator)
+        tested = stats.dunnett(*rivals.values(), control=np.array(values[control]), rng=np.random.default_rng(0))
         ends = tested.confidence_interval(0.95)
     return table.assign(ci_low=ends.low, ci_high=ends.high, p=tested.pvalue)
 

@@ -246,6 +246,9 @@ def test_our_trainers_build_no_network_from_elsewhere(trainer, what, tmp_path):
 
 
 def test_what_makes_a_network_segment_otherwise_is_named():
+    def differing(plans, ours=None):
+        return differing_settings(ours or whole_plans(), plans, "3d_fullres")
+
     def changed(key, value):
         plans = whole_plans()
         of_configuration = plans["configurations"]["3d_fullres"]
@@ -253,13 +256,11 @@ def test_what_makes_a_network_segment_otherwise_is_named():
         return plans
 
     of_images = changed("foreground_intensity_properties_per_channel", {"0": {"mean": 1.0}})
-    assert differing_settings(whole_plans(), whole_plans(), "3d_fullres") == []
-    assert differing_settings(whole_plans(), changed("batch_size", 99), "3d_fullres") == []
-    assert differing_settings(whole_plans(), changed("spacing", [9.0, 9.0]), "3d_fullres") == ["spacing"]
-    assert differing_settings(whole_plans(), changed("transpose_forward", [2, 1, 0]), "3d_fullres") == [
-        "transpose_forward"
-    ]
-    assert differing_settings(whole_plans(), of_images, "3d_fullres") == []  # each image is normalized by itself
+    assert differing(whole_plans()) == []
+    assert differing(changed("batch_size", 99)) == []
+    assert differing(changed("spacing", [9.0, 9.0])) == ["spacing"]
+    assert differing(changed("transpose_forward", [2, 1, 0])) == ["transpose_forward"]
+    assert differing(of_images) == []  # each image is normalized by itself
     for plans in (ours := whole_plans(), of_images):
         plans["configurations"]["3d_fullres"]["normalization_schemes"] = ["CTNormalization"]
-    assert differing_settings(ours, of_images, "3d_fullres") == ["foreground_intensity_properties_per_channel"]
+    assert differing(of_images, ours) == ["foreground_intensity_properties_per_channel"]
