@@ -19,11 +19,12 @@ from torch import Tensor, nn
 
 from nnunetv2_d2net.base.dataset import channels_of, subset_name
 from nnunetv2_d2net.base.errors import UserError
-from nnunetv2_d2net.base.files import write_json
+from nnunetv2_d2net.base.files import read_json_or, write_json
 from nnunetv2_d2net.base.progress import Bar
 from nnunetv2_d2net.base.text import counted
 from nnunetv2_d2net.method.modalities import modality_subsets, subset_codes
-from nnunetv2_d2net.method.network.companion import STOCK, STUDENT, Companion
+from nnunetv2_d2net.method.network.companion import STOCK, STUDENT, Companion, chosen_network
+from nnunetv2_d2net.plugin.checkpoints import read_checkpoint
 from nnunetv2_d2net.plugin.training.dropping import ModalityDroppingTrainer
 from nnunetv2_d2net.plugin.training.pretrained import (
     load_fitting_weights,
@@ -254,6 +255,28 @@ def mean_dice(logits: Tensor, target: Tensor, label_manager: LabelManager) -> fl
     counts = hard_counts(logits[None], target[None], label_manager)
     tp, fp, fn = (np.asarray(counts[f"{name}_hard"], float) for name in ("tp", "fp", "fn"))
     return float(np.where(tp + fp + fn > 0, 2 * tp / np.maximum(2 * tp + fp + fn, 1), 1.0).mean())
+
+
+def read_choice(checkpoint: Path, names: Sequence[str]) -> dict[str, Any]:
+    """Return which network of a companion predicts with which subset, as :data:`CHOICE` says it.
+
+    The checkpoint says which, for by its own table it predicts; the file beside it, what that was based on.
+
+    Args:
+        checkpoint: Of a fold.
+        names: M modality names.
+
+    Raises:
+        UserError: The checkpoint cannot be read.
+    """
+    weights = read_checkpoint(checkpoint)["network_weights"]
+    noted = read_json_or(checkpoint.with_name(CHOICE), {"cases": [], "subsets": {}})
+    before, rows = noted.get("subsets"), {}
+    for subset in modality_subsets(len(names)).tolist():
+        name = subset_name(subset, names)
+        based_on = before.get(name) if isinstance(before, dict) else None
+        rows[name] = {**(based_on if isinstance(based_on, dict) else {}), "predicts": chosen_network(weights, subset)}
+    return {"cases": noted.get("cases", []), "subsets": rows}
 
 
 def _known(dice: NDArray[np.float64]) -> list[NDArray[np.float64]]:

@@ -9,9 +9,8 @@ from typing import Any
 from nnunetv2_d2net import __version__
 from nnunetv2_d2net.base.errors import UserError
 from nnunetv2_d2net.base.files import file_state, locked_folder, make_folder, read_json_or, write_json
-from nnunetv2_d2net.method.network.companion import STOCK
 from nnunetv2_d2net.plugin.start import is_companion
-from nnunetv2_d2net.plugin.training.companion import CHOICE
+from nnunetv2_d2net.plugin.training.companion import read_choice
 from nnunetv2_d2net.study.benchmark import jobs
 from nnunetv2_d2net.study.benchmark.children import run_children
 from nnunetv2_d2net.study.benchmark.cost import cost_of
@@ -106,11 +105,12 @@ def _refuse_foreign(setup: Setup) -> None:
 
 
 def _keep_choices(setup: Setup, arm: str) -> None:
-    """Keep what each fold of a companion has chosen; fold all has no cases for it, there stock has complete input."""
+    """Keep what each fold of a companion has chosen, for the subsets that are compared."""
+    compared = {*setup.subsets, setup.dataset.complete}
     for fold in setup.folds if is_companion(arm) else ():
-        without = {"cases": [], "subsets": {setup.dataset.complete: {"predicts": STOCK}}}
-        chosen = read_json_or(setup.model(arm).checkpoint(fold).with_name(CHOICE), without)
-        write_json(setup.out / arm / f"{results.CHOICE}{fold}.json", chosen)
+        chosen = read_choice(setup.model(arm).checkpoint(fold), setup.dataset.channels)
+        rows = {name: row for name, row in chosen["subsets"].items() if not setup.subsets or name in compared}
+        write_json(setup.out / arm / f"{results.CHOICE}{fold}.json", {**chosen, "subsets": rows})
 
 
 def _gather(setup: Setup, *, progress: bool) -> bool:

@@ -24,9 +24,15 @@ def choice_rows(benchmark: Benchmark) -> list[list[str]]:
     return rows
 
 
-def stock_notes(benchmark: Benchmark) -> list[str]:
-    """Say of which arms the segmentation with all modalities is that of stock nnU-Net."""
+def choice_notes(benchmark: Benchmark) -> list[str]:
+    """Say of which arms the segmentation with all modalities is stock nnU-Net's, and which chose by what is scored."""
+    chosen = [arm for arm, tables in benchmark.choices.items() if any(table.get("cases") for table in tables)]
     notes = []
+    if chosen and benchmark.setup["cases"] == "folds":
+        notes.append(
+            f"{' and '.join(chosen)} chose by the cases that are scored here, so their Dice is a little too good: "
+            "the better of two networks for each subset. Compare on test cases (--cases test with folds of numbers)."
+        )
     for arm in benchmark.setup["arms"]:
         tables = benchmark.choices.get(arm["name"], [])
         if {table["subsets"].get(benchmark.dataset.complete, {}).get("predicts") for table in tables} == {STOCK}:

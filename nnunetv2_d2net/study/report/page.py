@@ -16,7 +16,7 @@ from nnunetv2_d2net.base.errors import UserError
 from nnunetv2_d2net.base.files import write_text
 from nnunetv2_d2net.base.text import markdown_table
 from nnunetv2_d2net.plugin.protocols import as_words
-from nnunetv2_d2net.study.report.choices import choice_rows, stock_notes
+from nnunetv2_d2net.study.report.choices import choice_notes, choice_rows
 from nnunetv2_d2net.study.report.curves import Chart, charts, line_style
 from nnunetv2_d2net.study.report.heat_maps import availability, lead_group, value_group
 from nnunetv2_d2net.study.report.leads import best_rivals, interval, p_value
@@ -112,7 +112,7 @@ def html_page(benchmark: Benchmark, drawn: Sequence[Chart], viewer: Viewer | Non
         arms=arm_rows(benchmark),
         viewer=viewer,
         content=script_json(viewer.content) if viewer else "",
-        stock_notes=stock_notes(benchmark),
+        stock_notes=choice_notes(benchmark),
         inversions_title=_INVERSIONS,
         inversions=subsets[0],
         choices_title=_CHOICES,
@@ -136,7 +136,7 @@ def markdown_page(benchmark: Benchmark, drawn: Sequence[Chart], *, published: bo
         "Research use only, not a medical device.",
         _table([["arm", judged.average, "complete input"], *standings]),
         "\n".join(f"- {line.claim} {line.figures}" for line in judged.others),
-        *stock_notes(benchmark),
+        *choice_notes(benchmark),
         *(f"## {arms_table(benchmark.scores, metric, benchmark.dataset.channels).markdown()}" for metric in METRICS),
         *_leads(benchmark),
     ]

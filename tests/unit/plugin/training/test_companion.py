@@ -17,7 +17,7 @@ from nnunetv2_d2net.base.sides import ORIENTATION
 from nnunetv2_d2net.method.modalities import modality_subsets, subset_codes
 from nnunetv2_d2net.plugin.training import companion as module
 from nnunetv2_d2net.plugin.training import dropping
-from nnunetv2_d2net.plugin.training.companion import CHOICE, target_of
+from nnunetv2_d2net.plugin.training.companion import CHOICE, read_choice, target_of
 from nnunetv2_d2net.plugin.training.dropping import ModalityDroppingTrainer
 from nnunetv2_d2net.plugin.training.pretrained import starting_from
 from nnunetv2_d2net.plugin.training.resuming import ResumingTrainer
@@ -375,6 +375,29 @@ def choosing(companion_of, monkeypatch):
         return SimpleNamespace(by_stock=by_stock, written=written, asked=trainer.asked, trainer=trainer)
 
     return choosing
+
+
+def test_the_checkpoint_says_who_predicts_and_the_file_what_that_was_based_on(choosing, tmp_path):
+    stock = np.full(7, 0.5)
+    stock[3] = 0.7
+    chosen = choosing(dice_of(stock, np.full(7, 0.6)))
+    checkpoint = Path(chosen.trainer.output_folder) / "checkpoint_final.pth"
+    content = {"trainer_name": "A", "init_args": {}, "network_weights": chosen.trainer.companion.state_dict()}
+    torch.save(content, checkpoint)
+    names = ("FLAIR", "T1", "T1ce")
+    assert read_choice(checkpoint, names) == chosen.written
+    predicts = {subset: row["predicts"] for subset, row in chosen.written["subsets"].items()}
+    assert list(predicts.values()).count("stock") == 1
+    lying = {subset: {"predicts": "nobody", "stock": 0.1} for subset in predicts} | {"T9": {}}
+    for text, cases, more in (
+        (json.dumps({"cases": ["a"], "subsets": lying}), ["a"], {"stock": 0.1}),
+        ('{"cases": [], "subsets": {"FLAIR": 5}}', [], {}),
+        ('{"subsets": []}', [], {}),
+        ("{", [], {}),
+    ):
+        checkpoint.with_name(CHOICE).write_text(text, encoding="utf-8")
+        expected = {subset: {**more, "predicts": who} for subset, who in predicts.items()}
+        assert read_choice(checkpoint, names) == {"cases": cases, "subsets": expected}
 
 
 def dice_of(stock, student, n_cases=8):

@@ -2,7 +2,7 @@ from dataclasses import replace
 
 import pytest
 
-from nnunetv2_d2net.study.report.choices import choice_rows, stock_notes
+from nnunetv2_d2net.study.report.choices import choice_notes, choice_rows
 from nnunetv2_d2net.study.report.curves import charts
 from nnunetv2_d2net.study.report.page import html_page, inversion_rows, markdown_page
 from tests.unit.study.report.synthetic import made_up
@@ -44,14 +44,19 @@ def test_who_predicts_by_subset(benchmark):
 
 def test_it_is_said_where_complete_input_is_stocks(benchmark):
     of_stock, of_student = fold(**{"A+B": "stock"}), fold(**{"A+B": "student"})
-    assert stock_notes(benchmark) == []
-    assert stock_notes(replace(benchmark, choices={OURS: [of_stock, of_student]})) == []
+    assert choice_notes(benchmark) == []
+    assert choice_notes(replace(benchmark, choices={OURS: [of_stock, of_student]})) == []
     chosen = replace(benchmark, choices={OURS: [of_stock] * 2})
-    (note,) = stock_notes(chosen)
+    (note,) = choice_notes(chosen)
     assert note == (
         f"With all modalities the segmentation of {OURS} is that of {STOCK}, the stock network it starts from, "
         "up to rounding on a GPU."
     )
+    by_scored = [of_stock | {"cases": ["a"]}] * 2
+    for cases, n_notes in (("test", 1), ("folds", 2)):
+        other = replace(chosen, choices={OURS: by_scored}, setup=chosen.setup | {"cases": cases})
+        assert len(choice_notes(other)) == n_notes
+        assert choice_notes(other)[0].startswith(f"{OURS} chose by the cases that are scored here") is (n_notes == 2)
     drawn = charts(chosen)
     for content in (markdown_page(chosen, drawn), html_page(chosen, drawn, None)):
         assert note in content
