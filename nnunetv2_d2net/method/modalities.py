@@ -82,21 +82,33 @@ def draw_subsets(present: Tensor, weights: Tensor, generator: torch.Generator) -
     return _flags(drawn[:, 0], present.shape[1])
 
 
-def weighted_rotation(weights: Tensor, max_length: int) -> Tensor:
-    """List the subsets of weight that validation takes in turn, as :func:`subset_rotation` does, whatever they weigh.
+def weighted_rotation(weights: Tensor, length: int) -> Tensor:
+    """List the subsets that validation takes in turn, each as often as its weight says.
+
+    The next one is always that which is farthest behind its share, so every beginning of the list is as near to the
+    shares as whole numbers can be. Among equals the complete one comes first, then the others in a fixed random order.
 
     Args:
         weights: Of each subset, ``(2^M,)``.
-        max_length: How many subsets are wanted at most, at least 1.
+        length: How many are wanted.
 
     Returns:
-        Bool ``(S, M)``, the complete one first if it has weight.
+        Bool ``(length, M)``, with repetitions.
+
+    Example:
+        >>> weighted_rotation(torch.tensor([0, 1.0, 0, 3.0]), 4).int().tolist()
+        [[1, 1], [1, 1], [1, 0], [1, 1]]
     """
     codes = weights.nonzero().flatten()
     is_complete = codes == len(weights) - 1
     order = np.random.default_rng(0).permutation(codes[~is_complete])
-    rotation = torch.cat((codes[is_complete], torch.from_numpy(order)))[:max_length]
-    return _flags(rotation, (len(weights) - 1).bit_length())
+    codes = torch.cat((codes[is_complete], torch.from_numpy(order)))
+    shares = weights[codes].double().numpy()
+    shares, taken, rotation = shares / shares.sum(), np.zeros(len(codes)), []
+    for step in range(1, length + 1):
+        rotation.append(int(np.argmax((shares * step - taken).round(9))))  # rounded, so that equals are equal
+        taken[rotation[-1]] += 1
+    return _flags(codes[rotation], (len(weights) - 1).bit_length())
 
 
 def subset_rotation(n_modalities: int, max_length: int, seed: int = 0) -> Tensor:

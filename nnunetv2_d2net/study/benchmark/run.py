@@ -122,7 +122,7 @@ def _gather(setup: Setup, *, progress: bool) -> bool:
         return False
     note.unlink(missing_ok=True)
     scores = {arm: _evaluate(setup, arm, progress=progress) for arm in setup.arms}
-    write_comparison(compare_all(scores, setup.dataset.channels), setup.out / "comparison.csv")
+    write_comparison(compare_all(scores, setup.dataset.channels, setup.subsets), setup.out / "comparison.csv")
     write_report(read_benchmark(setup.out), setup.out / "report.html", progress=progress)
     write_json(note, made_from)
     return True
@@ -148,7 +148,7 @@ def _evaluate(setup: Setup, arm: str, *, progress: bool) -> list[CaseScore]:
     if found.failures:
         n = len(found.failures)
         raise UserError(f"{n} of {arm}'s segmentations could not be scored: mend what is said above and repeat")
-    write_tables(found.scores, folder, setup.dataset.channels)
+    write_tables(found.scores, folder, setup.dataset.channels, setup.subsets)
     keep_scores(found.scores, model.folder, f"{CASES[setup.cases]} of {setup.raw.name}", model.digests(setup.folds))
     return found.scores
 

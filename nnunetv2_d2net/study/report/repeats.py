@@ -87,7 +87,7 @@ def dice_of_trainings(runs: Sequence[Benchmark], *, complete: bool) -> tuple[dic
     subsets, n_left_out = [runs[0].dataset.complete] if complete else runs[0].subsets, 0
     for region in next(iter(runs[0].tables.values())):
         tables = [(arm, run.tables[arm][region]) for run in runs for arm in run.arms if region in run.tables[arm]]
-        shared, left_out = shared_cases([table for _, table in tables], subsets)
+        shared, left_out = shared_cases([table for _, table in tables], subsets, runs[0].weights)
         n_left_out = max(n_left_out, left_out)
         for (arm, _), dice in zip(tables, shared if shared.size else (), strict=False):
             values.setdefault(arm, {}).setdefault(region, []).append(float(dice.mean()))

@@ -64,8 +64,13 @@ class Benchmark:
     @cached_property
     def summaries(self) -> dict[str, dict[str, Summaries]]:
         """Of each metric and arm: means by region and subset."""
-        channels = self.dataset.channels
-        return {m: {arm: summarize(rows, m, channels) for arm, rows in self.scores.items()} for m in METRICS}
+        settings = self.dataset.channels, self.weights
+        return {m: {arm: summarize(rows, m, *settings) for arm, rows in self.scores.items()} for m in METRICS}
+
+    @property
+    def weights(self) -> Mapping[str, float]:
+        """How often each subset occurs, which is what it counts in means over them; empty where all count alike."""
+        return self.setup.get("subsets", {})
 
     @property
     def arms(self) -> list[str]:
@@ -107,7 +112,7 @@ class Benchmark:
         parts = {arm: table[region] for arm, table in self.tables.items() if set(subsets) <= set(table[region])}
         if not subsets or not parts:
             return {}
-        shared, _ = shared_cases(list(parts.values()), subsets)
+        shared, _ = shared_cases(list(parts.values()), subsets, self.weights)
         return dict(zip(parts, shared.mean(axis=1).tolist(), strict=True)) if shared.size else {}
 
 

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from nnunetv2_d2net.base.text import counted
+from nnunetv2_d2net.plugin.protocols import as_words
 from nnunetv2_d2net.study.report.leads import LEVEL, TIE, Lead, find_lead
 from nnunetv2_d2net.study.report.results import Benchmark, epochs_of, mean_name, trainer_of
 from nnunetv2_d2net.study.scores.comparison import holm
@@ -146,6 +147,9 @@ def _deciding(benchmark: Benchmark, findings: list[Finding], rivals: Sequence[st
 
 def _notes(benchmark: Benchmark, headlines: list[Finding], average: str) -> list[str]:
     notes = [f"Arms are not trained alike: {line}." for line in benchmark.setup.get("differences", ())]
+    if len(set(benchmark.weights.values())) > 1:
+        often = ", ".join(as_words(benchmark.weights))
+        notes.append(f"In means over the subsets each counts as often as it is said to occur: {often}.")
     tests = [finding.lead.test for finding in headlines]
     fewest = min((test.n for test in tests), default=0)
     if tests and len(tests) * 2 / 2**fewest >= LEVEL:

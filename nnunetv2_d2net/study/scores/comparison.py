@@ -6,6 +6,7 @@ import warnings
 from collections.abc import Mapping, Sequence
 from itertools import combinations
 from pathlib import Path
+from types import MappingProxyType
 from typing import NamedTuple
 
 import numpy as np
@@ -17,7 +18,7 @@ from nnunetv2_d2net.base.errors import UserError
 from nnunetv2_d2net.base.files import write_text
 from nnunetv2_d2net.base.text import reason_of
 from nnunetv2_d2net.study.scores.metrics import CaseScore
-from nnunetv2_d2net.study.scores.tables import in_order, values_of
+from nnunetv2_d2net.study.scores.tables import in_order, shares_of, values_of
 
 _MOST_ENUMERATED = 16
 _DRAWN, _AT_ONCE = 100_000, 5_000  # choices of signs
@@ -78,16 +79,26 @@ class Comparison(NamedTuple):
         )
 
 
-def compare_arms(
+def compare_arms(  # noqa: PLR0913 - settings have defaults
     scores: Sequence[CaseScore],
     rival_scores: Sequence[CaseScore],
     *,
     arm: str,
     rival: str,
     modalities: Sequence[str] = (),
+    weights: Mapping[str, float] = MappingProxyType({}),
     resamples: int = 4999,
 ) -> list[Comparison]:
     """Compare the Dice of two arms, for every subset and region that both have.
+
+    Args:
+        scores: Of the arm.
+        rival_scores: Of its rival.
+        arm: Its name.
+        rival: That of its rival.
+        modalities: For the order of subsets.
+        weights: How often each subset occurs, for the mean over subsets; empty where all count alike.
+        resamples: Of the bootstrap.
 
     Returns:
         By region, the mean over regions last; by subset in the order of the tables, the mean over subsets last.
@@ -95,7 +106,7 @@ def compare_arms(
     ours, theirs = dice_tables(scores), dice_tables(rival_scores)
     rows = []
     for region in (region for region in ours if region in theirs):
-        pairs = _pairs(ours[region], theirs[region], modalities)
+        pairs = _pairs(ours[region], theirs[region], modalities, weights)
         differences = {subset: (pair[0] - pair[1]).round(_DECIMALS) for subset, (pair, _) in pairs.items()}
         p = {subset: permutation_p(values) for subset, values in differences.items()}
         single = [subset for subset in p if subset in ours[region]]
@@ -109,12 +120,16 @@ def compare_arms(
     return rows
 
 
-def compare_all(arms: Mapping[str, Sequence[CaseScore]], modalities: Sequence[str] = ()) -> list[Comparison]:
+def compare_all(
+    arms: Mapping[str, Sequence[CaseScore]],
+    modalities: Sequence[str] = (),
+    weights: Mapping[str, float] = MappingProxyType({}),
+) -> list[Comparison]:
     """Compare every pair of arms once, the later one with the earlier one as its rival."""
     return [
         row
         for rival, arm in combinations(arms, 2)
-        for row in compare_arms(arms[arm], arms[rival], arm=arm, rival=rival, modalities=modalities)
+        for row in compare_arms(arms[arm], arms[rival], arm=arm, rival=rival, modalities=modalities, weights=weights)
     ]
 
 
@@ -234,31 +249,35 @@ def dice_tables(scores: Sequence[CaseScore]) -> dict[str, pd.DataFrame]:
     return {str(region): part.pivot_table("value", "case", "subset", "last") for region, part in regions}
 
 
-def shared_cases(tables: Sequence[pd.DataFrame], subsets: Sequence[str]) -> tuple[NDArray[np.floating], int]:
+def shared_cases(
+    tables: Sequence[pd.DataFrame], subsets: Sequence[str], weights: Mapping[str, float] = MappingProxyType({})
+) -> tuple[NDArray[np.floating], int]:
     """Take the cases that all arms have in all of these subsets.
 
     Args:
         tables: Of each arm, as :func:`dice_tables` returns them.
         subsets: Names.
+        weights: How often each occurs; empty where all count alike.
 
     Returns:
-        ``(arms, cases)``: the mean of each case over the subsets; and how many cases were left out, which any arm has
-        in any of the subsets.
+        ``(arms, cases)``: the mean of each case over the subsets, by weight; and how many cases were left out, which
+        any arm has in any of the subsets.
     """
     parts = [table.reindex(columns=pd.Index(subsets)) for table in tables]
-    means = pd.concat([part.mean(axis=1, skipna=False) for part in parts], axis=1).sort_index()
+    shares = shares_of(subsets, weights)
+    means = pd.concat([(part * shares).sum(axis=1, skipna=False) for part in parts], axis=1).sort_index()
     n_any = len(set().union(*(part.dropna(how="all").index for part in parts)))
     shared = means.dropna().to_numpy().T
     return shared, n_any - shared.shape[1]
 
 
 def _pairs(
-    ours: pd.DataFrame, theirs: pd.DataFrame, modalities: Sequence[str]
+    ours: pd.DataFrame, theirs: pd.DataFrame, modalities: Sequence[str], weights: Mapping[str, float]
 ) -> dict[str, tuple[NDArray[np.floating], int]]:
     """What both arms have, by subset; last, over the cases that have all subsets, the mean."""
     shared = in_order(map(str, ours.columns.intersection(theirs.columns)), modalities)
     columns = {subset: [subset] for subset in shared}
     if len(shared) > 1:
         columns[f"mean of {len(shared)}"] = shared
-    pairs = {name: shared_cases([ours, theirs], subsets) for name, subsets in columns.items()}
+    pairs = {name: shared_cases([ours, theirs], subsets, weights) for name, subsets in columns.items()}
     return {name: pair for name, pair in pairs.items() if pair[0].size}

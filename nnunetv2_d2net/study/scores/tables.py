@@ -4,7 +4,8 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import combinations, permutations
 from pathlib import Path
-from statistics import fmean, pstdev, stdev
+from statistics import fmean, stdev
+from types import MappingProxyType
 from typing import NamedTuple
 
 import numpy as np
@@ -51,7 +52,7 @@ class Summary(NamedTuple):
     """The cases of one subset and region, or the means of all subsets of one region.
 
     Attributes:
-        mean: Over cases; or over the subsets' means.
+        mean: Over cases; or over the subsets' means, each by its weight.
         sd: Of the cases' sample, NaN for a single one; or of the subsets' means as a population, as in the paper.
         n: How many cases; or subsets.
         both_empty: In how many cases neither reference nor prediction has the region.
@@ -116,8 +117,30 @@ def values_of(scores: Sequence[CaseScore], metric: str) -> pd.DataFrame:
     return pd.concat([table, means.assign(region=MEAN_REGION, both_empty=False, one_empty=False)], ignore_index=True)
 
 
-def summarize(scores: Sequence[CaseScore], metric: str, modalities: Sequence[str] = ()) -> Summaries:
+def shares_of(subsets: Sequence[str], weights: Mapping[str, float]) -> list[float]:
+    """Return how much each subset counts in a mean over them, 1 in all: by its weight, or alike where none has one.
+
+    Example:
+        >>> shares_of(["T1", "T2"], {"T1": 3.0, "T2": 1.0, "PD": 9.0}), shares_of(["T1", "T2"], {})
+        ([0.75, 0.25], [0.5, 0.5])
+    """
+    known = [weights.get(subset, 0.0) for subset in subsets]
+    return [weight / sum(known) for weight in known] if any(known) else [1 / len(subsets)] * len(subsets)
+
+
+def summarize(
+    scores: Sequence[CaseScore],
+    metric: str,
+    modalities: Sequence[str] = (),
+    weights: Mapping[str, float] = MappingProxyType({}),
+) -> Summaries:
     """Average a metric, a column of metrics.csv, over the cases of each subset and region.
+
+    Args:
+        scores: Of the cases.
+        metric: The column.
+        modalities: For the order of subsets.
+        weights: How often each subset occurs, for the mean over subsets; empty where all count alike.
 
     Returns:
         All regions and, if there are several, the mean over regions of each case; all subsets and, if there are
@@ -128,7 +151,9 @@ def summarize(scores: Sequence[CaseScore], metric: str, modalities: Sequence[str
         parts = {str(subset): _summary(part) for subset, part in cases.groupby("subset")}
         by_subset = {subset: parts[subset] for subset in in_order(parts, modalities)}
         if len(parts) > 1:
-            by_subset[f"mean of {len(parts)}"] = _mean_over_subsets([*by_subset.values()])
+            by_subset[f"mean of {len(parts)}"] = _mean_over_subsets(
+                [*by_subset.values()], shares_of([*by_subset], weights)
+            )
         summaries[str(region)] = by_subset
     return summaries
 
@@ -138,9 +163,11 @@ def _summary(cases: pd.DataFrame) -> Summary:
     return Summary(fmean(values), stdev(values) if len(values) > 1 else math.nan, len(values), *empty)
 
 
-def _mean_over_subsets(parts: Sequence[Summary]) -> Summary:
+def _mean_over_subsets(parts: Sequence[Summary], shares: Sequence[float]) -> Summary:
     means, _, _, both_empty, one_empty = zip(*parts, strict=True)
-    return Summary(fmean(means), pstdev(means), len(parts), sum(both_empty), sum(one_empty))
+    mean = math.fsum(share * of for share, of in zip(shares, means, strict=True))
+    spread = math.sqrt(math.fsum(share * (of - mean) ** 2 for share, of in zip(shares, means, strict=True)))
+    return Summary(mean, spread, len(parts), sum(both_empty), sum(one_empty))
 
 
 class Table(NamedTuple):
@@ -277,13 +304,19 @@ def inversions_line(found: Mapping[str, Inversions]) -> str:
     return f"subsets that score above one that holds them (Dice): {counts}" if found else ""
 
 
-def write_tables(scores: Sequence[CaseScore], folder: Path, modalities: Sequence[str] = ()) -> str:
+def write_tables(
+    scores: Sequence[CaseScore],
+    folder: Path,
+    modalities: Sequence[str] = (),
+    weights: Mapping[str, float] = MappingProxyType({}),
+) -> str:
     """Write ``table_METRIC.csv``, ``.md`` and ``.tex`` of each metric, and ``tables.json``; return the long tables.
 
     Args:
         scores: At least one, all regions of each case and subset, as :func:`.evaluate_folder` returns them.
         folder: Where to.
         modalities: For the order of subsets.
+        weights: As :func:`summarize` takes them.
 
     Raises:
         UserError: They cannot be written.
@@ -291,7 +324,7 @@ def write_tables(scores: Sequence[CaseScore], folder: Path, modalities: Sequence
     content: dict[str, object] = {"modalities": list(modalities)}
     texts = []
     for metric in METRICS:
-        summaries = summarize(scores, metric, modalities)
+        summaries = summarize(scores, metric, modalities, weights)
         table = paper_table(summaries, metric, modalities)
         write_text(folder / f"table_{metric}.md", table.markdown())
         write_text(folder / f"table_{metric}.tex", table.latex())

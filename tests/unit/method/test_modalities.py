@@ -135,18 +135,22 @@ def test_one_modality_and_cases_of_one_batch_are_drawn_each_on_its_own():
     assert not torch.equal(first, draw_subsets(present, WEIGHTS, generator(1)))
 
 
-def test_the_rotation_of_weights_is_each_subset_of_weight_once_and_complete_first():
-    rotation = weighted_rotation(WEIGHTS[:8] * torch.tensor([0, 1, 1, 1, 1, 1, 1, 1]), 50)
-    codes = subset_codes(rotation).tolist()
-    assert codes[0] == 7
-    assert sorted(codes) == [1, 3, 6, 7]
-    assert torch.equal(weighted_rotation(WEIGHTS, 3)[1:], weighted_rotation(WEIGHTS, 50)[1:3])
-    assert weighted_rotation(torch.tensor([0.0, 1.0, 1.0, 0.0]), 50).sum(1).tolist() == [1, 1]
-    assert weighted_rotation(torch.tensor([0.0, 1.0]), 50).tolist() == [[True]]
-    rotation = weighted_rotation(torch.ones(8) - torch.eye(8)[0], 50)
+def test_the_rotation_of_weights_takes_each_subset_as_often_as_it_weighs():
+    weights = WEIGHTS * torch.tensor([0, 1, 1, 1, 1, 1, 1, 1])
+    codes = subset_codes(weighted_rotation(weights, 50))
+    assert torch.bincount(codes, minlength=8).tolist() == [5 * weight for weight in weights.tolist()]
+    for n in range(1, 50):  # and nearly so in every part from the beginning on
+        assert (torch.bincount(codes[:n], minlength=8) - n * weights / weights.sum()).abs().max() < 1
+        assert torch.equal(subset_codes(weighted_rotation(weights, n)), codes[:n])
+    assert weighted_rotation(torch.tensor([0.0, 1.0, 1.0, 0.0]), 4).sum(1).tolist() == [1, 1, 1, 1]
+    assert weighted_rotation(torch.tensor([0.0, 1.0]), 2).tolist() == [[True]] * 2
+
+
+def test_the_rotation_of_equal_weights_takes_them_in_turn_and_complete_first():
+    rotation = weighted_rotation(torch.ones(8) - torch.eye(8)[0], 21)
     assert rotation.dtype == torch.bool
-    assert rotation.shape == (7, 3)
-    assert subset_codes(rotation).tolist() == [7, 4, 3, 6, 5, 1, 2]  # in every version
+    assert rotation.shape == (21, 3)
+    assert subset_codes(rotation).tolist() == [7, 4, 3, 6, 5, 1, 2] * 3  # in every version
 
 
 def test_a_case_without_any_subset_keeps_its_first_modality_too():

@@ -34,6 +34,12 @@ def test_a_value_for_each_training(runs):
     assert average == pytest.approx([0.5 + 0.1 / 3, 0.52 + 0.1 / 3, 0.54 + 0.1 / 3])
 
 
+def test_a_value_counts_each_subset_by_its_weight(runs):
+    runs = [replace(run, setup=run.setup | {"subsets": {"A": 1.0, "B": 1.0, "A+B": 2.0}}) for run in runs]
+    average = dice_of_trainings(runs, complete=False)[0][OURS]["tumor"]
+    assert average == pytest.approx([0.55, 0.57, 0.59])
+
+
 def test_one_rival_is_students_t_test():
     """With two arms Dunnett's test is the t test of equal variances: t = -0.1 / (0.02 sqrt(2/3)), 4 degrees."""
     found = differences({OURS: [0.5, 0.52, 0.54], DROPOUT: [0.4, 0.42, 0.44]}, OURS).loc[DROPOUT]

@@ -152,6 +152,17 @@ def test_the_corrected_p_decides():
     assert all("p = 0.031, p = 0.062 after Holm's correction" in line.figures for line in found.headlines)
 
 
+def test_what_subsets_weigh_is_noted_and_counted():
+    dice, complete = {DROPOUT: values(0.7), OURS: values(0.8)}, {DROPOUT: values(0.9), OURS: values(0.9)}
+    alike, weighted = ({"A": 1.0, "B": 1.0, "A+B": of_all} for of_all in (1.0, 8.0))
+    note = "In means over the subsets each counts as often as it is said to occur: A, B, A+B=8."
+    assert note not in verdict(made_up(dice, complete=complete, subsets=alike)).notes
+    found = verdict(made_up(dice, complete=complete, subsets=weighted))
+    assert note in found.notes
+    means = [sum(values(of)) / len(values(of)) for of in (0.8, 0.9)]
+    assert found.standings[OURS] == pytest.approx(((2 * means[0] + 8 * means[1]) / 10, means[1]))
+
+
 def test_few_cases_and_unequal_training_are_noted():
     few = {arm: scores[:3] for arm, scores in {DROPOUT: values(0.7), OURS: values(0.8)}.items()}
     found = verdict(made_up(few, differences=["epochs differ: A 10, B 20"]))

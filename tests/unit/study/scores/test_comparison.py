@@ -188,6 +188,22 @@ def test_cases_that_all_arms_share():
     assert shared_cases(tables, ["T3"])[0].shape == (2, 0)
 
 
+def test_means_over_subsets_are_by_weight():
+    ours, theirs = arm(np.random.default_rng(0), gain=0.03, n=5), arm(np.random.default_rng(1), n=5)
+    weights = {"T1": 3.0, "T2": 1.0, "T1+T2": 4.0}
+    tables = [dice_tables(scores)["whole"] for scores in (ours, theirs)]
+    expected = [(3 * t["T1"] + t["T2"] + 4 * t["T1+T2"]) / 8 for t in tables]
+    shared, _ = shared_cases(tables, SUBSETS, weights)
+    for case_means, of_arm in zip(shared, expected, strict=True):
+        assert case_means == pytest.approx(of_arm.tolist())
+    rows = compare_all({"old": theirs, "new": ours}, ["T1", "T2"], weights)
+    (row,) = (row for row in rows if (row.subset, row.region) == ("mean of 3", "whole"))
+    assert (row.mean, row.rival_mean) == pytest.approx([of_arm.mean() for of_arm in expected])
+    single = {row.subset: row for row in rows if row.region == "whole"}
+    assert single["T1"].mean == pytest.approx(tables[0]["T1"].mean())
+    assert shared_cases(tables, ["T1"], {"T2": 1.0})[0][0] == pytest.approx(tables[0]["T1"].tolist())
+
+
 @pytest.mark.parametrize(
     ("draw", "mean", "least"),
     [

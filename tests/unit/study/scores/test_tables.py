@@ -40,6 +40,13 @@ SCORES = [
 ]
 
 
+def test_the_mean_over_subsets_is_by_weight():
+    whole = summarize(SCORES, "dice", MODALITIES, {"T1": 1.0, "T1+T2": 3.0})["whole"]["mean of 2"]
+    assert whole.mean == pytest.approx((0.6 + 3 * 0.9) / 4)
+    assert whole.sd == pytest.approx(pstdev([0.6, 0.9, 0.9, 0.9]))
+    assert whole.n == 2
+
+
 def test_order_of_the_paper():
     expected = [
         "T2",
