@@ -13,7 +13,7 @@ from nnunetv2_d2net.cli._nnunet import device_words
 from nnunetv2_d2net.cli._words import add_seed
 from nnunetv2_d2net.plugin.planning.plans import check_modalities
 from nnunetv2_d2net.plugin.protocols import read_protocols
-from nnunetv2_d2net.plugin.start import find_stock
+from nnunetv2_d2net.plugin.start import find_stock, is_companion
 
 if TYPE_CHECKING:
     from nnunetv2_d2net.study.benchmark.setup import Setup
@@ -75,16 +75,18 @@ def setup_of(args: argparse.Namespace) -> "Setup":
     folds = choose_folds(args.folds, cases)
     preprocessed, results = (folder_of(f"nnUNet_{kind}").resolve() for kind in ("preprocessed", "results"))
     announce_trainers()
-    chosen = default_arms(args.start_from)
+    start, starts = _starts(args.start_from)
+    chosen = default_arms(start)
     if args.arms is None and chosen.problem:
         _LOG.info(chosen.problem)
     arms = tuple(args.arms or chosen.names)
-    check_arms(arms, args.start_from)
+    check_arms(arms, [*filter(None, [start]), *starts.values()], [*starts])
+    here = results / raw.name
     return Setup(
         dataset,
         raw.resolve(),
         preprocessed / raw.name,
-        results / raw.name,
+        here,
         folder_for(args, raw).resolve(),
         args.configuration,
         args.plans,
@@ -96,7 +98,8 @@ def setup_of(args: argparse.Namespace) -> "Setup":
         seed=args.seed,
         processes=args.processes,
         nan_outside_as_zero=args.nan_outside_as_zero,
-        start_from=_start(args, arms, results / raw.name),
+        start_from=_found(start, args, arms, here),
+        starts={arm: _found(of_arm, args, arms, here) for arm, of_arm in starts.items()},
         subsets=read_protocols(args.subsets, args.presence, dataset.channels),
     )
 
@@ -106,11 +109,25 @@ def folder_for(args: argparse.Namespace, raw: Path) -> Path:
     return args.out or Path(f"d2net_{args.kind}_{raw.name.partition('_')[0]}_{args.configuration}")
 
 
-def _start(args: argparse.Namespace, arms: Sequence[str], results: Path) -> str:
+def _starts(words: Sequence[str]) -> tuple[str, dict[str, str]]:
+    """Return what all companions start from, empty if nothing is said of all, and what single ones do."""
+    of_all, starts = [], {}
+    for word in words:
+        arm, _, start = word.partition("=")
+        if start and is_companion(arm):
+            starts[arm] = start
+        else:
+            of_all.append(word)
+    if len(of_all) > 1:
+        raise UsageError(f"--start_from {of_all[1]}: name one for all companions, others as COMPANION={of_all[1]}")
+    return "".join(of_all), starts
+
+
+def _found(start: str, args: argparse.Namespace, arms: Sequence[str], results: Path) -> str:
     """Return an arm's name as it is, and anything else as the path of what is there."""
-    if not args.start_from or args.start_from in arms:
-        return args.start_from
-    return str(find_stock(results, args.start_from, args.configuration, args.plans)[0])
+    if not start or start in arms:
+        return start
+    return str(find_stock(results, start, args.configuration, args.plans)[0])
 
 
 def _device(wanted: str | None) -> str:

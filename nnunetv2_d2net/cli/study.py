@@ -26,7 +26,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("-c", dest="configuration", default="3d_fullres", metavar="CONFIG", help="(%(default)s)")
     add("--epochs", type=int, default=400, metavar="N", help="passes over the training cases (%(default)s)")
     add_shared_arguments(parser, "study", plans="D2NetPaperPlans", folds="0 1 2, as the paper's", cases="folds")
-    parser.set_defaults(start_from="", subsets=None, presence=None)
+    parser.set_defaults(start_from=(), subsets=None, presence=None)
 
 
 def run(args: argparse.Namespace, extra: Sequence[str]) -> int:

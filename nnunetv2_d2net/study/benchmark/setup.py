@@ -66,6 +66,7 @@ class Setup:
         processes: For preprocessing and evaluation.
         nan_outside_as_zero: Take NaN outside the field of view of an image to predict as 0.
         start_from: Arm, model's folder or checkpoint that companions start from; empty for the stock arm that fits.
+        starts: The same for single companions, by their names.
         subsets: Weight of each subset that trainings draw from and predictions are made with; empty for all subsets.
     """
 
@@ -85,6 +86,7 @@ class Setup:
     processes: int = 1
     nan_outside_as_zero: bool = False
     start_from: str = ""
+    starts: Mapping[str, str] = field(default_factory=dict)
     subsets: Mapping[str, float] = field(default_factory=dict)
 
     @property
@@ -113,7 +115,7 @@ class Setup:
 
     def start_of(self, arm: str) -> str:
         """Name what an arm starts from, an arm or a path; empty if nothing, or if its trainer looks for it itself."""
-        return (self.start_from or stock_arm(arm, self.arms)) if is_companion(arm) else ""
+        return (self.starts.get(arm) or self.start_from or stock_arm(arm, self.arms)) if is_companion(arm) else ""
 
     def start_checkpoint(self, arm: str, fold: str) -> Path | None:
         """Return the checkpoint that a fold of an arm starts from, which the benchmark itself may have yet to train.
@@ -131,7 +133,8 @@ class Setup:
         """The command that describes this benchmark on any machine."""
         words = ["d2net", "benchmark", "-d", self.raw.name, "-c", self.configuration, "-p", self.plans]
         words += ["--arms", *self.arms, "-f", *self.folds, "--cases", self.cases]
-        words += ["--start_from", self.start_from] if self.start_from else []
+        starts = [*filter(None, [self.start_from]), *(f"{arm}={start}" for arm, start in self.starts.items())]
+        words += ["--start_from", *starts] if starts else []
         words += ["--subsets", *as_words(self.subsets)] if self.subsets else []
         words += [] if self.mirroring else ["--disable_tta"]
         words += [] if self.seed is None else ["--seed", str(self.seed)]
@@ -154,6 +157,7 @@ class Setup:
             "mirroring": self.mirroring,
             "seed": self.seed,
             "start_from": self.start_from,
+            "starts": dict(self.starts),
             "subsets": dict(self.subsets),
         }
 
@@ -275,8 +279,13 @@ def schedule_of(trainer: Trainer) -> dict[str, Any]:
     }
 
 
-def check_arms(arms: Sequence[str], start_from: str = "") -> None:
+def check_arms(arms: Sequence[str], starts: Sequence[str] = (), of: Sequence[str] = ()) -> None:
     """Refuse a trainer that nnU-Net would not find, one that is named twice, and a start that nobody can use.
+
+    Args:
+        arms: Names of trainers.
+        starts: What companions start from, arms or whatever else.
+        of: Arms that are said to start from one of these.
 
     Raises:
         UserError: There is no such trainer; near names are listed. Or nothing can start from there.
@@ -291,10 +300,12 @@ def check_arms(arms: Sequence[str], start_from: str = "") -> None:
     if twice:
         raise UserError(f"{twice[0]} is named twice: name each arm once")
     companions = [arm for arm in arms if is_companion(arm)]
-    if start_from and not companions:
+    if starts and not companions:
         raise UserError("--start_from: no arm is a companion: add one, such as D2NetTrainerCompanion, or leave it out")
-    if start_from in companions:
-        raise UserError(f"--start_from {start_from}: a companion starts from a stock nnU-Net: name such an arm")
+    for arm in (arm for arm in of if arm not in companions):
+        raise UserError(f"--start_from {arm}=...: no companion among the arms has this name: add it, or leave it out")
+    for start in (start for start in starts if start in companions):
+        raise UserError(f"--start_from {start}: a companion starts from a stock nnU-Net: name such an arm")
 
 
 def choose_cases(raw: Path, wanted: str | None) -> str:
@@ -336,8 +347,10 @@ def describe_machine(device: str) -> dict[str, Any]:
 
 
 def _short(value: Any) -> str:  # noqa: ANN401 - whatever setup.json holds
-    words = as_words(value) if isinstance(value, dict) else value
-    return (" ".join(map(str, words)) if isinstance(words, list) else str(words)) or "none"
+    if isinstance(value, dict):
+        is_named = any(isinstance(of, str) for of in value.values())
+        value = [f"{key}={of}" for key, of in value.items()] if is_named else as_words(value)
+    return (" ".join(map(str, value)) if isinstance(value, list) else str(value)) or "none"
 
 
 def _known_trainers() -> set[str]:

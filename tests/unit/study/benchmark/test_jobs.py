@@ -241,6 +241,16 @@ def test_a_companion_comes_after_what_it_starts_from(with_companion):
     assert lines[-3].endswith("--job D2NetTrainerCompanion/all")
 
 
+def test_each_companion_may_start_from_an_arm_of_its_own(setup):
+    stocks, companions = ([f"{name}_{n}epochs" for n in (5, 10)] for name in ("nnUNetTrainer", "D2NetTrainerCompanion"))
+    setup = replace(setup, arms=(*companions, *stocks), start_from=stocks[0], starts={companions[0]: stocks[1]})
+    assert [setup.start_of(arm) for arm in setup.arms] == [stocks[1], stocks[0], "", ""]
+    words = setup.command
+    at = words.index("--start_from")
+    assert words[at + 1 : at + 3] == [stocks[0], f"{companions[0]}={stocks[1]}"]
+    assert jobs.first_of(setup, f"{companions[0]}/all") == f"{stocks[1]}/all"
+
+
 def test_a_companion_whose_start_is_not_trained_says_what_to_run(with_companion):
     with pytest.raises(UserError, match=r"which is not there: run --job nnUNetTrainer/all to its end first"):
         one_job._start(with_companion, Job("D2NetTrainerCompanion", "all"))

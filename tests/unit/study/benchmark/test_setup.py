@@ -39,10 +39,14 @@ def test_unknown_arm_lists_near_names_and_an_arm_comes_once():
 
 def test_only_companions_start_from_something_and_not_from_each_other():
     with pytest.raises(UserError, match="no arm is a companion"):
-        check_arms(["nnUNetTrainer", "D2NetTrainer"], "nnUNetTrainer")
+        check_arms(["nnUNetTrainer", "D2NetTrainer"], ["nnUNetTrainer"])
     with pytest.raises(UserError, match="starts from a stock nnU-Net"):
-        check_arms(["nnUNetTrainer", "D2NetTrainerCompanion"], "D2NetTrainerCompanion")
-    check_arms(["nnUNetTrainer", "D2NetTrainerCompanion_5epochs"], "nnUNetTrainer")
+        check_arms(["nnUNetTrainer", "D2NetTrainerCompanion"], ["nnUNetTrainer", "D2NetTrainerCompanion"])
+    arms = ["nnUNetTrainer", "D2NetTrainerCompanion_5epochs"]
+    check_arms(arms, ["nnUNetTrainer"])
+    check_arms(arms, ["nnUNetTrainer"], arms[1:])
+    with pytest.raises(UserError, match=r"--start_from D2NetTrainerCompanion=\.\.\.: no companion among the arms has"):
+        check_arms(arms, ["nnUNetTrainer"], ["D2NetTrainerCompanion"])
 
 
 def test_cases_and_folds_that_do_not_go_together_are_refused(setup):
@@ -93,6 +97,7 @@ def test_folder_of_another_benchmark_is_refused_but_arms_may_come(trained):
     replace(setup, arms=("D2NetTrainerPaper",), device="cuda", processes=7).check_same()
     for change in (
         {"start_from": "nnUNetTrainer"},
+        {"starts": {"D2NetTrainerCompanion": "nnUNetTrainer"}},
         {"configuration": "3d_fullres"},
         {"mirroring": False},
         {"folds": ("0",)},
@@ -110,7 +115,7 @@ def test_subsets_are_part_of_what_a_benchmark_is(trained):
         setup.check_same()
     trained.check_same()
     before = read_json_or(trained.note, {})
-    del before["subsets"], before["start_from"]  # as earlier versions wrote it
+    del before["subsets"], before["start_from"], before["starts"]  # as earlier versions wrote it
     write_json(trained.note, before)
     trained.check_same()
     with pytest.raises(UserError, match="subsets none"):
