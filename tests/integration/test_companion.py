@@ -10,6 +10,7 @@ import SimpleITK as sitk
 import torch
 from nnunetv2.inference.predict_from_raw_data import predict_entry_point
 from nnunetv2.run.run_training import run_training_entry
+from scipy.special import expit, logit
 
 from nnunetv2_d2net.base.images import read_sitk
 from nnunetv2_d2net.method.network.companion import Companion
@@ -119,7 +120,42 @@ def test_exported_companion(companion, tmp_path, words):
     given = companion.predict_words(images, tmp_path / "exported")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("nnUNet_results", str(tmp_path / "results"))
-        nnunet(predict_entry_point, *given[:4], *given[4:])
+        nnunet(predict_entry_point, *given)
     assert d2net("predict", *companion.predict_words(images, tmp_path / "whole")) == 0
-    if not words:
-        assert same_voxels(tmp_path / "exported", tmp_path / "whole")
+    if words:  # as with a table that leaves everything to the student
+        with_tables(companion, tmp_path / "others", [False])
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setenv("nnUNet_results", str(tmp_path / "others"))
+            shutil.rmtree(tmp_path / "whole")
+            assert d2net("predict", *companion.predict_words(images, tmp_path / "whole")) == 0
+    assert same_voxels(tmp_path / "exported", tmp_path / "whole")
+
+
+def with_tables(companion, results, tables):
+    """Copy the model, a fold for each table, all with the same weights; a table is one flag for all subsets."""
+    model = results / companion.folder.parent.name / companion.folder.name
+    for fold, of_stock in enumerate(tables):
+        shutil.copytree(companion.fold, model / f"fold_{fold}")
+        path = model / f"fold_{fold}" / "checkpoint_final.pth"
+        content = torch.load(path, weights_only=False)
+        content["network_weights"]["by_stock"].fill_(of_stock)
+        torch.save(content, path)
+    for name in ("plans.json", "dataset.json"):
+        shutil.copyfile(companion.folder / name, model / name)
+
+
+def test_folds_that_chose_otherwise_predict_together(companion, tmp_path, monkeypatch):
+    images, probabilities = tmp_path / "images", {}
+    shutil.copytree(companion.raw / "imagesTs", images)
+    (images / "case_Ts0_0002.nii.gz").unlink()
+    with_tables(companion, tmp_path / "results", [True, False])
+    monkeypatch.setenv("nnUNet_results", str(tmp_path / "results"))
+    for folds in (["0"], ["1"], ["0", "1"]):
+        out = tmp_path / "-".join(folds)
+        assert d2net("predict", *companion.predict_words(images, out), "-f", *folds, "--save_probabilities") == 0
+        probabilities[len(probabilities)] = np.load(out / "case_Ts0.npz")["probabilities"].astype(np.float64)
+        note = json.loads((out / "case_Ts0.modalities.json").read_text(encoding="utf-8"))
+        assert note["predicted by"] == [("stock", "student")[int(fold)] for fold in folds]
+    assert np.abs(probabilities[0] - probabilities[1]).max() > 0.01
+    mean_logits = sum(logit(probabilities[fold].clip(1e-6, 1 - 1e-6)) for fold in (0, 1)) / 2
+    assert np.abs(expit(mean_logits) - probabilities[2]).max() < 0.001

@@ -85,15 +85,8 @@ def export_model(  # noqa: PLR0913 - settings have defaults
         if not (model / name).is_file():
             raise UserError(f"{model / name} does not exist: pass the folder of a trained model")
     settings = {"stock": stock, "half": half, "thresholds": thresholds}
-    folds = read_model(model, checkpoints)
-    contents = [_for_prediction(content, **settings) for content in folds]
-    names = channels_of(read_json(model / "dataset.json", MISSING_IN_MODEL))
-    otherwise = {
-        subset_name(subset, names)
-        for subset in modality_subsets(len(names)).tolist()
-        if thresholds is not None
-        or (not stock and any(chosen_network(fold["network_weights"], subset) == STOCK for fold in folds))
-    }
+    originals = read_model(model, checkpoints)
+    contents = [_for_prediction(content, **settings) for content in originals]
     dataset = _dataset_name(model)
     remedy = "free space or pass another -o"
     with locked_output(output), explaining_disk_errors(output, remedy), unfinished_folder(output.parent) as temporary:
@@ -102,7 +95,11 @@ def export_model(  # noqa: PLR0913 - settings have defaults
         results = temporary / "results"
         target = results / dataset / model.resolve().name
         sizes = _write(model, dict(zip(checkpoints, contents, strict=True)), target)
-        _keep_measured(model, target, [checkpoint.name for checkpoint in sizes], otherwise)
+        if thresholds is None:
+            others = () if stock else _by_stock(model, originals)
+            _keep_measured(model, target, [checkpoint.name for checkpoint in sizes], others)
+        else:  # measured of regions that began elsewhere
+            (target / EXPECTED_DICE).unlink(missing_ok=True)
         if output.suffix == ".zip":
             publish(_zipped(results, temporary / output.name), output)
         else:
@@ -144,6 +141,17 @@ def _write(model: Path, checkpoints: Mapping[Path, dict[str, Any]], target: Path
         torch.save(content, written)
         sizes.append(ExportedCheckpoint(f"{path.parent.name}/{path.name}", path.stat().st_size, written.stat().st_size))
     return sizes
+
+
+def _by_stock(model: Path, folds: Sequence[Mapping[str, Any]]) -> set[str]:
+    """Name the subsets with which the stock network of a companion predicts, in any fold; none of another model."""
+    companions = [fold["network_weights"] for fold in folds if "by_stock" in fold["network_weights"]]
+    names = channels_of(read_json(model / "dataset.json", MISSING_IN_MODEL)) if companions else ()
+    return {
+        subset_name(subset, names)
+        for subset in (modality_subsets(len(names)).tolist() if companions else ())
+        if any(chosen_network(weights, subset) == STOCK for weights in companions)
+    }
 
 
 def _keep_measured(model: Path, target: Path, names: Sequence[str], otherwise: Collection[str]) -> None:
