@@ -111,16 +111,15 @@ def folder_for(args: argparse.Namespace, raw: Path) -> Path:
 
 def _starts(words: Sequence[str]) -> tuple[str, dict[str, str]]:
     """Return what all companions start from, empty if nothing is said of all, and what single ones do."""
-    of_all, starts = [], {}
+    starts: dict[str, str] = {}
     for word in words:
         arm, _, start = word.partition("=")
-        if start and is_companion(arm):
-            starts[arm] = start
-        else:
-            of_all.append(word)
-    if len(of_all) > 1:
-        raise UsageError(f"--start_from {of_all[1]}: name one for all companions, others as COMPANION={of_all[1]}")
-    return "".join(of_all), starts
+        arm, start = (arm, start) if start and "/" not in arm and is_companion(arm) else ("", word)
+        if arm in starts:
+            remedy = f"name one for {arm}" if arm else f"name one for all companions, others as COMPANION={start}"
+            raise UsageError(f"--start_from {word}: {remedy}")
+        starts[arm] = start
+    return starts.pop("", ""), starts
 
 
 def _found(start: str, args: argparse.Namespace, arms: Sequence[str], results: Path) -> str:

@@ -29,11 +29,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--start_from",
-        nargs="+",
-        default=(),
+        action="append",
+        default=[],
         metavar="STOCK",
-        help="what companions start from: one of the arms, another trained trainer, a model's folder or a checkpoint; "
-        "COMPANION=STOCK for one of them (the stock arm of their length, or the only stock arm)",
+        help="what companions start from: one of the arms, another trained trainer, a model's folder or a checkpoint "
+        "(the stock arm of their length, or the only stock arm); COMPANION=STOCK for one of them; may be repeated",
     )
     parser.add_argument(
         "--subsets",

@@ -73,6 +73,8 @@ def run(args: argparse.Namespace, extra: Sequence[str]) -> int:
         UserError: A variable, the plans, the preprocessed data or the trainer is missing, D2-Net cannot use them, or
             the pretrained weights are another network's.
     """
+    if "--c" in extra and values_of(extra, _PRETRAINED) is not None:
+        raise UsageError(f"{_PRETRAINED} starts a training and --c goes on with one: leave one of them out")
     words = all_words(extra, args.start_from)
     trainer = value_of(words, "-tr")
     subsets = read_protocols(args.subsets, args.presence, _check_data(words, trainer))
@@ -91,7 +93,8 @@ def run(args: argparse.Namespace, extra: Sequence[str]) -> int:
     if issubclass(trainer_type, ModalityDroppingTrainer):
         words = without(words, _PRETRAINED)
     else:
-        weights = None  # nnU-Net loads them itself
+        weights = None  # nnU-Net loads them itself, and never with --c
+        words = [word for word in words if word != "--c" or not value_of(words, _PRETRAINED)]
         if subsets:
             raise UserError(f"{trainer} sees all modalities: leave {_SUBSETS} and {_PRESENCE} out, or pass another -tr")
     seed_training(args.seed)
@@ -157,7 +160,7 @@ def _with_start(others: Sequence[str], start: str | None) -> list[str]:
 def _from(words: Sequence[str], checkpoint: Path) -> list[str]:
     """Return the words of a training that starts from a checkpoint; one that goes on has weights of its own.
 
-    With ``--c``, nnU-Net begins anew where nothing has been kept yet: from the checkpoint, then.
+    With ``--c``, nnU-Net begins where nothing has been kept yet: from the checkpoint, then, and with the same subsets.
     """
     if "--val" in words:
         return list(words)
@@ -165,8 +168,8 @@ def _from(words: Sequence[str], checkpoint: Path) -> list[str]:
         folder = _fold_folder(words)
         if any((folder / f"checkpoint_{name}.pth").is_file() for name in _KEPT):
             return list(words)
-        _LOG.warning("%s has no checkpoint to go on with: training starts anew, from %s", folder, checkpoint)
-    return [*(word for word in words if word != "--c"), _PRETRAINED, str(checkpoint)]
+        _LOG.warning("%s has no checkpoint to go on with: training starts from %s", folder, checkpoint)
+    return [*words, _PRETRAINED, str(checkpoint)]
 
 
 def _pretrained_weights(words: Sequence[str]) -> Path | None:
@@ -177,8 +180,6 @@ def _pretrained_weights(words: Sequence[str]) -> Path | None:
     if not weights.is_file():
         example = "fold_0/checkpoint_final.pth"
         raise UserError(f"{weights} does not exist: {_PRETRAINED} takes a checkpoint such as {example}")
-    if "--c" in words:
-        raise UsageError(f"{_PRETRAINED} starts a training and --c goes on with one: leave one of them out")
 
     from nnunetv2_d2net.plugin.checkpoints import check_finite, read_checkpoint
 

@@ -85,15 +85,15 @@ def draw_subsets(present: Tensor, weights: Tensor, generator: torch.Generator) -
 def weighted_rotation(weights: Tensor, length: int) -> Tensor:
     """List the subsets that validation takes in turn, each as often as its weight says.
 
-    The next one is always that which is farthest behind its share, so every beginning of the list is as near to the
-    shares as whole numbers can be. Among equals the complete one comes first, then the others in a fixed random order.
+    Each has its share of the whole list, rounded down or up, by the method of largest remainders, and is spread evenly
+    over it. Among equals the complete one comes first, then the others in a fixed random order.
 
     Args:
         weights: Of each subset, ``(2^M,)``.
         length: How many are wanted.
 
     Returns:
-        Bool ``(length, M)``, with repetitions.
+        Bool ``(length, M)``, with repetitions; without a subset whose share is below one.
 
     Example:
         >>> weighted_rotation(torch.tensor([0, 1.0, 0, 3.0]), 4).int().tolist()
@@ -104,11 +104,12 @@ def weighted_rotation(weights: Tensor, length: int) -> Tensor:
     order = np.random.default_rng(0).permutation(codes[~is_complete])
     codes = torch.cat((codes[is_complete], torch.from_numpy(order)))
     shares = weights[codes].double().numpy()
-    shares, taken, rotation = shares / shares.sum(), np.zeros(len(codes)), []
-    for step in range(1, length + 1):
-        rotation.append(int(np.argmax((shares * step - taken).round(9))))  # rounded, so that equals are equal
-        taken[rotation[-1]] += 1
-    return _flags(codes[rotation], (len(weights) - 1).bit_length())
+    shares = (length * shares / shares.sum()).round(9)  # so that equals are equal
+    counts = shares.astype(int)
+    counts[np.argsort(counts - shares, kind="stable")[: length - counts.sum()]] += 1
+    places = np.concatenate([(np.arange(n) + 0.5) / n for n in counts if n] or [np.zeros(0)])
+    rotation = np.repeat(np.arange(len(codes)), counts)[np.argsort(places, kind="stable")]
+    return _flags(codes[torch.from_numpy(rotation)], (len(weights) - 1).bit_length())
 
 
 def subset_rotation(n_modalities: int, max_length: int, seed: int = 0) -> Tensor:

@@ -59,16 +59,6 @@ _NOT_NEEDED: Mapping[str, Any] = {
     "foreground_intensity_properties_by_modality": dict,
     "previous_stage": str,
 }
-_SEEN = (
-    "spacing",
-    "patch_size",
-    "normalization_schemes",
-    "use_mask_for_norm",
-    *(f"resampling_fn_{kind}{of}" for kind in ("data", "probabilities") for of in ("", "_kwargs")),
-    *("architecture", *_OLD_ARCHITECTURE),
-)
-"""What of a configuration decides which images its network sees, and what becomes of its output."""
-_INTENSITIES = "foreground_intensity_properties_per_channel"
 _DATASET_NAME = re.compile(r"Dataset[0-9]{3}_[^/\\]+")
 _FOLDER_NAME = re.compile(r"(?!\.{1,2}$)[^/\\]+")
 
@@ -142,25 +132,6 @@ def configuration_of(
         return own
     check_key(own, "inherits_from", str, f"{where}: configuration {name}", remedy)
     return {**configuration_of(plans, own["inherits_from"], where, remedy, (*heirs, name)), **own}
-
-
-def differing_settings(plans: Mapping[str, Any], others: Mapping[str, Any], configuration: str) -> list[str]:
-    """Name what makes a network segment otherwise by other plans: which images it sees, and what becomes of its output.
-
-    Args:
-        plans: Those in use, checked.
-        others: Checked, too.
-        configuration: The one of that name in both.
-
-    Raises:
-        UserError: One of the two has no such configuration.
-    """
-    ours, theirs = (configuration_of(p, configuration, p["plans_name"], MISSING_IN_MODEL) for p in (plans, others))
-    names = [key for key in _SEEN if ours.get(key) != theirs.get(key)]
-    names += [key for key in ("transpose_forward",) if plans[key] != others[key]]
-    if "CTNormalization" in ours["normalization_schemes"] and plans.get(_INTENSITIES) != others.get(_INTENSITIES):
-        names.append(_INTENSITIES)
-    return names
 
 
 def _check_values(content: Mapping[str, Any], kinds: Mapping[str, Any], where: str, remedy: str) -> None:

@@ -171,9 +171,11 @@ def _keep_measured(model: Path, target: Path, names: Sequence[str], otherwise: C
     of = content.get("checkpoints")
     if isinstance(of, dict):
         same = [name for name in names if name in of and of[name] == sha256_of(model / name)]
-        write_json(path, content | {"checkpoints": of | {name: sha256_of(target / name) for name in same}}, indent=4)
+        content["checkpoints"] = of | {name: sha256_of(target / name) for name in same}
     if otherwise and not content.get("dice"):
         path.unlink(missing_ok=True)
+    elif content:
+        write_json(path, content, indent=4)
 
 
 def _copy_json(source: Path, target: Path) -> None:

@@ -71,7 +71,8 @@ class ModalityDroppingTrainer(ResumingTrainer):
 
     Training draws a subset for every case of a batch, after augmentation. The validation of each epoch goes through a
     fixed rotation of subsets, the complete one first, so that the pseudo-Dice, and with it ``checkpoint_best``, speaks
-    for all of them. The final validation on whole cases uses all that each case has, as nnU-Net's does.
+    for all of them; subsets with weights are taken by weight. The final validation on whole cases uses all that each
+    case has, as nnU-Net's does.
 
     Training cases may lack modalities: ``d2net plan_and_preprocess`` notes which each of them has, and what a case
     lacks is never drawn.

@@ -19,7 +19,7 @@ from nnunetv2_d2net.base.modality_names import plain_names
 from nnunetv2_d2net.base.sides import ORIENTATION
 from nnunetv2_d2net.base.text import counted, listed
 from nnunetv2_d2net.plugin.checkpoints import check_finite, read_checkpoint
-from nnunetv2_d2net.plugin.planning.plans import MISSING_IN_MODEL, check_plans, differing_settings
+from nnunetv2_d2net.plugin.training.same_plans import differing_settings
 
 _VARIABLE = "D2NET_PRETRAINED_WEIGHTS"
 _WRAPPERS = ("module.", "_orig_mod.")
@@ -87,23 +87,22 @@ def load_whole_network(
             or of other modalities.
     """
     checkpoint = read_checkpoint(path)
-    its_plans = _made_for(checkpoint, path, "plans")
-    if its_plans:
-        check_plans(its_plans, f"{path}: its plans", MISSING_IN_MODEL)
-        if others := differing_settings(plans, its_plans, configuration):
+    theirs, ours = plain_names(_channels_of_model(checkpoint, path)), plain_names(channels)
+    if sorted(theirs) not in ([], sorted(ours)):
+        raise UserError(
+            f"{path} is a model of {', '.join(theirs)}, this data set has {', '.join(ours)}: start from a model of the "
+            "same modalities, or let dataset.json call them by the same names"
+        )
+    if its_plans := _made_for(checkpoint, path, "plans"):
+        order = [theirs.index(name) for name in ours] if theirs else range(len(ours))
+        if others := differing_settings(plans, its_plans, configuration, order, f"{path}: its plans"):
             raise UserError(
                 f"{path} was trained by other plans than the {plans['plans_name']} of now ({listed(others, 5)}): "
                 "train that model anew by these, or put its own plans back and preprocess again"
             )
     weights = {_unwrapped(name): weight for name, weight in checkpoint["network_weights"].items()}
     check_finite(path, weights)
-    known = _channels_of_model(checkpoint, path)
-    weights, line = _by_modality(weights, known, channels)
-    if set(plain_names(known)) not in (set(), set(plain_names(channels))):
-        raise UserError(
-            f"{path}: {line[0].removeprefix('WARNING: ')}: start from a model of the same modalities, "
-            "or name them alike in dataset.json"
-        )
+    weights, _ = _by_modality(weights, theirs, ours)
     try:
         network.load_state_dict(weights)
     except RuntimeError as error:
@@ -216,9 +215,12 @@ def lies_otherwise(path: Path, counts: Mapping[str, int]) -> list[str]:
 
 
 def _made_for(checkpoint: Mapping[str, Any], path: Path, what: str) -> dict[str, Any]:
-    """Return the plans or the data set that a checkpoint's model was made for: of its folder, or else its own."""
+    """Return the plans or the data set that a checkpoint's model was made for: its own, or else those of its folder.
+
+    Every fold that is trained later writes those of its folder anew.
+    """
     own = checkpoint["init_args"].get({"dataset": "dataset_json"}.get(what, what))
-    return read_json_or(path.resolve().parents[1] / f"{what}.json", own if isinstance(own, dict) else {})
+    return own if isinstance(own, dict) else read_json_or(path.resolve().parents[1] / f"{what}.json", {})
 
 
 def _channels_of_model(checkpoint: Mapping[str, Any], path: Path) -> list[str]:

@@ -31,7 +31,7 @@ from nnunetv2_d2net.plugin.training import variants
 from nnunetv2_d2net.plugin.training.dropping import ModalityDroppingTrainer
 from nnunetv2_d2net.study.benchmark.arms import ARMS, stock_arm
 from nnunetv2_d2net.study.pipeline import Model, Trainer, passing_trainer
-from nnunetv2_d2net.study.report.results import epochs_of
+from nnunetv2_d2net.study.report.results import BY_WEIGHT, epochs_of
 
 _COMPARED = {
     "epochs": "epochs",
@@ -134,7 +134,7 @@ class Setup:
         words = ["d2net", "benchmark", "-d", self.raw.name, "-c", self.configuration, "-p", self.plans]
         words += ["--arms", *self.arms, "-f", *self.folds, "--cases", self.cases]
         starts = [*filter(None, [self.start_from]), *(f"{arm}={start}" for arm, start in self.starts.items())]
-        words += ["--start_from", *starts] if starts else []
+        words += [word for start in starts for word in ("--start_from", start)]
         words += ["--subsets", *as_words(self.subsets)] if self.subsets else []
         words += [] if self.mirroring else ["--disable_tta"]
         words += [] if self.seed is None else ["--seed", str(self.seed)]
@@ -206,6 +206,7 @@ class Setup:
         arms = [{"name": arm, **shared, **self._schedule(arm)} for arm in self.arms]
         return {
             **self.identity,
+            "means": BY_WEIGHT,
             "arms": arms,
             "modalities": list(self.dataset.channels),
             "regions": {name: list(values) for name, values in self.dataset.regions.items()},

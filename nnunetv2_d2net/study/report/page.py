@@ -137,7 +137,10 @@ def markdown_page(benchmark: Benchmark, drawn: Sequence[Chart], *, published: bo
         _table([["arm", judged.average, "complete input"], *standings]),
         "\n".join(f"- {line.claim} {line.figures}" for line in judged.others),
         *choice_notes(benchmark),
-        *(f"## {arms_table(benchmark.scores, metric, benchmark.dataset.channels).markdown()}" for metric in METRICS),
+        *(
+            f"## {arms_table(benchmark.scores, metric, benchmark.dataset.channels, benchmark.weights).markdown()}"
+            for metric in METRICS
+        ),
         *_leads(benchmark),
     ]
     if drawn:

@@ -24,6 +24,9 @@ CASES = {"test": "test cases", "folds": "validation cases of the folds"}
 CHOICE = "choice_fold_"
 """What the files begin with, in an arm's folder, that say which network of a companion predicts with which subset."""
 
+BY_WEIGHT = "over subsets by weight"
+"""What setup.json says of means; those of earlier versions counted each subset once."""
+
 _OURS = "D2NetTrainer"
 _EPOCHS = re.compile(r"_\d+epochs?$")
 _AGAIN = "run d2net benchmark again"
@@ -131,6 +134,8 @@ def read_benchmark(folder: Path) -> Benchmark:
     setup = read_json(path, _AGAIN, _NEEDED)
     if empty := [key for key in _NEEDED if not setup[key]]:
         raise UserError(f"{path} lacks {', '.join(empty)}: {_AGAIN}")
+    if len(set(setup.get("subsets", {}).values())) > 1 and setup.get("means") != BY_WEIGHT:
+        raise UserError(f"{folder}: an earlier version took means that count each subset once, not by weight: {_AGAIN}")
     arms = [str(arm["name"]) for arm in setup["arms"]]
     return Benchmark(
         folder,

@@ -218,9 +218,14 @@ def paper_table(summaries: Summaries, metric: str, modalities: Sequence[str]) ->
     return Table(METRICS[metric].title, _header(1, _subsets(summaries), modalities), rows)
 
 
-def arms_table(arms: Mapping[str, Sequence[CaseScore]], metric: str, modalities: Sequence[str]) -> Table:
+def arms_table(
+    arms: Mapping[str, Sequence[CaseScore]],
+    metric: str,
+    modalities: Sequence[str],
+    weights: Mapping[str, float] = MappingProxyType({}),
+) -> Table:
     """Lay several arms side by side: a row for each region and arm, the best of each column marked with a star."""
-    by_arm = {arm: summarize(scores, metric) for arm, scores in arms.items() if scores}
+    by_arm = {arm: summarize(scores, metric, weights=weights) for arm, scores in arms.items() if scores}
     subsets = in_order((subset for summaries in by_arm.values() for subset in _subsets(summaries)), modalities)
     rows = []
     for region in dict.fromkeys(region for summaries in by_arm.values() for region in summaries):

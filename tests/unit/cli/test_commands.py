@@ -388,8 +388,8 @@ def test_the_model_of_this_package_is_fine_tuned(roots, trained, tmp_path, monke
             (fold / f"checkpoint_{name}.pth").touch()
         assert main([*words, "--c"]) == 0
         argv, start = handed.pop()
-        assert ("has no checkpoint to go on with: training starts anew" in capsys.readouterr().err) is (not name)
-        assert (start is None, "--c" in argv) == (bool(name), bool(name))
+        assert ("has no checkpoint to go on with: training starts from" in capsys.readouterr().err) is (not name)
+        assert (start is None, "--c" in argv) == (bool(name), True)
         shutil.rmtree(fold, ignore_errors=True)
 
 

@@ -6,12 +6,7 @@ import pytest
 from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 
 from nnunetv2_d2net.base.errors import UserError
-from nnunetv2_d2net.plugin.planning.plans import (
-    check_networks,
-    differing_settings,
-    preprocessed_folder,
-    read_plans,
-)
+from nnunetv2_d2net.plugin.planning.plans import check_networks, preprocessed_folder, read_plans
 from nnunetv2_d2net.plugin.training.dropping import nnUNetTrainerModalityDropout
 from nnunetv2_d2net.plugin.training.trainer import D2NetTrainer
 from tests.unit.conftest import whole_plans
@@ -243,24 +238,3 @@ def test_our_trainers_build_no_network_from_elsewhere(trainer, what, tmp_path):
     with pytest.raises(UserError, match="plans TinyPlans names code from elsewhere"):
         trainer.build_network_architecture(plans, plans.get_configuration("tiny"), 2, 3)
     assert not (tmp_path / "RAN").exists()
-
-
-def test_what_makes_a_network_segment_otherwise_is_named():
-    def differing(plans, ours=None):
-        return differing_settings(ours or whole_plans(), plans, "3d_fullres")
-
-    def changed(key, value):
-        plans = whole_plans()
-        of_configuration = plans["configurations"]["3d_fullres"]
-        (of_configuration if key in of_configuration else plans)[key] = value
-        return plans
-
-    of_images = changed("foreground_intensity_properties_per_channel", {"0": {"mean": 1.0}})
-    assert differing(whole_plans()) == []
-    assert differing(changed("batch_size", 99)) == []
-    assert differing(changed("spacing", [9.0, 9.0])) == ["spacing"]
-    assert differing(changed("transpose_forward", [2, 1, 0])) == ["transpose_forward"]
-    assert differing(of_images) == []  # each image is normalized by itself
-    for plans in (ours := whole_plans(), of_images):
-        plans["configurations"]["3d_fullres"]["normalization_schemes"] = ["CTNormalization"]
-    assert differing(of_images, ours) == ["foreground_intensity_properties_per_channel"]

@@ -173,7 +173,8 @@ DICE = {subset: {"lesion": Measured(0.5, 0.1, 5)} for subset in ("FLAIR", "T1", 
         ({"thresholds": [0.3]}, None),
     ],
 )
-def test_what_was_measured_is_not_told_of_what_segments_otherwise(model, tmp_path, settings, kept):
+@pytest.mark.parametrize("says_of_which", [True, False])
+def test_what_was_measured_is_not_told_of_what_segments_otherwise(model, tmp_path, settings, kept, says_of_which):
     """A companion whose stock network predicts with T1 and with everything."""
     name = "fold_0/checkpoint_final.pth"
     content = torch.load(model / name)
@@ -184,6 +185,10 @@ def test_what_was_measured_is_not_told_of_what_segments_otherwise(model, tmp_pat
     }
     torch.save(content, model / name)
     write_measured(model, DICE, "5 cases", {name: sha256_of(model / name)})
+    if not says_of_which:  # as older versions wrote it
+        measured = json.loads((model / "dice_by_subset.json").read_text(encoding="utf-8"))
+        del measured["checkpoints"]
+        (model / "dice_by_subset.json").write_text(json.dumps(measured), encoding="utf-8")
     export_model(model, tmp_path / "out", **settings)
     written = tmp_path / "out" / model.parent.name / model.name
     assert read_measured(written, {name: sha256_of(written / name)}) == {s: DICE[s] for s in kept or ()}

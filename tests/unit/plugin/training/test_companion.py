@@ -159,7 +159,7 @@ def test_a_stock_model_whose_modalities_are_in_another_order_sees_each_in_its_pl
 def test_a_stock_model_of_other_modalities_is_refused(companion_of, names):
     trainer = companion_of()
     path, weights = save_stock(trainer, made_for=named(*names))
-    with pytest.raises(UserError, match=f"^{path}: that model knows {', '.join(names)}, in this order; this data set"):
+    with pytest.raises(UserError, match=f"^{path} is a model of {', '.join(names)}, this data set has FLAIR, T1, T1ce"):
         trainer.start_from(path)
     assert not holds(trainer.companion.stock, weights)
 
@@ -176,13 +176,13 @@ def test_a_stock_model_of_other_modalities_is_refused(companion_of, names):
 )
 @pytest.mark.parametrize("beside", [True, False])
 def test_a_stock_model_of_other_plans_of_that_name_is_refused(companion_of, key, value, is_same, beside):
-    """Of the plans in the model's folder, or where they are not there, of those in the checkpoint."""
+    """Of the plans in the checkpoint, or where they are not there, of those in the model's folder."""
     trainer = companion_of()
     plans = json.loads(json.dumps(trainer.plans_manager.plans))
     plans["configurations"]["tiny"][key] = value
     path, weights = save_stock(trainer, made_for={} if beside else {"plans": plans})
-    if beside:
-        (path.parents[1] / "plans.json").write_text(json.dumps(plans), encoding="utf-8")
+    of_folder = plans if beside else trainer.plans_manager.plans
+    (path.parents[1] / "plans.json").write_text(json.dumps(of_folder), encoding="utf-8")
     if is_same:
         trainer.start_from(path)
         assert holds(trainer.companion.stock, weights)

@@ -3,6 +3,7 @@ import gzip
 import json
 import shlex
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -246,8 +247,8 @@ def test_each_companion_may_start_from_an_arm_of_its_own(setup):
     setup = replace(setup, arms=(*companions, *stocks), start_from=stocks[0], starts={companions[0]: stocks[1]})
     assert [setup.start_of(arm) for arm in setup.arms] == [stocks[1], stocks[0], "", ""]
     words = setup.command
-    at = words.index("--start_from")
-    assert words[at + 1 : at + 3] == [stocks[0], f"{companions[0]}={stocks[1]}"]
+    given = [word for flag, word in pairwise(words) if flag == "--start_from"]
+    assert given == [stocks[0], f"{companions[0]}={stocks[1]}"]
     assert jobs.first_of(setup, f"{companions[0]}/all") == f"{stocks[1]}/all"
 
 

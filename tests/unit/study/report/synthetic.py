@@ -87,17 +87,21 @@ def from_scores(scores: dict[str, list[CaseScore]], **setup: Any) -> Benchmark:
         "file_ending": ".nii.gz",
     }
     costs, checkpoints = {arm: {} for arm in scores}, {arm: set() for arm in scores}
-    return Benchmark(Path("bench"), content | setup, scores, _compare(scores, modalities), costs, checkpoints)
+    compared = _compare(scores, modalities, setup.get("subsets", {}))
+    return Benchmark(Path("bench"), content | setup, scores, compared, costs, checkpoints)
 
 
 _REST = (1.0, 1.0, 0.9, 10, 10)
 
 
-def _compare(scores: Mapping[str, Sequence[CaseScore]], modalities: Sequence[str]):
+def _compare(
+    scores: Mapping[str, Sequence[CaseScore]], modalities: Sequence[str], weights: Mapping[str, float] | None = None
+):
+    settings: Any = {"modalities": modalities, "weights": weights or {}, "resamples": 49}
     return [
         row
         for rival, arm in combinations(scores, 2)
-        for row in compare_arms(scores[arm], scores[rival], arm=arm, rival=rival, modalities=modalities, resamples=49)
+        for row in compare_arms(scores[arm], scores[rival], arm=arm, rival=rival, **settings)
     ]
 
 

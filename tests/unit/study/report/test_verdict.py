@@ -1,7 +1,9 @@
 import numpy as np
 import pytest
 
+from nnunetv2_d2net.study.report.curves import charts
 from nnunetv2_d2net.study.report.leads import best_rivals
+from nnunetv2_d2net.study.report.page import markdown_page
 from nnunetv2_d2net.study.report.verdict import verdict
 from nnunetv2_d2net.study.scores.metrics import CaseScore
 from nnunetv2_d2net.study.scores.tables import ONE_TRAINING
@@ -160,7 +162,14 @@ def test_what_subsets_weigh_is_noted_and_counted():
     found = verdict(made_up(dice, complete=complete, subsets=weighted))
     assert note in found.notes
     means = [sum(values(of)) / len(values(of)) for of in (0.8, 0.9)]
-    assert found.standings[OURS] == pytest.approx(((2 * means[0] + 8 * means[1]) / 10, means[1]))
+    mean = (2 * means[0] + 8 * means[1]) / 10
+    assert found.standings[OURS] == pytest.approx((mean, means[1]))
+    (of_all,) = (line.lead.test for line in found.headlines if not line.on_complete)
+    assert of_all.mean == pytest.approx(mean)
+    benchmark = made_up(dice, complete=complete, subsets=weighted)
+    assert benchmark.summaries["dice"][OURS]["tumor"]["mean of 3"].mean == pytest.approx(mean)
+    rows = [row for row in markdown_page(benchmark, charts(benchmark)).splitlines() if row.startswith("| tumor | ")]
+    assert f"| {mean:.3f}*" in next(row for row in rows if f"| {OURS} " in row)
 
 
 def test_few_cases_and_unequal_training_are_noted():

@@ -1,0 +1,97 @@
+"""Whether the network of a model sees and segments by other plans what it has learned on."""
+
+from copy import deepcopy
+
+import pytest
+
+from nnunetv2_d2net.base.errors import UserError
+from nnunetv2_d2net.plugin.training.same_plans import differing_settings
+from tests.unit.plugin.planning.test_plans import OLD
+from tests.unit.plugin.preprocessing.conftest import architecture, build_plans
+
+BY_INTENSITIES = ["CTNormalization", "ZScoreNormalization"]
+INTENSITIES = "foreground_intensity_properties_per_channel"
+
+
+def plans_of(schemes=("ZScoreNormalization",) * 2, **changes):
+    plans = deepcopy(build_plans(schemes).plans)
+    of_configuration = plans["configurations"]["tiny"]
+    for key, value in changes.items():
+        (of_configuration if key in of_configuration else plans)[key] = value
+    return plans
+
+
+def differing(others, ours=None, order=(0, 1), configuration="tiny"):
+    return differing_settings(ours or plans_of(), others, configuration, order, "x.pth")
+
+
+@pytest.mark.parametrize(
+    ("changes", "names"),
+    [
+        ({}, []),
+        ({"batch_size": 99}, []),
+        ({"spacing": [9.0, 1.0, 1.0]}, ["spacing"]),
+        ({"patch_size": [16, 8, 8], "batch_size": 1}, ["patch_size"]),
+        ({"use_mask_for_norm": [True, False]}, ["use_mask_for_norm"]),
+        ({"resampling_fn_data": "other"}, ["resampling_fn_data"]),
+        ({"resampling_fn_probabilities_kwargs": {}}, ["resampling_fn_probabilities_kwargs"]),
+        ({"resampling_fn_seg_kwargs": {}}, []),
+        ({"transpose_forward": [2, 1, 0]}, ["transpose_forward"]),
+        ({"image_reader_writer": "NibabelIOWithReorient"}, ["image_reader_writer"]),
+        ({INTENSITIES: {"0": {"mean": 1.0}, "1": {}}}, []),  # each image is normalized by itself
+        ({"continue_training": True, "experiment_planner_used": "Mine"}, []),
+    ],
+)
+def test_what_makes_a_network_segment_otherwise_is_named(changes, names):
+    assert differing(plans_of(**changes)) == names
+
+
+def test_strides_that_leave_the_weights_shapes_are_seen():
+    others = plans_of()
+    others["configurations"]["tiny"]["architecture"]["arch_kwargs"]["norm_op_kwargs"]["eps"] = 1.0
+    assert differing(others) == ["architecture"]
+
+
+def test_intensities_matter_where_images_are_normalized_by_them_and_under_their_old_name_too():
+    ours, others = plans_of(BY_INTENSITIES), plans_of(BY_INTENSITIES)
+    assert differing(others, ours) == []
+    others["foreground_intensity_properties_by_modality"] = others.pop(INTENSITIES)
+    assert differing(others, ours) == []
+    others["foreground_intensity_properties_by_modality"]["0"]["mean"] = 7.0
+    assert differing(others, ours) == [INTENSITIES]
+
+
+def test_what_is_of_a_channel_goes_with_its_modality():
+    ours, others = plans_of(BY_INTENSITIES), plans_of(BY_INTENSITIES[::-1])
+    others[INTENSITIES] = {"0": ours[INTENSITIES]["1"], "1": ours[INTENSITIES]["0"]}
+    assert differing(others, ours, order=(1, 0)) == []
+    assert differing(others, ours, order=(0, 1)) == ["normalization_schemes", INTENSITIES]
+    assert differing(ours, ours, order=(1, 0)) == ["normalization_schemes", INTENSITIES]
+
+
+def test_an_old_form_of_the_same_network_is_the_same():
+    others, ours = plans_of(), plans_of()
+    del others["configurations"]["tiny"]["architecture"]
+    others["configurations"]["tiny"] |= OLD
+    ours["configurations"]["tiny"]["architecture"]["arch_kwargs"] = architecture()["arch_kwargs"] | {
+        "features_per_stage": [4, 8],
+        "strides": OLD["pool_op_kernel_sizes"],
+    }
+    assert differing(others, ours) == []
+    assert "architecture" not in others["configurations"]["tiny"]
+    assert differing(plans_of(), others) == ["architecture"]
+
+
+def test_inherited_settings_count():
+    others = plans_of()
+    others["configurations"]["child"] = {"inherits_from": "tiny", "spacing": [2.0, 2.0, 2.0]}
+    ours = deepcopy(others)
+    assert differing(others, ours, configuration="child") == []
+    others["configurations"]["tiny"]["patch_size"] = [4, 4, 4]
+    assert differing(others, ours, configuration="child") == ["patch_size"]
+
+
+@pytest.mark.parametrize("change", [{"configurations": {}}, {"transpose_forward": 5}, {"spacing": "wide"}])
+def test_plans_that_are_none_are_refused(change):
+    with pytest.raises(UserError, match=r"^x\.pth"):
+        differing(plans_of(**change))
