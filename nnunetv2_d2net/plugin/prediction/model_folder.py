@@ -6,12 +6,18 @@ from typing import Any
 
 from nnunetv2_d2net.base.dataset import Dataset
 from nnunetv2_d2net.base.errors import UserError
+from nnunetv2_d2net.base.files import read_json
 from nnunetv2_d2net.base.text import last_line
 from nnunetv2_d2net.plugin.checkpoints import read_folds
 from nnunetv2_d2net.plugin.planning.plans import MISSING_IN_MODEL, check_networks
+from nnunetv2_d2net.plugin.training.same_plans import check_same_plans
 
 UNUSABLE = (RuntimeError, AssertionError, TypeError, ValueError, LookupError, AttributeError)
 """What nnU-Net and torch raise where files do not belong together."""
+
+_OF_ITS_TRAINING = (
+    "train this fold anew, or put plans.json and dataset.json of its training back into the model's folder"
+)
 
 
 def read_model(folder: Path, checkpoints: Sequence[Path]) -> list[dict[str, Any]]:
@@ -29,6 +35,7 @@ def read_model(folder: Path, checkpoints: Sequence[Path]) -> list[dict[str, Any]
     """
     plans = check_networks(folder / "plans.json")
     Dataset.read(folder / "dataset.json", MISSING_IN_MODEL)
+    content = read_json(folder / "dataset.json", MISSING_IN_MODEL)
     if not checkpoints:
         raise UserError(f"{folder} has no fold with this checkpoint: finish the training, or name another checkpoint")
     folds = read_folds(checkpoints)
@@ -38,6 +45,8 @@ def read_model(folder: Path, checkpoints: Sequence[Path]) -> list[dict[str, Any]
             f"{folder / 'plans.json'} has no configuration {configuration}, with which {checkpoints[0]} was trained: "
             f"{MISSING_IN_MODEL}"
         )
+    for path, fold in zip(checkpoints, folds, strict=True):
+        check_same_plans(path, fold["init_args"], plans, content, _OF_ITS_TRAINING)
     return folds
 
 

@@ -13,9 +13,12 @@ from nnunetv2_d2net.base.errors import UserError
 from nnunetv2_d2net.base.files import written_whole
 from nnunetv2_d2net.plugin.checkpoints import read_checkpoint
 from nnunetv2_d2net.plugin.training.distributed import DistributedTrainer
+from nnunetv2_d2net.plugin.training.same_plans import check_same_plans
 
 RANDOM_STATES = "random_states"
 """Where the optimizer's part of a checkpoint keeps them: what nnU-Net loads from there is handed to the optimizer."""
+
+_OF_ITS_TRAINING = "train anew without --c, or put plans and dataset.json of that training back and preprocess again"
 
 KEPT = "free space on its disk, then go on with --c; the checkpoint before it is kept"
 """What to do when a checkpoint cannot be written."""
@@ -102,9 +105,10 @@ class ResumingTrainer(DistributedTrainer):
         """
         path = Path(cast(str, filename_or_checkpoint))  # nnU-Net's own cannot load a dict
         try:
-            read_checkpoint(path)  # nnU-Net unpickles it
+            made_for = read_checkpoint(path)["init_args"]  # nnU-Net unpickles it
         except UserError as error:
             raise UserError(f"{error}; or remove it, and --c goes on from another one of its folder") from error
+        check_same_plans(path, made_for, self.plans_manager.plans, self.dataset_json, _OF_ITS_TRAINING)
         try:
             super().load_checkpoint(filename_or_checkpoint)
         except KeyError as error:

@@ -1,10 +1,16 @@
 """Whether a model was trained by the plans of now: whether its network would see and segment what it has learned on."""
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 
+from nnunetv2_d2net.base.dataset import channels_of
+from nnunetv2_d2net.base.errors import UserError
+from nnunetv2_d2net.base.modality_names import plain_names
+from nnunetv2_d2net.base.sides import ORIENTATION
+from nnunetv2_d2net.base.text import listed
 from nnunetv2_d2net.plugin.planning.plans import MISSING_IN_MODEL, check_plans, configuration_of
 
 _OF_CONFIGURATION = (
@@ -15,6 +21,7 @@ _OF_CONFIGURATION = (
 )
 _OF_CHANNELS = ("normalization_schemes", "use_mask_for_norm")
 _OF_ALL = ("image_reader_writer", "transpose_forward")
+_MAY_CHANGE = ("patch_size",)  # of a network that is there already
 _INTENSITIES = "foreground_intensity_properties_per_channel"
 _OLD_INTENSITIES = "foreground_intensity_properties_by_modality"  # as nnU-Net called it, and still reads it
 _BY_INTENSITIES = "CTNormalization"
@@ -47,6 +54,39 @@ def differing_settings(
     ):
         names.append(_INTENSITIES)
     return names
+
+
+def check_same_plans(
+    path: Path, made_for: Mapping[str, Any], plans: Mapping[str, Any], content: Mapping[str, Any], remedy: str
+) -> None:
+    """Refuse a checkpoint that was trained by other plans, or with the modalities in another order.
+
+    Args:
+        path: The checkpoint.
+        made_for: Its ``init_args``; exported ones name neither plans nor data set, and pass.
+        plans: Those of now.
+        content: Of dataset.json, of now.
+        remedy: What to do.
+
+    Raises:
+        UserError: It was.
+    """
+    its_plans, its_data = made_for.get("plans"), made_for.get("dataset_json")
+    names = plain_names(channels_of(content))
+    theirs = plain_names(channels_of(its_data, f"{path}: its data set")) if isinstance(its_data, dict) else names
+    if theirs != names and sorted(theirs) == sorted(names):
+        raise UserError(
+            f"{path} was trained with {', '.join(theirs)}, in this order, and dataset.json has {', '.join(names)} now: "
+            f"{remedy}"
+        )
+    if isinstance(its_plans, dict):
+        where, order = f"{path}: its plans", range(len(names))
+        others = differing_settings(plans, its_plans, made_for["configuration"], order, where)
+        others = [name for name in others if name not in _MAY_CHANGE]
+        if len({p[ORIENTATION] for p in (plans, its_plans) if ORIENTATION in p}) > 1:
+            others.append(ORIENTATION)
+        if others:
+            raise UserError(f"{path} was trained by other plans than those of now ({listed(others, 5)}): {remedy}")
 
 
 def _in_order(values: Sequence[Any], order: Sequence[int]) -> list[Any]:

@@ -138,7 +138,7 @@ def test_no_path_of_this_machine_is_written(model, tmp_path):
     measured = {"measured on": f"5 cases of {home}/imagesTs", "checkpoints": {}, "dice": {"FLAIR": {"lesion": 0.5}}}
     (model / "dice_by_subset.json").write_text(json.dumps(measured), encoding="utf-8")
     checkpoint = torch.load(model / "fold_0" / "checkpoint_final.pth")
-    checkpoint["init_args"] |= {"plans": {"source": home}, "fold": 0}
+    checkpoint["init_args"] |= {"plans": whole_plans(source=home), "fold": 0}
     torch.save(checkpoint | {"logging": {"output": home}}, model / "fold_0" / "checkpoint_final.pth")
     export_model(model, tmp_path / "out")
     for path in (tmp_path / "out").rglob("*.*"):

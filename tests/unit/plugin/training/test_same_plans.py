@@ -1,11 +1,13 @@
 """Whether the network of a model sees and segments by other plans what it has learned on."""
 
 from copy import deepcopy
+from pathlib import Path
 
 import pytest
 
 from nnunetv2_d2net.base.errors import UserError
-from nnunetv2_d2net.plugin.training.same_plans import differing_settings
+from nnunetv2_d2net.base.sides import ORIENTATION
+from nnunetv2_d2net.plugin.training.same_plans import check_same_plans, differing_settings
 from tests.unit.plugin.planning.test_plans import OLD
 from tests.unit.plugin.preprocessing.conftest import architecture, build_plans
 
@@ -95,3 +97,37 @@ def test_inherited_settings_count():
 def test_plans_that_are_none_are_refused(change):
     with pytest.raises(UserError, match=r"^x\.pth"):
         differing(plans_of(**change))
+
+
+def check(plans, made_for):
+    content = {"channel_names": {"0": "FLAIR", "1": "T1"}}
+    check_same_plans(Path("x.pth"), {"configuration": "tiny", **made_for}, plans, content, "do this")
+
+
+@pytest.mark.parametrize(
+    ("made_for", "problem"),
+    [
+        ({}, None),  # as it was exported
+        ({"plans": plans_of(), "dataset_json": {"channel_names": {"0": "Flair", "1": "T1w"}}}, None),
+        ({"plans": plans_of(patch_size=[4, 4, 4])}, None),
+        ({"plans": plans_of(spacing=[9.0, 1.0, 1.0])}, r"by other plans than those of now \(spacing\): do this$"),
+        (
+            {"dataset_json": {"channel_names": {"0": "T1", "1": "FLAIR"}}},
+            "with T1, FLAIR, in this order, and .* FLAIR, T1 now",
+        ),
+        ({"dataset_json": {"channel_names": {"0": "first", "1": "second"}}}, None),  # they have got better names
+        ({"plans": plans_of() | {ORIENTATION: "RAS"}}, ORIENTATION),
+        ({"plans": plans_of() | {ORIENTATION: "LPS"}}, None),
+    ],
+)
+def test_a_checkpoint_of_other_plans_is_refused(made_for, problem):
+    plans = plans_of() | {ORIENTATION: "LPS"}
+    if problem is None:
+        check(plans, made_for)
+        return
+    with pytest.raises(UserError, match=f"^x.pth was trained .*{problem}"):
+        check(plans, made_for)
+
+
+def test_training_does_not_know_yet_how_its_cases_lie():
+    check(plans_of(), {"plans": plans_of() | {ORIENTATION: "RAS"}})
