@@ -1,5 +1,6 @@
 """Predict cases with every subset of their modalities: each case read once, preprocessed once per distinct crop."""
 
+import logging
 from collections.abc import Collection, Hashable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,9 +17,11 @@ from nnunetv2_d2net.base.errors import UserError
 from nnunetv2_d2net.base.files import make_folder
 from nnunetv2_d2net.base.progress import Bar
 from nnunetv2_d2net.method.modalities import modality_subsets
-from nnunetv2_d2net.plugin.prediction.predictor import OTHER_OUTPUT, D2NetPredictor, Subset
+from nnunetv2_d2net.plugin.prediction.predictor import OTHER_OUTPUT, D2NetPredictor, Subset, check_names
 from nnunetv2_d2net.plugin.prediction.threads import read_ahead
 from nnunetv2_d2net.plugin.preprocessing.reading import CaseImages
+
+_LOG = logging.getLogger("nnunetv2_d2net")
 
 
 class Job(NamedTuple):
@@ -79,6 +82,7 @@ class AllSubsetsPredictor(D2NetPredictor):
         cases, _, _ = self._manage_input_and_output_lists(
             list_of_lists_or_source_folder, None, None, part_id=part_id, num_parts=num_parts
         )
+        check_names([self._name_of(files) for files in cases])
         folders = self._make_folders(Path(output))
         endings = (*((".npz",) if save_probabilities else ()), self.dataset.file_ending)
         jobs = [self._job(files, folders, () if overwrite else endings) for files in cases]
@@ -100,10 +104,13 @@ class AllSubsetsPredictor(D2NetPredictor):
     def _make_folders(self, output: Path) -> dict[Subset, Path]:
         names = self.dataset.channels
         allowed = torch.tensor(self.allowed or [True] * len(names))
-        subsets = [tuple(s.tolist()) for s in modality_subsets(len(names)) if not (s & ~allowed).any()]
-        subsets = [subset for subset in subsets if not self.only or subset in self.only]
+        wanted = [s for s in modality_subsets(len(names)) if not self.only or tuple(s.tolist()) in self.only]
+        subsets = [tuple(s.tolist()) for s in wanted if not (s & ~allowed).any()]
         if not subsets:
             raise UserError("none of the subsets is left: they hold modalities that are not to be used")
+        if self.only and len(subsets) < len(wanted):
+            left = [self.dataset.subset_name(s.tolist()) for s in wanted if (s & ~allowed).any()]
+            _LOG.warning("not predicted, as they hold modalities that are not to be used: %s", ", ".join(left))
         folders = {subset: output / self.dataset.subset_name(subset) for subset in subsets}
         for folder in folders.values():
             make_folder(folder, OTHER_OUTPUT)
@@ -111,9 +118,12 @@ class AllSubsetsPredictor(D2NetPredictor):
             save_json(self.plans_manager.plans, str(folder / "plans.json"), sort_keys=False)
         return folders
 
+    def _name_of(self, files: Sequence[str]) -> str:
+        return Path(files[0]).name[: -len(self.dataset.file_ending) - len("_0000")]
+
     def _job(self, files: list[str], folders: dict[Subset, Path], endings: Sequence[str]) -> Job:
         """Leave out the subsets of which every file of these endings is there; none if there are no endings."""
-        name = Path(files[0]).name[: -len(self.dataset.file_ending) - len("_0000")]
+        name = self._name_of(files)
         outputs = {subset: str(folder / name) for subset, folder in folders.items()}
         done = {subset for subset, output in outputs.items() if endings and self.is_done(output, endings)}
         return Job(files, name, {subset: output for subset, output in outputs.items() if subset not in done})

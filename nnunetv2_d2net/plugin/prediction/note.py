@@ -1,6 +1,6 @@
 """The note beside each segmentation: which modalities were used, by which model, and how far to trust it."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, NamedTuple
@@ -28,6 +28,9 @@ VOLUMES = "volumes (ml)"
 NEVER_MEASURED = "never measured"
 
 
+CHECKPOINTS = "checkpoints (sha256)"
+AVAILABLE_NAMES = "available modalities"
+CONSTANT = "constant images, taken as absent"
 DICE = "mean Dice measured with these modalities"
 SD = "SD over cases of the measured Dice"
 N_CASES = "cases of the measured Dice"
@@ -109,7 +112,7 @@ def read_measured(folder: Path, checkpoints: Mapping[str, str] | None = None) ->
         checkpoints: SHA-256 of those in use, by path below the folder; None for whatever was measured.
 
     Returns:
-        Empty where the file is not there, or names a checkpoint in use that has been replaced since.
+        Empty where the file is not there, or names checkpoints, and not all of those in use as they are.
 
     Raises:
         UserError: The file holds something else.
@@ -120,7 +123,7 @@ def read_measured(folder: Path, checkpoints: Mapping[str, str] | None = None) ->
     content = read_json(path, "repair or remove it", {"dice": dict})
     made_by, *others = (content.get(key, {}) for key in ("checkpoints", *Measured._fields[1:]))  # older files lack some
     try:
-        if any(made_by.get(name, digest) != digest for name, digest in (checkpoints or {}).items()):
+        if made_by and any(made_by.get(name) != digest for name, digest in (checkpoints or {}).items()):
             return {}
         return {
             subset: {
@@ -182,12 +185,12 @@ def note(
     """
     pairs = list(zip(names, available, strict=True))
     content: dict[str, Any] = {
-        "available modalities": [name for name, flag in pairs if flag],
+        AVAILABLE_NAMES: [name for name, flag in pairs if flag],
         "absent modalities": [name for name, flag in pairs if not flag],
-        "constant images, taken as absent": list(constant),
+        CONSTANT: list(constant),
         "model": model.folder.name if model else None,
         "data set": model.folder.parent.name if model else None,
-        "checkpoints (sha256)": model.checkpoints if model else {},
+        CHECKPOINTS: model.checkpoints if model else {},
         "versions": {"nnunetv2_d2net": __version__, "nnunetv2": version_of("nnunetv2"), "torch": version_of("torch")},
         "remarks on the images": list(remarks),
         "compared with the training data": model.compared if model else [],
@@ -202,6 +205,27 @@ def note(
             content["Dice measured on"] = model.measured_on or "cases that nobody has named"
         content["warnings"] = warnings(model.measured, subset, complete, content["absent modalities"])
     return content
+
+
+def made_otherwise(content: Mapping[str, Any], model: Model | None, names: Collection[str] | None) -> str:
+    """Say how a segmentation was made otherwise than it would be now; empty if it was not, or nobody knows.
+
+    Args:
+        content: Its note.
+        model: That of now.
+        names: Of the modalities that are used now, constant images among them; None if nobody knows.
+
+    Example:
+        >>> made_otherwise({"available modalities": ["T1", "T2"]}, None, ["T1", "T2", "FLAIR"])
+        'from other modalities (T1, T2)'
+    """
+    made_by, made_of = content.get(CHECKPOINTS), content.get(AVAILABLE_NAMES)
+    if made_by and model and made_by != model.checkpoints:
+        return "by other checkpoints"
+    if names is None or made_of is None:
+        return ""
+    alike = set(made_of) <= set(names) and len(names) == len(made_of) + len(content.get(CONSTANT, ()))
+    return "" if alike else f"from other modalities ({', '.join(made_of)})"
 
 
 def warnings(table: MeasuredTable, subset: str, complete: str, absent: Sequence[str]) -> list[str]:

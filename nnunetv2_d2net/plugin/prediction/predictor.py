@@ -3,6 +3,7 @@
 import functools
 import logging
 import sys
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, cast
@@ -19,7 +20,7 @@ from torch import Tensor, nn
 
 from nnunetv2_d2net.base.dataset import Dataset
 from nnunetv2_d2net.base.errors import UserError
-from nnunetv2_d2net.base.files import make_folder
+from nnunetv2_d2net.base.files import make_folder, read_json_or
 from nnunetv2_d2net.base.progress import Bar
 from nnunetv2_d2net.base.text import counted, last_line
 from nnunetv2_d2net.method.modalities import infer_available
@@ -28,10 +29,11 @@ from nnunetv2_d2net.plugin.prediction.agreement import AGREEMENT, WITHOUT_MIRROR
 from nnunetv2_d2net.plugin.prediction.in_memory import stack_images
 from nnunetv2_d2net.plugin.prediction.likeness import looks_unlike, unlike_training
 from nnunetv2_d2net.plugin.prediction.model_folder import UNUSABLE, read_model, unusable
-from nnunetv2_d2net.plugin.prediction.note import VOLUMES, Model, closing_line, describe_model, note
+from nnunetv2_d2net.plugin.prediction.note import VOLUMES, Model, closing_line, describe_model, made_otherwise, note
 from nnunetv2_d2net.plugin.prediction.subset_network import StackedHeads, SubsetNetwork
 from nnunetv2_d2net.plugin.prediction.threads import WriteBehind, read_ahead
 from nnunetv2_d2net.plugin.prediction.writing import (
+    NOTE,
     PLACE_OF,
     is_written,
     segmentation_of,
@@ -485,19 +487,38 @@ class D2NetPredictor(nnUNetPredictor):
             num_parts,
             save_probabilities,
         )
+        check_names([output.rpartition("/")[2] for output in lists[1] or ()])
         if overwrite or lists[1] is None:
             return lists
         endings = (*((".npz",) if save_probabilities else ()), self.dataset.file_ending)
-        todo = [i for i, output in enumerate(lists[1]) if not self.is_done(output, endings)]
+        todo = [i for i, output in enumerate(lists[1]) if not self.is_done(output, endings, lists[0][i])]
         return tuple([of_cases[i] for i in todo] for of_cases in lists)
 
-    def is_done(self, output: str, endings: Sequence[str]) -> bool:
-        """Tell whether a case's files are there, whole; ones that somebody has changed stay, and are reported."""
+    def is_done(self, output: str, endings: Sequence[str], files: Sequence[str] = ()) -> bool:
+        """Tell whether a case's files are there, whole; ones that somebody has changed stay, and are reported.
+
+        So do those that another model made, or this one from other modalities than it would use now.
+
+        Args:
+            output: Output file without its ending.
+            endings: Of the files.
+            files: Of the case; none where the output's folder says which modalities are used.
+        """
         try:
-            return is_written(output, endings)
+            if not is_written(output, endings):
+                return False
+            self._check_maker(output, files)
+            return True
         except UserError as error:
             self.fail(Path(output).name, f"case {Path(output).name!r}: {error}")
             return True
+
+    def _check_maker(self, output: str, files: Sequence[str]) -> None:
+        allowed, names = self.allowed or [True] * len(self.dataset.channels), None
+        if len(files) > 1:  # a single file may hold all modalities
+            names = {self.dataset.channels[c] for c in self.dataset.assign_channels(list(files)) if allowed[c]}
+        if how := made_otherwise(read_json_or(Path(f"{output}{NOTE}"), {}), self.model, names):
+            raise UserError(f"{output}{self.dataset.file_ending} was made {how}: pass another -o, or write it anew")
 
     def _internal_get_data_iterator_from_lists_of_filenames(
         self,
@@ -626,6 +647,22 @@ class D2NetPredictor(nnUNetPredictor):
                 self._told.add(line)
                 _LOG.warning("%s", line)
         return content
+
+
+def check_names(names: Sequence[str]) -> None:
+    """Refuse cases of which one would be written over another.
+
+    Args:
+        names: Of the output files, without their endings.
+
+    Raises:
+        UserError: Two are alike, or one has none.
+    """
+    for name, n in Counter(names).items():
+        if not name or n > 1:
+            raise UserError(
+                f"{counted(n, 'case')} would be written as {name!r}: name the files of each case CASE_0000 and so on"
+            )
 
 
 def _loaded(data: Tensor | np.ndarray | str) -> Tensor:

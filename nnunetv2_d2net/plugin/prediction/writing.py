@@ -29,7 +29,7 @@ from nnunetv2_d2net.plugin.prediction.note import VOLUMES
 NOTE = ".modalities.json"
 """Ending of the note beside each segmentation."""
 
-_FILES = "files"
+FILES = "files"
 """Key of the note under which size and SHA-256 of each file stand, by its ending."""
 
 _LOG = logging.getLogger("nnunetv2_d2net")
@@ -115,7 +115,7 @@ def write_segmentation(
             keep_place(Path(place_of), Path(f"{unfinished}{ending}"))
         kinds = (*((".npz", ".pkl") if probabilities else ()), ending)
         note = {**note, VOLUMES: _volumes(predictor, Path(f"{unfinished}{ending}"))}
-        note[_FILES] = {kind: content_state(Path(f"{unfinished}{kind}")) for kind in kinds}
+        note[FILES] = {kind: content_state(Path(f"{unfinished}{kind}")) for kind in kinds}
         Path(f"{unfinished}{NOTE}").write_text(json.dumps(note, indent=2) + "\n", encoding="utf-8")
         # the segmentation comes last: its presence tells a resumed run that the case is done
         for kind in (*kinds[:-1], NOTE, ending):
@@ -146,7 +146,7 @@ def is_written(target: str, endings: Sequence[str]) -> bool:
     """
     if not all(Path(f"{target}{ending}").is_file() for ending in endings):
         return False
-    noted = read_json_or(Path(f"{target}{NOTE}"), {}).get(_FILES, {})
+    noted = read_json_or(Path(f"{target}{NOTE}"), {}).get(FILES, {})
     for path, ending in ((Path(f"{target}{ending}"), ending) for ending in endings):
         if ending in noted and content_state(path) == noted[ending]:
             continue

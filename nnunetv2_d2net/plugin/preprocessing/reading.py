@@ -94,8 +94,8 @@ def read_case(
 def _by_channel(
     read: Sequence[Image], channels: Sequence[int], n_modalities: int
 ) -> dict[int, tuple[str, NDArray[np.floating]]]:
-    """Name and voxels of each modality; one file may hold all of them, such as an RGB photograph."""
-    if len(read) == 1 and len(read[0].voxels) == n_modalities:
+    """Name and voxels of each modality; one file, named as the first, may hold all, such as an RGB photograph."""
+    if list(channels) == [0] and len(read[0].voxels) == n_modalities:
         return {c: (f"{read[0].path} channel {c}", image) for c, image in enumerate(read[0].voxels)}
     for image in read:
         _check_place(image, read[0])

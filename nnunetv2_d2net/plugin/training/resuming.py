@@ -34,6 +34,7 @@ class ResumingTrainer(DistributedTrainer):
     torch's own hooks, as tensors and numbers; any nnU-Net reads such a checkpoint.
     """
 
+    continues: bool = False
     loaded_random_states: dict[str, Any] | None = None
     _states_of_all: list[dict[str, Any]] | None = None
 
@@ -103,14 +104,14 @@ class ResumingTrainer(DistributedTrainer):
         Raises:
             UserError: The file cannot be read without running code in it, or is of another network or trainer.
         """
-        path = Path(cast(str, filename_or_checkpoint))  # nnU-Net's own cannot load a dict
+        path = self._newest(Path(cast(str, filename_or_checkpoint)))  # nnU-Net's own cannot load a dict
         try:
             made_for = read_checkpoint(path)["init_args"]  # nnU-Net unpickles it
         except UserError as error:
             raise UserError(f"{error}; or remove it, and --c goes on from another one of its folder") from error
         check_same_plans(path, made_for, self.plans_manager.plans, self.dataset_json, _OF_ITS_TRAINING)
         try:
-            super().load_checkpoint(filename_or_checkpoint)
+            super().load_checkpoint(str(path))
         except KeyError as error:
             raise UserError(f"{path} lacks {error}, it was exported for prediction: go on with the original") from error
         except (RuntimeError, ValueError) as error:
@@ -121,6 +122,17 @@ class ResumingTrainer(DistributedTrainer):
                 "train anew without --c, or use the trainer that wrote it"
             ) from error
         self._best_ema = max(self.logger.get_value("ema_fg_dice", step=None), default=None)
+
+    def _newest(self, path: Path) -> Path:
+        """Return the latest checkpoint where a training that is to go on has begun anew beside a finished one.
+
+        nnU-Net would take the finished one, and remove the latest. It does so, too, when a training ends.
+        """
+        latest = path.with_name("checkpoint_latest.pth")
+        if not (self.continues and path.name == "checkpoint_final.pth" and latest.is_file()):
+            return path
+        self.print_to_log_file(f"{path.name} is of an earlier training: going on with {latest.name}")
+        return latest
 
     def _gather_random_states(self) -> list[dict[str, Any]]:
         states = self.random_states()

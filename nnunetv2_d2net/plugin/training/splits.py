@@ -1,5 +1,6 @@
 """Folds of a cohort whose cases have different modalities."""
 
+import logging
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ from nnunetv2_d2net.base.errors import UserError
 from nnunetv2_d2net.base.files import read_json_value
 from nnunetv2_d2net.base.text import counted, listed
 
+_LOG = logging.getLogger("nnunetv2_d2net")
 _REPAIR = "repair it, or move it away to split anew"
 
 N_FOLDS = 5
@@ -40,18 +42,25 @@ def check_fold(path: Path, fold: str | int, cases: Collection[str]) -> None:
     splits = read_splits(path)
     if int(fold) >= len(splits):
         return
-    split, names = splits[int(fold)], set[str]()
-    for part in ("train", "val"):
-        listed_here = split.get(part) if isinstance(split, dict) else None
-        if not isinstance(listed_here, list) or not listed_here or not all(isinstance(n, str) for n in listed_here):
-            raise UserError(f'{path}: fold {fold} has no list of cases under "{part}": {_REPAIR}')
-        names.update(listed_here)
+    names = _cases_of(splits[int(fold)], path, fold)
     absent = sorted(names - set(cases))
     if absent:
         raise UserError(
             f"{path}: fold {fold} names cases that are not preprocessed ({listed(absent)}): correct the file, or "
             "preprocess again"
         )
+    if left := sorted(set(cases) - names):
+        _LOG.warning("%s leaves preprocessed cases out of fold %s: %s", path, fold, listed(left))
+
+
+def _cases_of(split: object, path: Path, fold: str | int) -> set[str]:
+    names = set[str]()
+    for part in ("train", "val"):
+        listed_here = split.get(part) if isinstance(split, dict) else None
+        if not isinstance(listed_here, list) or not listed_here or not all(isinstance(n, str) for n in listed_here):
+            raise UserError(f'{path}: fold {fold} has no list of cases under "{part}": {_REPAIR}')
+        names.update(listed_here)
+    return names
 
 
 def read_splits(path: Path) -> list[Any]:

@@ -1,15 +1,16 @@
 """What was measured with a model is kept with it, for the notes of later predictions."""
 
 import math
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from statistics import fmean
 
 from nnunetv2_d2net.base.dataset import subset_name
 from nnunetv2_d2net.base.errors import UserError
-from nnunetv2_d2net.base.files import read_json, sha256_of
+from nnunetv2_d2net.base.files import content_state, read_json, sha256_of
 from nnunetv2_d2net.plugin.prediction.note import EXPECTED_DICE, VOLUMES, Measured, write_measured
-from nnunetv2_d2net.plugin.prediction.writing import NOTE
+from nnunetv2_d2net.plugin.prediction.writing import FILES, NOTE
 from nnunetv2_d2net.study.scores.evaluate import ALL_GIVEN
 from nnunetv2_d2net.study.scores.metrics import CaseScore
 from nnunetv2_d2net.study.scores.tables import summarize
@@ -72,10 +73,23 @@ def keep_with_model(scores: Iterable[CaseScore], predictions: Path, model: Path,
         note = read_json(path, _PREDICT, {"available modalities": list, "checkpoints (sha256)": dict})
         available, made_by = note["available modalities"], note["checkpoints (sha256)"]
         _check_checkpoints(path, made_by, model, checkpoints)
+        _check_unchanged(path, note.get(FILES, {}))
         subsets[case, subset] = subset_name([True] * len(available), available)
         found |= {(case, subsets[case, subset], region): ml for region, ml in note.get(VOLUMES, {}).items()}
+    by_modalities = Counter((case, of) for (case, _), of in subsets.items())
+    for case, of in (key for key, n in by_modalities.items() if n > 1):
+        folders = ", ".join(subset for (of_case, subset), by in subsets.items() if (of_case, by) == (case, of))
+        raise UserError(f"{predictions}: {folders} hold {case} with {of} each: evaluate one of these folders at a time")
     keep_scores([score._replace(subset=subsets[score[:2]]) for score in measured], model, cases, checkpoints, found)
     return model / EXPECTED_DICE
+
+
+def _check_unchanged(path: Path, files: Mapping[str, object]) -> None:
+    """Refuse a segmentation that is not the one of its note."""
+    target = str(path).removesuffix(NOTE)
+    for file, state in ((Path(f"{target}{ending}"), state) for ending, state in files.items()):
+        if file.is_file() and content_state(file) != state:
+            raise UserError(f"{file} is not what its note {path.name} is of: {_PREDICT}")
 
 
 def _check_checkpoints(path: Path, made_by: dict[str, str], model: Path, known: dict[str, str]) -> None:

@@ -13,6 +13,7 @@ from nnunetv2_d2net.plugin.prediction.note import (
     Model,
     closing_line,
     describe_model,
+    made_otherwise,
     note,
     read_measured,
     warnings,
@@ -63,6 +64,33 @@ def test_dice_of_a_checkpoint_that_was_replaced_is_not_told(folder):
     (folder / "fold_0" / "checkpoint_final.pth").write_bytes(b"trained anew")
     assert describe_model(folder, [0], "checkpoint_final.pth").measured == {}
     assert describe_model(folder, ["all"], "checkpoint_final.pth").measured == DICE
+
+
+def test_dice_is_not_told_of_checkpoints_that_were_not_measured(folder):
+    write_measured(folder, DICE, "held-out cases", describe_model(folder, [0], "checkpoint_final.pth").checkpoints)
+    assert describe_model(folder, [0], "checkpoint_final.pth").measured == DICE
+    assert describe_model(folder, ["all"], "checkpoint_final.pth").measured == {}
+    assert describe_model(folder, [0, "all"], "checkpoint_final.pth").measured == {}
+
+
+@pytest.mark.parametrize(
+    ("made_by", "made_of", "constant", "names", "how"),
+    [
+        ({"a": "1"}, ["T1", "T2"], [], {"T1", "T2"}, ""),
+        ({"a": "2"}, ["T1", "T2"], [], {"T1", "T2"}, "by other checkpoints"),
+        ({"a": "1", "b": "1"}, ["T1"], [], {"T1"}, "by other checkpoints"),
+        ({}, ["T1"], [], {"T1"}, ""),
+        ({"a": "1"}, ["T1"], [], {"T1", "T2"}, "from other modalities (T1)"),
+        ({"a": "1"}, ["T1"], ["x_0001.nii.gz"], {"T1", "T2"}, ""),
+        ({"a": "1"}, ["T1", "T2"], [], {"T1"}, "from other modalities (T1, T2)"),
+        ({"a": "1"}, ["T1"], [], None, ""),
+    ],
+)
+def test_how_a_segmentation_was_made_otherwise(folder, made_by, made_of, constant, names, how):
+    content = {"checkpoints (sha256)": made_by, "available modalities": made_of}
+    content["constant images, taken as absent"] = constant
+    assert made_otherwise(content, Model(folder, {"a": "1"}, {}), names) == how
+    assert made_otherwise({}, Model(folder, {"a": "1"}, {}), names) == ""
 
 
 @pytest.mark.parametrize(

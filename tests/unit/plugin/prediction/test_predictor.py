@@ -21,7 +21,7 @@ from nnunetv2_d2net.base.errors import UserError
 from nnunetv2_d2net.method.modalities import modality_subsets
 from nnunetv2_d2net.plugin.prediction import writing
 from nnunetv2_d2net.plugin.prediction.all_subsets import AllSubsetsPredictor
-from nnunetv2_d2net.plugin.prediction.note import Measured, write_measured
+from nnunetv2_d2net.plugin.prediction.note import Measured, Model, write_measured
 from nnunetv2_d2net.plugin.prediction.subset_network import SubsetNetwork
 from tests.unit.base.test_appearance import head
 from tests.unit.plugin.prediction.conftest import HALF, Sums, build_network, build_predictor, unweighted, write_cases
@@ -352,6 +352,42 @@ def test_only_what_is_missing_is_predicted_again(predictor, tmp_path, monkeypatc
     predictor.predict_from_files(source, str(out), save_probabilities=True, overwrite=False)
     assert sorted(seen) == ["only_0001.nii.gz", "whole_0000.nii.gz"]
     assert {"only.nii.gz", "whole.npz"} < outputs(out)
+
+
+def test_what_another_model_made_or_this_one_from_other_modalities_is_not_taken_for_done(predictor, tmp_path, caplog):
+    source, out = write_cases(tmp_path / "in", MIXED), tmp_path / "out"
+    predictor.model = Model(tmp_path, {"fold_0/checkpoint_final.pth": "1"}, {})
+    predictor.predict_from_files(source, str(out))
+    before = {path: path.stat().st_mtime_ns for path in out.glob("*.nii.gz")}
+    predictor.predict_from_files(source, str(out), overwrite=False)
+    predictor.allowed = [True, False, True]
+    with pytest.raises(UserError, match="could not be segmented"):
+        predictor.predict_from_files(source, str(out), overwrite=False)
+    assert (
+        "whole.nii.gz was made from other modalities (FLAIR, T1, T1ce): pass another -o, or write it anew"
+        in caplog.text
+    )
+    predictor.failures.clear()
+    predictor.allowed, predictor.model = None, Model(tmp_path, {"fold_1/checkpoint_final.pth": "2"}, {})
+    with pytest.raises(UserError, match="could not be segmented"):
+        predictor.predict_from_files(source, str(out), overwrite=False)
+    assert "whole.nii.gz was made by other checkpoints: pass another -o, or write it anew" in caplog.text
+    assert {path: path.stat().st_mtime_ns for path in out.glob("*.nii.gz")} == before
+
+
+@pytest.mark.parametrize(
+    ("cases", "told"),
+    [
+        ([["flair_a", "t1_a", "t1ce_a"], ["flair_b", "t1_b", "t1ce_b"]], "2 cases would be written as 'fl'"),
+        ([["flair", "t1", "t1ce"]], "1 case would be written as ''"),
+    ],
+)
+def test_cases_that_would_be_written_over_each_other_are_refused(predictor, all_subsets, tmp_path, cases, told):
+    files = [[str(tmp_path / f"{name}.nii.gz") for name in names] for names in cases]
+    for of in (predictor, all_subsets):
+        with pytest.raises(UserError, match=f"^{told}: name the files of each case CASE_0000 and so on$"):
+            of.predict_from_files(files, str(tmp_path / "out"))
+    assert not list((tmp_path / "out").rglob("*.nii.gz"))
 
 
 def test_cases_are_split_into_parts(predictor, tmp_path):

@@ -239,6 +239,7 @@ def test_a_photograph_among_pictures(photograph, pictures):
     files, _ = pictures
     Path(photograph).replace(files[1])
     refused(files, files[1], "holds 3 channels, not 1", "one file per modality", reader=NaturalImage2DIO())
+    refused(files[1:2], files[1], "holds 3 channels, not 1", "one file per modality", reader=NaturalImage2DIO())
 
 
 def test_a_reason_of_several_lines_becomes_one(files):

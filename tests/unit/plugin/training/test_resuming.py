@@ -224,3 +224,39 @@ def test_processes_beside_the_first_write_nothing(make, tmp_path):
         trainer.local_rank, trainer.disable_checkpointing = rank, disabled
         trainer.save_checkpoint(str(tmp_path / "checkpoint.pth"))
     assert not list(tmp_path.glob("checkpoint*"))
+
+
+@pytest.mark.parametrize(
+    ("continues", "named", "there", "loaded"),
+    [
+        (True, "final", ("final", "latest"), "latest"),
+        (True, "final", ("final", "best"), "final"),
+        (True, "best", ("best", "latest"), "best"),
+        (False, "final", ("final", "latest"), "final"),  # as --val does
+    ],
+)
+def test_a_training_that_began_anew_beside_a_finished_one_goes_on(make, tmp_path, continues, named, there, loaded):
+    trainer = make()
+    paths = {name: tmp_path / f"checkpoint_{name}.pth" for name in there}
+    for epoch, path in enumerate(paths.values()):
+        trainer.current_epoch = epoch
+        trainer.save_checkpoint(str(path))
+    later = make()
+    later.continues, said = continues, []
+    later.print_to_log_file = said.append
+    later.load_checkpoint(str(paths[named]))
+    assert later.current_epoch == [*there].index(loaded) + 1
+    assert (f"checkpoint_{named}.pth is of an earlier training: going on with checkpoint_latest.pth" in said) is (
+        loaded != named
+    )
+
+
+def test_a_training_does_not_go_on_by_other_plans(make, tmp_path):
+    trainer, path = make(), tmp_path / "checkpoint_latest.pth"
+    trainer.save_checkpoint(str(path))
+    later = make()
+    later.plans_manager.plans["configurations"]["tiny"]["spacing"] = [3.0, 1.0, 1.0]
+    with pytest.raises(
+        UserError, match=rf"^{path} was trained by other plans than those of now \(spacing\): train anew"
+    ):
+        later.load_checkpoint(str(path))

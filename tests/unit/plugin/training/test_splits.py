@@ -78,3 +78,14 @@ def test_folds_differ_by_one_case_at_most():
     flags = {f"c{i}": [flag, True] for i, flag in enumerate([True] * 4 + [False] * 3)}
     splits = balanced_splits(flags, n_folds=3)
     assert sorted(len(split["val"]) for split in splits) == [2, 2, 3]
+
+
+def test_cases_that_a_fold_leaves_out_are_told(tmp_path, caplog):
+    path = tmp_path / "splits_final.json"
+    path.write_text(json.dumps([{"train": ["a", "b"], "val": ["c"]}]), encoding="utf-8")
+    check_fold(path, 0, ["c", "b", "a"])
+    assert not caplog.records
+    check_fold(path, 0, ["a", "b", "new", "c"])
+    assert [record.getMessage() for record in caplog.records] == [
+        f"{path} leaves preprocessed cases out of fold 0: new"
+    ]

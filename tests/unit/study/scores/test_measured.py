@@ -4,6 +4,7 @@ import json
 import pytest
 
 from nnunetv2_d2net.base.errors import UserError
+from nnunetv2_d2net.base.files import content_state
 from nnunetv2_d2net.plugin.prediction.note import Measured, read_measured
 from nnunetv2_d2net.study.scores import measured
 from nnunetv2_d2net.study.scores.evaluate import ALL_GIVEN
@@ -132,3 +133,22 @@ def test_a_note_that_does_not_say_it_is_refused(tmp_path, model, note, reason):
 def test_a_model_that_is_not_there(tmp_path):
     with pytest.raises(UserError, match="none is no folder: name the folder of the model"):
         keep_with_model([], tmp_path, tmp_path / "none", "a case")
+
+
+def test_a_segmentation_that_was_written_over_is_refused(tmp_path, model):
+    path = tmp_path / "a.nii.gz"
+    path.write_bytes(b"segmentation")
+    write_note(tmp_path, "a", ["T1"], files={".nii.gz": content_state(path), ".npz": [1, "0"]})
+    keep_with_model([score("a", ALL_GIVEN, "core", 1.0)], tmp_path, model, "one case")
+    path.write_bytes(b"another one's")
+    with pytest.raises(UserError, match=rf"^{path} is not what its note a\.modalities\.json is of: predict anew"):
+        keep_with_model([score("a", ALL_GIVEN, "core", 1.0)], tmp_path, model, "one case")
+
+
+def test_folders_of_the_same_modalities_are_not_taken_together(tmp_path, model):
+    for folder in ("f0", "f1"):
+        write_note(tmp_path / folder, "a", ["T1", "T2"])
+    write_note(tmp_path / "T1", "a", ["T1"])
+    scores = [score("a", folder, "core", 1.0) for folder in ("f0", "f1", "T1")]
+    with pytest.raises(UserError, match=r": f0, f1 hold a with T1\+T2 each: evaluate one of these folders at a time$"):
+        keep_with_model(scores, tmp_path, model, "one case")
