@@ -1,22 +1,38 @@
 """DICOM: which series files belong to, and a series as one image."""
 
-from collections.abc import Iterable
+import logging
+import re
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 import SimpleITK as sitk
 
-from nnunetv2_d2net.base.images import ImageError
-from nnunetv2_d2net.base.text import counted, last_line
+from nnunetv2_d2net.base.images import TOLERANCE, ImageError, check_name
+from nnunetv2_d2net.base.text import counted, last_line, listed
 
+_LOG = logging.getLogger("nnunetv2_d2net")
 _MAGIC, _MAGIC_AT = b"DICM", 128
 _FIRST_TAGS = {b"\2\0\0\0", *(bytes((8, 0, element, 0)) for element in (0, 1, 5, 8, 18, 22, 24))}
 """Tags that a file without preamble begins with (PS3.10, 7.1; old exports leave it out), low byte first."""
 _UID, _DESCRIPTION, _PROTOCOL = "0020|000e", "0008|103e", "0018|1030"
+_PATIENT, _STUDY, _DATE = "0010|0020", "0020|000d", "0008|0020"
 _PLACE, _NOWHERE = "0020|0032", r"nan\nan\nan"
+_AXES, _AXIAL = "0020|0037", r"1\0\0\0\1\0"
 _MOST_UNEVEN = 0.1
 """Share of the distance of slices by which one may lie elsewhere than evenly."""
+
+_OWN_SERIES = re.compile(rb"\x20\0\x0d\0(?:UI..|....)[\d.]*[\0 ]?\x20\0\x0e\0(?:UI..|....)([\d.]+)", re.DOTALL)
+"""StudyInstanceUID and, right behind it, SeriesInstanceUID: a file's own, for those it refers to are not neighbors."""
+_ROWS = re.compile(rb"\x28\0\x10\0(?:US\x02\0|\x02\0\0\0)")
+"""Of pixels, which RTSTRUCT, SR and presentation states have none of."""
+_FRAME_PLACE = re.compile(
+    rb"\x20\0\x13\x91(?:SQ\0\0)?....\xfe\xff\0\xe0....\x20\0\x32\0(?:DS..|....)"
+    rb"([-+.\deE ]+\\[-+.\deE ]+\\[-+.\deE]+)",
+    re.DOTALL,
+)
+"""ImagePositionPatient in the PlanePositionSequence of a frame."""
 
 
 class Series(NamedTuple):
@@ -26,11 +42,17 @@ class Series(NamedTuple):
         uid: SeriesInstanceUID.
         description: SeriesDescription, or else ProtocolName; may be empty.
         files: In the order of the slices.
+        patient: PatientID; may be empty.
+        study: StudyInstanceUID and StudyDate; each may be empty.
+        cut: A file of it that is cut short, and so not among the others.
     """
 
     uid: str
     description: str
     files: tuple[Path, ...]
+    patient: str = ""
+    study: tuple[str, str] = ("", "")
+    cut: Path | None = None
 
     def __str__(self) -> str:
         return f"{self.files[0]} ({self.description or 'no description'}, {counted(len(self.files), 'file')})"
@@ -53,15 +75,39 @@ def is_dicom(path: Path) -> bool:
 
 
 def find_series(files: Iterable[Path]) -> list[Series]:
-    """List the series that any of the files belong to, folder by folder; files that are no DICOM belong to none."""
-    found = []
+    """List the series that any of the files belong to, folder by folder; files that are no DICOM belong to none.
+
+    DICOM files of those folders that cannot be read and may be of any series are passed over, in one line of the log.
+    """
+    reader, found = sitk.ImageSeriesReader, []
     for folder in sorted({path.parent for path in files if is_dicom(path)}):
-        for uid in sitk.ImageSeriesReader.GetGDCMSeriesIDs(str(folder)):
-            names = sitk.ImageSeriesReader.GetGDCMSeriesFileNames(str(folder), uid)
-            tags = _tags(names[0])
+        check_name(folder)
+        ids = reader.GetGDCMSeriesIDs(str(folder))
+        series = {uid: tuple(map(Path, reader.GetGDCMSeriesFileNames(str(folder), uid))) for uid in ids}
+        cut = _cut_short(folder, series)
+        for uid, slices in series.items():
+            tags = _tags(str(slices[0]))
             description = tags.get(_DESCRIPTION) or tags.get(_PROTOCOL, "")
-            found.append(Series(uid, description, tuple(map(Path, names))))
+            study = tags.get(_STUDY, ""), tags.get(_DATE, "")
+            found.append(Series(uid, description, slices, tags.get(_PATIENT, ""), study, cut.get(uid)))
     return found
+
+
+def _cut_short(folder: Path, series: Mapping[str, Sequence[Path]]) -> dict[str, Path]:
+    """Return a file of each series that GDCM has left out, which it does in silence."""
+    whole = {path for slices in series.values() for path in slices}
+    cut, passed_over = {}, []
+    for path in sorted(path for path in folder.iterdir() if path not in whole and is_dicom(path)):
+        content = path.read_bytes()
+        own = _OWN_SERIES.search(content)
+        uid = own[1].decode() if own else ""
+        if uid in series:
+            cut.setdefault(uid, path)
+        elif not own or _ROWS.search(content):
+            passed_over.append(path)
+    if passed_over:
+        _LOG.warning("passed over, cannot be read as DICOM: %s: copy what is needed again", listed(passed_over))
+    return cut
 
 
 def series_of(file: Path) -> Series:
@@ -81,8 +127,10 @@ def read_series(series: Series) -> sitk.Image:
     """Read a series as one image.
 
     Raises:
-        ImageError: A file cannot be read, or slices are missing, lie on each other or do not say where.
+        ImageError: A file cannot be read, or slices are missing, lie on each other or askew, or do not say where.
     """
+    if series.cut is not None:
+        raise ImageError(series.cut, "unreadable", f"is cut short, and is a slice of {series}", "copy it again")
     sitk.ProcessObject.SetGlobalWarningDisplay(False)  # noqa: FBT003  # what ITK warns of is looked at
     reader = sitk.ImageSeriesReader()
     reader.SetFileNames(list(map(str, series.files)))
@@ -90,20 +138,43 @@ def read_series(series: Series) -> sitk.Image:
         image = reader.Execute()
     except RuntimeError as error:
         raise _unreadable(series.files[0], last_line(error)) from error
-    if len(series.files) > 1 and _is_uneven(series):  # ITK tells of rounding, too, and nothing of slices in one place
-        what = f"is one of {len(series.files)} slices that are not evenly spaced, or do not say where they lie"
-        remedy = "some are missing, or the series holds several images: export it whole, or convert it with dcm2niix"
-        raise ImageError(series.files[0], "shape", what, remedy)
+    if len(series.files) == 1:
+        _check_frames(series.files[0], image.GetSize()[2])
+    else:  # ITK tells of rounding, too, and nothing of slices in one place
+        _check_slices(series)
     return image
 
 
-def _is_uneven(series: Series) -> bool:
-    places = np.array([(_tags(str(file)).get(_PLACE) or _NOWHERE).split("\\") for file in series.files], float)
-    steps = np.linalg.norm(np.diff(places, axis=0), axis=1)
-    return not np.abs(steps - np.median(steps)).max() < _MOST_UNEVEN * np.median(steps)
+def _check_slices(series: Series) -> None:
+    tags = [_tags(str(file)) for file in series.files]
+    one = f"is one of {len(series.files)} slices"
+    axes = np.array([(of_file.get(_AXES) or _AXIAL).split("\\") for of_file in tags], float)
+    if np.ptp(axes, axis=0).max() > TOLERANCE:
+        remedy = "the series is a localizer, or holds several images: pass another one, or convert it with dcm2niix"
+        raise ImageError(series.files[0], "shape", f"{one} that are not parallel", remedy)
+    if _is_uneven([of_file.get(_PLACE) or _NOWHERE for of_file in tags]):
+        what = f"{one} that are not evenly spaced, or do not say where they lie"
+        remedy = "some are missing, or the series holds several images: export it whole, or convert it with dcm2niix"
+        raise ImageError(series.files[0], "shape", what, remedy)
+
+
+def _check_frames(file: Path, n_frames: int) -> None:
+    """Refuse frames that do not lie one behind the other, where each says its place."""
+    places = [place.decode() for place in _FRAME_PLACE.findall(file.read_bytes())]
+    if len(places) > 1 and (len(places) != n_frames or _is_uneven(places)):
+        what = f"holds {n_frames} frames that are not evenly spaced and in order"
+        remedy = "some are missing, or it holds several images: convert it with dcm2niix"
+        raise ImageError(file, "shape", what, remedy)
+
+
+def _is_uneven(places: Sequence[str]) -> bool:
+    steps = np.diff(np.array([place.split("\\") for place in places], float), axis=0)
+    step = np.median(steps, axis=0)
+    return not np.linalg.norm(steps - step, axis=1).max() < _MOST_UNEVEN * np.linalg.norm(step)
 
 
 def _tags(file: str) -> dict[str, str]:
+    check_name(file)
     reader = sitk.ImageFileReader()
     reader.SetFileName(file)
     try:

@@ -34,6 +34,9 @@ WRITE_AGAIN = "copy it again, or write it anew if the copy is right"
 NAN_OPTION = "--nan_outside_as_zero"
 GO_WITHOUT = "repair it, or remove it to go without"
 
+_LARGEST = 1e15
+"""Magnitude of a voxel, above which sums of squares come near the end of 32-bit floats."""
+
 _MOST_VALUES = 2**15  # of labels that are counted without sorting
 
 _GZIP = b"\x1f\x8b"
@@ -60,7 +63,7 @@ class ImageError(UserError):
 
     Attributes:
         path: The file.
-        kind: ``missing``, ``unreadable``, ``header``, ``NaN``, ``shape``, ``geometry`` or ``labels``.
+        kind: ``missing``, ``unreadable``, ``header``, ``NaN``, ``range``, ``shape``, ``geometry`` or ``labels``.
         reason: What is wrong with it.
         remedy: What to do.
     """
@@ -93,7 +96,9 @@ Reader = Callable[[str], tuple[NDArray[Any], dict[str, Any]]]
 """From a file's name to voxels ``(C, *spatial)`` and properties."""
 
 
-def read_image(path: Path | str, reader: Reader | None = None, *, nan_outside_as_zero: bool | None = None) -> Image:
+def read_image(
+    path: Path | str, reader: Reader | None = None, *, nan_outside_as_zero: bool | None = None, is_label: bool = False
+) -> Image:
     """Read any image file: whole, and free of NaN and infinity.
 
     Args:
@@ -102,35 +107,43 @@ def read_image(path: Path | str, reader: Reader | None = None, *, nan_outside_as
             and ``direction`` (x, y, z).
         nan_outside_as_zero: Take NaN outside the field of view, that is, in one piece with the image's border, as 0. If
             False, the refusal of such an image names the option; None is for whoever does not offer it.
+        is_label: Leave the range of its values to :func:`label_counts`.
 
     Raises:
-        ImageError: It is missing, cannot be read, or holds NaN or infinity.
+        ImageError: It is missing, cannot be read, or holds NaN, infinity, complex or huge numbers.
     """
     header, (voxels, properties), finite = _read_checked(Path(path), reader or _decode)
     zeroed = _check_finite(Path(path), header, voxels, finite=finite, option=nan_outside_as_zero)
     if zeroed:
         voxels = np.where(np.isnan(voxels), 0, voxels)
+    if not is_label:
+        check_range(path, voxels)
     if header is not None:
         unplaced = {} if tells_sides(header) else {UNPLACED: True}
         properties = {**properties, **second_place(header), **unplaced}
     return Image(Path(path), voxels, properties, (*_notes(Path(path), header), *zeroed))
 
 
-def read_sitk(path: Path | str, *, only_nifti: bool = False, nan_outside_as_zero: bool | None = None) -> sitk.Image:
+def read_sitk(
+    path: Path | str, *, only_nifti: bool = False, nan_outside_as_zero: bool | None = None, is_label: bool = False
+) -> sitk.Image:
     """Read any image file as SimpleITK's image: whole, and free of NaN and infinity.
 
     Args:
         path: The file.
         only_nifti: Refuse every other format, whatever the file is called.
         nan_outside_as_zero: As :func:`read_image` has it.
+        is_label: Likewise.
 
     Raises:
-        ImageError: It is missing, cannot be read, or holds NaN or infinity.
+        ImageError: It is missing, cannot be read, or holds NaN, infinity, complex or huge numbers.
     """
     image_io = "NiftiImageIO" if only_nifti else ""
     header, image, finite = _read_checked(Path(path), lambda file: sitk.ReadImage(file, imageIO=image_io))
     voxels = _array_of(image)
     zeroed = _check_finite(Path(path), header, voxels, finite=finite, option=nan_outside_as_zero)
+    if not is_label:
+        check_range(path, voxels)
     if zeroed and np.isnan(voxels).any():
         several = image.GetNumberOfComponentsPerPixel() > 1
         zeros = np.nan_to_num(np.moveaxis(voxels, 0, -1) if several else voxels[0])
@@ -168,13 +181,28 @@ def notes_of(image: sitk.Image) -> list[str]:
 def _notes(path: Path, header: Nifti1Header | None) -> tuple[str, ...]:
     notes = [] if header is None else check_header(header)
     if header is not None and (places := second_place(header)):
-        reader = sitk.ImageFileReader()
-        reader.SetFileName(str(path))
-        reader.ReadImageInformation()
-        origin = np.array([*reader.GetOrigin(), 0.0][:3]) * (-1, -1, 1)  # of NIfTI's axes; a picture has two
-        read = min(places, key=lambda name: float(np.linalg.norm(places[name][:3, 3] - origin)))
+        read = _place_read(path, places)
         notes = [f"{note}; the {read} was read" if "differ by" in note else note for note in notes]
     return tuple(notes)
+
+
+def _place_read(path: Path, places: Mapping[str, NDArray[np.floating]]) -> str:
+    """Name the one of two matrices (4, 4) whose axes and origin ITK has read; its voxel sizes are of pixdim."""
+    reader = sitk.ImageFileReader()
+    reader.SetFileName(str(path))
+    reader.ReadImageInformation()
+    n_axes = reader.GetDimension()
+    n = min(n_axes, 3)  # a picture has two
+    to_nifti = np.array([-1, -1, 1])[:n]
+    directions = np.reshape(reader.GetDirection(), (n_axes, n_axes))[:n, :n] * to_nifti[:, None]
+    origin = np.array(reader.GetOrigin())[:n] * to_nifti
+
+    def distance(name: str) -> float:
+        axes = places[name][:n, :n]
+        turned = np.linalg.norm(axes - directions * np.linalg.norm(axes, axis=0))
+        return float(turned + np.linalg.norm(places[name][:n, 3] - origin))
+
+    return min(places, key=distance)
 
 
 def not_finite(path: Path | str) -> ImageError:
@@ -182,10 +210,30 @@ def not_finite(path: Path | str) -> ImageError:
     return ImageError(path, "NaN", "holds NaN or infinite voxels", GO_WITHOUT)
 
 
+def _not_real(path: Path) -> ImageError:
+    return ImageError(path, "shape", "holds complex numbers", "write its magnitude")
+
+
+def check_range(path: Path | str, voxels: NDArray[Any]) -> None:
+    """Refuse finite numbers that are no signal, such as -3.4e38 for no data: the z-score of the others is lost.
+
+    Args:
+        path: Where they come from.
+        voxels: Any shape and real type; NaN is passed over.
+
+    Raises:
+        ImageError: A magnitude above 1e15.
+    """
+    worst = max((float(extreme.reduce(voxels, axis=None, initial=0)) for extreme in (np.fmin, np.fmax)), key=abs)
+    if abs(worst) > _LARGEST:
+        remedy = "write 0 outside the head, and mend such voxels inside"
+        raise ImageError(path, "range", f"holds a voxel of {worst:g}, which is no signal", remedy)
+
+
 def _check_finite(
     path: Path, header: Nifti1Header | None, voxels: NDArray[Any], *, finite: bool, option: bool | None
 ) -> list[str]:
-    """Refuse NaN and infinity; note where NaN is to become 0.
+    """Refuse NaN, infinity and complex numbers; note where NaN is to become 0.
 
     Args:
         path: The file.
@@ -194,6 +242,8 @@ def _check_finite(
         finite: Whether the file holds nothing else; if not, SimpleITK has put zeros in NaN's place.
         option: See :func:`read_image`.
     """
+    if np.iscomplexobj(voxels):
+        raise _not_real(path)
     if finite and np.isfinite(voxels).all():
         return []
     stored = voxels if finite or header is None else _stored_voxels(path, header)
@@ -231,7 +281,10 @@ def _read_checked(path: Path, decode: Callable[[str], Any]) -> tuple[Nifti1Heade
     sitk.ProcessObject.SetGlobalWarningDisplay(False)  # noqa: FBT003  # what ITK warns of is among the notes
     try:
         header = _believable_header(path)
+        if header is not None and header.get_data_dtype().kind == "c":
+            raise _not_real(path)
         finite = check_whole(path)
+        check_name(path)
         decoded = decode(str(path))
     except ImageError:
         raise
@@ -259,12 +312,33 @@ def _believable_header(path: Path) -> Nifti1Header | None:
     header = _nifti_header(head)
     if header is not None:
         check_header(header)
+        if min(shape := header.get_data_shape(), default=0) < 0:
+            reason = f"says that it has {' x '.join(map(str, shape))} voxels"
+            raise ImageError(path, "header", reason, "write it anew from its source")
     elif head[:4] in _SIZES and is_nifti:
         raise ImageError(path, "unreadable", "cannot be read (its header is no NIfTI's: the magic number)", WRITE_AGAIN)
     return header
 
 
+def check_name(path: Path | str) -> None:
+    """Refuse a path at which ITK would end the whole program.
+
+    Args:
+        path: Of a file or folder that is to be read or written with SimpleITK.
+
+    Raises:
+        ImageError: It is no UTF-8.
+    """
+    try:
+        str(path).encode()
+    except UnicodeEncodeError as error:
+        raise ImageError(path, "unreadable", "has a name that is no UTF-8", "rename it") from error
+
+
 def _unreadable(path: Path, header: Nifti1Header | None, error: Exception) -> ImageError:
+    if isinstance(error, OSError) and error.strerror and not isinstance(error, FileNotFoundError):
+        remedy = "change its permissions" if isinstance(error, PermissionError) else WRITE_AGAIN
+        return ImageError(path, "unreadable", f"cannot be read ({error.strerror})", remedy)
     if header is not None and "orthonormal" in str(error):
         reason = f"has a sheared sform: its axes miss right angles by {shear_of(header):.1f} degrees"
         remedy = "resample it onto a grid of right angles, for instance with nibabel.processing.resample_to_output"
@@ -274,6 +348,8 @@ def _unreadable(path: Path, header: Nifti1Header | None, error: Exception) -> Im
     if header is not None and is_misnamed and not isinstance(error, EOFError):
         reason = "cannot be read (it is compressed, and its name does not say so)"
         return ImageError(path, "unreadable", reason, f"call it {path.name}.gz")
+    if isinstance(header, Nifti2Header) and isinstance(error, RuntimeError):  # of ITK, which knows only NIfTI-1
+        return ImageError(path, "unreadable", "is NIfTI-2", "write it as NIfTI-1")
     remedy = COPY_AGAIN if isinstance(error, EOFError) else WRITE_AGAIN
     return ImageError(path, "unreadable", f"cannot be read ({last_line(error)})", remedy)
 
@@ -511,6 +587,7 @@ def write_sitk(image: sitk.Image, path: Path, place_of: Path | None = None) -> N
     Raises:
         UserError: It cannot be written.
     """
+    check_name(path)
     with written_whole(path) as unfinished:
         sitk.WriteImage(image, str(unfinished), useCompression=True)
         check_written(unfinished)

@@ -17,20 +17,32 @@ MSD_NAMES = {"flair": "FLAIR", "t1w": "T1", "t1": "T1", "t1gd": "T1ce", "t1ce": 
 
 _WORDS = BRATS_TOKENS | BRATS2023_TOKENS | MSD_NAMES
 _WORDS |= {"t2flair": "FLAIR", "flairt2": "FLAIR", "fluid": "FLAIR", "darkfluid": "FLAIR", "mprage": "T1"}
-_CONTRAST = {"gd", "gad", "gado", "gadolinium", "ce", "km", "contrast", "post", "postcontrast"}
-_NATIVE = {"pre", "precontrast", "without", "no", "non", "wo", "native", "nativ"}
+_CONTRAST = {"gd", "gad", "gado", "gadolinium", "ce", "km", "contrast", "enhanced", "post", "postcontrast"}
+_NATIVE = {
+    *("pre", "precontrast", "without", "no", "non", "wo", "minus", "native", "nativ"),
+    *("ohne", "vor", "sans", "avant"),
+}
 _OF_NO_MODALITY = {
     *("segmentation", "segm", "mask", "brainmask", "roi", "label", "labels", "lesion", "lesions"),
     *("adc", "dwi", "dti", "diff", "diffusion", "trace", "swi", "asl", "perf", "perfusion", "dsc", "dce"),
-    *("localizer", "localiser", "scout", "subtraction", "map"),
+    *("bold", "hemo", "haemo"),
+    *("localizer", "localiser", "scout", "subtraction", "map", "spine", "cspine"),
 }
+_OF_OTHER_WEIGHTING = re.compile(r"t2[\W_]*(\*|star(?![^\W_]))|(?<![^\W_])ep[23]d")
+_PLUS_CONTRAST = re.compile(r"\+\s*[ck](?![^\W_])|(?<![^\W_])c\s*\+")
+_WITHOUT = re.compile(r"\b(t1)?w o\b")
+_OTHER_THAN_CONTRAST = re.compile(
+    r"\b(pre|post|vor|avant) (op|operative|operation|surgery|rt|radiation|radiotherapy|chemo|treatment|therapy|tx)\b"
+    r"|\bno (?=\d+\b)"
+)
+"""Before and after a treatment, and numbers of something."""
 
 
 def modalities_of(text: str) -> set[str]:
     """Say which of :data:`MODALITIES` a file's name without its ending, or a scanner's words for a series, may mean.
 
     Upper and lower case do not differ. A T1 of which is said that there is a contrast agent is T1ce, a T2 that is FLAIR
-    is FLAIR. Segmentations, localizers and other kinds of images are none.
+    is FLAIR. Segmentations, localizers, images of the spine and of other kinds are none.
 
     Returns:
         Nothing where no modality is named; several where the words are not clear.
@@ -46,13 +58,14 @@ def modalities_of(text: str) -> set[str]:
         >>> sorted(modalities_of("T1 pre and post contrast"))
         ['T1', 'T1ce']
     """
-    words = set(words_of(text))
+    said = _WITHOUT.sub(r"\1 wo", " ".join(words_of(text)))
+    words = set(_OTHER_THAN_CONTRAST.sub("", said).split())
     named = {_WORDS[word] for word in words if word in _WORDS}
-    if words & _OF_NO_MODALITY or LABEL in named:
+    if words & _OF_NO_MODALITY or LABEL in named or _OF_OTHER_WEIGHTING.search(text.lower()):
         return set()
     if "FLAIR" in named:
         named.discard("T2")
-    native, contrast = bool(words & _NATIVE), words & _CONTRAST or _has_plus_c(text)
+    native, contrast = bool(words & _NATIVE), words & _CONTRAST or _PLUS_CONTRAST.search(text.lower())
     if "T1" in named and contrast and not native:
         named = named - {"T1"} | {"T1ce"}
     elif "T1" in named and native and "post" in words:
@@ -84,7 +97,3 @@ def words_of(text: str) -> list[str]:
     """
     words = re.findall(r"[^\W_]+", text.lower())
     return [re.sub(r"^[23]d(?=.)|(?<=.)[23]d$", "", word) for word in words]
-
-
-def _has_plus_c(text: str) -> bool:
-    return re.search(r"\+\s*c\b|\bc\s*\+", text.lower()) is not None

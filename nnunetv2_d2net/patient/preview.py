@@ -108,7 +108,7 @@ def _mark_sides(axis: Axes, *, placed: bool) -> None:
 def _outline(axis: Axes, labels: NDArray[Any], regions: Mapping[str, Sequence[int]]) -> None:
     for color, values in zip(REGION_COLORS, regions.values(), strict=False):
         mask = np.isin(labels, values)
-        if mask.any() and not mask.all():
+        if mask.any() and not mask.all() and min(mask.shape) > 1:
             axis.contour(mask, levels=[0.5], colors=[color], linewidths=1.2)
 
 

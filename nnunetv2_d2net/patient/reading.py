@@ -10,13 +10,15 @@ from numpy.typing import NDArray
 
 from nnunetv2_d2net.base.dicom import Series, find_series, is_dicom, read_series, series_of
 from nnunetv2_d2net.base.errors import UserError
-from nnunetv2_d2net.base.images import ImageError, is_constant, is_placed, not_finite, notes_of, read_sitk
+from nnunetv2_d2net.base.headers import PLAUSIBLE_MM
+from nnunetv2_d2net.base.images import ImageError, check_range, is_constant, is_placed, not_finite, notes_of, read_sitk
 
 Source = str | Path | Series | sitk.Image | tuple[NDArray[Any], NDArray[Any]]
 """A file, a folder of one DICOM series or one of its slices, an image, or an array ``(x, y, z)`` and its affine as
 nibabel has them: 4 x 4, in mm, toward right, anterior, superior."""
 
 IN_MEMORY = "an image in memory"
+_FLOAT = sitk.sitkFloat32
 _TO_LPS = np.diag([-1.0, -1.0, 1.0])
 
 
@@ -71,7 +73,8 @@ def read_sequence(source: Source, name: str) -> SequenceImage:
         name: Of the sequence, for messages.
 
     Raises:
-        UserError: It is not there, cannot be read, is no volume, or holds NaN.
+        UserError: It is not there, cannot be read, is no volume, holds NaN or complex numbers, or has voxels that no
+            patient's image has.
     """
     if isinstance(source, sitk.Image):
         return _checked(source, f"{name}, {IN_MEMORY}")
@@ -98,14 +101,27 @@ def _series_at(path: Path, name: str) -> Series | None:
 def _checked(image: sitk.Image, source: str, file: Path | None = None) -> SequenceImage:
     if image.GetDimension() == 4 and image.GetSize()[3] == 1:
         image = image[:, :, :, 0]
+    _check_gray(image, file or source)
+    is_vector = image.GetPixelIDTypeAsString().startswith("vector")  # of one value
+    floats = sitk.VectorIndexSelectionCast(image, 0, _FLOAT) if is_vector else sitk.Cast(image, _FLOAT)
+    voxels = sitk.GetArrayViewFromImage(floats)
+    if not np.isfinite(voxels).all():
+        raise not_finite(file or source)
+    check_range(file or source, voxels)
+    return SequenceImage(floats, source, file, tuple(notes_of(image)), is_placed(image))
+
+
+def _check_gray(image: sitk.Image, file: Path | str) -> None:
     values, size = image.GetNumberOfComponentsPerPixel(), " x ".join(map(str, image.GetSize()))
     if image.GetDimension() != 3 or values != 1:
         what = f"holds {size} voxels" + (f" of {values} values" if values > 1 else "")
-        raise ImageError(file or source, "shape", what, "pass one gray volume of three axes")
-    floats = sitk.Cast(image, sitk.sitkFloat32)
-    if not np.isfinite(sitk.GetArrayViewFromImage(floats)).all():
-        raise not_finite(file or source)
-    return SequenceImage(floats, source, file, tuple(notes_of(image)), is_placed(image))
+        raise ImageError(file, "shape", what, "pass one gray volume of three axes")
+    if image.GetPixelIDTypeAsString().startswith("complex"):
+        raise ImageError(file, "shape", "holds complex numbers", "write its magnitude")
+    if max(image.GetSpacing()) > PLAUSIBLE_MM[1]:
+        edges = " x ".join(f"{edge:g}" for edge in image.GetSpacing())
+        what = f"has voxels of {edges} mm, as no patient's image has"
+        raise ImageError(file, "header", what, "write the right spacing into its header, in mm")
 
 
 def array_of(image: sitk.Image) -> tuple[NDArray[Any], NDArray[Any]]:
@@ -124,7 +140,8 @@ def _image_of(name: str, array: NDArray[Any], affine: NDArray[Any]) -> sitk.Imag
     edges = np.linalg.norm(matrix[:3, :3], axis=0)
     if not np.isfinite(matrix).all() or not edges.all():
         raise UserError(f"{name}: its affine has an axis of no length: pass that of the image's file")
-    image = sitk.GetImageFromArray(np.ascontiguousarray(np.asarray(array, np.float32).T))
+    kind = np.complex64 if np.iscomplexobj(array) else np.float32
+    image = sitk.GetImageFromArray(np.ascontiguousarray(np.asarray(array, kind).T))
     image.SetSpacing(edges.tolist())
     image.SetOrigin((_TO_LPS @ matrix[:3, 3]).tolist())
     image.SetDirection((_TO_LPS @ (matrix[:3, :3] / edges)).ravel().tolist())

@@ -1,5 +1,6 @@
 """Which image below a patient's folder is which sequence, by the names of files and the scanner's of DICOM series."""
 
+import logging
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -9,6 +10,8 @@ from nnunetv2_d2net.base.errors import UserError
 from nnunetv2_d2net.base.modality_names import modalities_of, words_of
 from nnunetv2_d2net.base.text import listed
 from nnunetv2_d2net.data.convert.cases import walk
+
+_LOG = logging.getLogger("nnunetv2_d2net")
 
 ENDINGS = (".nii.gz", ".nii", ".mha", ".mhd", ".nrrd", ".nhdr")
 """Of the files that are taken for images; DICOM may be called anyhow."""
@@ -27,7 +30,7 @@ class FoundSequences(NamedTuple):
 
 
 def find_sequences(folder: Path, channels: Sequence[str], named: Collection[str] = ()) -> FoundSequences:
-    """Find a patient's sequences.
+    """Find a patient's sequences; series of different studies and files of different folders are told in the log.
 
     Args:
         folder: Holds them at any depth.
@@ -35,7 +38,8 @@ def find_sequences(folder: Path, channels: Sequence[str], named: Collection[str]
         named: Those that the user has given elsewhere, which are not looked for.
 
     Raises:
-        UserError: It is no folder, or holds none of the sequences, two of one, or an image that may be two.
+        UserError: It is no folder, or holds none of the sequences, two of one, an image that may be two, or series of
+            two patients.
     """
     if not folder.is_dir():
         raise UserError(f"{folder} is no folder: pass that of one patient, or each file, {_options(channels)}")
@@ -57,12 +61,29 @@ def find_sequences(folder: Path, channels: Sequence[str], named: Collection[str]
         there = listed([str(image) for image in passed_over]) or "no image"
         known = f"nothing called like {', '.join(channels)}"
         raise UserError(f"{folder} holds {known} (there: {there}): say which image is which, {_options(channels)}")
+    _check_patient(folder, images)
     return FoundSequences(images, passed_over)
 
 
 def described(images: Mapping[str, object], channels: Sequence[str]) -> list[str]:
     """Say what was taken for which sequence, a line each, and what is absent."""
     return [f"{channel} = {images[channel]}" if channel in images else f"{channel} is absent" for channel in channels]
+
+
+def _check_patient(folder: Path, images: Mapping[str, Path | Series]) -> None:
+    series = [image for image in images.values() if isinstance(image, Series)]
+    patients = {one.patient: f"{one} is of PatientID {one.patient}" for one in series if one.patient}
+    if len(patients) > 1:
+        remedy = f"pass the folder of one patient, or each file, {_options(list(images))}"
+        raise UserError(f"{folder} holds different patients, {' and '.join(patients.values())}: {remedy}")
+    studies = {one.study: f"{one} of {one.study[1] or 'no date'}" for one in series}
+    if len(studies) > 1:
+        _LOG.warning(
+            "the series are of different studies, %s: see that they belong together", listed([*studies.values()])
+        )
+    folders = sorted({image.parent for image in images.values() if isinstance(image, Path)})
+    if len(folders) > 1:
+        _LOG.warning("the images lie in different folders, %s: see that they belong together", listed(folders))
 
 
 def _images_below(folder: Path) -> list[Path | Series]:

@@ -110,7 +110,7 @@ def _is_done(source: Path, target: Path) -> bool:
 def _convert_one(values: Mapping[int, int], job: tuple[Path, Path]) -> Problem | None:
     source, target = job
     try:
-        image, _ = relabel(source, read_volume(source), values, "is it another model's prediction?")
+        image, _ = relabel(source, read_volume(source, is_label=True), values, "is it another model's prediction?")
     except ImageError as error:
         return Problem.of(source.name, error)
     write_sitk(image, target, place_of=source)

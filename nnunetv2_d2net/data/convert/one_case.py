@@ -76,7 +76,7 @@ def label_values(case: SourceCase) -> frozenset[int] | None:
     if case.label is None:
         return None
     try:
-        image = read_volume(case.label)
+        image = read_volume(case.label, is_label=True)
         return frozenset(label_counts(case.label, sitk.GetArrayViewFromImage(image)))
     except ImageError:
         return None
@@ -130,7 +130,7 @@ def read_case(
     """
     report = CaseReport.of(case)
     images = _read_images(case, nan_outside_as_zero=nan_outside_as_zero)
-    label = case.label and CaseImage(read_volume(case.label), case.label, unchanged=True)
+    label = case.label and CaseImage(read_volume(case.label, is_label=True), case.label, unchanged=True)
     sources = {one.source: one for one in [*images.values(), *([label] if label else [])]}
     report.notes += header_lines([_located(one) for one in sources.values()])
     label = label and _label_on_grid(label, list(images.values()), report, even_far=label_header_from_images)
@@ -170,18 +170,21 @@ def _read_images(case: SourceCase, *, nan_outside_as_zero: bool) -> dict[str, Ca
     return images
 
 
-def read_volume(path: Path, n_volumes: int | None = None, *, nan_outside_as_zero: bool | None = None) -> sitk.Image:
+def read_volume(
+    path: Path, n_volumes: int | None = None, *, nan_outside_as_zero: bool | None = None, is_label: bool = False
+) -> sitk.Image:
     """Read a NIfTI file, and nothing but NIfTI.
 
     Args:
         path: The file.
         n_volumes: How many volumes it holds along its fourth axis; None for a file of three axes.
         nan_outside_as_zero: Take NaN outside the field of view as 0; None where that is not offered.
+        is_label: Leave the range of its values to :func:`.label_counts`.
 
     Raises:
-        ImageError: It cannot be read, has another shape, or holds NaN or infinity.
+        ImageError: It cannot be read, has another shape, or holds NaN, infinity, complex or huge numbers.
     """
-    image = read_sitk(path, only_nifti=True, nan_outside_as_zero=nan_outside_as_zero)
+    image = read_sitk(path, only_nifti=True, nan_outside_as_zero=nan_outside_as_zero, is_label=is_label)
     size, n_values = image.GetSize(), image.GetNumberOfComponentsPerPixel()
     if n_values > 1 or len(size) != (3 if n_volumes is None else 4) or (n_volumes and size[3] != n_volumes):
         shape = f"{size} voxels" + (f" of {n_values} values" if n_values > 1 else "")

@@ -16,6 +16,8 @@ from nnunetv2_d2net.data.convert.one_case import case_targets, remove_case
 RECORD = "conversion.json"
 _JOURNAL = "conversion.unfinished.jsonl"
 _FORMAT = 1
+_SAME = ("split", "files", "images", "label")
+"""What a case must have in common with its record."""
 
 
 @dataclass
@@ -31,9 +33,9 @@ class Record:
         (self.folder / _JOURNAL).touch()
 
     def is_complete(self, case: SourceCase) -> bool:
-        """Tell whether the case was converted from these very files, and is still there."""
+        """Tell whether the case was converted from these very files, each for what it is now, and is still there."""
         done, now = self.cases.get(case.name), CaseReport.of(case)
-        if done is None or done.split != now.split or done.files != now.files:
+        if done is None or any(getattr(done, what) != getattr(now, what) for what in _SAME):
             return False
         channels = [self.settings["modalities"].index(modality) for modality in done.modalities]
         targets = case_targets(self.folder, case.name, case.split, channels, label=done.label is not None)

@@ -163,11 +163,14 @@ def _read_label(job: CaseJob, record: CaseRecord) -> Image | None:
             record.add("no label", record.case, "the case has no segmentation", "add it, or remove the case")
         return None
     try:
-        label = read_image(record.label, job.reader().read_seg)
+        label = read_image(record.label, job.reader().read_seg, is_label=True)
     except ImageError as error:
         kind = _UNKNOWN_VALUES if error.kind == "NaN" else UNREADABLE
         record.add(kind, record.label, f"the label {error.reason}", error.remedy)
         return None
+    if len(label.voxels) > 1:
+        reason = f"the label holds {len(label.voxels)} volumes, of which only the first is looked at"
+        record.add("misaligned", record.label, reason, "write the one that belongs to the images, alone")
     label = label._replace(voxels=_check_values(label.voxels[:1], job.dataset, record))
     record.label_hash = digest(label.voxels) if label.voxels.any() else None
     regions, voxel_ml = job.dataset.regions, _voxel_ml(label)

@@ -1,4 +1,7 @@
+import os
 import re
+import struct
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -105,6 +108,91 @@ def test_slices_that_do_not_say_where_they_lie_are_refused(tmp_path, image, lack
         read_series(series)
 
 
+@pytest.mark.parametrize(("turned", "is_read"), [(0.0009, True), (0.0011, False)])
+def test_slices_that_are_not_parallel_are_refused(tmp_path, image, turned, is_read):
+    files = write_series(image, tmp_path, "1.2.3", "T1", slices=range(5))
+    image.SetDirection((turned, 0, 1, 1, 0, 0, 0, 1, -turned))
+    files += write_series(image, tmp_path, "1.2.3", "T1", slices=[5])
+    (series,) = find_series(files)
+    if is_read:
+        assert read_series(series).GetSize() == image.GetSize()
+    else:
+        with pytest.raises(ImageError, match=r"one of 6 slices that are not parallel: .* a localizer, .* dcm2niix$"):
+            read_series(series)
+
+
+def element(group, number, kind, value, *, explicit=True):
+    """An element of a DICOM file; a sequence's value is its items."""
+    if kind == "SQ":
+        value = b"".join(struct.pack("<2HI", 0xFFFE, 0xE000, len(item)) + item for item in value)
+    elif isinstance(value, str):
+        value = value.encode() + (b"\0" if kind == "UI" else b" ") * (len(value) % 2)
+    elif isinstance(value, int):
+        value = struct.pack("<H", value)
+    tag = struct.pack("<2H", group, number)
+    if not explicit:
+        return tag + struct.pack("<I", len(value)) + value
+    is_long = kind in ("OB", "OW", "SQ")
+    return tag + kind.encode() + struct.pack("<2xI" if is_long else "<H", len(value)) + value
+
+
+def write_dicom(path, elements, *, explicit=True):
+    syntax = "1.2.840.10008.1.2" + (".1" if explicit else "")
+    meta = b"".join(element(2, *one) for one in ((1, "OB", b"\0\1"), (0x10, "UI", syntax), (0x12, "UI", "1.2")))
+    content = b"".join(element(*one, explicit=explicit) for one in elements)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(b"\0" * 128 + b"DICM" + element(2, 0, "UL", struct.pack("<I", len(meta))) + meta + content)
+
+
+def write_frames(path, places, n_frames=6, *, explicit=True):
+    """An enhanced MR image whose frames are 0, 1, 2 and so on."""
+
+    def sequence(group, number, items):
+        return element(group, number, "SQ", items, explicit=explicit)
+
+    def text(group, number, value):
+        return element(group, number, "DS", value, explicit=explicit)
+
+    size = sequence(0x28, 0x9110, [text(0x18, 0x50, "2") + text(0x28, 0x30, r"1\1")])
+    axes = sequence(0x20, 0x9116, [text(0x20, 0x37, r"1\0\0\0\1\0")])
+    frames = [sequence(0x20, 0x9113, [text(0x20, 0x32, rf"-3.5\4\{z}")]) for z in places]
+    elements = [
+        *((8, 0x16, "UI", "1.2.840.10008.5.1.4.1.1.4.1"), (8, 0x18, "UI", "1.2.5"), (8, 0x60, "CS", "MR")),
+        *((0x20, 0xD, "UI", "1.2"), (0x20, 0xE, "UI", "1.2.3"), (0x28, 2, "US", 1), (0x28, 4, "CS", "MONOCHROME2")),
+        *((0x28, 8, "IS", str(n_frames)), (0x28, 0x10, "US", 5), (0x28, 0x11, "US", 4), (0x28, 0x100, "US", 16)),
+        *((0x28, 0x101, "US", 16), (0x28, 0x102, "US", 15), (0x28, 0x103, "US", 1)),
+        *((0x5200, 0x9229, "SQ", [axes + size]), (0x5200, 0x9230, "SQ", frames)),
+        (0x7FE0, 0x10, "OW", np.repeat(np.arange(n_frames, dtype="<i2"), 20).tobytes()),
+    ]
+    write_dicom(path, elements, explicit=explicit)
+
+
+@pytest.mark.parametrize("explicit", [True, False])
+@pytest.mark.parametrize(
+    ("places", "is_read"),
+    [
+        ((0, 2, 4, 6, 8, 10.1), True),
+        ((0, -2, -4, -6, -8, -10), True),
+        ((0,), True),  # one for all says nothing
+        ((0, 2, 4, 0, 2, 4), False),
+        ((0, 0, 2, 2, 4, 4), False),
+        ((0, 4, 8, 2, 6, 10), False),
+        ((0, 2, 4, 8, 10, 12), False),
+        ((0, 2, 4, 6, 8), False),
+    ],
+)
+def test_frames_lie_one_behind_the_other(tmp_path, places, is_read, explicit):
+    write_frames(tmp_path / "IM", places, explicit=explicit)
+    series = series_of(tmp_path / "IM")
+    if is_read:
+        assert sitk.GetArrayFromImage(read_series(series))[..., 0, 0].ravel().tolist() == [0, 1, 2, 3, 4, 5]
+    else:
+        with pytest.raises(
+            ImageError, match=r"IM holds 6 frames that are not evenly spaced and in order: .* dcm2niix$"
+        ):
+            read_series(series)
+
+
 def test_a_single_slice_is_an_image(tmp_path, image):
     (series,) = find_series(write_series(image, tmp_path, "1.2.3", "T1", slices=[3]))
     assert read_series(series).GetSize() == (4, 5, 1)
@@ -131,6 +219,50 @@ def test_what_cannot_be_read(tmp_path, image):
     series.files[2].write_bytes(series.files[2].read_bytes()[:700])
     with pytest.raises(ImageError, match="cannot be read as DICOM"):
         read_series(series)
+
+
+@pytest.mark.parametrize("end", [0, 5])
+@pytest.mark.parametrize("before", [b"\x28\0\x10\0", b"\xe0\x7f\x10\0", b""])
+def test_a_slice_at_the_end_that_is_cut_short_is_refused(tmp_path, image, end, before, caplog):
+    files = write_series(image, tmp_path, "1.2.3", "T1")
+    write_series(image, tmp_path, "1.2.4", "T2")
+    content = files[end].read_bytes()
+    files[end].write_bytes(content[: content.index(before)] if before else content[:-2])
+    cut, whole = sorted(find_series(files[1:2]))
+    with pytest.raises(ImageError) as error:
+        read_series(cut)
+    kept = files[1] if end == 0 else files[0]
+    assert str(error.value) == f"{files[end]} is cut short, and is a slice of {kept} (T1, 5 files): copy it again"
+    assert error.value.kind == "unreadable"
+    assert read_series(whole).GetSize() == image.GetSize()
+    assert not caplog.records
+
+
+def test_what_is_left_of_a_header_is_passed_over(tmp_path, image, caplog):
+    files = write_series(image, tmp_path, "1.2.3", "T1")
+    for name in ("left1", "left2"):
+        (tmp_path / name).write_bytes(files[0].read_bytes()[:300])
+    write_frames(tmp_path / "of another series", [0])
+    other = (tmp_path / "of another series").read_bytes()
+    (tmp_path / "of another series").write_bytes(other.replace(b"1.2.3\0", b"1.2.9\0")[:-20])
+    (series,) = find_series(files)
+    assert (len(series.files), series.cut) == (6, None)
+    assert [record.getMessage() for record in caplog.records] == [
+        f"passed over, cannot be read as DICOM: {tmp_path / 'left1'}, {tmp_path / 'left2'}, "
+        f"{tmp_path / 'of another series'}: copy what is needed again"
+    ]
+
+
+@pytest.mark.parametrize("explicit", [True, False])
+def test_files_without_pixels_beside_a_series_are_no_matter(tmp_path, image, explicit, caplog):
+    files = write_series(image, tmp_path, "1.2.3", "T1")
+    series_it_is_of = element(0x20, 0xE, "UI", "1.2.3", explicit=explicit)
+    own = [(0x20, 0xD, "UI", "1.2"), (0x20, 0xE, "UI", "1.2.9")]
+    write_dicom(tmp_path / "state", [(8, 0x1115, "SQ", [series_it_is_of]), *own], explicit=explicit)
+    write_dicom(tmp_path / "struct", [*own, (0x3006, 0x14, "SQ", [series_it_is_of])], explicit=explicit)
+    (series,) = find_series(files)
+    assert read_series(series).GetSize() == image.GetSize()
+    assert not caplog.records
 
 
 def without_preamble(file, *, keep_meta):
@@ -165,3 +297,12 @@ def test_what_is_no_dicom(tmp_path):
         (tmp_path / name).write_bytes(b"\0" * 128 + b"DICM")
         assert is_dicom(tmp_path / name) == (name == "slice")
     assert find_series([tmp_path / "short", tmp_path / "missing"]) == []
+
+
+def test_a_folder_whose_name_is_no_utf8_is_refused(tmp_path, image):
+    folder = Path(os.fsdecode(bytes(tmp_path) + b"/M\xfcller"))
+    folder.mkdir()
+    files = [path.rename(folder / path.name) for path in write_series(image, tmp_path, "1.2.3", "T1")]
+    for call in (lambda: find_series(files), lambda: series_of(files[0])):
+        with pytest.raises(ImageError, match="has a name that is no UTF-8: rename it"):
+            call()

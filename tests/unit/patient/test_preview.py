@@ -64,6 +64,15 @@ def test_outlines_are_of_the_slice_with_most_of_the_tumor():
     assert [line.get_text() for line in figure.legends[0].get_texts()] == list(REGIONS)
 
 
+@pytest.mark.parametrize("axis", [0, 1])
+def test_a_single_sagittal_or_coronal_slice(axis):
+    images, labels = patient()
+    slices = [slice(None)] * 3
+    slices[axis] = slice(12, 13) if axis == 0 else slice(10, 11)
+    figure = make_figure(Preview({name: image[slices] for name, image in images.items()}, labels[slices], REGIONS, []))
+    assert min(figure.axes[0].images[0].get_array().shape) == 1
+
+
 def test_no_tumor_and_no_place(tmp_path):
     images, labels = patient()
     figure = make_figure(Preview(images, labels * 0, REGIONS, ["absent: T1"], placed=False))

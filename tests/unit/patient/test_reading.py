@@ -68,6 +68,18 @@ def test_arrays_that_lie_nowhere(image):
             read_sequence((array, affine), "T1")
 
 
+def test_numbers_that_are_no_signal_are_refused_wherever_they_come_from(tmp_path, image):
+    voxels = sitk.GetArrayFromImage(image).astype(np.float32)
+    voxels[0, 0, 0] = -3.4e38
+    huge = sitk.GetImageFromArray(voxels)
+    sitk.WriteImage(huge, str(tmp_path / "a.mha"))
+    for source in ((voxels, np.eye(4)), huge, tmp_path / "a.mha"):
+        with pytest.raises(
+            UserError, match=r"holds a voxel of -3\.4e\+38, which is no signal: write 0 outside the head"
+        ):
+            read_sequence(source, "T1")
+
+
 def test_a_header_without_a_place(tmp_path, image):
     loaded = nibabel.nifti1.Nifti1Image(sitk.GetArrayFromImage(image), None)
     nibabel.nifti1.save(loaded, tmp_path / "a.nii")
@@ -92,6 +104,38 @@ def test_what_cannot_be_used(tmp_path, image):
     voxels = np.where(sitk.GetArrayFromImage(image) > 500, np.nan, 1.0)
     with pytest.raises(ImageError, match="T1, an image in memory holds NaN"):
         read_sequence(sitk.GetImageFromArray(voxels), "T1")
+
+
+def test_voxels_that_no_patient_has_are_refused_wherever_they_come_from(tmp_path, image):
+    image.SetSpacing((1.0, 1.5, 20.0))
+    assert same(read_sequence(image, "T1"), image)
+    image.SetSpacing((1.0, 1.5, 20.5))
+    for ending in (".nii", ".mha"):
+        sitk.WriteImage(image, str(tmp_path / f"a{ending}"))
+    write_series(image, tmp_path / "one", "1.2.3", "T1")
+    for source in (image, array_of(image), tmp_path / "a.nii", tmp_path / "a.mha", tmp_path / "one"):
+        with pytest.raises(ImageError, match=r" has voxels of 1 x 1\.5 x 20\.5 mm, .*: write the right spacing"):
+            read_sequence(source, "T1")
+
+
+def test_complex_images_are_refused(tmp_path, image):
+    voxels = sitk.GetArrayFromImage(image)
+    sitk.WriteImage(sitk.GetImageFromArray(voxels * 1j), str(tmp_path / "a.nii"))
+    in_memory = [sitk.GetImageFromArray((voxels * 1j).astype(kind)) for kind in (np.complex64, np.complex128)]
+    for source in (*in_memory, (voxels * 1j, np.eye(4)), tmp_path / "a.nii"):
+        with pytest.raises(ImageError, match=r" holds complex numbers: write its magnitude$"):
+            read_sequence(source, "T1")
+
+
+def test_vectors_of_one_value_are_gray(tmp_path, image):
+    assert same(read_sequence(sitk.Compose([image]), "T1"), image)
+    loaded = nibabel.nifti1.Nifti1Image(sitk.GetArrayFromImage(image).astype(np.float32), None)
+    loaded.header.set_intent(1007)
+    nibabel.nifti1.save(loaded, tmp_path / "a.nii")
+    read = read_sequence(tmp_path / "a.nii", "T1")
+    assert np.array_equal(read.voxels, sitk.GetArrayFromImage(image).T)
+    assert not read.placed
+    assert read.notes
 
 
 def test_constant_images_count_as_absent(image):

@@ -1,8 +1,9 @@
 import pytest
+import SimpleITK as sitk
 
 from nnunetv2_d2net.base.errors import UserError
 from nnunetv2_d2net.patient.sequences import described, find_sequences
-from tests.dicom_series import write_series
+from tests.dicom_series import kept_locale, write_series
 
 CHANNELS = ("FLAIR", "T1", "T1ce", "T2")
 
@@ -94,3 +95,65 @@ def test_series_by_their_descriptions(folder, drawn):
         UserError, match=r"FLAIR may be .*\(t2_tirm_tra_dark-fluid, 4 files\) or .*\(FLAIR ax, 4 files\)"
     ):
         find_sequences(folder, CHANNELS)
+
+
+@kept_locale()
+def tag(files, **tags):
+    """Set tags of DICOM files, such as ``PatientID``."""
+    numbers = {"PatientID": "0010|0020", "StudyDate": "0008|0020", "StudyInstanceUID": "0020|000d"}
+    writer = sitk.ImageFileWriter()
+    writer.KeepOriginalImageUIDOn()
+    writer.SetImageIO("GDCMImageIO")
+    for file in files:
+        image = sitk.ReadImage(str(file), imageIO="GDCMImageIO")
+        for name, value in tags.items():
+            image.SetMetaData(numbers[name], value)
+        writer.SetFileName(str(file))
+        writer.Execute(image)
+
+
+@pytest.fixture
+def t1_and_t2(folder, drawn):
+    """The files of two series in one folder."""
+    return [write_series(drawn["T1"][:, :, :4], folder, f"1.2.{n}", f"T{n}") for n in (1, 2)]
+
+
+def test_series_of_two_patients_are_refused(folder, t1_and_t2):
+    t1, t2 = t1_and_t2
+    tag(t1, PatientID="A7")
+    assert set(find_sequences(folder, CHANNELS).images) == {"T1", "T2"}  # one does not say
+    tag(t2, PatientID="B8")
+    with pytest.raises(UserError) as error:
+        find_sequences(folder, CHANNELS)
+    assert str(error.value) == (
+        f"{folder} holds different patients, {t1[0]} (T1, 4 files) is of PatientID A7 and {t2[0]} (T2, 4 files) is of "
+        "PatientID B8: pass the folder of one patient, or each file, --T1 FILE --T2 FILE"
+    )
+    assert set(find_sequences(folder, CHANNELS, {"T1"}).images) == {"T2"}
+
+
+def test_series_of_two_studies_are_told(folder, t1_and_t2, caplog):
+    t1, t2 = t1_and_t2
+    for files in t1_and_t2:
+        tag(files, PatientID="A7", StudyDate="20200101")
+    find_sequences(folder, CHANNELS)
+    assert not caplog.records
+    for uid, date in (("1.2.9", "20200101"), ("1.2.826.0.1", "20210202")):
+        tag(t2, StudyInstanceUID=uid, StudyDate=date)
+        find_sequences(folder, CHANNELS)
+        assert [record.getMessage() for record in caplog.records] == [
+            f"the series are of different studies, {t1[0]} (T1, 4 files) of 20200101, {t2[0]} (T2, 4 files) of {date}: "
+            "see that they belong together"
+        ]
+        caplog.clear()
+
+
+def test_images_in_different_folders_are_told(folder, caplog):
+    touch(folder, "2019/flair.nii.gz", "2021/t1.nii.gz", "2021/t2.nii.gz", "old/scan.nii.gz")
+    find_sequences(folder, CHANNELS)
+    assert [record.getMessage() for record in caplog.records] == [
+        f"the images lie in different folders, {folder / '2019'}, {folder / '2021'}: see that they belong together"
+    ]
+    caplog.clear()
+    find_sequences(folder, CHANNELS, {"FLAIR"})
+    assert not caplog.records

@@ -231,6 +231,33 @@ def test_changed_files_and_lost_ones_are_converted_again(cohort, target, process
     assert not (target / "imagesTr/d_0001.nii.gz").exists()  # of the first run
 
 
+def test_a_corrected_mapping_file_counts(source, target, tmp_path, processed):
+    """The files of the case are the same, and what each of them is has changed."""
+    parts = label_with(1, 2)
+    for number, name in enumerate(("x", "y")):
+        write_nifti(source / f"a_{name}.nii.gz", random_image(number))
+    for number, name in enumerate(("m", "n")):
+        write_nifti(source / f"a_{name}.nii.gz", np.roll(parts, number))
+    mapping = tmp_path / "mapping.yaml"
+
+    def run_with(t1, t2, other, label):
+        files = f"T1: '{{case}}_{t1}.nii.gz', T2: '{{case}}_{t2}.nii.gz', ADC: '{{case}}_{other}.nii.gz'"
+        text = f"modalities: {{{files}}}\nlabel: '{{case}}_{label}.nii.gz'\nlabels: {{1: core, 2: edema}}\n"
+        mapping.write_text(text, encoding="utf-8")
+        processed.clear()
+        run(source, target, layout=str(mapping))
+
+    run_with("x", "y", "m", "n")
+    run_with("x", "y", "m", "n")
+    assert processed == []
+    run_with("y", "x", "m", "n")
+    assert processed == ["a"]
+    np.testing.assert_array_equal(voxels(target / "imagesTr/a_0000.nii.gz"), random_image(1))
+    run_with("y", "x", "n", "m")
+    assert processed == ["a"]
+    np.testing.assert_array_equal(voxels(target / "labelsTr/a.nii.gz"), parts)
+
+
 def test_an_old_description_never_stands_beside_new_cases(cohort, target, monkeypatch):
     run(cohort, target)
     write_case(cohort / "LGG", "e", seed=6)

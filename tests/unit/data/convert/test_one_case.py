@@ -70,6 +70,7 @@ def test_labels_of_any_number_type_that_are_whole(source, dtype):
         (label_with(1, 2, 3, 3), r"unknown label values 3 \(2 voxels\), known are 0, 1, 2, 4"),
         (label_with(-1, 4, dtype=np.int16), r"unknown label values -1 \(1 voxels\)"),
         (label_with(0.5, dtype=np.float32), r"no whole numbers, such as 0\.5"),
+        (label_with(2**60, dtype=np.float64), rf"unknown label values {2**60} \(1 voxels\)"),
     ],
 )
 def test_labels_that_nobody_knows(source, label, message):

@@ -87,6 +87,25 @@ def test_an_image_or_label_of_another_shape(dataset, of_label):
     assert "shape (15x20x18 and 16x20x18 voxels)" in finding.reason
 
 
+def test_a_label_of_several_volumes(dataset):
+    dataset.edit(dataset.label(4), lambda voxels: sitk.JoinSeries([sitk.GetImageFromArray(voxels)] * 2))
+    finding = dataset.findings("misaligned")[0]
+    assert (finding.case, finding.file) == ("case_04", str(dataset.label(4)))
+    assert finding.reason == "the label holds 2 volumes, of which only the first is looked at"
+    assert finding.remedy == "write the one that belongs to the images, alone"
+
+
+def test_images_that_are_no_signal(dataset):
+    dataset.edit(dataset.image(2, "T2"), lambda voxels: np.where(voxels == 0, -3.4e38, voxels))
+    dataset.edit(dataset.label(3), lambda voxels: voxels * 1e30)
+    inspection = dataset.inspect()
+    of_label, of_image = inspection.findings
+    assert (of_label.case, of_label.kind) == ("case_03", "unknown label values")
+    assert (of_image.case, of_image.kind) == ("case_02", UNREADABLE)
+    assert of_image.reason == "the image holds a voxel of -3.4e+38, which is no signal"
+    assert states(inspection, 2)[2] == UNREADABLE
+
+
 def test_a_constant_image_counts_as_absent(dataset):
     dataset.edit(dataset.image(2, "T2"), lambda voxels: voxels * 0 + 7)
     dataset.edit(dataset.image(5, "T2"), lambda voxels: voxels * 0 + 7)
