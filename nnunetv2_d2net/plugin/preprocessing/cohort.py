@@ -3,7 +3,7 @@
 import json
 import pickle
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, cast
 
@@ -108,20 +108,27 @@ def _read(folder: Path) -> dict[str, Any]:
     return content
 
 
-def check_preprocessed(folder: Path, names: Sequence[str], remedy: str) -> list[str]:
+ShapeOf = Callable[[Mapping[str, Any]], Sequence[int] | None]
+"""From nnU-Net's properties of a case to the shape that the plans give it; None where nobody knows."""
+
+
+def check_preprocessed(
+    folder: Path, names: Sequence[str], remedy: str, shape_of: ShapeOf = lambda _: None
+) -> list[str]:
     """Refuse preprocessed data that are not what this package makes, or whose note speaks of other data.
 
     Args:
         folder: Of the preprocessed cases.
         names: M names of the modalities.
         remedy: What to do.
+        shape_of: By the plans.
 
     Returns:
         Names of the cases.
 
     Raises:
-        UserError: There is no case, one has not M channels, the note is of other data, or a case with a note has no
-            label for the final validation.
+        UserError: There is no case, one has not M channels or another shape than planned, the note is of other data,
+            or a case with a note has no label for the final validation.
     """
     cases, content = sorted(path.stem for path in folder.glob("*.pkl")), _read(folder)
     if not cases:
@@ -131,14 +138,15 @@ def check_preprocessed(folder: Path, names: Sequence[str], remedy: str) -> list[
         raise UserError(f"{note} speaks of other modalities ({listed(content['modalities'])}): {remedy}")
     if flags and sorted(flags) != cases:
         raise UserError(f"{note} speaks of other cases ({listed(sorted(set(flags) ^ set(cases)))}): {remedy}")
-    for case, (n_channels, own) in zip(cases, _channels_and_flags(folder, cases, remedy), strict=True):
-        if n_channels != len(names):
+    for case, (shape, properties) in zip(cases, _each_stored(folder, cases, remedy), strict=True):
+        if shape[0] != len(names):
             raise UserError(
-                f"{case} of {folder} has {counted(n_channels, 'channel')}, not {len(names)}, as nnU-Net preprocesses "
+                f"{case} of {folder} has {counted(shape[0], 'channel')}, not {len(names)}, as nnU-Net preprocesses "
                 f"incomplete cases: {remedy}"
             )
-        if own != flags.get(case):
+        if properties.get(AVAILABLE) != flags.get(case):
             raise UserError(f"{note} does not say what {case} was preprocessed from: {remedy}")
+        _check_shape(f"{case} of {folder}", shape[1:], shape_of(properties), remedy)
     references = folder.parent / REFERENCES
     lacking = set(cases) - {case for path in references.glob("*") for case in cases if path.name.startswith(f"{case}.")}
     if flags and lacking:  # nnU-Net copies them after all else, which may have been interrupted
@@ -148,13 +156,19 @@ def check_preprocessed(folder: Path, names: Sequence[str], remedy: str) -> list[
     return cases
 
 
-def _channels_and_flags(folder: Path, cases: Sequence[str], remedy: str) -> Iterator[tuple[int, list[bool] | None]]:
-    """Number of channels of each preprocessed case, and the flags that went with it; None from nnU-Net."""
+def _check_shape(case: str, shape: Sequence[int], planned: Sequence[int] | None, remedy: str) -> None:
+    if planned is not None and list(planned) != shape:
+        sizes = " and not ".join(" x ".join(map(str, size)) for size in (shape, planned))
+        raise UserError(f"{case} has {sizes} voxels, as other plans made it: {remedy}")
+
+
+def _each_stored(folder: Path, cases: Sequence[str], remedy: str) -> Iterator[tuple[Sequence[int], dict[str, Any]]]:
+    """Shape of each preprocessed case, channels first, and its properties."""
     try:
         dataset = infer_dataset_class(str(folder))(str(folder), list(cases))
         for case in cases:
             data, _, _, properties = cast(Any, dataset.load_case(case))
-            yield int(data.shape[0]), properties.get(AVAILABLE)
+            yield [int(n) for n in data.shape], properties
     except Exception as error:  # readers raise what they like
         raise UserError(f"{folder} cannot be read ({last_line(error)}): {remedy}") from error
 

@@ -2,13 +2,14 @@
 
 import functools
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
 from nnunetv2.imageio.base_reader_writer import BaseReaderWriter
 from nnunetv2.preprocessing.preprocessors.default_preprocessor import DefaultPreprocessor
+from nnunetv2.preprocessing.resampling.default_resampling import compute_new_shape
 from nnunetv2.utilities.dataset_name_id_conversion import maybe_convert_to_dataset_name
 from nnunetv2.utilities.plans_handling.plans_handler import ConfigurationManager, PlansManager
 from numpy.typing import NDArray
@@ -131,6 +132,28 @@ class MissingModalityPreprocessor(DefaultPreprocessor):
             _only(data, available), seg, properties, plans_manager, configuration_manager, dataset_json
         )
         return _only(data, available), cast(NDArray, seg), properties
+
+
+def planned_shape(
+    properties: Mapping[str, Any], plans_manager: PlansManager, configuration_manager: ConfigurationManager
+) -> list[int] | None:
+    """Return the shape to which nnU-Net's own preprocessing brings a case.
+
+    Args:
+        properties: nnU-Net's, of the preprocessed case.
+        plans_manager: nnU-Net's.
+        configuration_manager: nnU-Net's.
+
+    Returns:
+        Voxels along each axis; None where properties are missing, or another preprocessor has made the case.
+    """
+    cropped, spacing = properties.get("shape_after_cropping_and_before_resampling"), properties.get("spacing")
+    is_default = configuration_manager.configuration["preprocessor_name"] == DefaultPreprocessor.__name__
+    if not is_default or not cropped or not spacing:
+        return None
+    own = [spacing[axis] for axis in plans_manager.plans["transpose_forward"]]
+    planned = [*own[: len(own) - len(configuration_manager.spacing)], *configuration_manager.spacing]  # 2d keeps one
+    return compute_new_shape(cropped, own, planned).tolist()
 
 
 def _shared_dataset(raw: Path, base: Path) -> Dataset:

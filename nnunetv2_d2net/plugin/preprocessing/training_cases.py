@@ -167,7 +167,7 @@ def read_label(path: Path | str, reader: BaseReaderWriter, dataset: Dataset) -> 
     Raises:
         ImageError: It cannot be read, or holds NaN, fractions or values that dataset.json does not know.
     """
-    label = read_image(path, reader.read_seg)
+    label = read_image(path, reader.read_seg, is_label=True)
     known = dataset.known_values
     unknown = [value for value in label_counts(path, label.voxels) if value not in known]
     if unknown:

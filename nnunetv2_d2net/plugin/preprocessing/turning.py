@@ -7,6 +7,7 @@ from typing import Any
 from nnunetv2.imageio.base_reader_writer import BaseReaderWriter
 from numpy.typing import NDArray
 
+from nnunetv2_d2net.base.images import check_name
 from nnunetv2_d2net.base.orientation import (
     TURNED,
     orientation_of,
@@ -70,7 +71,12 @@ class TurningBack(BaseReaderWriter):
         return _restored, (self.plain,)  # worker processes cannot import a class made on the way
 
     def write_seg(self, seg: NDArray[Any], output_fname: str, properties: dict[str, Any]) -> None:
-        """Write ``(z, y, x)``, turned back if the properties say that the case was turned."""
+        """Write ``(z, y, x)``, turned back if the properties say that the case was turned.
+
+        Raises:
+            ImageError: The file's name is no UTF-8, with which ITK would end the program.
+        """
+        check_name(output_fname)
         super().write_seg(turned_back(seg, properties), output_fname, own_place(properties))  # pyright: ignore
 
 

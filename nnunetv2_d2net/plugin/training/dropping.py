@@ -37,7 +37,11 @@ from nnunetv2_d2net.plugin.preprocessing.cohort import (
     orientations_of,
     read_availability,
 )
-from nnunetv2_d2net.plugin.preprocessing.preprocessor import MissingModalityConfiguration, accept_absent_files
+from nnunetv2_d2net.plugin.preprocessing.preprocessor import (
+    MissingModalityConfiguration,
+    accept_absent_files,
+    planned_shape,
+)
 from nnunetv2_d2net.plugin.protocols import SUBSETS, note_subsets, subsets_of_training, weights_of
 from nnunetv2_d2net.plugin.seams import dataset_seam
 from nnunetv2_d2net.plugin.training.pretrained import lies_otherwise, load_fitting_weights, pretrained_weights
@@ -186,6 +190,7 @@ class ModalityDroppingTrainer(ResumingTrainer):
             channels_of(self.dataset_json),
             f"run d2net preprocess -d {dataset_number(self.plans_manager.dataset_name)} "
             f"-plans_name {self.plans_manager.plans_name} -c {self.configuration_name}",
+            lambda properties: planned_shape(properties, self.plans_manager, self.configuration_manager),
         )
         self._note_orientation()
         if self.local_rank == 0:

@@ -274,7 +274,7 @@ def _read_reference(path: Path, state: tuple[int, ...], known: tuple[int, ...]) 
 
 def _read_labels(path: Path, known: tuple[int, ...]) -> Image:
     """Read a segmentation as whole numbers."""
-    image = read_image(path)
+    image = read_image(path, is_label=True)
     if len(image.voxels) != 1:
         raise UserError(f"{path} holds {len(image.voxels)} channels: one of labels is needed")
     if unknown := [value for value in label_counts(path, image.voxels) if value not in known]:

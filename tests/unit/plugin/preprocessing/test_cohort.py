@@ -65,6 +65,15 @@ def test_complete_data_of_nnunets(tmp_path):
     assert check_preprocessed(tmp_path, NAMES, "run this") == ["a"]
 
 
+def test_data_of_another_shape_than_planned(ours):
+    seen = []
+    assert check_preprocessed(ours, NAMES, "run this", seen.append) == ["a", "b"]
+    assert [properties[AVAILABLE] for properties in seen] == [[True, True], [False, True]]
+    assert check_preprocessed(ours, NAMES, "run this", lambda _: (2, 2, 2)) == ["a", "b"]
+    with pytest.raises(UserError, match=f"^a of {ours} has 2 x 2 x 2 and not 2 x 4 x 2 voxels, as other plans made"):
+        check_preprocessed(ours, NAMES, "run this", lambda _: [2, 4, 2])
+
+
 def test_incomplete_data_of_nnunets(tmp_path):
     save(tmp_path, "a")
     save(tmp_path, "b", 1)

@@ -16,6 +16,7 @@ from nnunetv2_d2net.plugin.preprocessing.preprocessor import (
     accept_absent_files,
     accepting_absent_files,
     available_in,
+    planned_shape,
 )
 from tests.unit.plugin.preprocessing.conftest import brains, build_dataset_json, build_plans, write_image
 
@@ -250,3 +251,16 @@ def test_no_modality_is_left():
     for flags in ([False] * 3, [False, False, True]):
         with pytest.raises(UserError, match="no modality is left"):
             available_in(images, flags)
+
+
+@pytest.mark.parametrize("transpose", [(0, 1, 2), (2, 0, 1)])
+@pytest.mark.parametrize(("spacing", "patch"), [((1.3, 0.7, 2.0), (8, 8, 8)), ((0.7, 2.0), (8, 8))])
+def test_the_planned_shape_is_what_preprocessing_makes(transpose, spacing, patch):
+    plans = build_plans([Z_SCORE] * 3, spacing=spacing, patch_size=patch, transpose=transpose)
+    images = brains(shape=(14, 12, 11), margins=(1, 2, 3))
+    data, _, properties = run(MissingModalityPreprocessor, images, plans, available_modalities=[True, False, True])
+    configuration = plans.get_configuration("tiny")
+    assert planned_shape(properties, plans, configuration) == list(data.shape[1:])
+    assert planned_shape({}, plans, configuration) is None
+    configuration.configuration["preprocessor_name"] = "Mine"
+    assert planned_shape(properties, plans, configuration) is None

@@ -114,6 +114,7 @@ def test_a_trainer_lets_the_plans_say_how_its_cases_lie(tmp_path, cases, before,
         preprocessed_dataset_folder=str(tmp_path / "data"),
         print_to_log_file=said.append,
     )
+    trainer._orientations = lambda: ModalityDroppingTrainer._orientations(trainer)
     ModalityDroppingTrainer._note_orientation(trainer)
     assert plans.get(ORIENTATION, "") == after
     assert len(said) == (len(set(cases.values())) > 1)

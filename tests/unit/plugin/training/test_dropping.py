@@ -59,7 +59,10 @@ def started(trainer_of, training_folders, monkeypatch):
 def test_preprocessed_data_are_checked_before_anything_is_noted(started, training_folders):
     trainer = started()
     remedy = "run d2net preprocess -d 7 -plans_name TinyPlans -c tiny"
-    assert trainer.checked == [(training_folders / FOLDER, ("FLAIR", "T1", "T1ce"), remedy)]
+    ((*asked, shape_of),) = trainer.checked
+    assert asked == [training_folders / FOLDER, ("FLAIR", "T1", "T1ce"), remedy]
+    case = {"spacing": [1.0, 2.0, 3.0], "shape_after_cropping_and_before_resampling": (4, 5, 6)}
+    assert shape_of(case) == [4, 10, 18]  # at 1 mm
     assert trainer.said == [(Path(trainer.output_folder), {}), "nnU-Net starts"]
 
 
