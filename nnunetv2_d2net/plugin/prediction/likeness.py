@@ -50,6 +50,8 @@ def looks_unlike(
     available: Sequence[bool],
     spacing: Sequence[float],
     names: Sequence[str],
+    *,
+    masked: bool = False,
 ) -> dict[str, list[str]]:
     """Say how a case looks like no training case, as properties to travel with it; none where nothing is known.
 
@@ -59,12 +61,19 @@ def looks_unlike(
         available: M flags.
         spacing: In mm, (z, y, x).
         names: M names.
+        masked: The training data are normalized where they are not 0, so 0 is their background.
     """
     if cohort is None:
         return {}
     case = appearance_of(images, available, spacing)
-    same = case.features.shape == cohort.reference[0].shape  # else of another version
-    return {LOOKS: cohort.doubts(case, names)} if same else {}
+    if case.features.shape != cohort.reference[0].shape:  # of another version
+        return {}
+    lines = cohort.doubts(case, names)
+    grounds = {names[m]: float(images[m].flat[0]) for m in np.flatnonzero(available).tolist()}
+    if masked and case.plain and any(grounds.values()):
+        told = " and ".join(f"{name} of {value:g}" for name, value in grounds.items() if value)
+        lines.append(f"has a background in {told}, the training data of 0: write 0 outside the head")
+    return {LOOKS: lines}
 
 
 def unlike_training(fingerprint: Mapping[str, Any], properties: Mapping[str, Any], finest: float = 0.0) -> list[str]:

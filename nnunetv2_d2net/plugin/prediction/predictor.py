@@ -425,7 +425,8 @@ class D2NetPredictor(nnUNetPredictor):
 
     def _looks(self, images: np.ndarray, available: Sequence[bool], spacing: Sequence[float]) -> dict[str, Any]:
         cohort = self.model.cohort if self.model else None
-        return looks_unlike(cohort, images, available, spacing, self.dataset.channels)
+        masked = any(self.configuration_manager.use_mask_for_norm)
+        return looks_unlike(cohort, images, available, spacing, self.dataset.channels, masked=masked)
 
     def predict_images(self, images: Mapping[str, sitk.Image], case: str = "in memory") -> sitk.Image:
         """Predict one case from images in memory, which may lie in any orientation.

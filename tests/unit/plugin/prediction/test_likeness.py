@@ -84,6 +84,17 @@ def test_how_a_case_looks_goes_with_its_properties(cohort):
     assert told == line
 
 
+def test_a_background_that_is_not_0_is_told_where_the_training_data_are_masked(cohort):
+    images = head(20)
+    assert looks_unlike(cohort, images, (True,) * 3, (5, 5, 5), NAMES, masked=True) == {LOOKS: []}
+    images[0][images[0] == 0] = -1000
+    images[1][images[1] == 0] = 5
+    arguments = images, (True, False, True), (5, 5, 5), NAMES
+    (line,) = looks_unlike(cohort, *arguments, masked=True)[LOOKS]
+    assert line == f"has a background in {NAMES[0]} of -1000, the training data of 0: write 0 outside the head"
+    assert looks_unlike(cohort, *arguments) == {LOOKS: []}
+
+
 def test_what_is_compared_depends_on_what_was_noted(cohort):
     assert compared_with_training({}, None) == []
     assert compared_with_training(TRAINED, None) == ["voxel size", "field of view"]
