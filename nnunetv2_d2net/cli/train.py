@@ -4,7 +4,7 @@ import argparse
 import logging
 import os
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 
 from nnunetv2_d2net.base.dataset import Dataset, dataset_number, folder_of
@@ -82,7 +82,7 @@ def run(args: argparse.Namespace, extra: Sequence[str]) -> int:
     announce_trainers()
     trainer_type = trainer_class(trainer)
     words = device_words(words) + words
-    _check_processes(words, trainer_type)
+    _check_processes(words, trainer_type, args.seed)
 
     from nnunetv2.run.run_training import run_training_entry
 
@@ -98,8 +98,7 @@ def run(args: argparse.Namespace, extra: Sequence[str]) -> int:
         if subsets:
             raise UserError(f"{trainer} sees all modalities: leave {_SUBSETS} and {_PRESENCE} out, or pass another -tr")
     seed_training(args.seed)
-    several = process_group(value_of(words, "-device", "cuda")) if is_one_of_several() else _one_training(words)
-    with starting_from(weights), drawing_from(subsets), several:
+    with starting_from(weights), drawing_from(subsets), _one_training(words):
         try:
             return call_entry_point(run_training_entry, "train", words)
         except AssertionError as error:  # what nnU-Net's own trainers say about weights that do not fit
@@ -126,8 +125,16 @@ def all_words(extra: Sequence[str], start: str | None) -> list[str]:
 
 @contextmanager
 def _one_training(words: Sequence[str]) -> Iterator[None]:
-    """Let one training at a time write a fold, and tell what goes wrong in the processes that nnU-Net starts for it."""
-    with locked_folder(_fold_folder(words)), errors_of_processes():
+    """Let one training at a time write a fold, and tell what goes wrong in the processes that nnU-Net starts for it.
+
+    Of the processes that torchrun has started, the first one writes.
+    """
+    if not is_one_of_several():
+        with locked_folder(_fold_folder(words)), errors_of_processes():
+            yield
+        return
+    lock = locked_folder(_fold_folder(words)) if os.environ["RANK"] == "0" else nullcontext()
+    with lock, process_group(value_of(words, "-device", "cuda")):
         yield
 
 
@@ -230,8 +237,10 @@ def _check_data(words: Sequence[str], trainer: str) -> tuple[str, ...]:
     return channels
 
 
-def _check_processes(words: Sequence[str], trainer: type) -> None:
+def _check_processes(words: Sequence[str], trainer: type, seed: int | None) -> None:
     device, n_gpus = value_of(words, "-device", "cuda"), value_of(words, "-num_gpus", "1")
+    if seed is not None and n_gpus != "1":
+        raise UsageError(f"--seed does not reach the processes of -num_gpus {n_gpus}: start them with torchrun instead")
     if not is_one_of_several():
         if n_gpus != "1" and device != "cuda":
             raise UsageError(

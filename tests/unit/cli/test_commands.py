@@ -1,3 +1,4 @@
+import contextlib
 import json
 import os
 import shutil
@@ -422,6 +423,26 @@ def test_train_refuses_plans_that_nnunet_cannot_use_or_should_not(roots, trained
     assert main(["train", "7", "3d_fullres", "0", "-tr", trainer]) == 1
     one_line(capsys, "D2NetPlans.json", {"list": "holds a list", "hostile": "elsewhere"}.get(name, '"dataset_name"'))
     assert not trained
+
+
+def test_a_seed_is_not_promised_where_it_is_lost(roots, trained, capsys):
+    assert main(["train", "7", "3d_fullres", "0", "--seed", "1", "-num_gpus", "2", "-device", "cuda"]) == 2
+    assert "--seed does not reach the processes of -num_gpus 2: start them with torchrun" in capsys.readouterr().err
+    assert not trained
+
+
+@pytest.mark.parametrize("rank", ["0", "1"])
+def test_one_torchrun_at_a_time_trains_a_fold(roots, trained, monkeypatch, rank, capsys):
+    for name, value in (("TORCHELASTIC_RUN_ID", "x"), ("WORLD_SIZE", "2"), ("RANK", rank)):
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr(train, "process_group", lambda _: contextlib.nullcontext())
+    words = ["train", "7", "3d_fullres", "0", "-device", "cpu"]
+    with locked_folder(roots["nnUNet_results"] / DATASET / "D2NetTrainer__D2NetPlans__3d_fullres" / "fold_0"):
+        assert main(words) == (1 if rank == "0" else 0)  # the others write nothing
+    if rank == "0":
+        one_line(capsys, "fold_0", "another process")
+        assert main(words) == 0
+    assert len(trained) == 1
 
 
 def test_train_refuses_one_modality(roots, trained, capsys):
