@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 
 from nnunetv2_d2net.base.dataset import channels_of
@@ -42,10 +43,11 @@ def differing_settings(
     Raises:
         UserError: The others lack a key or the configuration, or a value is of another type.
     """
+    plans, others = _as_file(plans), _as_file(others)
     check_plans(others, where, MISSING_IN_MODEL)
     configuration_of(others, configuration, where, MISSING_IN_MODEL)
     # nnU-Net's own reading, in which old plans look like new ones
-    ours, theirs = (PlansManager(dict(p)).get_configuration(configuration).configuration for p in (plans, others))
+    ours, theirs = (PlansManager(p).get_configuration(configuration).configuration for p in (plans, others))
     names = [key for key in _OF_CONFIGURATION if ours.get(key) != theirs.get(key)]
     names += [key for key in _OF_CHANNELS if ours[key] != _in_order(theirs[key], order)]
     names += [key for key in _OF_ALL if plans.get(key) != others.get(key)]
@@ -87,6 +89,15 @@ def check_same_plans(
             others.append(ORIENTATION)
         if others:
             raise UserError(f"{path} was trained by other plans than those of now ({listed(others, 5)}): {remedy}")
+
+
+def _as_file(value: Any) -> Any:  # noqa: ANN401 - JSON
+    """Return plans as a file would hold them: those in memory may have tuples, and numpy's numbers."""
+    if isinstance(value, Mapping):
+        return {key: _as_file(of) for key, of in value.items()}
+    if isinstance(value, (list, tuple, np.ndarray)):
+        return [_as_file(of) for of in value]
+    return value.item() if isinstance(value, np.generic) else value
 
 
 def _in_order(values: Sequence[Any], order: Sequence[int]) -> list[Any]:

@@ -3,6 +3,7 @@
 from copy import deepcopy
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from nnunetv2_d2net.base.errors import UserError
@@ -46,6 +47,11 @@ def differing(others, ours=None, order=(0, 1), configuration="tiny"):
 )
 def test_what_makes_a_network_segment_otherwise_is_named(changes, names):
     assert differing(plans_of(**changes)) == names
+
+
+def test_tuples_and_numpys_numbers_are_the_same():
+    others = plans_of(spacing=(1.0, np.float64(1.0), 1.0), patch_size=np.array([8, 8, 8]))
+    assert differing(others) == differing(plans_of(), others) == []
 
 
 def test_strides_that_leave_the_weights_shapes_are_seen():
