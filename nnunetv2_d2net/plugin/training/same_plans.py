@@ -43,14 +43,14 @@ def differing_settings(
     Raises:
         UserError: The others lack a key or the configuration, or a value is of another type.
     """
-    plans, others = _as_file(plans), _as_file(others)
-    check_plans(others, where, MISSING_IN_MODEL)
-    configuration_of(others, configuration, where, MISSING_IN_MODEL)
+    mine, other = _as_file(plans), _as_file(others)
+    check_plans(other, where, MISSING_IN_MODEL)
+    configuration_of(other, configuration, where, MISSING_IN_MODEL)
     # nnU-Net's own reading, in which old plans look like new ones
-    ours, theirs = (PlansManager(p).get_configuration(configuration).configuration for p in (plans, others))
+    ours, theirs = (PlansManager(p).get_configuration(configuration).configuration for p in (mine, other))
     names = [key for key in _OF_CONFIGURATION if ours.get(key) != theirs.get(key)]
     names += [key for key in _OF_CHANNELS if ours[key] != _in_order(theirs[key], order)]
-    names += [key for key in _OF_ALL if plans.get(key) != others.get(key)]
+    names += [key for key in _OF_ALL if mine.get(key) != other.get(key)]
     if _BY_INTENSITIES in ours["normalization_schemes"] and _intensities(plans) != _in_order(
         _intensities(others), order
     ):
