@@ -51,10 +51,8 @@ def differing_settings(
     names = [key for key in _OF_CONFIGURATION if ours.get(key) != theirs.get(key)]
     names += [key for key in _OF_CHANNELS if ours[key] != _in_order(theirs[key], order)]
     names += [key for key in _OF_ALL if mine.get(key) != other.get(key)]
-    if _BY_INTENSITIES in ours["normalization_schemes"] and _intensities(plans) != _in_order(
-        _intensities(others), order
-    ):
-        names.append(_INTENSITIES)
+    if _BY_INTENSITIES in ours["normalization_schemes"]:
+        names += [_INTENSITIES] if _intensities(mine) != _in_order(_intensities(other), order) else []
     return names
 
 
