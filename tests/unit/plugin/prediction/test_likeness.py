@@ -93,6 +93,10 @@ def test_a_background_that_is_not_0_is_told_where_the_training_data_are_masked(c
     (line,) = looks_unlike(cohort, *arguments, masked=True)[LOOKS]
     assert line == f"has a background in {NAMES[0]} of -1000, the training data of 0: write 0 outside the head"
     assert looks_unlike(cohort, *arguments) == {LOOKS: []}
+    noise = np.random.default_rng(0).uniform(1, 9, images.shape)
+    noisy = np.where(head(20) == 0, noise, head(20))
+    (line,) = looks_unlike(cohort, noisy, (True,) * 3, (5, 5, 5), NAMES, masked=True)[LOOKS]
+    assert line.startswith("has no plain background")  # and nothing of its first voxel
 
 
 def test_what_is_compared_depends_on_what_was_noted(cohort):

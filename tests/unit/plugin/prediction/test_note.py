@@ -83,6 +83,7 @@ def test_dice_is_not_told_of_checkpoints_that_were_not_measured(folder):
         ({"a": "1"}, ["T1"], [], {"T1", "T2"}, "from other modalities (T1)"),
         ({"a": "1"}, ["T1"], ["x_0001.nii.gz"], {"T1", "T2"}, ""),
         ({"a": "1"}, ["T1", "T2"], [], {"T1"}, "from other modalities (T1, T2)"),
+        ({"a": "1"}, ["T1"], [], {"T2"}, "from other modalities (T1)"),
         ({"a": "1"}, ["T1"], [], None, ""),
     ],
 )
