@@ -236,7 +236,7 @@ def _on_one_grid(
             aligned[name] = _resample(one, grid)
             report.notes.append(f"{one.source} was resampled onto {grid.source}: it differed in {difference}")
         elif difference:
-            notes = [f", of which {note.split('; ')[-1]}" for note in notes_of(one.image) if " was read" in note]
+            notes = [f"; it {note}" for note in notes_of(one.image) if " was read" in note]
             elsewhere[one.source] = f"differs from {grid.source} in {difference}{''.join(notes)}"
     if elsewhere:
         remedy = "register them, or pass --resample if their headers are right"
