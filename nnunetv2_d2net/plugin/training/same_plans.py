@@ -104,4 +104,4 @@ def _in_order(values: Sequence[Any], order: Sequence[int]) -> list[Any]:
 
 def _intensities(plans: Mapping[str, Any]) -> list[Any]:
     of_channels = plans.get(_INTENSITIES) or plans.get(_OLD_INTENSITIES) or {}
-    return [of_channels[key] for key in sorted(of_channels, key=int)]
+    return [of_channels[key] for key in sorted(of_channels, key=lambda key: (len(str(key)), str(key)))]

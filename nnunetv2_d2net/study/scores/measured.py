@@ -9,7 +9,14 @@ from statistics import fmean
 from nnunetv2_d2net.base.dataset import subset_name
 from nnunetv2_d2net.base.errors import UserError
 from nnunetv2_d2net.base.files import content_state, read_json, sha256_of
-from nnunetv2_d2net.plugin.prediction.note import EXPECTED_DICE, VOLUMES, Measured, write_measured
+from nnunetv2_d2net.plugin.prediction.note import (
+    AVAILABLE_NAMES,
+    CHECKPOINTS,
+    EXPECTED_DICE,
+    VOLUMES,
+    Measured,
+    write_measured,
+)
 from nnunetv2_d2net.plugin.prediction.writing import FILES, NOTE
 from nnunetv2_d2net.study.scores.evaluate import ALL_GIVEN
 from nnunetv2_d2net.study.scores.metrics import CaseScore
@@ -70,8 +77,8 @@ def keep_with_model(scores: Iterable[CaseScore], predictions: Path, model: Path,
     measured = list(scores)
     for case, subset in dict.fromkeys(score[:2] for score in measured):
         path = predictions / ("" if subset == ALL_GIVEN else subset) / f"{case}{NOTE}"
-        note = read_json(path, _PREDICT, {"available modalities": list, "checkpoints (sha256)": dict})
-        available, made_by = note["available modalities"], note["checkpoints (sha256)"]
+        note = read_json(path, _PREDICT, {AVAILABLE_NAMES: list, CHECKPOINTS: dict})
+        available, made_by = note[AVAILABLE_NAMES], note[CHECKPOINTS]
         _check_checkpoints(path, made_by, model, checkpoints)
         _check_unchanged(path, note.get(FILES, {}))
         subsets[case, subset] = subset_name([True] * len(available), available)
