@@ -1,0 +1,141 @@
+"""Students that docs/results.md reports on and that no release trains: what they do differently, and nothing else."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from nnunetv2.utilities.find_objects import recursive_find_trainer_class_by_name
+
+from nnunetv2_d2net.plugin.training.variants import find_trainer
+
+FOLDER = Path(__file__).resolve().parents[4] / "benchmarks" / "tried_students"
+DEFAULT = find_trainer("nnUNetTrainerModalityDropoutImputedCompanion")
+NESTED, TAUGHT = "nnUNetTrainerNestedCompanion_20epochs", "nnUNetTrainerTaughtCompanion_20epochs"
+OWN_NORMALIZATION = "nnUNetTrainerOwnNormalizationCompanion_20epochs"
+D2NET, LATE = "D2NetTrainerAdamWCompanion_20epochs", "D2NetTrainerAdamWLateCompanion_20epochs"
+
+
+@pytest.fixture
+def tried(monkeypatch, trainer_of):
+    """One of them, found as nnU-Net finds it and initialized, its stock network not zero where it is read."""
+
+    def tried(name):
+        monkeypatch.setenv("nnUNet_extTrainer", str(FOLDER))
+        trainer = trainer_of(recursive_find_trainer_class_by_name(name), n_stages=3)
+        trainer.print_to_log_file = lambda *_, **__: None
+        trainer.initialize()
+        trainer.cohort = {}
+        trainer.network.train()
+        return trainer
+
+    return tried
+
+
+@pytest.fixture
+def step_of(make_batch):
+    """A step of a trainer's, two patches of three modalities."""
+
+    def step_of(trainer, *available):
+        mask = torch.tensor(available).bool()
+        return trainer.step_on(make_batch(), torch.ones(2, 3).bool(), mask)
+
+    return step_of
+
+
+@pytest.mark.parametrize("name", [NESTED, TAUGHT, OWN_NORMALIZATION, D2NET, LATE])
+def test_nnunet_finds_them_and_they_learn(tried, make_batch, name):
+    trainer = tried(name)
+    before = {key: value.clone() for key, value in trainer.network.state_dict().items()}
+    assert trainer.num_epochs == 20
+    assert trainer.learning_rate == DEFAULT.learning_rate
+    assert trainer.p_complete == DEFAULT.p_complete == 0
+    assert torch.isfinite(torch.as_tensor(trainer.train_step(make_batch())["loss"]))
+    after = trainer.network.state_dict()
+    changed = {key.split(".")[0] for key in after if not torch.equal(before[key], after[key])}
+    assert changed == {"student"}
+    trainer.on_validation_epoch_start()
+    with torch.no_grad():
+        assert torch.isfinite(torch.as_tensor(trainer.validation_step(make_batch())["loss"]))
+
+
+def test_nested_the_first_patch_comes_twice_and_its_subsets_are_nested(tried, step_of):
+    trainer = tried(NESTED)
+    seen = set()
+    for _ in range(60):
+        for first in ((1, 0, 0), (1, 1, 0), (1, 1, 1)):
+            step = step_of(trainer, first, (0, 1, 0))
+            assert torch.equal(step.images[2], step.images[0])
+            assert all(torch.equal(level[2], level[0]) for level in step.target)
+            own, other = step.available[0], step.available[2]
+            assert other.any()
+            assert not torch.equal(own, other)
+            larger, smaller = (other, own) if other.sum() > own.sum() else (own, other)
+            assert bool((larger | ~smaller).all())
+            seen.add((first, tuple(other.tolist())))
+    assert len(seen) == 3 + 1 + 6  # every larger one, or every part of the complete one
+
+
+def test_nested_a_subset_that_does_worse_than_its_part_costs_more(tried, step_of):
+    trainer = tried(NESTED)
+    step = step_of(trainer, (1, 0, 0), (0, 1, 0))
+    good = [torch.cat([(t == label) * 9.0 for label in range(3)], 1) for t in step.target]
+    bad = [-logits for logits in good]
+
+    def with_errors_in(*patches):
+        return [torch.stack([b[i] if i in patches else g[i] for i in range(3)]) for b, g in zip(bad, good, strict=True)]
+
+    rank = {patch: float(trainer.loss_of(with_errors_in(patch), step)) for patch in (0, 2)}
+    mean = {p: torch.stack([trainer._loss_of_one(with_errors_in(p), step, i) for i in range(3)]) for p in (0, 2)}
+    hinge = 0.1 * (mean[2][2] - mean[2][0])
+    assert hinge > 0.05
+    # with fewer modalities wrong: no hinge, only the divergence, which is the same for both by symmetry
+    assert rank[2] - float(mean[2].mean()) == pytest.approx(rank[0] - float(mean[0].mean()) + float(hinge), rel=1e-3)
+
+
+def test_own_normalization_is_the_default_student_at_the_start_and_always_with_all(tried, step_of):
+    trainer = tried(OWN_NORMALIZATION)
+    student = trainer.companion.student.eval()
+    step = step_of(trainer, (1, 1, 1), (0, 1, 0))
+    filled = student.imputation(step.images, step.available)
+    expected = student.encoder(filled)
+    for found, of_default in zip(student.features(step.images, step.available), expected, strict=True):
+        assert torch.equal(found, of_default)
+    with torch.no_grad():
+        for table in student.own:
+            table.weight.normal_()
+    for found, of_default in zip(student.features(step.images, step.available), expected, strict=True):
+        assert torch.equal(found[0], of_default[0])
+        assert not torch.allclose(found[1], of_default[1])
+
+
+def test_own_normalization_leaves_the_numbers_of_other_subsets_alone(tried, step_of):
+    trainer = tried(OWN_NORMALIZATION)
+    student, step = trainer.companion.student, step_of(trainer, (1, 1, 1), (0, 1, 0))
+    student.features(step.images, step.available)[0].square().sum().backward()
+    for table in student.own[:1]:
+        assert table.weight.grad.any(1).sum() == 1
+
+
+def test_taught_the_teacher_sees_everything_and_the_term_falls_to_zero_for_the_stock_network_itself(tried, step_of):
+    trainer = tried(TAUGHT)
+    step = step_of(trainer, (1, 1, 1), (1, 1, 1))
+    plain = super(type(trainer), trainer).loss_of
+    outputs = trainer.network_outputs(step)
+    assert (trainer.loss_of(outputs, step) - plain(outputs, step)).item() > 0.01
+    stock = {k: v for k, v in trainer.companion.stock.state_dict().items() if "seg_layers" not in k}
+    trainer.companion.student.load_state_dict(stock, strict=False)
+    outputs = trainer.network_outputs(step)
+    assert (trainer.loss_of(outputs, step) - plain(outputs, step)).item() == pytest.approx(0, abs=1e-5)
+    fewer = step_of(trainer, (1, 0, 0), (1, 0, 0))
+    of_all = [x.clone() for x in trainer.kept["stock"]]
+    trainer.network_outputs(fewer)
+    assert all(torch.equal(x, y) for x, y in zip(of_all, trainer.kept["stock"], strict=True))
+
+
+def test_late_the_contrastive_and_reconstruction_losses_wait_for_the_second_half(tried):
+    trainer = tried(LATE)
+    late = ("sc", "fc", "rec")
+    for epoch, expected in ((0, 0), (9, 0), (10, 1), (19, 1)):
+        trainer.current_epoch = epoch
+        weights = trainer.current_weights()
+        assert weights == {t: w * (expected if t in late else 1) for t, w in trainer.loss_weights.items()}
