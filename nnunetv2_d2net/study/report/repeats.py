@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 from scipy import stats
 
 from nnunetv2_d2net.base.errors import UserError
@@ -95,9 +96,9 @@ def dice_of_trainings(runs: Sequence[Benchmark], *, complete: bool) -> tuple[dic
 
 
 def differences(values: Mapping[str, Sequence[float]], control: str) -> pd.DataFrame:
-    """Compare every arm with the control by Dunnett's test, which takes the spread of trainings as equal for all arms.
+    """Compare every arm with the control: by Dunnett's test, with one spread for all, and by Welch's.
 
-    Source: Dunnett, J Am Stat Assoc 50(272):1096-1121, 1955.
+    Sources: Dunnett, J Am Stat Assoc 50(272):1096-1121, 1955; Welch, Biometrika 34(1-2):28-35, 1947.
 
     Args:
         values: Mean Dice of each training, by arm.
@@ -105,12 +106,15 @@ def differences(values: Mapping[str, Sequence[float]], control: str) -> pd.DataF
 
     Returns:
         A row per arm: ``difference``, mean of the arm's trainings minus that of the control's; ``ci_low`` and
-        ``ci_high`` of the simultaneous 95 % interval, and ``p``, two-sided, corrected for the number of arms. NaN if
-        no arm was trained twice.
+        ``ci_high`` of the simultaneous 95 % interval, and ``p``, two-sided, corrected for the number of arms, NaN if
+        no arm was trained twice; ``own_low`` and ``own_high`` of the 95 % interval of the two arms alone, NaN unless
+        both were.
     """
     rivals = {arm: np.array(dice) for arm, dice in values.items() if arm != control}
     means = {arm: fmean(dice) - fmean(values[control]) for arm, dice in rivals.items()}
     table = pd.DataFrame({"difference": means, "ci_low": math.nan, "ci_high": math.nan, "p": math.nan})
+    own = [_of_two(dice, np.array(values[control])) for dice in rivals.values()]
+    table[["own_low", "own_high"]] = np.array(own).reshape(-1, 2)
     if not rivals or not any(len(dice) > 1 and np.ptp(dice) > 0 for dice in values.values()):
         return table
     with warnings.catch_warnings():  # of arms with a single training, which add nothing to the spread
@@ -118,6 +122,14 @@ def differences(values: Mapping[str, Sequence[float]], control: str) -> pd.DataF
         tested = stats.dunnett(*rivals.values(), control=np.array(values[control]), rng=np.random.default_rng(0))
         ends = tested.confidence_interval(0.95)
     return table.assign(ci_low=ends.low, ci_high=ends.high, p=tested.pvalue)
+
+
+def _of_two(dice: NDArray[np.float64], of_control: NDArray[np.float64]) -> tuple[float, float]:
+    """Return Welch's 95 % interval of a difference of means; NaN where a spread is not known, or there is none."""
+    if min(len(dice), len(of_control)) < 2 or not (np.ptp(dice) > 0 or np.ptp(of_control) > 0):
+        return math.nan, math.nan
+    ends = stats.ttest_ind(dice, of_control, equal_var=False).confidence_interval(0.95)
+    return float(ends.low), float(ends.high)
 
 
 def repeats_page(runs: Sequence[Benchmark], control: str | None = None) -> str:
@@ -156,6 +168,7 @@ def repeats_page(runs: Sequence[Benchmark], control: str | None = None) -> str:
     parts.append(
         "95 % intervals and p of Dunnett's test: simultaneous for all rows, with one spread of trainings for all arms. "
         f"Where the whole interval lies within {TIE}, arms tie. "
+        "Of the two alone: Welch's 95 % interval, each arm with its own spread, not corrected for the number of rows. "
         "Cases are not resampled: other cases may give another order."
     )
     return "\n\n".join(part.rstrip("\n") for part in parts) + "\n"
@@ -177,10 +190,10 @@ def _spread(values: Sequence[float]) -> str:
 
 
 def _compared(table: pd.DataFrame) -> str:
-    rows = [["arm", "difference", "95 % interval", "p", ""]]
-    for arm, difference, low, high, p in table.itertuples():
-        known = p_value(p) if math.isfinite(p) else "-"
-        rows.append([arm, signed(difference), interval(low, high), known, _judgment(difference, low, high, p)])
+    rows = [["arm", "difference", "95 % interval", "p", "", "of the two alone"]]
+    for arm, difference, low, high, p, *own in table.itertuples():
+        known, judged = p_value(p) if math.isfinite(p) else "-", _judgment(difference, low, high, p)
+        rows.append([arm, signed(difference), interval(low, high), known, judged, interval(*own)])
     return markdown_table(rows)
 
 

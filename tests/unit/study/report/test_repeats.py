@@ -3,6 +3,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from scipy import stats
 
 from nnunetv2_d2net.base.errors import UserError
 from nnunetv2_d2net.cli.main import main
@@ -49,6 +50,26 @@ def test_one_rival_is_students_t_test():
     assert (found.ci_low, found.ci_high) == pytest.approx((-0.1 - half, -0.1 + half), abs=1e-3)
 
 
+def test_of_the_two_alone_another_arms_spread_does_not_count():
+    """Welch: 0.02 and 0.01 of three trainings each give an error of 0.0129 and 2.94 degrees of freedom."""
+    of_two = {OURS: [0.50, 0.52, 0.54], DROPOUT: [0.45, 0.46, 0.47]}
+    found = [differences(of_two | more, OURS).loc[DROPOUT] for more in ({}, {VARIANT: [0.1, 0.5, 0.9]})]
+    error = math.sqrt((0.02**2 + 0.01**2) / 3)
+    n_free = (0.02**2 + 0.01**2) ** 2 / ((0.02**4 + 0.01**4) / 2)
+    half = error * stats.t.ppf(0.975, n_free)
+    for row in found:
+        assert (row.own_low, row.own_high) == pytest.approx((-0.06 - half, -0.06 + half))
+    assert found[1].ci_high - found[1].ci_low > 5 * (found[0].ci_high - found[0].ci_low)
+
+
+def test_of_the_two_alone_says_nothing_where_one_was_trained_once_or_nothing_varies():
+    found = differences({OURS: [0.5, 0.52], DROPOUT: [0.4], VARIANT: [0.3, 0.34]}, OURS)
+    assert np.isnan(found.loc[DROPOUT, ["own_low", "own_high"]].astype(float)).all()
+    assert np.isfinite(found.loc[VARIANT, ["own_low", "own_high"]].astype(float)).all()
+    flat = differences({OURS: [0.5, 0.5], DROPOUT: [0.4, 0.4]}, OURS).loc[DROPOUT]
+    assert np.isnan([flat.own_low, flat.own_high]).all()
+
+
 def test_the_spread_of_trainings_decides():
     close, wide = (
         differences({OURS: [0.5, 0.5 + spread], DROPOUT: [0.4, 0.4 + spread]}, OURS).loc[DROPOUT]
@@ -69,7 +90,7 @@ def test_the_page_names_ties_and_what_is_more_than_chance(runs):
     rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in page.splitlines() if line.startswith("| ")]
     assert [OURS, "3", "0.620 ± 0.020"] in rows
     assert [VARIANT, "2", "0.620 ± 0.014"] in rows
-    assert {row[0]: row[-1] for row in rows if len(row) == 5} == {"arm": "", DROPOUT: "worse", VARIANT: "may be chance"}
+    assert {row[0]: row[4] for row in rows if len(row) == 6} == {"arm": "", DROPOUT: "worse", VARIANT: "may be chance"}
     assert "Against D2NetTrainer, tumor:" in page
 
 
@@ -133,7 +154,7 @@ def test_a_tie_is_where_the_whole_interval_is_small():
             for step, other in ((0, 1), (1, 0.4), (0.5, 0), (0.2, 0.7))
         ]
         page = repeats_page([trained(**means) for means in arms], OURS)
-        judged.append({line.split("|")[-2].strip() for line in page.splitlines() if line.count("|") == 6})
+        judged.append({line.split("|")[-3].strip() for line in page.splitlines() if line.count("|") == 7})
     assert judged[0] >= {"tie"}
     assert "tie" not in judged[1]
 
