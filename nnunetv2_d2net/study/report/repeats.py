@@ -128,8 +128,7 @@ def _of_two(dice: NDArray[np.float64], of_control: NDArray[np.float64]) -> tuple
     """Return Welch's 95 % interval of a difference of means; NaN where a spread is not known, or there is none."""
     if min(len(dice), len(of_control)) < 2 or not (np.ptp(dice) > 0 or np.ptp(of_control) > 0):
         return math.nan, math.nan
-    ends = stats.ttest_ind(dice, of_control, equal_var=False).confidence_interval(0.95)
-    return float(ends.low), float(ends.high)
+    return stats.ttest_ind(dice, of_control, equal_var=False).confidence_interval(0.95)
 
 
 def repeats_page(runs: Sequence[Benchmark], control: str | None = None) -> str:
