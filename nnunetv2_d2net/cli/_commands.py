@@ -25,7 +25,7 @@ class Command(NamedTuple):
 GROUPS = {
     "one patient": {
         "segment": Command(
-            "segment one patient from FLAIR, T1, T1ce, T2 or any of them: files, a folder or DICOM, on a CPU",
+            "segment one patient from FLAIR, T1, T1ce, T2 or any of them: files, a folder or DICOM, on a GPU or a CPU",
             "segment",
             ("d2net segment patient -o out", "d2net segment --FLAIR flair.nii.gz --T1ce t1ce.nii.gz -o out"),
         ),
@@ -151,7 +151,7 @@ GROUPS = {
     },
     "set up": {
         "demo": Command(
-            "all of it, once, on phantom data: about 10 minutes on 2 CPU cores",
+            "all of it, once, on phantom data: about 6 minutes on 2 CPU cores",
             "usage",
             ("d2net demo", "d2net demo -o elsewhere"),
         ),

@@ -52,7 +52,7 @@ ARGUMENTS = {
         ("-chk", "NAME", "checkpoint (checkpoint_final.pth)"),
         ("-npp", "N", "processes that preprocess (3)"),
         ("-nps", "N", "processes that write (3)"),
-        ("-prev_stage_predictions", "FOLDER", "of the first stage of a cascade"),
+        ("-prev_stage_predictions", "FOLDER", "refused: a cascade's first stage is no modality"),
         ("-num_parts", "N", "split the cases into so many calls (1)"),
         ("-part_id", "K", "which of them this is, from 0"),
         _DEVICE,

@@ -12,7 +12,7 @@ from nnunetv2_d2net.base.files import locked_folder
 from nnunetv2_d2net.base.text import listed
 
 HELP = (
-    "Segment one patient from the sequences there are, on a CPU, with no variable set. A folder holds one patient: its "
+    "Segment one patient from the sequences there are, with no variable set. A folder holds one patient: its "
     "names are recognized as in d2net convert, also those of DICOM series. Or name each file: --FLAIR a.nii.gz --T1ce "
     "b.mha. Research only, not for diagnosis."
 )
@@ -38,7 +38,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--reference", metavar="SEQUENCE", help="segment on this one's grid (default: that of the finest voxels)")
     add("--register", action="store_true", help="register the other sequences rigidly onto it")
     add("--strip", action="store_true", help="take the skull away with HD-BET, which must be installed")
-    add("--mirror", action="store_true", help="average over mirrored views: slower, often a little better")
+    add("--mirror", action="store_true", help="average over mirrored views: slower; better with one sequence on three patients, worse with two")
     add("--overwrite", action="store_true", help="replace what an earlier call has written")
     add("-device", choices=("cpu", "cuda"), help="default: cuda where there is a device, else cpu")
 
