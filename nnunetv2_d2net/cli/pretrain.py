@@ -19,7 +19,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("-o", dest="out", type=Path, metavar="FOLDER", help="for everything")
     add_former(parser, "--out", "-o", dest="out", type=Path)
     parser.add_argument("--cases", type=int, default=300, help="simulated patients (300)")
-    parser.add_argument("--epochs", type=int, default=20, help="length of the training, in 250 steps: 20 (default), 50, 100 ...")
+    parser.add_argument("--epochs", type=int, default=20, help="length, in 250 steps: 20, 50, 100 ... (20)")
     parser.add_argument("--seed", type=int, default=0, help="of patients and training (0)")
     words = "draw these subsets only in training, such as FLAIR+T1ce=3 all (every one alike, a quarter complete)"
     parser.add_argument("--subsets", nargs="+", metavar="SUBSET[=WEIGHT]", help=words)

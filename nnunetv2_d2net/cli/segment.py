@@ -38,7 +38,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--reference", metavar="SEQUENCE", help="segment on this one's grid (default: that of the finest voxels)")
     add("--register", action="store_true", help="register the other sequences rigidly onto it")
     add("--strip", action="store_true", help="take the skull away with HD-BET, which must be installed")
-    add("--mirror", action="store_true", help="average over mirrored views: slower; better with one sequence on three patients, worse with two")
+    add("--mirror", action="store_true", help="average over mirrored views: slower, not always better")
     add("--overwrite", action="store_true", help="replace what an earlier call has written")
     add("-device", choices=("cpu", "cuda"), help="default: cuda where there is a device, else cpu")
 
