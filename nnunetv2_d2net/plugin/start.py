@@ -12,6 +12,9 @@ STUDENT = "nnUNetTrainerModalityDropoutImputed"
 COMPANION = "Companion"
 """What a trainer's name ends with, before its length, where it trains the companion of a stock nnU-Net."""
 
+STOCK_TRAINER = "nnUNetTrainer"
+"""nnU-Net's own, whose model a companion starts from where nobody names another one."""
+
 SEPARATOR = "__"
 """nnU-Net's, between trainer, plans and configuration in the name of a model's folder."""
 

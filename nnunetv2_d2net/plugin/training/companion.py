@@ -25,6 +25,7 @@ from nnunetv2_d2net.base.text import counted
 from nnunetv2_d2net.method.modalities import modality_subsets, subset_codes
 from nnunetv2_d2net.method.network.companion import STOCK, STUDENT, Companion, chosen_network
 from nnunetv2_d2net.plugin.checkpoints import read_checkpoint
+from nnunetv2_d2net.plugin.start import STOCK_TRAINER
 from nnunetv2_d2net.plugin.training.dropping import ModalityDroppingTrainer
 from nnunetv2_d2net.plugin.training.pretrained import (
     load_fitting_weights,
@@ -130,7 +131,7 @@ class CompanionTrainer(ModalityDroppingTrainer):
 
     def _stock_checkpoint(self) -> Path:
         folder = Path(self.output_folder_base)
-        stock = folder.parent / "__".join(("nnUNetTrainer", *folder.name.split("__")[1:]))
+        stock = folder.parent / "__".join((STOCK_TRAINER, *folder.name.split("__")[1:]))
         path = stock / f"fold_{self.fold}" / "checkpoint_final.pth"
         if not path.is_file():
             raise UserError(
@@ -277,6 +278,17 @@ def read_choice(checkpoint: Path, names: Sequence[str]) -> dict[str, Any]:
         based_on = before.get(name) if isinstance(before, dict) else None
         rows[name] = {**(based_on if isinstance(based_on, dict) else {}), "predicts": chosen_network(weights, subset)}
     return {"cases": noted.get("cases", []), "subsets": rows}
+
+
+def has_stock(companion: Mapping[str, Any], stock: Mapping[str, Any]) -> bool:
+    """Tell whether a companion's checkpoint holds the network of a stock model's; one without its own stock may.
+
+    The first layer is not compared, whose filters go by the names of modalities.
+    """
+    held, weights = companion["network_weights"], stock["network_weights"]
+    names = [name for name in weights if name.startswith("decoder.") and f"{STOCK}.{name}" in held]
+    compared = [name for name in names if not name.startswith("decoder.encoder.")]
+    return all(torch.equal(held[f"{STOCK}.{name}"], weights[name]) for name in compared)
 
 
 def _known(dice: NDArray[np.float64]) -> list[NDArray[np.float64]]:

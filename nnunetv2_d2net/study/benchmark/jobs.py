@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 from nnunetv2_d2net.base.dataset import FoundCases
 from nnunetv2_d2net.base.errors import UserError
 from nnunetv2_d2net.base.files import read_json_or
+from nnunetv2_d2net.base.text import listed
 from nnunetv2_d2net.plugin.planning.plans import preprocessed_folder
 from nnunetv2_d2net.plugin.prediction.writing import is_written
 from nnunetv2_d2net.plugin.training.splits import check_fold, read_splits
@@ -144,6 +145,25 @@ class Progress:
         setup = self.setup
         with_reference = setup.dataset.segmentations(setup.references)
         return _part_of(setup.dataset.find_cases(setup.images), with_reference)
+
+    @property
+    def left_out(self) -> list[str]:
+        """Say which images have no reference and which references no images, a line for each kind."""
+        setup, found = self.setup, self.setup.dataset.find_cases(self.setup.images)
+        images, references = {*found.files, *found.problems}, set(setup.dataset.segmentations(setup.references))
+        kinds = (
+            (images - references, f"{setup.images} without a reference in {setup.references}"),
+            (references - images, f"{setup.references} without an image in {setup.images}"),
+        )
+        return [f"not scored, {kind}: {listed(sorted(cases))}" for cases, kind in kinds if cases]
+
+    def predictions_of_others(self, arm: str) -> set[str]:
+        """Name cases of which an arm has predictions though none of its jobs predicts them."""
+        setup = self.setup
+        parts = [Job(arm, ENSEMBLE)] if setup.ensemble else [Job(arm, fold) for fold in setup.folds]
+        known = {case for job in parts for case in self.files_to_predict(job)}
+        folders = [path for path in (setup.out / arm / "predictions").glob("*") if path.is_dir()]
+        return {case for folder in folders for case in setup.dataset.segmentations(folder)} - known
 
     def files_to_predict(self, job: Job) -> dict[str, list[str]]:
         """Return the image files of each case that a job predicts.

@@ -9,6 +9,7 @@ from typing import Any
 from nnunetv2_d2net import __version__
 from nnunetv2_d2net.base.errors import UserError
 from nnunetv2_d2net.base.files import file_state, locked_folder, make_folder, read_json_or, write_json
+from nnunetv2_d2net.base.text import listed
 from nnunetv2_d2net.plugin.start import is_companion
 from nnunetv2_d2net.plugin.training.companion import read_choice
 from nnunetv2_d2net.study.benchmark import jobs
@@ -87,8 +88,10 @@ def _run_benchmark(setup: Setup, n_jobs: int, *, cost: bool, progress: bool) -> 
     for line in description["differences"]:
         _LOG.info("the arms are not trained alike: %s", line)
     worked, there = False, Progress(setup)
-    for phase, listed in jobs.jobs_by_phase(setup).items():
-        todo = [job.name for job in listed if (cost or phase != jobs.MEASURE) and not there.done(job)]
+    for line in there.left_out:
+        _LOG.warning(line)
+    for phase, planned in jobs.jobs_by_phase(setup).items():
+        todo = [job.name for job in planned if (cost or phase != jobs.MEASURE) and not there.done(job)]
         worked |= _run(setup, todo, n_jobs if phase == jobs.TRAIN else 1, phase, progress=progress)
     write_json(setup.note, setup.describe())
     for arm in setup.arms:
@@ -115,7 +118,7 @@ def _keep_choices(setup: Setup, arm: str) -> None:
 
 def _gather(setup: Setup, *, progress: bool) -> bool:
     """Score, tabulate, compare and report; tell if any of it was not made from what is there now."""
-    made_from, note = _inputs(setup), setup.out / "gathered.json"
+    made_from, note = _inputs(setup), setup.out / results.GATHERED
     files = [setup.out / name for name in _FILES]
     files += [setup.out / arm / name for arm in setup.arms for name in _ARM_FILES]
     if read_json_or(note, None) == made_from and all(path.is_file() for path in files):
@@ -123,7 +126,7 @@ def _gather(setup: Setup, *, progress: bool) -> bool:
     note.unlink(missing_ok=True)
     scores = {arm: _evaluate(setup, arm, progress=progress) for arm in setup.arms}
     write_comparison(compare_all(scores, setup.dataset.channels, setup.subsets), setup.out / "comparison.csv")
-    write_report(read_benchmark(setup.out), setup.out / "report.html", progress=progress)
+    write_report(read_benchmark(setup.out, finished=False), setup.out / "report.html", progress=progress)
     write_json(note, made_from)
     return True
 
@@ -142,6 +145,9 @@ def _run(setup: Setup, names: Sequence[str], n_jobs: int, title: str, *, progres
 
 def _evaluate(setup: Setup, arm: str, *, progress: bool) -> list[CaseScore]:
     folder, model = setup.out / arm, setup.model(arm)
+    foreign = sorted(Progress(setup).predictions_of_others(arm))
+    if foreign:
+        raise UserError(f"{folder / 'predictions'} holds {listed(foreign)}, no case to predict: move these files away")
     found = evaluate_folder(
         folder / "predictions", setup.references, folder, processes=setup.processes, progress=progress
     )

@@ -26,8 +26,9 @@ from nnunetv2_d2net.base.text import version_of
 from nnunetv2_d2net.plugin.checkpoints import read_checkpoint
 from nnunetv2_d2net.plugin.protocols import SUBSETS, as_words
 from nnunetv2_d2net.plugin.registration import TRAINERS_VARIABLE, nnunet_folder
-from nnunetv2_d2net.plugin.start import is_companion, start_checkpoint
+from nnunetv2_d2net.plugin.start import STOCK_TRAINER, is_companion, start_checkpoint
 from nnunetv2_d2net.plugin.training import variants
+from nnunetv2_d2net.plugin.training.companion import has_stock
 from nnunetv2_d2net.plugin.training.dropping import ModalityDroppingTrainer
 from nnunetv2_d2net.study.benchmark.arms import ARMS, stock_arm
 from nnunetv2_d2net.study.pipeline import Model, Trainer, passing_trainer
@@ -123,9 +124,9 @@ class Setup:
         Raises:
             UserError: It is nobody's here, and does not exist, or belongs to another fold.
         """
-        start = self.start_of(arm)
-        if not start:
-            return None
+        start, own = self.start_of(arm), self.model(STOCK_TRAINER).checkpoint(fold)
+        if not start:  # where its trainer looks by itself
+            return own if is_companion(arm) and own.is_file() else None
         return self.model(start).checkpoint(fold) if start in self.arms else start_checkpoint(Path(start), fold)
 
     @property
@@ -178,22 +179,40 @@ class Setup:
                     f"{self.note} is of another benchmark ({key} {_short(known)}, not {_short(value)}): "
                     "pass another -o, or remove the folder"
                 )
+        results = Path(before.get("results", self.results))
+        if results != self.results and results.is_dir():
+            raise UserError(
+                f"{self.note} is of models in {results}, not {self.results}: pass another -o, or set nnUNet_results so"
+            )
         return before
 
     def check_trained(self) -> None:
-        """Refuse models whose trainings have drawn from other subsets.
+        """Refuse models whose trainings have drawn from other subsets, and companions that have begun elsewhere.
 
         Raises:
             UserError: There is one.
         """
         for arm, fold in product(self.arms, self.folds):
             folder = self.model(arm).checkpoint(fold).parent
+            self._check_start(arm, fold)
             known = read_json_or(folder / SUBSETS, {}).get("subsets", {})
             if known != self.subsets and any(folder.glob("checkpoint_*.pth")) and _hides_modalities(arm):
                 raise UserError(
                     f"{folder} was trained with other subsets ({_short(known)}, not {_short(dict(self.subsets))}): "
                     "give this benchmark an nnUNet_results of its own"
                 )
+
+    def _check_start(self, arm: str, fold: str) -> None:
+        """Refuse a companion that somebody else has trained, from another stock model than this benchmark names."""
+        checkpoint, noted = self.model(arm).checkpoint(fold), self.training_note(arm, fold).is_file()
+        if noted or not is_companion(arm) or not checkpoint.is_file():
+            return
+        start = self.start_checkpoint(arm, fold)
+        if start and start.is_file() and not has_stock(read_checkpoint(checkpoint), read_checkpoint(start)):
+            raise UserError(
+                f"{checkpoint} did not start from {start}: name the model that it started from with --start_from, or "
+                "give this benchmark an nnUNet_results of its own"
+            )
 
     def training_note(self, arm: str, fold: str) -> Path:
         """Return the file in which a training says how it trained."""
@@ -210,6 +229,7 @@ class Setup:
             "arms": arms,
             "modalities": list(self.dataset.channels),
             "regions": {name: list(values) for name, values in self.dataset.regions.items()},
+            "results": str(self.results),
             "images": str(self.images),
             "references": str(self.references),
             "file_ending": self.dataset.file_ending,
@@ -230,6 +250,8 @@ class Setup:
             return noted
         with passing_trainer(self.model(arm), self.folds[0], torch.device(self.device)) as trainer:
             schedule = schedule_of(trainer)
+        if (checkpoint := self.model(arm).checkpoint(self.folds[0])).is_file():  # trained by somebody else
+            schedule |= {"epochs": read_checkpoint(checkpoint).get("current_epoch") or schedule["epochs"]}
         start = self.start_of(arm)
         if start in self.arms:
             return schedule | {"start": {"from": start, "epochs": self._schedule(start)["epochs"]}}
@@ -241,7 +263,9 @@ class Setup:
         if checkpoint is None:
             return {}
         epochs = read_checkpoint(checkpoint).get("current_epoch")
-        return {"start": {"from": self.start_of(arm), "epochs": epochs, "sha256": sha256_of(checkpoint)}}
+        return {
+            "start": {"from": self.start_of(arm) or STOCK_TRAINER, "epochs": epochs, "sha256": sha256_of(checkpoint)}
+        }
 
 
 def differences(arms: Sequence[dict[str, Any]]) -> list[str]:

@@ -30,9 +30,11 @@ class Lead(NamedTuple):
     def outcome(self) -> str:
         """``better``, ``ahead``, ``tie``, ``level``, ``behind`` or ``worse``: the first and the last are beyond chance.
 
-        Of a tie it is certain that there is no difference to speak of; level means are equal, perhaps by chance.
+        Of a tie it is certain that there is no difference to speak of; level means are equal, perhaps by chance. Where
+        fewer than half of the cases differ there is no tie: an interval knows nothing of cases that may, and do not.
         """
-        difference, tie = self.test.mean_difference, is_tie(self.test.ci_low, self.test.ci_high)
+        test, difference = self.test, self.test.mean_difference
+        tie = is_tie(test.ci_low, test.ci_high) and 2 * (test.n_better + test.n_worse) >= test.n
         level = round(difference, 3) == 0
         if self.test.p_holm < LEVEL and not level:
             return "better" if difference > 0 else "worse"

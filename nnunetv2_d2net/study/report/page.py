@@ -134,7 +134,7 @@ def markdown_page(benchmark: Benchmark, drawn: Sequence[Chart], *, published: bo
         *([f"**{line.claim}** {line.figures}" for line in judged.headlines] or [f"**{_NOTHING}**"]),
         *judged.notes,
         "Research use only, not a medical device.",
-        _table([["arm", judged.average, "complete input"], *standings]),
+        _table([["arm", judged.average, "complete input"], *standings, ["cases", *map(str, judged.n_cases)]]),
         "\n".join(f"- {line.claim} {line.figures}" for line in judged.others),
         *choice_notes(benchmark),
         *(

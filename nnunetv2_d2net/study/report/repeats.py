@@ -2,7 +2,7 @@
 
 import math
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from itertools import combinations
 from statistics import fmean, stdev
 from typing import Any
@@ -19,6 +19,14 @@ from nnunetv2_d2net.study.report.results import Benchmark
 from nnunetv2_d2net.study.scores.comparison import shared_cases
 
 _SAME = ("dataset", "configuration", "plans", "folds", "cases", "mirroring", "subsets", "modalities", "regions")
+_SCORED: dict[str, Callable[[Benchmark], Any]] = {
+    "cases": lambda run: run.cases,
+    # how large their regions are, which other data of the same names have otherwise
+    "references": lambda run: {(s.case, s.region): s.reference_voxels for rows in run.scores.values() for s in rows},
+}
+REPEATED = "each trained anew"
+"""By these words in its title the page is known."""
+
 _NOT_ALWAYS_NOTED = ("steps_before", "optimizer", "p_complete")  # by earlier versions
 
 
@@ -35,8 +43,8 @@ def check_repeats(runs: Sequence[Benchmark]) -> None:
         for key in _SAME:
             if run.setup.get(key) != runs[0].setup.get(key):
                 raise UserError(f"{run.folder} has other {key} than {first}: only like benchmarks are repetitions")
-        if run.cases != runs[0].cases:
-            raise UserError(f"{run.folder} was scored on other cases than {first}: only like ones are repetitions")
+        if other := [what for what, of in _SCORED.items() if of(run) != of(runs[0])]:
+            raise UserError(f"{run.folder} was scored on other {other[0]} than {first}: only like ones are repetitions")
     for run, other in combinations(runs, 2):
         for arm in (arm for arm in run.arms if arm in other.arms):
             _check_trainings(arm, run, other)
@@ -48,7 +56,8 @@ def _check_trainings(arm: str, run: Benchmark, other: Benchmark) -> None:
     unknown = {key for key in _NOT_ALWAYS_NOTED if key not in one or key not in two}
     if any(one.get(key) != two.get(key) for key in (one.keys() | two.keys()) - unknown):
         raise UserError(f"{run.folder} has trained {arm} otherwise than {other.folder}: see both setup.json")
-    if run.scores[arm] == other.scores[arm] or run.checkpoints[arm] & other.checkpoints[arm]:
+    known = run.checkpoints[arm] and other.checkpoints[arm]
+    if run.checkpoints[arm] & other.checkpoints[arm] if known else run.scores[arm] == other.scores[arm]:
         raise UserError(
             f"{arm} is one and the same training in {run.folder} and {other.folder}: give each benchmark an "
             "nnUNet_results of its own"
@@ -147,7 +156,7 @@ def repeats_page(runs: Sequence[Benchmark], control: str | None = None) -> str:
     if control not in arms:
         raise UserError(f"no benchmark has {control}: choose --against among {', '.join(arms)}")
     parts = [
-        f"# {runs[0].setup.get('dataset')}: {len(runs)} benchmarks, each trained anew",
+        f"# {runs[0].setup.get('dataset')}: {len(runs)} benchmarks, {REPEATED}",
         "Dice, mean ± standard deviation over trainings (of each, the mean over cases).",
     ]
     for title, complete in (("With all modalities", True), ("Mean of the subsets", False)):
@@ -197,8 +206,7 @@ def _compared(table: pd.DataFrame) -> str:
 
 
 def _judgment(difference: float, low: float, high: float, p: float) -> str:
-    if is_tie(low, high):
-        return "tie"
+    tie = is_tie(low, high)
     if not p < LEVEL:  # NaN included
-        return "may be chance"
-    return "better" if difference > 0 else "worse"
+        return "tie" if tie else "may be chance"
+    return ("better" if difference > 0 else "worse") + (f", by less than {TIE}" if tie else "")

@@ -7,7 +7,9 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
 from nnunetv2_d2net.base.dataset import Dataset
 from nnunetv2_d2net.base.errors import UserError
@@ -23,6 +25,9 @@ CASES = {"test": "test cases", "folds": "validation cases of the folds"}
 
 CHOICE = "choice_fold_"
 """What the files begin with, in an arm's folder, that say which network of a companion predicts with which subset."""
+
+GATHERED = "gathered.json"
+"""File that a benchmark has as long as its scores, comparison and page are of the same predictions."""
 
 BY_WEIGHT = "over subsets by weight"
 """What setup.json says of means; those of earlier versions counted each subset once."""
@@ -112,21 +117,30 @@ class Benchmark:
 
     def shared_dice(self, subsets: Sequence[str], region: str) -> dict[str, float]:
         """Average Dice over subsets and over the cases that all arms with these subsets share; empty without any."""
+        arms, shared = self._shared(subsets, region)
+        return dict(zip(arms, shared.mean(axis=1).tolist(), strict=True)) if shared.size else {}
+
+    def n_shared(self, subsets: Sequence[str], region: str) -> int:
+        """Count the cases that :meth:`shared_dice` averages over."""
+        shared = self._shared(subsets, region)[1]
+        return shared.shape[1] if shared.size else 0
+
+    def _shared(self, subsets: Sequence[str], region: str) -> tuple[list[str], NDArray[np.floating]]:
         parts = {arm: table[region] for arm, table in self.tables.items() if set(subsets) <= set(table[region])}
         if not subsets or not parts:
-            return {}
-        shared, _ = shared_cases(list(parts.values()), subsets, self.weights)
-        return dict(zip(parts, shared.mean(axis=1).tolist(), strict=True)) if shared.size else {}
+            return [], np.empty((0, 0))
+        return list(parts), shared_cases(list(parts.values()), subsets, self.weights)[0]
 
 
-def read_benchmark(folder: Path) -> Benchmark:
+def read_benchmark(folder: Path, *, finished: bool = True) -> Benchmark:
     """Read a benchmark that is complete.
 
     Args:
         folder: Holds setup.json, comparison.csv, and metrics.csv for each arm.
+        finished: False for who is about to finish it.
 
     Raises:
-        UserError: It is no such folder, or a file is missing or damaged.
+        UserError: It is no such folder, a file is missing or damaged, or files may be of different runs.
     """
     path = folder / "setup.json"
     if not path.is_file():
@@ -134,6 +148,8 @@ def read_benchmark(folder: Path) -> Benchmark:
     setup = read_json(path, _AGAIN, _NEEDED)
     if empty := [key for key in _NEEDED if not setup[key]]:
         raise UserError(f"{path} lacks {', '.join(empty)}: {_AGAIN}")
+    if finished and not (folder / GATHERED).is_file():
+        raise UserError(f"{folder} is not finished: some of its scores may be older than others: {_AGAIN}")
     if len(set(setup.get("subsets", {}).values())) > 1 and setup.get("means") != BY_WEIGHT:
         raise UserError(f"{folder}: an earlier version took means that count each subset once, not by weight: {_AGAIN}")
     arms = [str(arm["name"]) for arm in setup["arms"]]

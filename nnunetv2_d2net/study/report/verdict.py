@@ -66,6 +66,8 @@ class Finding(NamedTuple):
         where = "on complete input" if self.on_complete else average
         claims = _ON_COMPLETE if self.on_complete else _ON_AVERAGE
         claim = claims[self.lead.outcome].format(arm=test.arm, rival=test.rival, where=where)
+        if not test.n_better + test.n_worse:
+            claim = claim.replace("which may be chance", "in any case")
         return f"{claim[:-1]}; {self.lead.contrary}." if self.lead.contrary else claim
 
     @property
@@ -85,6 +87,7 @@ class Verdict(NamedTuple):
         average: What the mean over subsets is called.
         standings: Mean Dice of every arm over the subsets, and with all modalities, each over the cases that all
             arms share; None where it was not scored.
+        n_cases: How many these are, of the subsets and with all modalities.
         notes: What to know before believing it.
     """
 
@@ -93,6 +96,7 @@ class Verdict(NamedTuple):
     others: list[Finding]
     average: str
     standings: dict[str, tuple[float | None, float | None]]
+    n_cases: tuple[int, ...]
     notes: list[str]
 
 
@@ -119,12 +123,14 @@ def verdict(benchmark: Benchmark) -> Verdict:
     headlines = [_corrected(finding, deciding) for finding in deciding]
     subsets = list(next(iter(benchmark.tables.values()))[overall])
     means = [benchmark.shared_dice(names, overall) for names in (subsets, [complete])]
+    n_cases = [benchmark.n_shared(names, overall) for names in (subsets, [complete])]
     return Verdict(
         good=bool(headlines) and not any(finding.bad for finding in headlines),
         headlines=sorted(headlines, key=lambda finding: finding.rank),
         others=sorted(others, key=lambda finding: finding.rank),
         average=average,
         standings={arm: (means[0].get(arm), means[1].get(arm)) for arm in benchmark.arms},
+        n_cases=tuple(n_cases),
         notes=_notes(benchmark, headlines, average),
     )
 

@@ -30,6 +30,7 @@ from nnunetv2_d2net.base.images import ROUNDED, Image, differences, header_oddit
 from nnunetv2_d2net.base.processes import run_all
 from nnunetv2_d2net.base.text import listed, reason_of
 from nnunetv2_d2net.study.scores.metrics import TOLERANCE_MM, CaseScore, score_labels
+from nnunetv2_d2net.study.scores.tables import MEAN_REGION
 
 ALL_GIVEN = "all given"
 """Subset of predictions that lie in one plain folder: whatever each case had."""
@@ -108,6 +109,7 @@ def evaluate_folder(
     if not references.is_dir():
         raise UserError(f"{references} is no folder: name the folder of the reference segmentations")
     dataset = _read_dataset(next(iter(folders.values())), references)
+    _check_folders(Path(predictions), folders, dataset)
     jobs = _jobs(folders, references, dataset, tolerance_mm)
     if not jobs:
         raise UserError(f"{predictions} holds no segmentation {dataset.file_ending}: predict first")
@@ -164,6 +166,20 @@ def _subset_folders(predictions: Path) -> dict[str, Path]:
     return {folder.name: folder for folder in folders} or {ALL_GIVEN: predictions}
 
 
+def _check_folders(predictions: Path, folders: dict[str, Path], dataset: Dataset) -> None:
+    """Refuse segmentations that nobody would look at, and a region of the name that the mean over regions has."""
+    others = [path for path in (predictions, *sorted(predictions.glob("*"))) if path not in folders.values()]
+    for folder in (path for path in others if path.is_dir() and dataset.segmentations(path)):
+        raise UserError(
+            f"{folder} holds segmentations and no dataset.json, beside folders that have one: "
+            "copy it into this folder, or move the folder away"
+            if folder != predictions
+            else f"{folder} holds segmentations, and so do subfolders: move one or the other away"
+        )
+    if MEAN_REGION in dataset.regions and len(dataset.regions) > 1:
+        raise UserError(f"a label is called {MEAN_REGION}, as the mean over labels is: rename it in dataset.json")
+
+
 def _read_dataset(folder: Path, references: Path) -> Dataset:
     places = [path for path in (folder / "dataset.json", references.parent / "dataset.json") if path.is_file()]
     if not places:
@@ -215,7 +231,7 @@ def read_scores(path: Path) -> list[CaseScore]:
     """
     try:
         text = path.read_text(encoding="utf-8")
-        header, *rows = [*csv.reader(text[: text.rfind("\n") + 1].splitlines())] or [CaseScore._fields]
+        header, *rows = [*csv.reader(io.StringIO(text[: text.rfind("\n") + 1]))] or [CaseScore._fields]
         if tuple(header) != CaseScore._fields:
             raise ValueError("other columns")
         return [CaseScore._make([*cells[:3], *map(float, cells[3:7]), *map(int, cells[7:])]) for cells in rows]
@@ -277,6 +293,8 @@ def _read_labels(path: Path, known: tuple[int, ...]) -> Image:
     image = read_image(path, is_label=True)
     if len(image.voxels) != 1:
         raise UserError(f"{path} holds {len(image.voxels)} channels: one of labels is needed")
+    if image.voxels[0].ndim > 3:
+        raise UserError(f"{path} has {image.voxels[0].ndim} dimensions: one point in time is needed")
     if unknown := [value for value in label_counts(path, image.voxels) if value not in known]:
         raise UserError(f"{path} holds {listed(unknown)}, no label of dataset.json: use the labels it names")
     whole = image.voxels.dtype.kind in "iu"

@@ -290,3 +290,24 @@ def test_new_splits_are_those_of_the_first_arm_of_this_package(setup, monkeypatc
     monkeypatch.setattr(one_job, "passing_trainer", passing_trainer)
     one_job.prepare(replace(setup, arms=arms, folds=("0",)))
     assert asked == [splitting]
+
+
+def test_cases_without_a_partner_are_named(setup):
+    assert Progress(setup).left_out == []
+    (setup.references / "case_Ts1.nii.gz").rename(setup.references / "case_Ts01.nii.gz")
+    images, references = Progress(setup).left_out
+    assert images.startswith(f"not scored, {setup.images} without a reference in")
+    assert images.endswith(": case_Ts1")
+    assert references.startswith(f"not scored, {setup.references} without an image in")
+    assert references.endswith(": case_Ts01")
+
+
+def test_predictions_of_cases_that_nobody_predicts_any_more_are_named(setup):
+    folder = setup.out / setup.arms[0] / "predictions" / "T1"
+    folder.mkdir(parents=True)
+    for case in ("case_Ts0", "case_Ts1"):
+        (folder / f"{case}.nii.gz").touch()
+    assert Progress(setup).predictions_of_others(setup.arms[0]) == set()
+    for channel in (0, 1):
+        (setup.images / f"case_Ts1_000{channel}.nii.gz").unlink()
+    assert Progress(setup).predictions_of_others(setup.arms[0]) == {"case_Ts1"}

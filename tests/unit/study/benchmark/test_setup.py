@@ -2,6 +2,7 @@ import contextlib
 from dataclasses import replace
 
 import pytest
+import torch
 
 from nnunetv2_d2net.base.errors import UserError
 from nnunetv2_d2net.base.files import read_json_or, write_json
@@ -141,3 +142,40 @@ def test_before_its_training_an_arm_counts_the_epochs_of_its_start(trained, monk
     arms = replace(trained, arms=("nnUNetTrainer", "D2NetTrainerCompanion")).describe()
     assert arms["arms"][1]["start"] == {"from": "nnUNetTrainer", "epochs": 10}
     assert arms["differences"] == ["epochs differ: nnUNetTrainer 10, D2NetTrainerCompanion 17 with those of its start"]
+
+
+def test_models_of_another_folder_need_another_benchmark(trained, tmp_path):
+    write_json(trained.note, trained.describe())
+    elsewhere = replace(trained, results=tmp_path / "results_2" / trained.raw.name)
+    elsewhere.check_same()  # the first folder does not exist any more: it was moved
+    trained.results.mkdir(parents=True)
+    with pytest.raises(UserError, match=r"is of models in .*results/.*, not .*results_2/.*: pass another -o"):
+        elsewhere.check_same()
+    trained.check_same()
+
+
+def save_weights(path, epochs, **weights):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    network = {name.replace("__", "."): torch.tensor(float(value)) for name, value in weights.items()}
+    content = {"trainer_name": "X", "init_args": {"configuration": "2d"}, "inference_allowed_mirroring_axes": None}
+    torch.save(content | {"network_weights": network, "current_epoch": epochs}, path)
+
+
+def test_a_companion_trained_before_has_to_have_begun_with_what_is_named(trained, monkeypatch):
+    arm, other = "D2NetTrainerCompanion", "nnUNetTrainer_5epochs"
+    setup = replace(trained, arms=(arm,))
+    save_weights(setup.model(arm).checkpoint("all"), 7, stock__decoder__seg=1, student__decoder__seg=3)
+    save_weights(setup.model("nnUNetTrainer").checkpoint("all"), 1000, decoder__seg=1, encoder__stem=5)
+    save_weights(setup.model(other).checkpoint("all"), 5, decoder__seg=2)
+    setup.check_trained()
+    named = replace(setup, start_from=str(setup.model(other).folder))
+    with pytest.raises(UserError, match=r"did not start from .*nnUNetTrainer_5epochs.*: name the model"):
+        named.check_trained()
+    write_json(named.training_note(arm, "all"), {"epochs": 7})  # the benchmark's own training says what it was
+    named.check_trained()
+    setup.training_note(arm, "all").unlink()
+    monkeypatch.setattr(benchmark_setup, "passing_trainer", lambda *_: contextlib.nullcontext())
+    monkeypatch.setattr(benchmark_setup, "schedule_of", lambda _: {"epochs": 1000})
+    described = setup.describe()["arms"][0]
+    assert described["epochs"] == 7  # of the checkpoint
+    assert described["start"] | {"sha256": ""} == {"from": "nnUNetTrainer", "epochs": 1000, "sha256": ""}

@@ -143,6 +143,7 @@ def _score(root: Path, out: Path, spec: Synthetic) -> None:
         "differences": [],
     }
     (out / "setup.json").write_text(json.dumps(setup), encoding="utf-8")
+    (out / "gathered.json").write_text("{}", encoding="utf-8")
 
 
 def _labels(spec: Synthetic, number: int) -> np.ndarray:

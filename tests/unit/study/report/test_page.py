@@ -9,6 +9,7 @@ from nnunetv2_d2net.base.errors import UserError
 from nnunetv2_d2net.study.report.curves import charts
 from nnunetv2_d2net.study.report.page import arm_rows, html_page, markdown_page, write_report
 from nnunetv2_d2net.study.report.results import read_benchmark
+from nnunetv2_d2net.study.report.verdict import verdict
 from nnunetv2_d2net.study.report.viewer import make_viewer, rank_cases
 from nnunetv2_d2net.study.scores.tables import ONE_TRAINING
 from tests.unit.study.report.conftest import HOSTILE
@@ -189,6 +190,26 @@ def test_a_folder_that_is_no_finished_benchmark_is_refused_in_one_line(folder, n
     with pytest.raises(UserError, match=message) as error:
         read_benchmark(folder)
     assert "\n" not in str(error.value)
+
+
+def test_a_benchmark_whose_scores_may_be_of_several_runs_is_no_finished_one(folder):
+    (folder / "gathered.json").unlink()
+    with pytest.raises(UserError, match="is not finished: some of its scores may be older than others"):
+        read_benchmark(folder)
+    assert read_benchmark(folder, finished=False).arms
+
+
+def test_the_standings_say_of_how_many_cases_they_are(folder):
+    metrics = folder / "D2NetTrainer" / "metrics.csv"
+    rows = metrics.read_text(encoding="utf-8").splitlines(keepends=True)
+    metrics.write_text("".join(row for row in rows if not row.startswith("case_0,T2,")), encoding="utf-8")
+    benchmark = read_benchmark(folder)
+    n = len(benchmark.cases)
+    assert verdict(benchmark).n_cases == (n - 1, n)
+    drawn = charts(benchmark)
+    assert f"of the cases that all arms have: {n - 1}, with all modalities {n}" in html_page(benchmark, drawn, None)
+    row = next(line for line in markdown_page(benchmark, drawn).splitlines() if line.startswith("| cases "))
+    assert [cell.strip() for cell in row.split("|")[2:4]] == [str(n - 1), str(n)]
 
 
 @pytest.mark.parametrize("subsets", [("T2", "FLAIR+T1"), ("T2", "FLAIR+T1", "FLAIR+T1+T1ce+T2"), ("FLAIR+T1",)])

@@ -19,6 +19,13 @@ def trained(**means):
     return made_up(dice, complete={arm: [value + 0.1 for value in values] for arm, values in dice.items()})
 
 
+def relabelled(benchmark):
+    """The same names, and other data behind them."""
+    for scores in benchmark.scores.values():
+        scores[:] = [score._replace(reference_voxels=score.reference_voxels + 1) for score in scores]
+    return benchmark
+
+
 @pytest.fixture
 def runs():
     one = trained(**{DROPOUT: 0.40, OURS: 0.50, VARIANT: 0.51})
@@ -99,6 +106,7 @@ def test_the_page_names_ties_and_what_is_more_than_chance(runs):
     [
         (made_up({OURS: [0.5, 0.6]}, dataset="Dataset002_Other"), "has other dataset"),
         (made_up({OURS: [0.5, 0.6, 0.7]}), "scored on other cases"),
+        (relabelled(made_up({OURS: [0.5, 0.6]})), "scored on other references"),
         (made_up({OURS: [0.5, 0.6]}, arms=[{"name": OURS, "epochs": 7}]), "has trained D2NetTrainer otherwise"),
         (made_up({OURS: [0.4, 0.6]}), "one and the same training"),
     ],
@@ -117,6 +125,13 @@ def test_one_checkpoint_predicted_twice_is_refused_though_a_voxel_differs():
     check_repeats([runs[0], runs[2]])
     with pytest.raises(UserError, match="one and the same training"):
         check_repeats(runs)
+
+
+def test_arms_that_find_nothing_twice_are_two_trainings_where_their_checkpoints_say_so():
+    runs = [replace(made_up({OURS: [0.0, 0.0]}), checkpoints={OURS: {digest}}) for digest in ("abc", "def")]
+    check_repeats(runs)
+    with pytest.raises(UserError, match="one and the same training"):
+        check_repeats([replace(runs[0], checkpoints={OURS: set()}), runs[1]])
 
 
 def test_trainings_that_share_a_start_are_said_to_do_so():
@@ -155,8 +170,11 @@ def test_a_tie_is_where_the_whole_interval_is_small():
         ]
         page = repeats_page([trained(**means) for means in arms], OURS)
         judged.append({line.split("|")[-3].strip() for line in page.splitlines() if line.count("|") == 7})
-    assert judged[0] >= {"tie"}
-    assert "tie" not in judged[1]
+    assert judged[0] >= {"better, by less than 0.02"}
+    assert judged[1] >= {"may be chance"}
+    assert not any("tie" in words or "better" in words for words in judged[1])
+    arms = [{OURS: 0.5 + a / 1000, DROPOUT: 0.5 + b / 1000} for a, b in ((0, 1), (2, 0), (1, 2))]
+    assert "| tie " in repeats_page([trained(**means) for means in arms], OURS)
 
 
 def test_trainings_are_compared_on_the_cases_that_all_have():
@@ -188,6 +206,13 @@ def test_the_command_reads_benchmarks(tmp_path, capsys):
     assert main(["repeats", str(one), str(two), "--against", DROPOUT, "-o", str(page)]) == 0
     assert capsys.readouterr().out == page.read_text(encoding="utf-8")
     assert f"Against {DROPOUT}, mean:" in page.read_text(encoding="utf-8")
+    assert main(["repeats", str(one), str(two), "-o", str(page)]) == 0  # a page of its own
+    notes = tmp_path / "notes.md"
+    notes.write_text("mine", encoding="utf-8")
+    capsys.readouterr()
+    assert main(["repeats", str(one), str(two), "-o", str(notes)]) == 1
+    assert "is no page of d2net repeats" in capsys.readouterr().err
+    assert notes.read_text(encoding="utf-8") == "mine"
     assert main(["repeats", str(one)]) == 1
     assert "at least two" in capsys.readouterr().err
     assert main(["repeats", str(one), str(tmp_path)]) == 1

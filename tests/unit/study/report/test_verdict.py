@@ -53,9 +53,14 @@ def test_wins_both():
             "it is behind, which may be chance.",
         ),
         (
-            values(0.8),
+            values(0.8, [step / 1000 for step in MIXED]),
             "D2NetTrainer does not beat nnUNetTrainerModalityDropout on average over the 3 subsets: "
             "they tie, the whole interval lies within 0.02.",
+        ),
+        (
+            values(0.8),
+            "D2NetTrainer is not shown to beat nnUNetTrainerModalityDropout on average over the 3 subsets: "
+            "they do not differ, in any case.",
         ),
         (
             values(0.8, [-step for step in MIXED]),
@@ -253,6 +258,13 @@ def test_the_best_rival_is_best_on_the_cases_that_both_have():
 )
 def test_a_tie_is_an_interval_without_any_difference_to_speak_of(steps, outcome):
     line = verdict(made_up({STOCK: [0.6] * N, OURS: [0.6 + steps[case % 2] for case in range(N)]})).headlines[-1]
+    assert line.lead.outcome == outcome
+
+
+@pytest.mark.parametrize(("n_differing", "outcome"), [(2, "level"), (N, "tie")])
+def test_where_most_cases_do_not_differ_there_is_no_tie(n_differing, outcome):
+    ours = [0.6 + 0.004 * (-1) ** case * (case < n_differing) for case in range(N)]
+    line = verdict(made_up({STOCK: [0.6] * N, OURS: ours})).headlines[-1]
     assert line.lead.outcome == outcome
 
 

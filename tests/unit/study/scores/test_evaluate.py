@@ -360,3 +360,46 @@ def test_another_file_called_metrics_csv(folders):
     (folders / "out" / "metrics.csv").write_text("x,y\n1,2\n", encoding="utf-8")
     with pytest.raises(UserError, match=r"no table of d2net evaluate \(other columns\)"):
         run(folders)
+
+
+def test_segmentations_that_would_not_be_looked_at_are_refused(folders):
+    (folders / "predictions" / "T1" / "dataset.json").unlink()
+    with pytest.raises(UserError, match=r"T1 holds segmentations and no dataset\.json, .* move the folder away"):
+        run(folders)
+    assert not (folders / "out").exists()
+    (folders / "predictions" / "T1").rename(folders / "away")
+    write(folders / "predictions" / "a.nii.gz", CUBE)
+    with pytest.raises(UserError, match="predictions holds segmentations, and so do subfolders"):
+        run(folders)
+    (folders / "predictions" / "a.nii.gz").unlink()
+    (folders / "predictions" / "notes").mkdir()
+    assert {row.subset for row in run(folders).scores} == {"T2", "T1+T2"}
+
+
+def test_a_label_called_as_the_mean_is_refused(folders):
+    labels = DATASET["labels"] | {"mean": 2}
+    for subset in ("T1", "T2", "T1+T2"):
+        path = folders / "predictions" / subset / "dataset.json"
+        path.write_text(json.dumps(DATASET | {"labels": labels}), encoding="utf-8")
+    with pytest.raises(UserError, match="a label is called mean, as the mean over labels is"):
+        run(folders)
+
+
+def test_names_with_breaks_of_lines_are_read_back(folders):
+    for subset in ("T1", "T2", "T1+T2"):
+        path = folders / "predictions" / subset / "dataset.json"
+        path.write_text(json.dumps(DATASET).replace("whole", "whole\u2028tumor"), encoding="utf-8")
+    first = run(folders).scores
+    assert {row.region for row in first} == {"whole\u2028tumor", "core"}
+    assert run(folders).scores == first
+
+
+def test_a_label_of_several_points_in_time_is_no_reason_to_stop(folders):
+    image = nibabel.Nifti1Image(np.zeros((10, 10, 6, 2), np.uint8), np.eye(4))
+    for path in (folders / "labels" / "b.nii.gz", folders / "predictions" / "T1" / "b.nii.gz"):
+        nibabel.save(image, path)
+    found = run(folders)
+    assert {row.case for row in found.scores} == {"a"}
+    assert len(found.failures) == 1
+    assert "b.nii.gz" in found.failures[0]
+    assert "Traceback" not in found.failures[0]
