@@ -1,7 +1,8 @@
 """What the modalities are called: in the layouts that are known, in names of files, and in scanners' words."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from unicodedata import combining, normalize
 
 LABEL = "segmentation"
 """The slot of a case that holds its labels; the other slots are called like the modalities."""
@@ -17,22 +18,64 @@ MSD_NAMES = {"flair": "FLAIR", "t1w": "T1", "t1": "T1", "t1gd": "T1ce", "t1ce": 
 
 _WORDS = BRATS_TOKENS | BRATS2023_TOKENS | MSD_NAMES
 _WORDS |= {"t2flair": "FLAIR", "flairt2": "FLAIR", "fluid": "FLAIR", "darkfluid": "FLAIR", "mprage": "T1"}
-_CONTRAST = {"gd", "gad", "gado", "gadolinium", "ce", "km", "contrast", "enhanced", "post", "postcontrast"}
-_NATIVE = {
-    *("pre", "precontrast", "without", "no", "non", "wo", "minus", "native", "nativ"),
-    *("ohne", "vor", "sans", "avant"),
-}
-_OF_NO_MODALITY = {
-    *("segmentation", "segm", "mask", "brainmask", "roi", "label", "labels", "lesion", "lesions"),
-    *("adc", "dwi", "dti", "diff", "diffusion", "trace", "swi", "asl", "perf", "perfusion", "dsc", "dce"),
-    *("bold", "hemo", "haemo"),
-    *("localizer", "localiser", "scout", "subtraction", "map", "spine", "cspine"),
-}
-_OF_OTHER_WEIGHTING = re.compile(r"t2[\W_]*(\*|star(?![^\W_]))|(?<![^\W_])ep[23]d")
-_PLUS_CONTRAST = re.compile(r"\+\s*[ck](?![^\W_])|(?<![^\W_])c\s*\+")
+_T1S = {"T1", "T1ce"}
+
+_AGENT = (
+    r"(?:gd\d*|gd(?:dtpa|bopta)|gad|gado\w*|gadavist|ce|km\d*|mdc|civ|enhanced|"
+    r"dotarem|magnevist|magnegita|prohance|omniscan|optimark|multihance|primovist|eovist|clariscan|dotagraf|cyclolux|"
+    r"elucirem|vueway|[ck]ontrast(?:e|o|s|mittel|medi\w+|verst(?:a|ae)rk\w*)?|"
+    r"inject(?:ion|ed|ee?s?)?|injektion|injiziert|iniezione|iniettat[oa]|inyeccion|inyectad[oa]|injecao|injetad[oa])"
+)
+"""What is given, and that it is, in the languages of scanners; accents are folded."""
+
+_NATIVE = (
+    r"(?:pre|without|no|non|wo|minus|nativ(?:e|o|a)?|natif|ohne|vor|sans|avant|senza|prima|basale?|sin|sem|antes|before|"
+    r"unenhanced|t1n)"
+)
+_SMALL = r"(?: (?:mezzo|medio|medium|meio|produit|di|de|del|du|d|la|l|iv|i|v|any))*"
+_NOT_GIVEN = re.compile(rf"\b(?:{_NATIVE}|nicht|not|[ov])(?:{_SMALL} {_AGENT}\b)+")
+_GIVEN_OR_NOT = re.compile(
+    rf"\b(?:with|w|mit|avec|con|com|c|after|nach|apres|dopo)(?: (?:and|und|et|e|y|or|ou|o(?:der)?))? {_NATIVE}\b"
+)
+_IS_NATIVE, _IS_GIVEN = re.compile(rf"\b(?:{_NATIVE}|(?<=\bc )s(?= {_AGENT}))\b"), re.compile(rf"\b(?:{_AGENT}|post)\b")
+_MAY_BE_GIVEN = re.compile(r"\b(?:(?:gad|[ck]ontrast|inje|injiz|iniez|iniett|inyec)\w+|plus|iv|i v)\b")
+"""Words that nobody has foreseen: the user is asked."""
+
+_STUCK = re.compile(rf"\b(?!t1(?:ce|gd)\b)(t1w?|pre|post|no|non|vor|nach|mit|ohne|sans)(?=(?:{_AGENT}|pre|post)\b)")
+_PLUS = re.compile(r"\+\s*[ck](?![^\W_])|(?<![^\W_])(?:c|iv)\s*\+|(?<![^\W_])(?:plus|t1w?)[\s_]+c(?![^\W_])")
+_SIGNS = (
+    (re.compile(r"^sub-(?!(?:t1w?|ax|tra|sag|cor)(?![^\W_]))[^\W_]+|(?<![^\W_])ses-[^\W_]+"), " "),
+    (re.compile(r"\+/?-|±|(?<![^\W_])t1w?-c(?![^\W_])"), " t1 pre post "),
+    (re.compile(rf"(?<=[\s_])-(?=(?:{_AGENT}|[ck])(?![^\W_]))"), " ohne km "),
+    (re.compile(r"(?<![^\W_])(?:km|gd|gado?|mdc|ce|iv|[ck])-(?=[\s_]|$)"), " ohne km "),
+    (re.compile(r"(?<![^\W_])s[/.]\s*(?:c(?![^\W_])|(?=contrast|gad))"), " sans km "),
+)
+"""Subject and session of BIDS; more or less; minus; ``s/c``, without in Spanish: words keep nothing of them."""
+
+_OF_NO_MODALITY = re.compile(
+    r"\b(?:\w*mask(?!ed\b|iert)\w*|\w*(?:masque|mascher|mascara)\w*|\w*segs?|segm|\w*segment\w*|labels?|[rv]oi(?:s|\d*)|"
+    r"lesion\w*|lae?sion\w*|[gcp]tv\d*|gt|pred(?:s|ict\w*)?|pve|annotat\w*|contours?|parcel\w*|"
+    r"adc|dwi|dti|diff(?:usion|eren\w*)?|trace\w?|swi|asl|perf(?:usion)?|dsc|dce|(?:r|rel)?(?:cb[vf]|mtt)|ttp|tmax|ktrans|"
+    r"bold|ha?emo|\w*map(?:s|ping)?|jacobian\w*|bias ?field(?! ?corr)|warp|"
+    r"subs?tra[ckz]\w*|soustra\w*|sottra\w*|sustra\w*|mr[av]|tof|mip|minip|angio\w*|projection|"
+    r"loc|lo[ck]ali[sz]\w*|scout|survey|topogram\w*|\w*spine|[hbl]ws|cervical\w*|neck|hals)\b"
+    r"|\b(?:tumou?r\w*|tumeur|wmh|[gw]m|csf)(?: \d+)?$"
+)
+"""The last ones name a data set where they do not end the name."""
+
+_OF_ANOTHER_KIND = re.compile(
+    r"t2[\W_]*(\*|star(?![^\W_]))|(?<![^\W_])ep[23]d|(?<![^\W_])sub[\W_]+(?:t1w?|ax|tra|sag|cor)(?![^\W_])|"
+    r"(?:t1|mprage)[^\W_]*[\W_](?:.*[\W_])?sub(?![^\W_]|-\w|_?\d+(?![^\W_]))"
+)
+"""T2* and subtractions, but not BIDS's subject ``sub-01_T1w``."""
+
+_OF_GRADIENT_ECHOES = re.compile(r"(?<![^\W_])(?:f?gre|mpgr|ffe|swan|medic|(?:fl|me)[23]d)(?![^\W_])")
+"""A T2 of which is T2*, and a T1 a T1."""
+
 _WITHOUT = re.compile(r"\b(t1)?w o\b")
 _OTHER_THAN_CONTRAST = re.compile(
-    r"\b(pre|post|vor|avant) (op|operative|operation|surgery|rt|radiation|radiotherapy|chemo|treatment|therapy|tx)\b"
+    r"\b(pre|post|vor|avant|prima|before) "
+    r"(op|operative|operation|surgery|rt|radiation|radiotherapy|chemo|treatment|therapy|tx)\b"
     r"|\bno (?=\d+\b)"
 )
 """Before and after a treatment, and numbers of something."""
@@ -42,7 +85,8 @@ def modalities_of(text: str) -> set[str]:
     """Say which of :data:`MODALITIES` a file's name without its ending, or a scanner's words for a series, may mean.
 
     Upper and lower case do not differ. A T1 of which is said that there is a contrast agent is T1ce, a T2 that is FLAIR
-    is FLAIR. Segmentations, localizers, images of the spine and of other kinds are none.
+    is FLAIR. Segmentations, subtractions, maps, localizers, images of the spine and of other kinds, such as T2*, are
+    none.
 
     Returns:
         Nothing where no modality is named; several where the words are not clear.
@@ -58,19 +102,61 @@ def modalities_of(text: str) -> set[str]:
         >>> sorted(modalities_of("T1 pre and post contrast"))
         ['T1', 'T1ce']
     """
-    said = _WITHOUT.sub(r"\1 wo", " ".join(words_of(text)))
-    words = set(_OTHER_THAN_CONTRAST.sub("", said).split())
-    named = {_WORDS[word] for word in words if word in _WORDS}
-    if words & _OF_NO_MODALITY or LABEL in named or _OF_OTHER_WEIGHTING.search(text.lower()):
+    said, folded = _said(text), _folded(text)
+    named = {_WORDS[word] for word in said.split() if word in _WORDS}
+    if LABEL in named or _OF_NO_MODALITY.search(said) or _OF_ANOTHER_KIND.search(folded):
+        return set()
+    if named == {"T2"} and _OF_GRADIENT_ECHOES.search(folded):
         return set()
     if "FLAIR" in named:
         named.discard("T2")
-    native, contrast = bool(words & _NATIVE), words & _CONTRAST or _PLUS_CONTRAST.search(text.lower())
-    if "T1" in named and contrast and not native:
-        named = named - {"T1"} | {"T1ce"}
-    elif "T1" in named and native and "post" in words:
-        named.add("T1ce")
-    return named
+    return named - {"T1"} | (_by_agent(text) or {"T1"}) if "T1" in named else named
+
+
+def modalities_beside(text: str, beside: Iterable[str], *, agent: bool = False) -> set[str]:
+    """Say as :func:`modalities_of` does, where other words stand beside, which may contradict.
+
+    Args:
+        text: Of the image.
+        beside: Names of its protocol or folder, which count if they name a T1 and nothing else.
+        agent: Whether a contrast agent is noted for it, which native words outweigh: some scanners note it for all.
+
+    Example:
+        >>> modalities_beside("AX T1", ["t1_mprage"]), sorted(modalities_beside("AX T1", ["t1_mprage_KM"]))
+        ({'T1'}, ['T1', 'T1ce'])
+    """
+    meant = modalities_of(text)
+    if meant.isdisjoint(_T1S):
+        return meant
+    others = [other for other in beside if modalities_of(other) and modalities_of(other) <= _T1S]
+    said = set().union(*(_by_agent(other) | modalities_of(other) - {"T1"} for other in others))
+    if agent and "T1" not in _by_agent(text) | said:
+        said.add("T1ce")
+    return meant | said
+
+
+def _by_agent(text: str) -> set[str]:
+    """Say what a T1 is by the words for a contrast agent; nothing where there are none, both where they are unclear."""
+    said = _said(text)
+    rest = _NOT_GIVEN.sub("", said)
+    given = _IS_GIVEN.search(rest) or _GIVEN_OR_NOT.search(said) or _PLUS.search(_folded(text))
+    may_be = not given and _MAY_BE_GIVEN.search(rest)
+    native = _IS_NATIVE.search(said) or rest != said
+    return {modality for modality, is_said in (("T1", native), ("T1ce", given)) if is_said or may_be}
+
+
+def _said(text: str) -> str:
+    """Bring a name into words that stand apart, without those that are of no modality nor of a contrast agent."""
+    said = _WITHOUT.sub(r"\1 wo", " ".join(words_of(_folded(text))))
+    return " ".join(_STUCK.sub(r"\1 ", _OTHER_THAN_CONTRAST.sub("", said)).split())
+
+
+def _folded(text: str) -> str:
+    """Return a text in lower case without accents, with words for signs."""
+    folded = "".join(letter for letter in normalize("NFKD", text.lower()) if not combining(letter))
+    for sign, words in _SIGNS:
+        folded = sign.sub(words, folded)
+    return folded
 
 
 def plain_names(names: Sequence[str]) -> list[str]:

@@ -1,6 +1,6 @@
 import pytest
 
-from nnunetv2_d2net.base.modality_names import modalities_of
+from nnunetv2_d2net.base.modality_names import modalities_beside, modalities_of
 
 CLEAR = {
     "FLAIR": [
@@ -17,11 +17,31 @@ CLEAR = {
         *("AX T1 W/O CONTRAST", "T1 W/O GD", "T1W/O gd", "ax_t1_w_o_gd", "T1 ohne KM", "t1 vor KM", "T1 SANS GADO"),
         *("T1 avant gado", "T1 minus contrast", "T1 unenhanced", "T1 non-enhanced"),
         *("post_op_t1", "T1 post-op", "T1 post RT", "t1_post_treatment", "T1 post op without gd"),
+        *("T1 KM-", "T1 -KM", "T1 C-", "T1 o. KM", "T1 v. KM", "T1 ohneKM", "T1 vor KM-Gabe", "T1 nicht KM"),
+        *("T1 sans injection", "T1 non injecté", "T1 sans injection de gadolinium", "T1 natif"),
+        *("T1 senza mdc", "T1 senza mezzo di contrasto", "T1 sin contraste", "T1 s/ contraste", "T1 S/C"),
+        *("T1_GRE", "T1 FFE", "t1_fl2d_tra", "T1_bias", "T1_bias_field_corrected", "T1_masked", "T1_warped"),
+        *(
+            "sub-tumor01_T1w",
+            "sub-CTV03_T1w",
+            "sub-neck_T1w",
+            "sub_01_T1w",
+            "sub-01_ses-post_T1w",
+            "study_sub-01_T1w",
+            "T1_sub-01",
+            "tumor_01_T1",
+        ),
     ],
     "T1ce": [
         *("t1ce", "x_T1Gd", "P-t1c", "sub-01_ce-gadolinium_T1w", "t1_post", "AX T1 +C", "T1 C+", "t1_mprage KM"),
         *("t1_C+", "T1+C", "T1+K", "T1 enhanced", "pre_op_t1_gd", "T1 pre-op post contrast", "t1_vor_op_km"),
-        *("no_5_t1_gd", "T1_KM", "kow_o_t1_gd"),
+        *("no_5_t1_gd", "T1_KM", "kow_o_t1_gd", "sub-01_ses-pre_ce-gadolinium_T1w", "T1_tumor_gd"),
+        *("T1 nach Gadovist", "T1 mit Kontrastmittel", "T1 Kontrast", "T1 nachKM", "T1 kontrastverstärkt", "T1 IV KM"),
+        *("T1 Dotarem", "T1 Magnevist", "T1 ProHance", "T1 Omniscan", "T1 MultiHance", "T1 Clariscan", "T1_gadobutrol"),
+        *("T1 injecté", "T1 injectée", "T1 avec injection", "T1 après injection", "T1 gadoliniée"),
+        *("T1 con contraste", "T1 c/ contraste", "T1 con gadolinio", "T1 após contraste"),
+        *("T1 con mdc", "T1 dopo mdc", "T1 con mezzo di contrasto", "T1 CIV"),
+        *("T1 IV+", "t1_postGd", "T1_plus_C", "T1_c", "T1 - KM", "T1 C+ - FS", "T1post"),
     ],
     "T2": ["t2", "P-1-t2w", "sub-01_T2w", "t2_tse_tra", "T2 2D", "t2_starvibe"],
 }
@@ -49,6 +69,13 @@ def test_clear_names(modality, text):
         "C+",
         *("AX T2* GRE", "3-pl T2* FGRE S", "T2 star", "t2_fl2d_tra_hemo", "BOLD T2", "ep2d T2"),
         *("T2 c-spine", "T1 C+ SPINE"),
+        *("T1_Maske", "T1 masque", "T1 maschera", "T1 máscara", "flair_segmentierung", "flair_segmentazione"),
+        *("flair_segmentación", "flair_lesionmask", "flair_WMH", "t1_gt", "flair_pred", "T1_pve_1", "T1_aseg"),
+        *("T1_GTV", "T1_ROIs", "T1ce_tumor", "BrainExtractionMask_T1", "T1 Läsion", "sub T1w"),
+        *("T1_sub", "t1_mprage_sub", "T1_sub_3mm", "T1 Subtraktion", "T1 Differenz", "T1_gd_sub", "SUB: T1 post - pre"),
+        *("soustraction T1 gado", "relCBV T2", "T2 TTP", "T2_mapping", "T1 ktrans", "T2_TRACEW", "T1_bias_field"),
+        *("T1_biasfield", "T1_jacobian", "T2_GRE", "T2W_FFE", "t2_fl2d", "T2 SWAN"),
+        *("T1 MRA", "TOF T1", "T1 MIP", "T1 survey", "T1 loc", "T1 HWS", "T2 cervical", "T2_neck"),
     ],
 )
 def test_names_of_no_modality(text):
@@ -61,9 +88,41 @@ def test_names_of_no_modality(text):
         ("T1 FLAIR", {"T1", "FLAIR"}),
         ("T1 T2 TSE", {"T1", "T2"}),
         ("T1 pre and post gd", {"T1", "T1ce"}),
+        ("T1 vor und nach KM", {"T1", "T1ce"}),
+        ("pre_T1_KM", {"T1", "T1ce"}),
+        ("T1 W & W/O", {"T1", "T1ce"}),
+        ("T1 con e senza mdc", {"T1", "T1ce"}),
+        ("T1 c/s contraste", {"T1", "T1ce"}),
+        ("T1 +/- KM", {"T1", "T1ce"}),
+        ("T1-C", {"T1", "T1ce"}),
+        ("T1 i.v.", {"T1", "T1ce"}),
+        ("T1 contrastarm", {"T1", "T1ce"}),
+        ("T1 injectx", {"T1", "T1ce"}),
+        ("post_t1n", {"T1", "T1ce"}),
         ("t1_t1ce", {"T1", "T1ce"}),
         ("FLAIR post contrast", {"FLAIR"}),
     ],
 )
 def test_names_of_several(text, meant):
     assert modalities_of(text) == meant
+
+
+@pytest.mark.parametrize(
+    ("text", "beside", "agent", "meant"),
+    [
+        ("AX T1", ["t1_mprage_KM"], False, {"T1", "T1ce"}),
+        ("AX T1", ["t1_mprage nativ"], False, {"T1"}),
+        ("AX T1", ["t1ce"], False, {"T1", "T1ce"}),
+        ("AX T1 KM", ["t1_mprage"], False, {"T1ce"}),
+        ("AX T1 KM", ["t1_mprage nativ"], False, {"T1", "T1ce"}),
+        ("AX T1", ["BRAIN W WO CONTRAST", "post", "T1 T2 FLAIR KM"], False, {"T1"}),
+        ("AX T1", [""], True, {"T1", "T1ce"}),
+        ("AX T1 nativ", [], True, {"T1"}),
+        ("AX T1", ["t1 ohne KM"], True, {"T1"}),
+        ("AX T1 KM", [], True, {"T1ce"}),
+        ("FLAIR", ["T1 KM"], True, {"FLAIR"}),
+        ("T1_seg", ["T1"], True, set()),
+    ],
+)
+def test_words_beside_may_contradict(text, beside, agent, meant):
+    assert modalities_beside(text, beside, agent=agent) == meant
