@@ -85,6 +85,8 @@ def _read_words(words: Sequence[str], channels: Sequence[str]) -> tuple[Path | N
     folders, images, rest = [], {}, iter(words)
     for word in rest:
         option, _, value = word.partition("=")
+        if not word.strip():
+            raise UsageError("an empty word (a variable that is not set?): pass the folder of one patient")
         if not word.startswith("-"):
             folders.append(Path(word))
             continue

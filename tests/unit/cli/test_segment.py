@@ -100,6 +100,7 @@ def test_a_file_beside_a_folder_takes_the_place_of_what_is_there(calls, model, f
     ("words", "part"),
     [
         ([], "no patient is given: d2net segment FOLDER -o OUT, or name files, --FLAIR FILE"),
+        ([""], "an empty word (a variable that is not set?): pass the folder of one patient"),
         (["a", "b"], "b beside a: pass the folder of one patient"),
         (["--ADC", "a.nii"], "unknown argument --ADC: the model's sequences are --FLAIR, --T1, --T1ce, --T2"),
         (["a", "-x"], "unknown argument -x"),
