@@ -18,7 +18,7 @@ def kept_locale() -> Iterator[None]:
 
 
 @kept_locale()
-def write_series(image, folder, uid, description, *, prefix="IM", slices=None, protocol=""):
+def write_series(image, folder, uid, description, *, prefix="IM", slices=None, protocol="", tags=()):
     """Write an image slice by slice, with what makes a series of them; return the files.
 
     Args:
@@ -29,6 +29,7 @@ def write_series(image, folder, uid, description, *, prefix="IM", slices=None, p
         prefix: Of the files' names, which have no ending.
         slices: Which to write; None for all.
         protocol: ProtocolName.
+        tags: Others, by number, such as ``0018|0010``.
     """
     folder.mkdir(parents=True, exist_ok=True)
     d = image.GetDirection()
@@ -40,6 +41,7 @@ def write_series(image, folder, uid, description, *, prefix="IM", slices=None, p
         "0020|000e": uid,
         "0020|0037": "\\".join(f"{v:.8f}" for v in (d[0], d[3], d[6], d[1], d[4], d[7])),
         "0018|0050": str(image.GetSpacing()[2]),
+        **dict(tags),
     }
     writer, files = sitk.ImageFileWriter(), []
     writer.KeepOriginalImageUIDOn()

@@ -2,6 +2,7 @@
 
 import logging
 import re
+from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -17,7 +18,9 @@ _MAGIC, _MAGIC_AT = b"DICM", 128
 _FIRST_TAGS = {b"\2\0\0\0", *(bytes((8, 0, element, 0)) for element in (0, 1, 5, 8, 18, 22, 24))}
 """Tags that a file without preamble begins with (PS3.10, 7.1; old exports leave it out), low byte first."""
 _UID, _DESCRIPTION, _PROTOCOL = "0020|000e", "0008|103e", "0018|1030"
-_PATIENT, _STUDY, _DATE = "0010|0020", "0020|000d", "0008|0020"
+_PATIENT = ("0010|0020", "0010|0010", "0010|0030")
+_STUDY, _DATE = "0020|000d", "0008|0020"
+_KIND, _AGENT = ("0008|0060", "0008|0008"), "0018|0010"
 _PLACE, _NOWHERE = "0020|0032", r"nan\nan\nan"
 _AXES, _AXIAL = "0020|0037", r"1\0\0\0\1\0"
 _MOST_UNEVEN = 0.1
@@ -42,17 +45,23 @@ class Series(NamedTuple):
         uid: SeriesInstanceUID.
         description: SeriesDescription, or else ProtocolName; may be empty.
         files: In the order of the slices.
-        patient: PatientID; may be empty.
+        patient: PatientID, PatientName and PatientBirthDate; each may be empty.
         study: StudyInstanceUID and StudyDate; each may be empty.
         cut: A file of it that is cut short, and so not among the others.
+        protocol: ProtocolName; may be empty.
+        agent: ContrastBolusAgent; may be empty.
+        kind: Modality and ImageType; each may be empty.
     """
 
     uid: str
     description: str
     files: tuple[Path, ...]
-    patient: str = ""
+    patient: tuple[str, ...] = ("", "", "")
     study: tuple[str, str] = ("", "")
     cut: Path | None = None
+    protocol: str = ""
+    agent: str = ""
+    kind: tuple[str, ...] = ("", "")
 
     def __str__(self) -> str:
         return f"{self.files[0]} ({self.description or 'no description'}, {counted(len(self.files), 'file')})"
@@ -86,10 +95,11 @@ def find_series(files: Iterable[Path]) -> list[Series]:
         series = {uid: tuple(map(Path, reader.GetGDCMSeriesFileNames(str(folder), uid))) for uid in ids}
         cut = _cut_short(folder, series)
         for uid, slices in series.items():
-            tags = _tags(str(slices[0]))
-            description = tags.get(_DESCRIPTION) or tags.get(_PROTOCOL, "")
-            study = tags.get(_STUDY, ""), tags.get(_DATE, "")
-            found.append(Series(uid, description, slices, tags.get(_PATIENT, ""), study, cut.get(uid)))
+            tags = defaultdict(str, _tags(str(slices[0])))
+            description, study = tags[_DESCRIPTION] or tags[_PROTOCOL], (tags[_STUDY], tags[_DATE])
+            patient, kind = (tuple(tags[tag] for tag in group) for group in (_PATIENT, _KIND))
+            one = Series(uid, description, slices, patient, study, cut.get(uid), tags[_PROTOCOL], tags[_AGENT], kind)
+            found.append(one)
     return found
 
 

@@ -120,10 +120,6 @@ def modalities_beside(text: str, beside: Iterable[str], *, agent: bool = False) 
         text: Of the image.
         beside: Names of its protocol or folder, which count if they name a T1 and nothing else.
         agent: Whether a contrast agent is noted for it, which native words outweigh: some scanners note it for all.
-
-    Example:
-        >>> modalities_beside("AX T1", ["t1_mprage"]), sorted(modalities_beside("AX T1", ["t1_mprage_KM"]))
-        ({'T1'}, ['T1', 'T1ce'])
     """
     meant = modalities_of(text)
     if meant.isdisjoint(_T1S):

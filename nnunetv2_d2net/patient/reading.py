@@ -12,6 +12,7 @@ from nnunetv2_d2net.base.dicom import Series, find_series, is_dicom, read_series
 from nnunetv2_d2net.base.errors import UserError
 from nnunetv2_d2net.base.headers import PLAUSIBLE_MM
 from nnunetv2_d2net.base.images import ImageError, check_range, is_constant, is_placed, not_finite, notes_of, read_sitk
+from nnunetv2_d2net.patient.identity import check_one_patient
 
 Source = str | Path | Series | sitk.Image | tuple[NDArray[Any], NDArray[Any]]
 """A file, a folder of one DICOM series or one of its slices, an image, or an array ``(x, y, z)`` and its affine as
@@ -55,9 +56,11 @@ def read_sequences(images: Mapping[str, Source]) -> tuple[dict[str, SequenceImag
         The sequences, and a line for each that has no content and counts as absent.
 
     Raises:
-        UserError: One cannot be used, or none has any content.
+        UserError: One cannot be used, or none has any content, or DICOM series are of two patients.
     """
-    read = {name: read_sequence(source, name) for name, source in images.items()}
+    found = {name: _found(source, name) for name, source in images.items()}
+    check_one_patient([source for source in found.values() if isinstance(source, Series)])
+    read = {name: read_sequence(source, name) for name, source in found.items()}
     real = {name: sequence for name, sequence in read.items() if not is_constant(sequence.voxels)}
     constant = [f"{read[name].source} is constant: {name} counts as absent" for name in read if name not in real]
     if not real:
@@ -80,22 +83,25 @@ def read_sequence(source: Source, name: str) -> SequenceImage:
         return _checked(source, f"{name}, {IN_MEMORY}")
     if isinstance(source, tuple) and not isinstance(source, Series):
         return _checked(_image_of(name, *source), f"{name}, {IN_MEMORY}")
-    series = source if isinstance(source, Series) else _series_at(Path(source), name)
-    if series is not None:
-        return _checked(read_series(series), str(series))
+    found = _found(source, name)
+    if isinstance(found, Series):
+        return _checked(read_series(found), str(found))
     image = read_sitk(Path(str(source)))
     return _checked(image, str(source), Path(str(source)))
 
 
-def _series_at(path: Path, name: str) -> Series | None:
-    """Return the series of a slice, or the one that a folder holds; None for a file of another format."""
+def _found(source: Source, name: str) -> Source:
+    """Return the series of a slice, or the one that a folder holds; any other source as it is."""
+    if not isinstance(source, str | Path):
+        return source
+    path = Path(source)
     if path.is_dir():
         found = find_series(sorted(p for p in path.iterdir() if p.is_file()))
         if len(found) != 1:
             what = "; ".join(map(str, found)) if found else "no DICOM"
             raise UserError(f"{path} holds not one series but {what}: pass a file of the one that is {name}")
         return found[0]
-    return series_of(path) if path.is_file() and is_dicom(path) else None
+    return series_of(path) if path.is_file() and is_dicom(path) else source
 
 
 def _checked(image: sitk.Image, source: str, file: Path | None = None) -> SequenceImage:

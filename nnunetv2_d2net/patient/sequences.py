@@ -7,14 +7,17 @@ from typing import NamedTuple
 
 from nnunetv2_d2net.base.dicom import Series, find_series
 from nnunetv2_d2net.base.errors import UserError
-from nnunetv2_d2net.base.modality_names import modalities_of, words_of
+from nnunetv2_d2net.base.modality_names import modalities_beside, modalities_of, words_of
 from nnunetv2_d2net.base.text import listed
-from nnunetv2_d2net.data.convert.cases import walk
+from nnunetv2_d2net.data.convert.cases import other_images, walk
 
 _LOG = logging.getLogger("nnunetv2_d2net")
 
 ENDINGS = (".nii.gz", ".nii", ".mha", ".mhd", ".nrrd", ".nhdr")
 """Of the files that are taken for images; DICOM may be called anyhow."""
+
+_NO_AGENT = {"", "no", "none", "nein", "keines", "ohne", "n", "na", "sans", "sin", "0"}
+"""How ContrastBolusAgent begins where there is none."""
 
 
 class FoundSequences(NamedTuple):
@@ -30,27 +33,30 @@ class FoundSequences(NamedTuple):
 
 
 def find_sequences(folder: Path, channels: Sequence[str], named: Collection[str] = ()) -> FoundSequences:
-    """Find a patient's sequences; series of different studies and files of different folders are told in the log.
+    """Find a patient's sequences; files of different folders, and those of other formats, are told in the log.
 
     Args:
         folder: Holds them at any depth.
         channels: Names of the sequences that the model knows.
-        named: Those that the user has given elsewhere, which are not looked for.
+        named: Those that the user has given elsewhere, which are not looked for; with their files, those are no others.
 
     Raises:
-        UserError: It is no folder, or holds none of the sequences, two of one, an image that may be two, or series of
-            two patients.
+        UserError: It is no folder, or holds none of the sequences, two of one, or an image that may be two.
     """
     if not folder.is_dir():
         raise UserError(f"{folder} is no folder: pass that of one patient, or each file, {_options(channels)}")
-    fitting = {image: _channels_of(image, channels) for image in _images_below(folder)}
+    found, unread = _images_below(folder)
+    given = {Path(file).absolute() for file in named.values()} if isinstance(named, Mapping) else set()
+    left = (image for image in found if given.isdisjoint(path.absolute() for path in _places(image)))
+    fitting = {image: _channels_of(image, channels, folder) for image in left}
     images = {}
     for channel in (channel for channel in channels if channel not in named):
         candidates = [image for image, fits in fitting.items() if channel in fits]
         unclear = next((image for image in candidates if len(fitting[image]) > 1), None)
         if unclear is not None:
             may_be = " or ".join(fitting[unclear])
-            raise UserError(f"{unclear} may be {may_be} by its name: say which image is which, {_options(channels)}")
+            by = "description, protocol and contrast agent" if isinstance(unclear, Series) else "name"
+            raise UserError(f"{unclear} may be {may_be} by its {by}: say which image is which, {_options(channels)}")
         if len(candidates) > 1:
             which = " or ".join(map(str, candidates))
             raise UserError(f"{folder}: {channel} may be {which}: say which, {_options([channel])}")
@@ -58,10 +64,13 @@ def find_sequences(folder: Path, channels: Sequence[str], named: Collection[str]
             images[channel] = candidates[0]
     passed_over = [image for image, fits in fitting.items() if not fits]
     if not images and not named:
-        there = listed([str(image) for image in passed_over]) or "no image"
+        there = listed([str(image) for image in (*passed_over, *unread)]) or "no image"
         known = f"nothing called like {', '.join(channels)}"
-        raise UserError(f"{folder} holds {known} (there: {there}): say which image is which, {_options(channels)}")
-    _check_patient(folder, images)
+        remedy = ("convert to NIfTI, or " if unread else "") + f"say which image is which, {_options(channels)}"
+        raise UserError(f"{folder} holds {known} (there: {there}): {remedy}")
+    _tell_folders(images)
+    if unread:
+        _LOG.warning("not read: %s: convert to NIfTI what is of this patient", listed(unread))
     return FoundSequences(images, passed_over)
 
 
@@ -70,32 +79,44 @@ def described(images: Mapping[str, object], channels: Sequence[str]) -> list[str
     return [f"{channel} = {images[channel]}" if channel in images else f"{channel} is absent" for channel in channels]
 
 
-def _check_patient(folder: Path, images: Mapping[str, Path | Series]) -> None:
-    series = [image for image in images.values() if isinstance(image, Series)]
-    patients = {one.patient: f"{one} is of PatientID {one.patient}" for one in series if one.patient}
-    if len(patients) > 1:
-        remedy = f"pass the folder of one patient, or each file, {_options(list(images))}"
-        raise UserError(f"{folder} holds different patients, {' and '.join(patients.values())}: {remedy}")
-    studies = {one.study: f"{one} of {one.study[1] or 'no date'}" for one in series}
-    if len(studies) > 1:
-        _LOG.warning(
-            "the series are of different studies, %s: see that they belong together", listed([*studies.values()])
-        )
+def _tell_folders(images: Mapping[str, Path | Series]) -> None:
     folders = sorted({image.parent for image in images.values() if isinstance(image, Path)})
     if len(folders) > 1:
         _LOG.warning("the images lie in different folders, %s: see that they belong together", listed(folders))
 
 
-def _images_below(folder: Path) -> list[Path | Series]:
+def _images_below(folder: Path) -> tuple[list[Path | Series], list[Path]]:
+    """Return the images, and the files of formats that are not read."""
     files = sorted(walk(folder))
     images = [path for path in files if path.name.lower().endswith(ENDINGS) and not path.name.startswith(".")]
-    return [*images, *find_series(path for path in files if path not in set(images))]
+    series = find_series(path for path in files if path not in set(images))
+    told_elsewhere = {path for one in series for path in one.files}
+    unread = [path for path in other_images(folder) if path not in told_elsewhere and not path.name.startswith(".")]
+    return [*images, *series], [path for path in unread if not path.name.lower().endswith((*ENDINGS, ".img", ".dcm"))]
 
 
-def _channels_of(image: Path | Series, channels: Sequence[str]) -> list[str]:
-    text = image.description if isinstance(image, Series) else _stem(image.name)
-    meant, words = modalities_of(text), words_of(text)
-    return [channel for channel in channels if _fits(channel, meant, words)]
+def _places(image: Path | Series) -> list[Path]:
+    return [*image.files, image.files[0].parent] if isinstance(image, Series) else [image]
+
+
+def _channels_of(image: Path | Series, channels: Sequence[str], patient: Path) -> list[str]:
+    """Return the channels that an image may be, and behind them what else it may be that the model does not know."""
+    file, text = (image.files[0], image.description) if isinstance(image, Series) else (image, _stem(image.name))
+    beside = [] if file.parent == patient else [file.parent.name]
+    if not isinstance(image, Series):
+        meant = modalities_beside(text, beside)
+    elif _is_other(*image.kind):
+        meant = set()
+    else:
+        agent = next(iter(words_of(image.agent)), "") not in _NO_AGENT
+        meant = modalities_beside(text, [image.protocol, *beside], agent=agent)
+    fits = [channel for channel in channels if _fits(channel, meant, words_of(text))]
+    return [*fits, *sorted(meant.difference(*map(modalities_of, channels)))] if fits else []
+
+
+def _is_other(modality: str, image_type: str) -> bool:
+    """Tell whether a series is no sequence, whatever it is called: no MR, a subtraction, a map, a projection."""
+    return modality not in {"", "MR"} or not modalities_of(f"T1 {image_type}")
 
 
 def _fits(channel: str, meant: set[str], words: Sequence[str]) -> bool:

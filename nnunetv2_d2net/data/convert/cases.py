@@ -15,7 +15,10 @@ from nnunetv2_d2net.base.modality_names import LABEL
 from nnunetv2_d2net.data.convert.scheme import LabelScheme
 
 _ENDINGS = (".nii.gz", ".nii")
-_OTHER_ENDINGS = (".mha", ".mhd", ".nrrd", ".nhdr", ".img", ".mgz", ".dcm")
+_OTHER_ENDINGS = (
+    *(".mha", ".mhd", ".nrrd", ".nhdr", ".hdr", ".img", ".mgz", ".mgh", ".mnc", ".minc", ".par", ".mif", ".dcm"),
+    *(".zip", ".7z", ".rar", ".tar", ".tgz", ".tar.gz", ".mif.gz", ".mnc.gz", ".nii.bz2", ".nii.xz", ".nii.zst"),
+)
 _JUNK = "__MACOSX"
 _KINDS = {"missing": "unreadable", "labels": "unknown labels"}
 
@@ -159,7 +162,7 @@ def nifti_files(source: Path) -> list[Path]:
 
 
 def other_images(source: Path) -> list[Path]:
-    """List the images of other formats below a folder, which are not read."""
+    """List the images of other formats below a folder, and archives, which are not read."""
     return sorted(path for path in walk(source) if path.name.lower().endswith(_OTHER_ENDINGS))
 
 

@@ -2,6 +2,7 @@ import pytest
 import SimpleITK as sitk
 
 from nnunetv2_d2net.base.errors import UserError
+from nnunetv2_d2net.patient.reading import read_sequences
 from nnunetv2_d2net.patient.sequences import described, find_sequences
 from tests.dicom_series import kept_locale, write_series
 
@@ -100,7 +101,8 @@ def test_series_by_their_descriptions(folder, drawn):
 @kept_locale()
 def tag(files, **tags):
     """Set tags of DICOM files, such as ``PatientID``."""
-    numbers = {"PatientID": "0010|0020", "StudyDate": "0008|0020", "StudyInstanceUID": "0020|000d"}
+    numbers = {"PatientID": "0010|0020", "PatientName": "0010|0010", "PatientBirthDate": "0010|0030"}
+    numbers |= {"StudyDate": "0008|0020", "StudyInstanceUID": "0020|000d"}
     writer = sitk.ImageFileWriter()
     writer.KeepOriginalImageUIDOn()
     writer.SetImageIO("GDCMImageIO")
@@ -112,6 +114,10 @@ def tag(files, **tags):
         writer.Execute(image)
 
 
+def read(folder):
+    return read_sequences(find_sequences(folder, CHANNELS).images)[0]
+
+
 @pytest.fixture
 def t1_and_t2(folder, drawn):
     """The files of two series in one folder."""
@@ -121,26 +127,40 @@ def t1_and_t2(folder, drawn):
 def test_series_of_two_patients_are_refused(folder, t1_and_t2):
     t1, t2 = t1_and_t2
     tag(t1, PatientID="A7")
-    assert set(find_sequences(folder, CHANNELS).images) == {"T1", "T2"}  # one does not say
+    assert set(read(folder)) == {"T1", "T2"}  # one does not say
     tag(t2, PatientID="B8")
-    with pytest.raises(UserError) as error:
-        find_sequences(folder, CHANNELS)
-    assert str(error.value) == (
-        f"{folder} holds different patients, {t1[0]} (T1, 4 files) is of PatientID A7 and {t2[0]} (T2, 4 files) is of "
-        "PatientID B8: pass the folder of one patient, or each file, --T1 FILE --T2 FILE"
-    )
-    assert set(find_sequences(folder, CHANNELS, {"T1"}).images) == {"T2"}
+    for images in (find_sequences(folder, CHANNELS).images, {"T1": t1[0], "T2": str(t2[0])}):
+        with pytest.raises(UserError) as error:
+            read_sequences(images)
+        assert str(error.value) == (
+            f"different patients: {t1[0]} (T1, 4 files) is of PatientID A7 and {t2[0]} (T2, 4 files) is of PatientID "
+            "B8: pass images of one patient; if they are of one, convert them to NIfTI and pass the files"
+        )
+    assert set(read_sequences({"T1": t1[0]})[0]) == {"T1"}
+
+
+def test_series_of_one_id_and_two_names_or_birth_dates_are_refused(folder, t1_and_t2):
+    t1, t2 = t1_and_t2
+    tag(t1, PatientID="0", PatientName="DOE^JANE", PatientBirthDate="19500101")
+    tag(t2, PatientID="0", PatientName="Doe^Jane^", PatientBirthDate="19500101")
+    assert set(read(folder)) == {"T1", "T2"}
+    tag(t2, PatientBirthDate="19800101")
+    with pytest.raises(UserError, match=r"is of PatientBirthDate 19500101 and .* is of PatientBirthDate 19800101: "):
+        read(folder)
+    tag(t2, PatientBirthDate="", PatientName="SMITH^JOHN")
+    with pytest.raises(UserError, match=r"is of PatientName DOE\^JANE and .* is of PatientName SMITH\^JOHN: "):
+        read(folder)
 
 
 def test_series_of_two_studies_are_told(folder, t1_and_t2, caplog):
     t1, t2 = t1_and_t2
     for files in t1_and_t2:
         tag(files, PatientID="A7", StudyDate="20200101")
-    find_sequences(folder, CHANNELS)
+    read(folder)
     assert not caplog.records
     for uid, date in (("1.2.9", "20200101"), ("1.2.826.0.1", "20210202")):
         tag(t2, StudyInstanceUID=uid, StudyDate=date)
-        find_sequences(folder, CHANNELS)
+        read(folder)
         assert [record.getMessage() for record in caplog.records] == [
             f"the series are of different studies, {t1[0]} (T1, 4 files) of 20200101, {t2[0]} (T2, 4 files) of {date}: "
             "see that they belong together"
@@ -157,3 +177,68 @@ def test_images_in_different_folders_are_told(folder, caplog):
     caplog.clear()
     find_sequences(folder, CHANNELS, {"FLAIR"})
     assert not caplog.records
+
+
+@pytest.mark.parametrize(
+    ("description", "protocol", "tags", "found"),
+    [
+        ("AX T1", "", {"0018|0010": "GADOVIST"}, ["T1", "T1ce"]),
+        ("AX T1", "", {"0018|0010": "NONE"}, ["T1"]),
+        ("AX T1", "t1_mprage nativ", {"0018|0010": "GADOVIST"}, ["T1"]),
+        ("AX T1 KM", "", {"0018|0010": "10 ml"}, ["T1ce"]),
+        ("AX T1", "t1_mprage_KM", {}, ["T1", "T1ce"]),
+        ("AX T1 KM", "t1_mprage", {}, ["T1ce"]),
+        ("AX T1 KM", "", {"0008|0008": r"DERIVED\SECONDARY\SUBTRACTION"}, []),
+        ("AX T1 KM", "", {"0008|0008": r"DERIVED\PRIMARY\SUB\NORM"}, []),
+        ("T1 KM", "", {"0008|0008": r"DERIVED\SECONDARY\PROJECTION IMAGE\MIP"}, []),
+        ("T2", "", {"0008|0008": r"DERIVED\PRIMARY\DIFFUSION\ADC"}, []),
+        ("AX T1 KM", "", {"0008|0008": r"DERIVED\SECONDARY\MPR"}, ["T1ce"]),
+        ("T1 planning", "", {"0008|0060": "CT"}, []),
+    ],
+)
+def test_what_dicom_states_beside_the_description(folder, drawn, description, protocol, tags, found):
+    write_series(drawn["T1"][:, :, :4], folder / "1", "1.2.3", description, protocol=protocol, tags=tags)
+    write_series(drawn["FLAIR"][:, :, :4], folder / "2", "1.2.4", "FLAIR")
+    if len(found) > 1:
+        with pytest.raises(UserError, match="may be T1 or T1ce by its description, protocol and contrast agent: say"):
+            find_sequences(folder, CHANNELS)
+        named = {"T1ce": folder / "1"}  # as that line says
+        assert set(find_sequences(folder, CHANNELS, named).images) == {"FLAIR"}
+        return
+    sequences = find_sequences(folder, CHANNELS)
+    assert set(sequences.images) == {"FLAIR", *found}
+    assert [series.description for series in sequences.passed_over] == ([] if found else [description])
+
+
+def test_an_image_may_be_what_the_model_does_not_know(folder):
+    touch(folder, "T1 vor und nach KM.nii", "t2.nii")
+    with pytest.raises(
+        UserError, match=r"may be T1 or T1ce by its name: say which image is which, --T1 FILE --T2 FILE"
+    ):
+        find_sequences(folder, ("T1", "T2"))
+    assert set(find_sequences(folder, ("FLAIR", "T2")).images) == {"T2"}
+
+
+def test_the_folder_of_a_file_may_contradict(folder):
+    touch(folder, "T1_post_KM/T1.nii.gz", "x/FLAIR.nii.gz")
+    with pytest.raises(UserError, match=r"T1.nii.gz may be T1 or T1ce by its name: "):
+        find_sequences(folder, CHANNELS)
+    given = {"T1ce": folder / "T1_post_KM" / "T1.nii.gz"}
+    assert set(find_sequences(folder, CHANNELS, given).images) == {"FLAIR"}
+    assert set(find_sequences(folder / "T1_post_KM", CHANNELS).images) == {"T1"}
+    touch(folder / "b", "brain_tumor_t1_seg/T1.nii.gz", "p-t1ce.nii/p_t1ce.nii", "post/FLAIR.nii.gz", "post/T2.nii.gz")
+    assert set(find_sequences(folder / "b", CHANNELS).images) == set(CHANNELS)
+
+
+def test_files_of_other_formats_are_told(folder, caplog):
+    touch(folder, "flair.nii.gz", "t1ce.hdr", "t1ce.img", "t1.mgz", "t2.PAR", "t2.nii.zip", "._t2.mgz", "notes.txt")
+    find_sequences(folder, CHANNELS)
+    named = ", ".join(str(folder / name) for name in ("t1.mgz", "t1ce.hdr", "t2.PAR", "t2.nii.zip"))
+    assert [record.getMessage() for record in caplog.records] == [
+        f"not read: {named}: convert to NIfTI what is of this patient"
+    ]
+    (folder / "flair.nii.gz").unlink()
+    with pytest.raises(
+        UserError, match=r"\(there: .*t1.mgz.*\): convert to NIfTI, or say which image is which, --FLAIR"
+    ):
+        find_sequences(folder, CHANNELS)
