@@ -12,7 +12,7 @@ import torch
 from nnunetv2_d2net.base.dataset import Dataset, available_from_names
 from nnunetv2_d2net.base.errors import UserError
 from nnunetv2_d2net.base.progress import is_watched
-from nnunetv2_d2net.patient.grid import OnOneGrid, on_one_grid
+from nnunetv2_d2net.patient.grid import OWN, OnOneGrid, on_one_grid
 from nnunetv2_d2net.patient.model import CHECKPOINT, find_model, folds_of, shipped_model
 from nnunetv2_d2net.patient.reading import SequenceImage, Source, read_sequences
 from nnunetv2_d2net.patient.result import RESEARCH_ONLY, Segmented
@@ -56,11 +56,14 @@ def segment(  # noqa: PLR0913 - all but the first have defaults
     channels = dataset.channels
     sequences, constant = read_sequences(_by_channel(images, channels))
     grid = on_one_grid(sequences, reference and _channel(reference, channels), registered=register)
+    for line in (f"{one.source} {grid.how[name]}" for name, one in sequences.items() if grid.how[name] != OWN):
+        _LOG.info("%s", line)
     predictor = _load(folder, device, mirror=mirror, progress=progress)
     if strip:
         grid = grid._replace(images=strip_skull(grid.images, grid.reference, predictor.device.type))
     cohort = predictor.model.cohort if predictor.model else None
     remarks = [f"{one.source} {note}" for one in sequences.values() for note in one.notes] + constant
+    remarks += grid.remarks
     remarks += [STRIPPED.format(grid.reference)] if strip else skull_warnings(sequences, cohort)
     for line in remarks:
         _LOG.warning("%s", line)

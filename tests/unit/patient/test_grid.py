@@ -1,9 +1,12 @@
+import re
+
 import numpy as np
 import pytest
 import SimpleITK as sitk
 
 from nnunetv2_d2net.base.errors import UserError
 from nnunetv2_d2net.base.images import ImageError
+from nnunetv2_d2net.patient.coverage import coverage, head_points
 from nnunetv2_d2net.patient.grid import OWN, on_one_grid
 from nnunetv2_d2net.patient.reading import read_sequences
 from tests.one_patient import draw_patient
@@ -79,3 +82,58 @@ def test_what_lies_elsewhere_altogether_is_refused(patient):
     patient["T1"].SetOrigin((5000.0, 0.0, 0.0))
     with pytest.raises(ImageError, match="T1, an image in memory does not overlap"):
         placed(patient)
+
+
+def cut(image, first, last):
+    return image[:, :, first:last]
+
+
+def test_a_cropped_sequence_gives_no_grid_and_is_told(patient):
+    half = patient | {"FLAIR": cut(patient["FLAIR"], 0, 10)}
+    found = placed(half)
+    assert (found.reference, found.images["FLAIR"].GetDepth()) == ("T1", 20)
+    (line,) = found.remarks
+    assert re.fullmatch(r"FLAIR covers only (4|5)\d% of the head that T1\w* shows", line)
+    chosen = placed(half, "FLAIR")
+    assert chosen.reference == "FLAIR"
+    assert chosen.remarks == (f"{line}, and the segmentation reaches no further",)
+    assert placed(half, registered=True).reference == "T1"
+
+
+def test_a_finer_slab_gives_no_grid(patient):
+    slab = on_grid_of(cut(patient["T2"], 6, 12), (3.0, 3.0, 3.0), (44, 48, 12))
+    found = placed(patient | {"T2": slab})
+    assert found.reference == "FLAIR"
+    assert len(found.remarks) == 1
+
+
+@pytest.mark.parametrize("first", [1, 2])
+def test_slices_that_miss_hardly_anything_are_not_told(patient, first):
+    assert placed(patient | {"T1": cut(patient["T1"], first, 20)}).remarks == ()
+
+
+def test_of_two_alike_the_larger_field_gives_the_grid(patient):
+    assert placed(patient | {"FLAIR": cut(patient["FLAIR"], 1, 20)}).reference == "T1"
+
+
+def test_a_single_slice_is_refused(patient):
+    one = patient | {"T1ce": cut(patient["T1ce"], 14, 15)}
+    for reference in (None, "T1ce"):
+        with pytest.raises(ImageError, match=r"T1ce, .* covers only \d% of the head that .*: pass the whole of it, or"):
+            placed(one, reference)
+
+
+def test_a_neck_that_one_sequence_shows_is_no_loss(patient):
+    neck = np.zeros((50, 24, 22), np.float32)
+    neck[30:] = voxels(patient["T1"])
+    neck[:34, 8:16, 7:15] = 500
+    long = sitk.GetImageFromArray(neck)
+    long.SetSpacing((6.0, 6.0, 6.0))
+    long.SetOrigin((-60.0, -70.0, -220.0))
+    found = coverage_of({"T1": long, "T2": patient["T2"]})
+    assert found["T2"].share > 0.9
+
+
+def coverage_of(images):
+    frames = dict.fromkeys(images, sitk.Transform())
+    return coverage(images, {name: head_points(image) for name, image in images.items()}, frames)

@@ -83,6 +83,16 @@ def test_remarks_are_told_and_noted(drawn, model, caplog):
     assert {constant, skull} <= {record.getMessage() for record in caplog.records}
 
 
+def test_a_part_of_the_head_and_what_was_resampled_are_told(drawn, model, caplog):
+    with caplog.at_level("INFO", "nnunetv2_d2net"):
+        found = segment({"FLAIR": drawn["FLAIR"][:, :, :10], "T1": drawn["T1"]}, model)
+    assert found.segmentation.GetSize() == drawn["T1"].GetSize()
+    (partial,) = found.note["remarks on the images"]
+    assert "FLAIR covers only" in partial
+    told = {record.getMessage() for record in caplog.records}
+    assert {partial, f"FLAIR, an image in memory {found.note['sequences']['FLAIR']['grid']}"} <= told
+
+
 def test_stripping_is_asked_for_and_noted(drawn, model, monkeypatch):
     seen = []
 
