@@ -9,8 +9,9 @@ from typing import NamedTuple
 
 import numpy as np
 import SimpleITK as sitk
+from numpy.typing import NDArray
 
-from nnunetv2_d2net.base.images import TOLERANCE, ImageError, check_name
+from nnunetv2_d2net.base.images import TOLERANCE, ImageError, check_name, note_down
 from nnunetv2_d2net.base.text import counted, last_line, listed
 
 _LOG = logging.getLogger("nnunetv2_d2net")
@@ -22,9 +23,19 @@ _PATIENT = ("0010|0020", "0010|0010", "0010|0030")
 _STUDY, _DATE = "0020|000d", "0008|0020"
 _KIND, _AGENT = ("0008|0060", "0008|0008"), "0018|0010"
 _PLACE, _NOWHERE = "0020|0032", r"nan\nan\nan"
-_AXES, _AXIAL = "0020|0037", r"1\0\0\0\1\0"
+_AXES, _PIXELS, _FRAMES = "0020|0037", "0028|0030", "0028|0008"
+_STEP, _THICKNESS = "0018|0088", "0018|0050"
+_SCALES = "0028|1053", "0028|1052", "0028|0100", "0028|0103"
+"""Slope, intercept, and how a stored value is one."""
+
 _MOST_UNEVEN = 0.1
 """Share of the distance of slices by which one may lie elsewhere than evenly."""
+
+_MISSING = 1.5
+"""By how much larger than SpacingBetweenSlices the distance of slices is where every other one is missing, or more."""
+
+_MOST_ASKEW = 0.01
+"""Share of a stack's length by which its end may lie beside its normal, and of 1 by which its axes may be wrong."""
 
 _OWN_SERIES = re.compile(rb"\x20\0\x0d\0(?:UI..|....)[\d.]*[\0 ]?\x20\0\x0e\0(?:UI..|....)([\d.]+)", re.DOTALL)
 """StudyInstanceUID and, right behind it, SeriesInstanceUID: a file's own, for those it refers to are not neighbors."""
@@ -142,30 +153,63 @@ def read_series(series: Series) -> sitk.Image:
     if series.cut is not None:
         raise ImageError(series.cut, "unreadable", f"is cut short, and is a slice of {series}", "copy it again")
     sitk.ProcessObject.SetGlobalWarningDisplay(False)  # noqa: FBT003  # what ITK warns of is looked at
+    first, tags = series.files[0], [_tags(str(file)) for file in series.files]
     reader = sitk.ImageSeriesReader()
     reader.SetFileNames(list(map(str, series.files)))
+    if len({tuple(of_file.get(tag) for tag in _SCALES) for of_file in tags}) > 1:  # ITK takes the type of the first one
+        reader.SetOutputPixelType(sitk.sitkFloat32)
     try:
         image = reader.Execute()
     except RuntimeError as error:
-        raise _unreadable(series.files[0], last_line(error)) from error
-    if len(series.files) == 1:
-        _check_frames(series.files[0], image.GetSize()[2])
-    else:  # ITK tells of rounding, too, and nothing of slices in one place
-        _check_slices(series)
+        raise _unreadable(first, last_line(error)) from error
+    if len(series.files) > 1:  # ITK tells of rounding, too, and nothing of slices in one place
+        note_down(image, _check_slices(series, tags))
+    elif _FRAMES in tags[0]:  # each of which says how it lies
+        _check_frames(first, image.GetSize()[2])
+    else:
+        _check_axes(first, tags[0])
     return image
 
 
-def _check_slices(series: Series) -> None:
-    tags = [_tags(str(file)) for file in series.files]
+def _check_axes(file: Path, tags: Mapping[str, str]) -> None:
+    """Refuse a slice that says neither how large its pixels are nor how it lies, for which GDCM takes 1 mm and axial.
+
+    Raises:
+        ImageError: It does not say it, or its axes are no two of length 1 at a right angle.
+    """
+    edges, axes = _numbers(tags, _PIXELS), _numbers(tags, _AXES)
+    if not (len(edges) == 2 and (edges > 0).all()):
+        remedy = "export the series again, or convert it to NIfTI with the right spacing"
+        raise ImageError(file, "header", "does not say how large its pixels are (PixelSpacing)", remedy)
+    pair = axes.reshape(2, -1) if len(axes) == 6 else np.full((2, 2), np.nan)
+    if not np.abs(pair @ pair.T - np.eye(2)).max() < _MOST_ASKEW:
+        what = "does not say how it lies (ImageOrientationPatient is no two axes at a right angle)"
+        raise ImageError(file, "header", what, "export the series again, or convert it to NIfTI with the right axes")
+
+
+def _check_slices(series: Series, tags: Sequence[Mapping[str, str]]) -> list[str]:
+    """Refuse slices that make no image, and say whether some seem to be missing."""
     one = f"is one of {len(series.files)} slices"
-    axes = np.array([(of_file.get(_AXES) or _AXIAL).split("\\") for of_file in tags], float)
+    for file, of_file in zip(series.files, tags, strict=True):
+        _check_axes(file, of_file)
+    axes = np.array([_numbers(of_file, _AXES) for of_file in tags])
     if np.ptp(axes, axis=0).max() > TOLERANCE:
         remedy = "the series is a localizer, or holds several images: pass another one, or convert it with dcm2niix"
         raise ImageError(series.files[0], "shape", f"{one} that are not parallel", remedy)
-    if _is_uneven([of_file.get(_PLACE) or _NOWHERE for of_file in tags]):
+    places = [of_file.get(_PLACE) or _NOWHERE for of_file in tags]
+    if _is_uneven(places):
         what = f"{one} that are not evenly spaced, or do not say where they lie"
         remedy = "some are missing, or the series holds several images: export it whole, or convert it with dcm2niix"
         raise ImageError(series.files[0], "shape", what, remedy)
+    way = _numbers(tags[-1], _PLACE) - _numbers(tags[0], _PLACE)
+    step, length = np.linalg.norm(way) / (len(places) - 1), np.linalg.norm(way)
+    if np.linalg.norm(axes[0].reshape(2, 3) @ way) > _MOST_ASKEW * length + _MOST_UNEVEN * step:
+        what = f"{one} that lie askew, each a little beside the one before"
+        remedy = "resample it to right angles, for instance with 3D Slicer (acquisition geometry regularization)"
+        raise ImageError(series.files[0], "geometry", what, remedy)
+    said = np.max([_numbers(tags[0], tag)[0] for tag in (_STEP, _THICKNESS)])  # the former may be the gap alone
+    is_wide = bool(step > _MISSING * said > 0)
+    return [f"has slices {step:.3g} mm apart, {said:.3g} mm by their headers: some may be missing"] * is_wide
 
 
 def _check_frames(file: Path, n_frames: int) -> None:
@@ -181,6 +225,13 @@ def _is_uneven(places: Sequence[str]) -> bool:
     steps = np.diff(np.array([place.split("\\") for place in places], float), axis=0)
     step = np.median(steps, axis=0)
     return not np.linalg.norm(steps - step, axis=1).max() < _MOST_UNEVEN * np.linalg.norm(step)
+
+
+def _numbers(tags: Mapping[str, str], tag: str) -> NDArray[np.floating]:
+    try:
+        return np.array(tags.get(tag, "").split("\\"), float)
+    except ValueError:
+        return np.array([np.nan])
 
 
 def _tags(file: str) -> dict[str, str]:

@@ -150,7 +150,7 @@ def read_sitk(
         whole = sitk.GetImageFromArray(zeros, isVector=several)
         whole.CopyInformation(image)
         image = whole
-    image.SetMetaData(_NOTES, "\n".join((*_notes(Path(path), header), *zeroed)))
+    note_down(image, (*_notes(Path(path), header), *zeroed))
     for name, matrix in ({} if header is None else second_place(header)).items():
         image.SetMetaData(_PLACE + name, " ".join(map(repr, matrix.ravel().tolist())))
     return image
@@ -171,6 +171,11 @@ def header_oddities(images: Iterable[Image]) -> list[tuple[Path, str]]:
         (files[0], note + (f" (as in {counted(len(files), 'file')} of its case)" if len(files) > 1 else ""))
         for note, files in found.items()
     ]
+
+
+def note_down(image: sitk.Image, notes: Iterable[str]) -> None:
+    """Keep with an image what is odd about it, each in a few words."""
+    image.SetMetaData(_NOTES, "\n".join(notes))
 
 
 def notes_of(image: sitk.Image) -> list[str]:

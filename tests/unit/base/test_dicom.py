@@ -8,7 +8,7 @@ import pytest
 import SimpleITK as sitk
 
 from nnunetv2_d2net.base.dicom import find_series, is_dicom, read_series, series_of
-from nnunetv2_d2net.base.images import ImageError
+from nnunetv2_d2net.base.images import ImageError, notes_of
 from tests.dicom_series import write_series
 
 
@@ -191,6 +191,86 @@ def test_frames_lie_one_behind_the_other(tmp_path, places, is_read, explicit):
             ImageError, match=r"IM holds 6 frames that are not evenly spaced and in order: .* dcm2niix$"
         ):
             read_series(series)
+
+
+def write_slices(folder, stored, n=6, *, changed):
+    """Slices of 4 x 5 voxels of 1, 3 mm apart; ``changed`` has what some elements are of slice k, or nothing."""
+    for k in range(n):
+        elements = {
+            (8, 0x16): ("UI", "1.2.840.10008.5.1.4.1.1.4"),
+            (8, 0x18): ("UI", f"1.2.5.{k}"),
+            (0x18, 0x50): ("DS", "3"),
+            (0x20, 0xD): ("UI", "1.2"),
+            (0x20, 0xE): ("UI", "1.2.3"),
+            (0x20, 0x32): ("DS", rf"0\0\{3 * k}"),
+            (0x20, 0x37): ("DS", r"1\0\0\0\1\0"),
+            (0x28, 2): ("US", 1),
+            (0x28, 4): ("CS", "MONOCHROME2"),
+            (0x28, 0x10): ("US", 5),
+            (0x28, 0x11): ("US", 4),
+            (0x28, 0x30): ("DS", r"1\1"),
+            (0x28, 0x100): ("US", 16),
+            (0x28, 0x101): ("US", 16),
+            (0x28, 0x102): ("US", 15),
+            (0x28, 0x103): ("US", 1),
+            (0x7FE0, 0x10): ("OW", np.full(20, stored, "<i2").tobytes()),
+        }
+        for tag, of_slice in changed.items():
+            elements[tag] = of_slice(k)
+        write_dicom(folder / f"IM{k}", [(*tag, *one) for tag, one in sorted(elements.items()) if one])
+    (series,) = find_series(files_of(folder))
+    return series
+
+
+@pytest.mark.parametrize("slopes", [("2", "2"), ("1", "99"), ("2", ".3"), (".3", "2")])
+def test_each_slice_has_its_own_scale(tmp_path, slopes):
+    scaled = {(0x28, 0x1052): lambda _: ("DS", "0"), (0x28, 0x1053): lambda k: ("DS", slopes[k > 0])}
+    read = read_series(write_slices(tmp_path, 1000, changed=scaled))
+    expected = 1000 * np.array([float(slopes[k > 0]) for k in range(6)])
+    assert sitk.GetArrayFromImage(read)[:, 0, 0] == pytest.approx(expected)
+
+
+def test_slices_of_different_types(tmp_path):
+    signed = {(0x28, 0x103): lambda k: ("US", int(k == 0))}
+    read = read_series(write_slices(tmp_path, -2, changed=signed))
+    assert sitk.GetArrayFromImage(read)[:, 0, 0].tolist() == [-2] + 5 * [65534]
+
+
+SIZE, AXES = (0x28, 0x30), (0x20, 0x37)
+
+
+@pytest.mark.parametrize("n", [1, 6])
+@pytest.mark.parametrize(
+    ("tag", "value", "what"),
+    [
+        *((SIZE, value, r"IM0 does not say how large its pixels are") for value in ("", r"0\0", r"1\0", "wide")),
+        *((AXES, value, r"IM0 does not say how it lies") for value in ("", r"0\0\0\0\0\0", r"1\0\0\0.5\1\0", r"1\0\0")),
+    ],
+)
+def test_slices_that_do_not_say_how_they_lie_are_refused(tmp_path, n, tag, value, what):
+    series = write_slices(tmp_path, 7, n, changed={tag: lambda _: value and ("DS", value)})
+    with pytest.raises(ImageError, match=f"{what}.*: export the series again, or convert it to NIfTI with the right"):
+        read_series(series)
+
+
+@pytest.mark.parametrize(("beside", "is_read"), [(0.05, True), (0.3, False), (2, False)])
+def test_slices_that_lie_askew_are_refused(tmp_path, beside, is_read):
+    place = {(0x20, 0x32): lambda k: ("DS", rf"0\{beside * k:g}\{3 * k}")}
+    series = write_slices(tmp_path, 7, changed=place)
+    if is_read:
+        assert read_series(series).GetSize() == (4, 5, 6)
+    else:
+        with pytest.raises(ImageError, match=r"6 slices that lie askew, .*: resample it to right angles"):
+            read_series(series)
+
+
+@pytest.mark.parametrize(
+    ("said", "thickness", "is_told"), [("3", "3", False), ("1.5", "1.5", True), ("0.3", "2.7", False), ("", "1", False)]
+)
+def test_a_step_that_the_header_does_not_have_is_told(tmp_path, said, thickness, is_told):
+    headers = {(0x18, 0x88): lambda _: said and ("DS", said), (0x18, 0x50): lambda _: ("DS", thickness)}
+    notes = notes_of(read_series(write_slices(tmp_path, 7, changed=headers)))
+    assert notes == ["has slices 3 mm apart, 1.5 mm by their headers: some may be missing"] * is_told
 
 
 def test_a_single_slice_is_an_image(tmp_path, image):
