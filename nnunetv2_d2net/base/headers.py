@@ -13,6 +13,9 @@ from numpy.typing import NDArray
 PLAUSIBLE_MM = (0.05, 20.0)
 """Smallest and largest edge of a voxel that an image of a patient has."""
 
+NOT_KNOWN = "where left, right, front and back are is not known"
+"""How the note ends on a header that does not say it."""
+
 _SAME = 0.01
 """Share by which two statements of a voxel size may differ, and mm by which two matrices may."""
 
@@ -50,7 +53,7 @@ def check_header(header: Nifti1Header) -> list[str]:
     _check_place(forms, sizes, axes)
     notes = _notes_on_forms(forms, np.abs(sizes), dim, axes)
     if not forms and len(axes) == 3:
-        notes.append("has neither qform nor sform: where left, right, front and back are is not known")
+        notes.append(f"has neither qform nor sform: {NOT_KNOWN}")
     edges = _edges(forms, np.abs(sizes))[axes] * _SCALES.get(_unit(header), 1.0)
     if len(axes) == 3 and not all(PLAUSIBLE_MM[0] <= edge <= PLAUSIBLE_MM[1] for edge in edges):
         what = f"has voxels of {_sizes(edges)} mm"

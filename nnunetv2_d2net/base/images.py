@@ -7,7 +7,7 @@ import io
 import math
 import string
 import struct
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple, cast
 
@@ -19,9 +19,10 @@ from numpy.typing import NDArray
 
 from nnunetv2_d2net.base.errors import UserError
 from nnunetv2_d2net.base.files import written_whole
-from nnunetv2_d2net.base.headers import HeaderError, check_header, second_place, shear_of, tells_sides
+from nnunetv2_d2net.base.headers import NOT_KNOWN, HeaderError, check_header, second_place, shear_of, tells_sides
 from nnunetv2_d2net.base.orientation import UNPLACED
 from nnunetv2_d2net.base.text import counted, last_line
+from nnunetv2_d2net.base.text_headers import LONGEST, check_text_header
 
 TOLERANCE = 1e-3
 """Largest difference of two geometries, in mm or as a cosine, and of a label from a whole number."""
@@ -36,6 +37,9 @@ GO_WITHOUT = "repair it, or remove it to go without"
 
 _LARGEST = 1e15
 """Magnitude of a voxel, above which sums of squares come near the end of 32-bit floats."""
+
+_SHEARED = 0.01
+_RIGHT_ANGLES = "resample it onto a grid of right angles, for instance with"
 
 _MOST_VALUES = 2**15  # of labels that are counted without sorting
 
@@ -118,10 +122,13 @@ def read_image(
         voxels = np.where(np.isnan(voxels), 0, voxels)
     if not is_label:
         check_range(path, voxels)
+    check_axes(path, properties.get("sitk_stuff", properties).get("direction", ()))
+    notes = _notes(Path(path), header)
     if header is not None:
-        unplaced = {} if tells_sides(header) else {UNPLACED: True}
-        properties = {**properties, **second_place(header), **unplaced}
-    return Image(Path(path), voxels, properties, (*_notes(Path(path), header), *zeroed))
+        properties = {**properties, **second_place(header)}
+    if not tells_sides(header) if header is not None else _says_unknown(notes):
+        properties = {**properties, UNPLACED: True}
+    return Image(Path(path), voxels, properties, (*notes, *zeroed))
 
 
 def read_sitk(
@@ -140,6 +147,7 @@ def read_sitk(
     """
     image_io = "NiftiImageIO" if only_nifti else ""
     header, image, finite = _read_checked(Path(path), lambda file: sitk.ReadImage(file, imageIO=image_io))
+    check_axes(path, image.GetDirection())
     voxels = _array_of(image)
     zeroed = _check_finite(Path(path), header, voxels, finite=finite, option=nan_outside_as_zero)
     if not is_label:
@@ -184,7 +192,7 @@ def notes_of(image: sitk.Image) -> list[str]:
 
 
 def _notes(path: Path, header: Nifti1Header | None) -> tuple[str, ...]:
-    notes = [] if header is None else check_header(header)
+    notes = check_text_header(_beginning(path)) if header is None else check_header(header)
     if header is not None and (places := second_place(header)):
         read = _place_read(path, places)
         notes = [f"{note}; the {read} was read" if "differ by" in note else note for note in notes]
@@ -304,13 +312,12 @@ def _believable_header(path: Path) -> Nifti1Header | None:
     """Read a NIfTI file's header; refuse one that leaves the place unknown, and what is no image at all."""
     if not path.is_file():
         raise ImageError(path, "missing", "is not there", "name a file that exists, or leave it out")
-    with _unpacked(path) as stream:
-        head = stream.read(_LONGEST_HEADER)
+    head = _beginning(path)
     if head.startswith(b"version https://git-lfs"):
         reason, remedy = "cannot be read (it is a pointer of Git LFS, no image)", "fetch the image with git lfs pull"
         raise ImageError(path, "unreadable", reason, remedy)
     is_nifti = path.name.lower().endswith((".nii", ".nii.gz"))  # headers of other formats are text
-    if is_nifti and head and all(byte in _PRINTABLE for byte in head):
+    if is_nifti and head and all(byte in _PRINTABLE for byte in head[:_LONGEST_HEADER]):
         raise ImageError(
             path, "unreadable", "cannot be read (it is a text, no image)", "put the image there, or remove it"
         )
@@ -320,9 +327,15 @@ def _believable_header(path: Path) -> Nifti1Header | None:
         if min(shape := header.get_data_shape(), default=0) < 0:
             reason = f"says that it has {' x '.join(map(str, shape))} voxels"
             raise ImageError(path, "header", reason, "write it anew from its source")
-    elif head[:4] in _SIZES and is_nifti:
+    check_text_header(head if header is None else b"")
+    if header is None and head[:4] in _SIZES and is_nifti:
         raise ImageError(path, "unreadable", "cannot be read (its header is no NIfTI's: the magic number)", WRITE_AGAIN)
     return header
+
+
+def _beginning(path: Path) -> bytes:
+    with _unpacked(path) as stream:
+        return stream.read(LONGEST)
 
 
 def check_name(path: Path | str) -> None:
@@ -346,8 +359,7 @@ def _unreadable(path: Path, header: Nifti1Header | None, error: Exception) -> Im
         return ImageError(path, "unreadable", f"cannot be read ({error.strerror})", remedy)
     if header is not None and "orthonormal" in str(error):
         reason = f"has a sheared sform: its axes miss right angles by {shear_of(header):.1f} degrees"
-        remedy = "resample it onto a grid of right angles, for instance with nibabel.processing.resample_to_output"
-        return ImageError(path, "header", reason, remedy)
+        return ImageError(path, "header", reason, f"{_RIGHT_ANGLES} nibabel.processing.resample_to_output")
     with _unpacked(path) as stream:
         is_misnamed = isinstance(stream, gzip.GzipFile) and path.suffix.lower() == ".nii"
     if header is not None and is_misnamed and not isinstance(error, EOFError):
@@ -355,8 +367,10 @@ def _unreadable(path: Path, header: Nifti1Header | None, error: Exception) -> Im
         return ImageError(path, "unreadable", reason, f"call it {path.name}.gz")
     if isinstance(header, Nifti2Header) and isinstance(error, RuntimeError):  # of ITK, which knows only NIfTI-1
         return ImageError(path, "unreadable", "is NIfTI-2", "write it as NIfTI-1")
-    remedy = COPY_AGAIN if isinstance(error, EOFError) else WRITE_AGAIN
-    return ImageError(path, "unreadable", f"cannot be read ({last_line(error)})", remedy)
+    why, remedy = last_line(error), COPY_AGAIN if isinstance(error, EOFError) else WRITE_AGAIN
+    if "No such file" in why:  # what ITK says of a MetaImage that is cut short, or whose voxels' file is not there
+        why = "some or all of its voxels are missing"
+    return ImageError(path, "unreadable", f"cannot be read ({why})", remedy)
 
 
 def _decode(file: str) -> tuple[NDArray[Any], dict[str, Any]]:
@@ -381,9 +395,30 @@ def properties_of(image: sitk.Image) -> dict[str, Any]:
 
 
 def is_placed(image: sitk.Image) -> bool:
-    """Tell whether the header of an image that was read says where the patient's sides are; a NIfTI file may not."""
+    """Tell whether the header of an image that was read says where the patient's sides are."""
     codes = [image.GetMetaData(key) for key in ("qform_code", "sform_code") if image.HasMetaDataKey(key)]
-    return not codes or any(code != "0" for code in codes)
+    return any(code != "0" for code in codes) if codes else not _says_unknown(notes_of(image))
+
+
+def _says_unknown(notes: Iterable[str]) -> bool:
+    return any(note.endswith(NOT_KNOWN) for note in notes)
+
+
+def check_axes(path: Path | str, direction: Sequence[float]) -> None:
+    """Refuse axes that miss right angles, for which programs make different images.
+
+    Args:
+        path: Where the image comes from.
+        direction: Its axes as columns, row by row, as ITK has them, of any number of axes; none where it has no place.
+
+    Raises:
+        ImageError: They miss right angles by more than 0.6 degrees.
+    """
+    n = math.isqrt(len(direction))
+    axes = np.reshape(direction, (n, n))
+    if not (cosine := float(np.abs(axes.T @ axes - np.eye(n)).max(initial=0))) < _SHEARED:
+        reason = f"is sheared: its axes miss right angles by {math.degrees(math.asin(min(1.0, cosine))):.1f} degrees"
+        raise ImageError(path, "header", reason, f"{_RIGHT_ANGLES} SimpleITK.Resample")
 
 
 def check_whole(path: Path) -> bool:

@@ -11,7 +11,16 @@ from numpy.typing import NDArray
 from nnunetv2_d2net.base.dicom import Series, find_series, is_dicom, read_series, series_of
 from nnunetv2_d2net.base.errors import UserError
 from nnunetv2_d2net.base.headers import PLAUSIBLE_MM
-from nnunetv2_d2net.base.images import ImageError, check_range, is_constant, is_placed, not_finite, notes_of, read_sitk
+from nnunetv2_d2net.base.images import (
+    ImageError,
+    check_axes,
+    check_range,
+    is_constant,
+    is_placed,
+    not_finite,
+    notes_of,
+    read_sitk,
+)
 from nnunetv2_d2net.patient.identity import check_one_patient
 
 Source = str | Path | Series | sitk.Image | tuple[NDArray[Any], NDArray[Any]]
@@ -124,7 +133,8 @@ def _check_gray(image: sitk.Image, file: Path | str) -> None:
         raise ImageError(file, "shape", what, "pass one gray volume of three axes")
     if image.GetPixelIDTypeAsString().startswith("complex"):
         raise ImageError(file, "shape", "holds complex numbers", "write its magnitude")
-    if max(image.GetSpacing()) > PLAUSIBLE_MM[1]:
+    check_axes(file, image.GetDirection())
+    if not PLAUSIBLE_MM[0] <= min(image.GetSpacing()) <= max(image.GetSpacing()) <= PLAUSIBLE_MM[1]:
         edges = " x ".join(f"{edge:g}" for edge in image.GetSpacing())
         what = f"has voxels of {edges} mm, as no patient's image has"
         raise ImageError(file, "header", what, "write the right spacing into its header, in mm")

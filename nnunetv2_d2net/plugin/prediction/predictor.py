@@ -401,9 +401,7 @@ class D2NetPredictor(nnUNetPredictor):
         if segmentation_previous_stage is not None:
             raise UserError("a previous stage is no modality: leave segmentation_previous_stage out")
         properties = self._checked(input_image, image_properties, available)
-        data, _, properties = self._preprocessor().run_case_npy(
-            input_image, None, properties, self.plans_manager, self.configuration_manager, self.dataset_json
-        )
+        data, properties = self._preprocessed(input_image, properties)
         item = {"data": data, "data_properties": properties, "ofile": output_file_truncated}
         (result,) = self.predict_from_data_iterator([item], save_or_return_probabilities, 0)
         self.report_failures()
@@ -564,9 +562,13 @@ class D2NetPredictor(nnUNetPredictor):
             CONSTANT: list(case.constant),
             REMARKS: list(case.remarks),
         }
+        data, properties = self._preprocessed(case.images, properties)
+        return torch.from_numpy(data), properties
+
+    def _preprocessed(self, images: np.ndarray, properties: dict[str, Any]) -> tuple[np.ndarray, dict[str, Any]]:
         try:
             data, _, properties = self._preprocessor().run_case_npy(
-                case.images, None, properties, self.plans_manager, self.configuration_manager, self.dataset_json
+                images, None, properties, self.plans_manager, self.configuration_manager, self.dataset_json
             )
         except UserError:
             raise
@@ -575,7 +577,7 @@ class D2NetPredictor(nnUNetPredictor):
             raise UserError(
                 f"nnU-Net cannot preprocess it ({what}): check its files' size, spacing and content"
             ) from error
-        return torch.from_numpy(data), properties
+        return data, properties
 
     def read(self, files: Sequence[str]) -> CaseImages:
         """Read the allowed modalities of one case; see :func:`read_case`."""

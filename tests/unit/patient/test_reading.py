@@ -118,6 +118,22 @@ def test_voxels_that_no_patient_has_are_refused_wherever_they_come_from(tmp_path
             read_sequence(source, "T1")
 
 
+def test_voxels_in_meters_are_refused(image):
+    image.SetSpacing((0.001, 0.0015, 0.0025))
+    for source in (image, array_of(image)):
+        with pytest.raises(
+            ImageError, match=r" has voxels of 0\.001 x 0\.0015 x 0\.0025 mm, .*: write the right spacing"
+        ):
+            read_sequence(source, "T1")
+
+
+def test_sheared_images_are_refused_wherever_they_come_from(image):
+    image.SetDirection((1, 0.5, 0, 0, 1, 0, 0, 0, 1))
+    for source in (image, array_of(image)):
+        with pytest.raises(ImageError, match=r"T1, an image in memory is sheared: .* by \d\d\.\d degrees: resample it"):
+            read_sequence(source, "T1")
+
+
 def test_complex_images_are_refused(tmp_path, image):
     voxels = sitk.GetArrayFromImage(image)
     sitk.WriteImage(sitk.GetImageFromArray(voxels * 1j), str(tmp_path / "a.nii"))

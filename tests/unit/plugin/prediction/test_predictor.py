@@ -467,6 +467,8 @@ def test_a_case_that_shrinks_to_nothing(network, tmp_path, caplog):
         build_predictor(network, plans).predict_from_files(source, str(out))
     assert "case 'point': nnU-Net cannot preprocess it (" in caplog.text
     assert outputs(out) == {"good.nii.gz", "good.modalities.json"}
+    with pytest.raises(UserError, match="nnU-Net cannot preprocess it"):
+        build_predictor(network, plans).predict_single_npy_array(np.stack(3 * [point]), {"spacing": [1.0] * 3})
 
 
 def test_a_folder_of_bad_cases_only(predictor, tmp_path):
