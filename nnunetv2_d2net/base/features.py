@@ -14,6 +14,9 @@ from scipy.stats import rankdata
 
 Array = NDArray[np.floating]
 
+PLAIN_SHARE = 0.5
+"""Share of its border that has one value, above which an image has a background."""
+
 _QUANTILES = (1, 5, 25, 50, 75, 95, 99)
 _N_SHAPE = 5
 _RIM = 30
@@ -38,8 +41,8 @@ class HeadMask(NamedTuple):
 
 def find_head(image: NDArray[np.floating]) -> HeadMask:
     """Tell the patient from the background: the value that most of the border of (z, y, x) has, or what is dark."""
-    value, share = _border_value(image)
-    if share > 0.5:
+    value, share = border_value(image)
+    if share > PLAIN_SHARE:
         return HeadMask(image != value, exact=True)
     bright = sitk.OtsuThreshold(sitk.GetImageFromArray(np.asarray(image, np.float32)), 0, 1)
     return HeadMask(_filled(sitk.GetArrayFromImage(bright)), exact=False)
@@ -60,8 +63,8 @@ def _filled(mask: NDArray) -> NDArray[np.bool_]:
     return np.array([binary_fill_holes(plane) for plane in mask])
 
 
-def _border_value(image: NDArray[np.floating]) -> tuple[float, float]:
-    """The most frequent value of the outermost voxels, and its share of them."""
+def border_value(image: NDArray[np.floating]) -> tuple[float, float]:
+    """Return the most frequent value of the outermost voxels of (z, y, x), and its share of them."""
     axes = [axis for axis, length in enumerate(image.shape) if length > 2]
     faces = [image.take(end, axis).ravel() for axis in axes for end in (0, -1)]
     values, counts = np.unique(np.concatenate(faces) if faces else image.ravel(), return_counts=True)

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import SimpleITK as sitk
 
+from nnunetv2_d2net.base.features import PLAIN_SHARE, border_value
 from nnunetv2_d2net.base.images import ImageError, is_constant
 
 
@@ -17,7 +18,7 @@ def take_grid(image: sitk.Image, grid: sitk.Image) -> sitk.Image:
 def resample_onto(
     image: sitk.Image, grid: sitk.Image, source: Path | str, transform: sitk.Transform | None = None
 ) -> sitk.Image:
-    """Resample an image linearly onto another one's grid; 0 where it does not reach.
+    """Resample an image linearly onto another one's grid; its air, or 0 if that is noise, where it does not reach.
 
     Args:
         image: The image.
@@ -28,7 +29,9 @@ def resample_onto(
     Raises:
         ImageError: Nothing of it lies on the grid.
     """
-    resampled = sitk.Resample(image, grid, transform or sitk.Transform())  # linearly, 0 elsewhere, of the same type
+    value, share = border_value(sitk.GetArrayViewFromImage(image))
+    air = value if share > PLAIN_SHARE else 0.0  # of a z-scored image it is not 0
+    resampled = sitk.Resample(image, grid, transform or sitk.Transform(), sitk.sitkLinear, air)
     if is_constant(sitk.GetArrayViewFromImage(resampled)) and not is_constant(sitk.GetArrayViewFromImage(image)):
         reason, remedy = "does not overlap the case's other images", "its header is wrong, or it is of somebody else"
         raise ImageError(source, "geometry", reason, remedy)

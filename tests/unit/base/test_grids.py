@@ -27,6 +27,15 @@ def test_an_image_keeps_its_type_and_is_0_where_it_does_not_reach():
     assert sitk.GetArrayFromImage(found)[0, 0].tolist() == [0, 0, 0, 0, 0, 0, 6, 7]
 
 
+@pytest.mark.parametrize(("air", "around"), [(-2.5, -2.5), (3.0, 3.0), (None, 0.0)])
+def test_outside_there_is_the_air_of_the_image_or_0_where_that_is_noise(air, around):
+    rng = np.random.default_rng(0)
+    voxels = rng.normal(0, 1, (8, 8, 8)) if air is None else np.full((8, 8, 8), air)
+    voxels[2:6, 2:6, 2:6] = 9
+    found = sitk.GetArrayFromImage(resample_onto(sitk.GetImageFromArray(voxels), ramp(30), "a"))
+    assert (found[:, :, 8:] == around).all()
+
+
 def test_a_transform_leads_from_the_grid_to_the_image():
     moved = sitk.TranslationTransform(3, (2.0, 0.0, 0.0))
     found = sitk.GetArrayFromImage(resample_onto(ramp(20), ramp(8), "a", moved))
