@@ -44,8 +44,13 @@ def find_head(image: NDArray[np.floating]) -> HeadMask:
     value, share = border_value(image)
     if share > PLAIN_SHARE:
         return HeadMask(image != value, exact=True)
+    return HeadMask(bright_voxels(image), exact=False)
+
+
+def bright_voxels(image: NDArray[np.floating]) -> NDArray[np.bool_]:
+    """Tell the patient in (z, y, x) from noise by Otsu's threshold, and fill the holes of each slice."""
     bright = sitk.OtsuThreshold(sitk.GetImageFromArray(np.asarray(image, np.float32)), 0, 1)
-    return HeadMask(_filled(sitk.GetArrayFromImage(bright)), exact=False)
+    return _filled(sitk.GetArrayFromImage(bright))
 
 
 def join_heads(heads: Iterable[HeadMask]) -> HeadMask:

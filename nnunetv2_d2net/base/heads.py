@@ -7,6 +7,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from nnunetv2_d2net.base.features import bright_voxels
+
 _SAMPLES = 128  # along each axis, at most
 _MOST_INSIDE = 50_000  # voxels whose intensities are compared
 _BINS = 32
@@ -17,6 +19,9 @@ _CONTAINED = 0.98
 _ALIKE = 0.15
 _STEEPNESS = 2.5
 
+_ROUGH_OUTLINE, _ROUGHLY_ALIKE = 0.905, 0.08
+"""Six patients' overlap more or are more alike, in noise of up to 8 percent of the brightest; none of two patients."""
+
 
 class HeadMatch(NamedTuple):
     """How well the heads of images fit, for a pair of images or on average.
@@ -26,21 +31,35 @@ class HeadMatch(NamedTuple):
         contained: Share of the smaller outline that lies inside the larger: nearly 1 where one is cut off.
         likeness: Share of the variance inside that the other image's intensities explain: 0.2 to 0.9 between the
             modalities of one patient, below 0.2 between patients.
+        rough: Whether an outline was told from noise by a threshold.
     """
 
     overlap: float
     contained: float
     likeness: float
+    rough: bool = False
 
     @property
     def doubtful(self) -> bool:
         """Whether the outlines differ as those of one patient do not."""
+        if self.rough:
+            missing = _ROUGH_OUTLINE - self.overlap
+            is_alike = self.contained >= _CONTAINED or self.likeness >= _ROUGHLY_ALIKE + missing / 2
+            return missing > 0 and not is_alike
         return self.overlap < _SAME_OUTLINE and self.likeness < 2 * self._alike
 
     @property
     def differ(self) -> bool:
-        """Whether these are different heads: the more the outlines differ, the more must be alike inside."""
-        return self.overlap < _SAME_OUTLINE and self.contained < _CONTAINED and self.likeness < self._alike
+        """Whether these are different heads: the more the outlines differ, the more must be alike inside.
+
+        Of rough outlines that is never certain.
+        """
+        return (
+            not self.rough
+            and self.overlap < _SAME_OUTLINE
+            and self.contained < _CONTAINED
+            and self.likeness < self._alike
+        )
 
     @property
     def _alike(self) -> float:
@@ -50,17 +69,20 @@ class HeadMatch(NamedTuple):
 class _Head(NamedTuple):
     voxels: NDArray[np.floating]
     outline: NDArray[np.bool_]
+    rough: bool
 
 
-def match_heads(images: Sequence[NDArray[Any]]) -> list[HeadMatch | None]:
+def match_heads(images: Sequence[NDArray[Any]], *, rough: bool = False) -> list[HeadMatch | None]:
     """Compare each image of a case with the others.
 
     Args:
         images: All ``(z, y, x)`` of one shape.
+        rough: Tell heads from surroundings that are not blank, too, if only roughly.
 
     Returns:
-        Averages over the pairs that an image is part of; None where nothing can be said, as the surroundings of a head
-        are not blank, the image has one slice only, or there is no other.
+        Averages over the pairs that an image is part of, the rough ones only where there is no other; None where
+        nothing can be said, as the surroundings of a head are not blank, the image has one slice only, or there is no
+        other.
 
     Example:
         >>> ball = np.linalg.norm(np.indices((24, 24, 24)) - 11.5, axis=0)
@@ -68,7 +90,7 @@ def match_heads(images: Sequence[NDArray[Any]]) -> list[HeadMatch | None]:
         >>> match_heads([here, here * 3])[0].differ, match_heads([here, np.roll(here, 5, 0)])[0].differ
         (False, True)
     """
-    heads = [_head(image) for image in images]
+    heads = [_head(image, rough=rough) for image in images]
     pairs: list[list[HeadMatch]] = [[] for _ in images]
     for i, j in itertools.combinations(range(len(images)), 2):
         one, other = heads[i], heads[j]
@@ -76,11 +98,17 @@ def match_heads(images: Sequence[NDArray[Any]]) -> list[HeadMatch | None]:
         if match:
             pairs[i].append(match)
             pairs[j].append(match)
-    return [HeadMatch(*np.mean(own, axis=0).tolist()) if own else None for own in pairs]
+    return [_average(own) if own else None for own in pairs]
 
 
-def _head(image: NDArray[Any]) -> _Head | None:
-    """What differs from blank surroundings."""
+def _average(matches: Sequence[HeadMatch]) -> HeadMatch:
+    used = [match for match in matches if not match.rough] or matches
+    overlap, contained, likeness = np.mean([match[:3] for match in used], axis=0).tolist()
+    return HeadMatch(overlap, contained, likeness, used[0].rough)
+
+
+def _head(image: NDArray[Any], *, rough: bool) -> _Head | None:
+    """What differs from blank surroundings, or is bright."""
     if min(image.shape) < 2:
         return None
     voxels = image[tuple(slice(None, None, -(-n // _SAMPLES)) for n in image.shape)].astype(np.float32)
@@ -89,7 +117,9 @@ def _head(image: NDArray[Any]) -> _Head | None:
     blank = float(np.median(border))
     outline = np.abs(voxels - blank) > rounding
     plain = np.mean(np.abs(border - blank) <= rounding) > _PLAIN_BORDER
-    return _Head(voxels, outline) if plain and outline.any() else None
+    if rough and not plain:
+        outline = bright_voxels(voxels)  # what lies outside a field of view may be 0
+    return _Head(voxels, outline, not plain) if (plain or rough) and outline.any() else None
 
 
 def _match(one: _Head, other: _Head) -> HeadMatch | None:
@@ -102,7 +132,7 @@ def _match(one: _Head, other: _Head) -> HeadMatch | None:
     box = tuple(slice(*span) for span in zip(*_common_box(one.outline, other.outline), strict=True))
     in_view = int(one.outline[box].sum()) + int(other.outline[box].sum())
     likeness = max(_explained(*inside), _explained(*inside[::-1])) if n_both > _BINS else 0.0
-    return HeadMatch(2 * n_both / max(in_view, 1), n_both / min(sizes), likeness)
+    return HeadMatch(2 * n_both / max(in_view, 1), n_both / min(sizes), likeness, one.rough or other.rough)
 
 
 def _common_box(one: NDArray[np.bool_], other: NDArray[np.bool_]) -> tuple[list[int], list[int]]:

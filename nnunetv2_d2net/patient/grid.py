@@ -14,6 +14,7 @@ from nnunetv2_d2net.patient.reading import SequenceImage
 from nnunetv2_d2net.patient.registration import describe, register
 
 OWN = "its own grid"
+_REGISTER = "pass --register if both are of one patient"
 
 _NEARLY = 0.95
 """Share of the largest coverage from which on a sequence may give the grid."""
@@ -70,8 +71,8 @@ def on_one_grid(
             images[name], how[name], frames[name] = _register(sequence, grid)
         else:
             images[name], how[name] = _placed_on(sequence, grid)
-    _check_heads(images, chosen, sequences, remedy="see that all are of one patient" if registered else "")
-    return OnOneGrid(images, chosen, how, tuple(_partial(sequences, chosen, coverage(own, heads, frames))))
+    lines = _check_heads(images, chosen, sequences, "see that all are of one patient" if registered else _REGISTER)
+    return OnOneGrid(images, chosen, how, (*lines, *_partial(sequences, chosen, coverage(own, heads, frames))))
 
 
 def _finest(images: Mapping[str, sitk.Image], covered: Mapping[str, Covered]) -> str:
@@ -124,15 +125,20 @@ def _located(one: SequenceImage) -> Image:
 
 def _check_heads(
     images: Mapping[str, sitk.Image], reference: str, sequences: Mapping[str, SequenceImage], remedy: str
-) -> None:
-    matches = match_heads([sitk.GetArrayViewFromImage(image) for image in images.values()])
-    differing = [(match.likeness, name) for name, match in zip(images, matches, strict=True) if match and match.differ]
-    if differing:
-        _, name = min(differing)
+) -> list[str]:
+    """Refuse sequences that show another head; say where it is only likely, or nothing is known."""
+    found = match_heads([sitk.GetArrayViewFromImage(image) for image in images.values()], rough=True)
+    matches = {name: match for name, match in zip(images, found, strict=True) if match}
+    lines = []
+    for _, name in sorted((match.likeness, name) for name, match in matches.items() if match.differ or match.rough):
         other = reference if name != reference else next(n for n in images if n != reference)
-        raise ImageError(
-            sequences[name].source,
-            "geometry",
-            f"shows another head than {sequences[other].source}, or lies elsewhere in space",
-            remedy or "pass --register if both are of one patient",
-        )
+        if matches[name].differ:
+            what = f"shows another head than {sequences[other].source}, or lies elsewhere in space"
+            raise ImageError(sequences[name].source, "geometry", what, remedy)
+        if matches[name].doubtful and not lines:
+            outlines = f"their outlines overlap by {matches[name].overlap:.0%}"
+            lines = [f"{name} may show another head than {other}, or lie elsewhere ({outlines}): {remedy}"]
+    unknown = [name for name in images if name not in matches and len(images) > 1]
+    if unknown:
+        lines.append(f"it was not checked that the head in {' and '.join(unknown)} is that of the others")
+    return lines

@@ -98,6 +98,35 @@ def test_nothing_is_said_where_nothing_is_known():
     assert match_heads([masks[0], head(1)[0]]) == [None, None]
 
 
+def noisy(image, seed):
+    rng = np.random.default_rng(seed)
+    return np.hypot(image + rng.normal(0, 6, SHAPE), rng.normal(0, 6, SHAPE)).astype(np.float32)
+
+
+class TestNoise:
+    """Heads in air that has noise are told only roughly, and only where that is asked for."""
+
+    def test_one_patient(self):
+        images = [noisy(image, n) for n, image in enumerate(head(0))]
+        assert match_heads(images) == [None] * 3
+        for match in match_heads(images, rough=True):
+            assert match.rough
+            assert not match.doubtful
+
+    def test_two_patients_and_a_head_that_has_moved(self):
+        here = noisy(head(0)[0], 0)
+        for other in (noisy(head(1)[1], 1), noisy(np.roll(head(0)[1], 6, 2), 1)):
+            match, _ = match_heads([here, other], rough=True)
+            assert match.doubtful
+            assert not match.differ
+
+    def test_where_there_are_blank_surroundings_they_decide(self):
+        images = [head(0)[0], head(1)[1], noisy(head(0)[2], 2)]
+        for one in match_heads(images, rough=True)[:2]:
+            assert not one.rough
+            assert one.differ
+
+
 class TestNumbers:
     """Boxes of known intensities in blank surroundings."""
 

@@ -84,6 +84,25 @@ def test_what_lies_elsewhere_altogether_is_refused(patient):
         placed(patient)
 
 
+def test_another_head_in_noise_is_told():
+    images = draw_patient((40, 48, 44), (3.0, 3.0, 3.0), ("FLAIR", "T1"), skull=True)
+    assert placed(images).remarks == ()
+    small = images["T1"][3:41, 3:45, 2:38]  # whose surroundings are noise within, and 0 outside its field of view
+    assert placed(images | {"T1": small}).remarks == ()
+    images["T1"].SetOrigin((-30.0, -70.0, -40.0))
+    (line,) = [line for line in placed(images).remarks if "covers" not in line]
+    pattern = (
+        r"(FLAIR|T1) may show another head than (FLAIR|T1), or lie elsewhere \(their .* \d\d%\): pass --register .*"
+    )
+    assert re.fullmatch(pattern, line)
+
+
+def test_what_was_not_checked_is_told_once(patient):
+    mask = sitk.Cast(patient["T1"] > 0, sitk.sitkFloat32)
+    assert placed(patient | {"T1": mask}).remarks == ("it was not checked that the head in T1 is that of the others",)
+    assert placed({"T1": mask}).remarks == ()
+
+
 def cut(image, first, last):
     return image[:, :, first:last]
 
