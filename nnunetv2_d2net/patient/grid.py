@@ -91,11 +91,12 @@ def _partial(sequences: Mapping[str, SequenceImage], reference: str, covered: Ma
     lines = []
     for name, (share, other) in covered.items():
         what = f"covers only {share:.0%} of the head that {other} shows"
+        remedy = f"pass the whole of it, or leave {name} out"
         if share < _SCRAP:
-            remedy = f"pass the whole of it, or leave {name} out"
             raise ImageError(sequences[name].source, "geometry", what, remedy)
         if share < _CLEARLY_LESS:
-            lines.append(f"{name} {what}" + (", and the segmentation reaches no further" * (name == reference)))
+            rest = "the segmentation reaches no further" if name == reference else "beyond it tumor may be missed"
+            lines.append(f"{name} {what}, and {rest}: {remedy}")
     return lines
 
 

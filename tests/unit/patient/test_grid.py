@@ -112,10 +112,12 @@ def test_a_cropped_sequence_gives_no_grid_and_is_told(patient):
     found = placed(half)
     assert (found.reference, found.images["FLAIR"].GetDepth()) == ("T1", 20)
     (line,) = found.remarks
-    assert re.fullmatch(r"FLAIR covers only (4|5)\d% of the head that T1\w* shows", line)
+    told, _, rest = line.partition(", and ")
+    assert re.fullmatch(r"FLAIR covers only (4|5)\d% of the head that T1\w* shows", told)
+    assert rest == "beyond it tumor may be missed: pass the whole of it, or leave FLAIR out"
     chosen = placed(half, "FLAIR")
     assert chosen.reference == "FLAIR"
-    assert chosen.remarks == (f"{line}, and the segmentation reaches no further",)
+    assert chosen.remarks == (line.replace("beyond it tumor may be missed", "the segmentation reaches no further"),)
     assert placed(half, registered=True).reference == "T1"
 
 
