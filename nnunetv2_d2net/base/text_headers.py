@@ -8,7 +8,7 @@ from nnunetv2_d2net.base.headers import NOT_KNOWN, HeaderError
 
 LONGEST = 2**14  # bytes that are looked at; what follows are voxels or a scanner's own notes
 
-_SPACES = re.compile(r"(right|left)-(anterior|posterior)-superior(-time)?|[RL][AP]ST?", re.IGNORECASE)
+_SPACES = re.compile(r"(right|left)[-](anterior|posterior)[-]superior([-]time)?|[RL][AP]ST?", re.IGNORECASE)
 """Those of NRRD that name the patient's sides; ITK takes any other as left-posterior-superior."""
 
 _NRRD, _META = b"NRRD", re.compile(rb"\s*(ObjectType|NDims|Comment)\s*=")

@@ -6,6 +6,7 @@ import torch
 from torch.optim import Optimizer
 
 from nnunetv2_d2net.plugin.training.dropping import ModalityDroppingTrainer, nnUNetTrainerModalityDropout
+from nnunetv2_d2net.plugin.training.trainer import D2NetTrainer
 
 
 class AdamWTrainer(ModalityDroppingTrainer):
@@ -39,6 +40,13 @@ class AdamWTrainer(ModalityDroppingTrainer):
 
 class nnUNetTrainerModalityDropoutAdamW(AdamWTrainer, nnUNetTrainerModalityDropout):
     """Modality dropout by AdamW, every subset as often as any other: in few steps far ahead of nnU-Net's SGD."""
+
+    p_complete: ClassVar[float] = 0.0
+    learning_rate: ClassVar[float] = 1e-3
+
+
+class D2NetTrainerAdamW(AdamWTrainer, D2NetTrainer):  # pyright: ignore[reportIncompatibleVariableOverride]
+    """D2-Net by AdamW, every subset as often as any other; its encoders need no momentum of their own."""
 
     p_complete: ClassVar[float] = 0.0
     learning_rate: ClassVar[float] = 1e-3

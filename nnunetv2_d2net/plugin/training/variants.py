@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Any, ClassVar
 
 from nnunetv2_d2net.plugin.start import COMPANION
-from nnunetv2_d2net.plugin.training.adamw import nnUNetTrainerModalityDropoutAdamW
+from nnunetv2_d2net.plugin.training.adamw import D2NetTrainerAdamW, nnUNetTrainerModalityDropoutAdamW
 from nnunetv2_d2net.plugin.training.companion import CompanionTrainer
 from nnunetv2_d2net.plugin.training.demo import D2NetTrainerDemo
 from nnunetv2_d2net.plugin.training.dropping import (
@@ -105,6 +105,7 @@ _CLASSES = (
     nnUNetTrainerModalityDropoutModulated,
     nnUNetTrainerModalityDropoutImputed,
     D2NetTrainer,
+    D2NetTrainerAdamW,
     D2NetTrainerPaper,
     D2NetTrainerDemo,
     nnUNetTrainerModalityDropoutPretraining,
@@ -115,6 +116,7 @@ _STUDENTS = (
     nnUNetTrainerModalityDropoutModulated,
     nnUNetTrainerModalityDropoutImputed,
     D2NetTrainer,
+    D2NetTrainerAdamW,
 )
 _COMPANIONS = tuple(trainer.__name__ + COMPANION for trainer in _STUDENTS)
 __all__ = [*(trainer.__name__ for trainer in _CLASSES), *_VARIANTS, *_COMPANIONS]  # noqa: PLE0604  # pyright: ignore[reportUnsupportedDunderAll]

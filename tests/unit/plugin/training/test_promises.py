@@ -13,7 +13,7 @@ from nnunetv2_d2net.method.modalities import subset_rotation
 from nnunetv2_d2net.method.network.d2net import D2NetOptions
 from nnunetv2_d2net.method.network.outputs import D2NetOutputs
 from nnunetv2_d2net.plugin.training import dropping
-from nnunetv2_d2net.plugin.training.adamw import nnUNetTrainerModalityDropoutAdamW
+from nnunetv2_d2net.plugin.training.adamw import D2NetTrainerAdamW, nnUNetTrainerModalityDropoutAdamW
 from nnunetv2_d2net.plugin.training.dropping import (
     ModalityDroppingTrainer,
     nnUNetTrainerModalityDropout,
@@ -27,6 +27,7 @@ COHORT = {"a": [True, True, False], "b": [True, True, True]}
 PRESENT = torch.tensor([COHORT["a"], COHORT["b"]])
 OURS = [
     D2NetTrainer,
+    D2NetTrainerAdamW,
     nnUNetTrainerModalityDropout,
     nnUNetTrainerModalityDropoutAdamW,
     nnUNetTrainerModalityDropoutModulated,

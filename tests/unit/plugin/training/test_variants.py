@@ -58,6 +58,7 @@ def test_variants_of_the_weights():
     "name",
     [
         "D2NetTrainer",
+        "D2NetTrainerAdamW",
         "nnUNetTrainerModalityDropout",
         "nnUNetTrainerModalityDropoutAdamW",
         "nnUNetTrainerModalityDropoutModulated",
@@ -69,10 +70,22 @@ def test_companions_students(name):
     assert companion.__mro__[1:3] == (CompanionTrainer, student)
     assert companion.__doc__ == f"{name} that starts from a stock nnU-Net."
     options = vars(companion).get("network_options")
-    if student is D2NetTrainer:  # it begins as the planned U-Net
+    if issubclass(student, D2NetTrainer):  # it begins as the planned U-Net
         assert options == D2NetOptions(gated_bottleneck=True, modulate_missing=True)
     else:
         assert options is None
+
+
+def test_d2net_by_adamw_is_trained_as_modality_dropout_by_adamw_is(trainer_of):
+    trainers = [trainer_of(find_trainer(f"{name}AdamW")) for name in ("D2NetTrainer", "nnUNetTrainerModalityDropout")]
+    assert find_trainer("D2NetTrainerAdamW").loss_weights == GENTLE_WEIGHTS
+    for trainer in trainers:
+        trainer.print_to_log_file = lambda *_, **__: None
+        trainer.initialize()
+        (group,) = trainer.optimizer.param_groups
+        assert (type(trainer.optimizer).__name__, group["lr"], group["betas"]) == ("AdamW", 1e-3, (0.9, 0.99))
+        assert len(group["params"]) == len(list(trainer.network.parameters()))
+        assert trainer.p_complete == 0
 
 
 def test_a_companion_of_a_student_whose_encoder_is_told_what_is_missing_is_told_at_its_own_places():
