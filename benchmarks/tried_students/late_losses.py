@@ -1,6 +1,6 @@
 """D2-Net as the student of a companion, by AdamW, whose contrastive and reconstruction losses set in late.
 
-For the variable ``nnUNet_extTrainer``; docs/results.md has the command.
+For the variable ``nnUNet_extTrainer``; trained with ``d2net train --start_from nnUNetTrainer_20epochs``.
 """
 
 from nnunetv2_d2net.plugin.training.variants import find_trainer

@@ -1,6 +1,6 @@
 """The default companion, whose student sees one patch of each batch twice, with two nested subsets.
 
-For the variable ``nnUNet_extTrainer``; docs/results.md has the command.
+For the variable ``nnUNet_extTrainer``; trained with ``d2net train --start_from nnUNetTrainer_20epochs``.
 """
 
 from typing import Any

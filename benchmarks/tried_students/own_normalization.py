@@ -1,6 +1,6 @@
 """The default companion, whose student has a normalization of its own for each subset in its first stages.
 
-For the variable ``nnUNet_extTrainer``; docs/results.md has the command.
+For the variable ``nnUNet_extTrainer``; trained with ``d2net train --start_from nnUNetTrainer_20epochs``.
 """
 
 from typing import Any, cast

@@ -1,6 +1,6 @@
 """The default companion, whose student is also taught the features of the frozen stock network, as ADT-KD does it.
 
-For the variable ``nnUNet_extTrainer``; docs/results.md has the command.
+For the variable ``nnUNet_extTrainer``; trained with ``d2net train --start_from nnUNetTrainer_20epochs``.
 """
 
 from typing import Any, cast
