@@ -3,10 +3,14 @@
 For the variable ``nnUNet_extTrainer``; trained with ``d2net train --start_from nnUNetTrainer_20epochs``.
 """
 
+from typing import Any
+
 from nnunetv2_d2net.plugin.training.variants import find_trainer
 
+BASE: Any = find_trainer("D2NetTrainerAdamWCompanion_20epochs")
 
-class D2NetTrainerAdamWLateCompanion_20epochs(find_trainer("D2NetTrainerAdamWCompanion_20epochs")):
+
+class D2NetTrainerAdamWLateCompanion_20epochs(BASE):
     """They set in after half of the training."""
 
     def current_weights(self) -> dict[str, float]:

@@ -44,9 +44,9 @@ class nnUNetTrainerNestedCompanion_20epochs(CompanionTrainer, nnUNetTrainerModal
 
     def _nested(self, available: Tensor, present: Tensor) -> Tensor:
         """Draw a subset that holds another one, or is part of it if that is complete; bool ``(M,)`` on the CPU."""
-        of = available if torch.equal(available, present) else present & ~available
-        drawn = of & self._coins(len(of))
         complete = torch.equal(available, present)
+        of = available if complete else present & ~available
+        drawn = of & self._coins(len(of))
         while not drawn.any() or (complete and torch.equal(drawn, available) and available.sum() > 1):
             drawn = of & self._coins(len(of))
         return drawn if complete else available | drawn

@@ -25,13 +25,10 @@ class OwnNormalizationUNet(ImputedUNet):
 
     def __init__(self, unet: nn.Module, n_modalities: int) -> None:
         super().__init__(unet, n_modalities)
-        widths = [layer.norm.num_features for layer in self._first_layers()]
+        widths = [layer.norm.num_features for stage in self._stages()[:N_FIRST] for layer in _layers(stage)]
         self.own = nn.ModuleList(nn.Embedding(2**n_modalities, 2 * width) for width in widths)
         for table in self.own:
             nn.init.zeros_(cast(nn.Embedding, table).weight)
-
-    def _first_layers(self) -> list[Any]:
-        return [layer for stage in self._stages()[:N_FIRST] for block in stage for layer in block.convs]
 
     def _stages(self) -> list[Any]:
         return list(cast(Any, self.encoder).stages)
@@ -44,13 +41,17 @@ class OwnNormalizationUNet(ImputedUNet):
         for level, stage in enumerate(self._stages()):
             if level >= N_FIRST:
                 x = stage(x)
-            for layer in [layer for block in stage for layer in block.convs] if level < N_FIRST else ():
+            for layer in _layers(stage) if level < N_FIRST else ():
                 conv, norm, *others = layer.all_modules
                 x = scale_and_shift(norm(conv(x)), next(tables)(codes) * incomplete)
                 for module in others:
                     x = module(x)
             features.append(x)
         return features
+
+
+def _layers(stage: Any) -> list[Any]:  # noqa: ANN401 - nnU-Net's blocks of convolutions
+    return [layer for block in stage for layer in block.convs]
 
 
 class nnUNetTrainerOwnNormalizationCompanion_20epochs(CompanionTrainer, nnUNetTrainerModalityDropoutImputed):
