@@ -1,13 +1,13 @@
 """A patient's sequences on one grid: that of the finest which covers the head, or of one that was chosen."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import NamedTuple
 
 import SimpleITK as sitk
 
 from nnunetv2_d2net.base.errors import UserError
 from nnunetv2_d2net.base.grids import resample_onto, take_grid
-from nnunetv2_d2net.base.heads import match_heads
+from nnunetv2_d2net.base.heads import match_heads, partly_shown
 from nnunetv2_d2net.base.images import ROUNDED, Image, ImageError, differences, properties_of
 from nnunetv2_d2net.patient.coverage import Covered, centered, coverage, head_points
 from nnunetv2_d2net.patient.reading import SequenceImage
@@ -72,7 +72,9 @@ def on_one_grid(
         else:
             images[name], how[name] = _placed_on(sequence, grid)
     lines = _check_heads(images, chosen, sequences, "see that all are of one patient" if registered else _REGISTER)
-    return OnOneGrid(images, chosen, how, (*lines, *_partial(sequences, chosen, coverage(own, heads, frames))))
+    shown = partly_shown([(name, sitk.GetArrayViewFromImage(image)) for name, image in images.items()])
+    told = shown.keys() - {chosen}
+    return OnOneGrid(images, chosen, how, (*lines, *_partial(sequences, chosen, coverage(own, heads, frames), told)))
 
 
 def _finest(images: Mapping[str, sitk.Image], covered: Mapping[str, Covered]) -> str:
@@ -86,15 +88,20 @@ def _finest(images: Mapping[str, sitk.Image], covered: Mapping[str, Covered]) ->
     return min((name for name in images if covered[name].share >= enough), key=size)
 
 
-def _partial(sequences: Mapping[str, SequenceImage], reference: str, covered: Mapping[str, Covered]) -> list[str]:
-    """Say which sequences cover only a part of the head, and refuse those that show next to nothing of it."""
+def _partial(
+    sequences: Mapping[str, SequenceImage], reference: str, covered: Mapping[str, Covered], told: Collection[str]
+) -> list[str]:
+    """Say which sequences cover only a part of the head, and refuse those that show next to nothing of it.
+
+    Those told are the ones whose blank part the prediction tells, as it does of any image.
+    """
     lines = []
     for name, (share, other) in covered.items():
         what = f"covers only {share:.0%} of the head that {other} shows"
         remedy = f"pass the whole of it, or leave {name} out"
         if share < _SCRAP:
             raise ImageError(sequences[name].source, "geometry", what, remedy)
-        if share < _CLEARLY_LESS:
+        if share < _CLEARLY_LESS and name not in told:
             rest = "the segmentation reaches no further" if name == reference else "beyond it tumor may be missed"
             lines.append(f"{name} {what}, and {rest}: {remedy}")
     return lines

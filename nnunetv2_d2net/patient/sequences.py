@@ -47,8 +47,8 @@ def find_sequences(folder: Path, channels: Sequence[str], named: Collection[str]
         raise UserError(f"{folder} is no folder: pass that of one patient, or each file, {_options(channels)}")
     found, unread = _images_below(folder)
     given = {Path(file).absolute() for file in named.values()} if isinstance(named, Mapping) else set()
-    left = (image for image in found if given.isdisjoint(path.absolute() for path in _places(image)))
-    fitting = {image: _channels_of(image, channels, folder) for image in left}
+    left = [image for image in found if given.isdisjoint(path.absolute() for path in _places(image))]
+    fitting = {image: _channels_of(image, channels, folder, left) for image in left}
     images = {}
     for channel in (channel for channel in channels if channel not in named):
         candidates = [image for image, fits in fitting.items() if channel in fits]
@@ -99,9 +99,22 @@ def _places(image: Path | Series) -> list[Path]:
     return [*image.files, image.files[0].parent] if isinstance(image, Series) else [image]
 
 
-def _channels_of(image: Path | Series, channels: Sequence[str], patient: Path) -> list[str]:
+def _folder_of_its_own(image: Path | Series, images: Collection[Path | Series], patient: Path) -> str:
+    """Return the name of the innermost folder that means a modality, if the image is the only one below it."""
+    for folder in _places(image)[0].parents:
+        if folder == patient or patient not in folder.parents:
+            break
+        if modalities_of(folder.name):
+            return folder.name if sum(folder in _places(one)[0].parents for one in images) == 1 else ""
+    return ""
+
+
+def _channels_of(
+    image: Path | Series, channels: Sequence[str], patient: Path, images: Collection[Path | Series], called: str = ""
+) -> list[str]:
     """Return the channels that an image may be, and behind them what else it may be that the model does not know."""
     file, text = (image.files[0], image.description) if isinstance(image, Series) else (image, _stem(image.name))
+    text = f"{called} {text}".strip()
     beside = [] if file.parent == patient else [file.parent.name]
     if not isinstance(image, Series):
         meant = modalities_beside(text, beside)
@@ -111,6 +124,8 @@ def _channels_of(image: Path | Series, channels: Sequence[str], patient: Path) -
         agent = next(iter(words_of(image.agent)), "") not in _NO_AGENT
         meant = modalities_beside(text, [image.protocol, *beside], agent=agent)
     fits = [channel for channel in channels if _fits(channel, meant, words_of(text))]
+    if not (fits or called) and (own := _folder_of_its_own(image, images, patient)):
+        return _channels_of(image, channels, patient, images, own)
     return [*fits, *sorted(meant.difference(*map(modalities_of, channels)))] if fits else []
 
 

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from nnunetv2_d2net.base.files import written_whole
 from nnunetv2_d2net.base.grids import resample_onto, take_grid
-from nnunetv2_d2net.base.heads import match_heads
+from nnunetv2_d2net.base.heads import match_heads, partly_shown
 from nnunetv2_d2net.base.images import (
     ROUNDED,
     Image,
@@ -152,6 +152,7 @@ def read_case(
                 raise ImageError(label.source, "labels", words, remedy)
             report.notes.append(f"{label.source} {words}")
     _check_heads(images, report)
+    report.notes += partly_shown([(str(one.source), one.voxels) for one in images.values()]).values()
     return CaseVolumes(images, label, report)
 
 

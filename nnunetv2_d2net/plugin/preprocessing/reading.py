@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from nnunetv2_d2net.base.dataset import assign_channels
 from nnunetv2_d2net.base.errors import UserError
-from nnunetv2_d2net.base.heads import HeadMatch, match_heads
+from nnunetv2_d2net.base.heads import HeadMatch, match_heads, partly_shown
 from nnunetv2_d2net.base.images import Image, ImageError, differences, header_lines, is_constant, read_image
 
 _LOG = logging.getLogger("nnunetv2_d2net")
@@ -122,7 +122,7 @@ def _or(path: Path) -> str:
 
 
 def check_voxels(images: Sequence[tuple[str, NDArray[np.floating]]], *, in_memory: bool = False) -> list[str]:
-    """Say what is odd about the images of a case beside each other: one image twice, heads that may be different ones.
+    """Say what is odd about the images of a case beside each other: one image twice, other heads, parts of one.
 
     Args:
         images: File, or name of the modality, and voxels ``(z, y, x)`` of each that is available.
@@ -131,7 +131,9 @@ def check_voxels(images: Sequence[tuple[str, NDArray[np.floating]]], *, in_memor
     Raises:
         ImageError: One certainly is of another head, as where the number in the names is the patient's.
     """
-    return _repeated(images) + _check_heads(images, in_memory=in_memory)
+    remedy = "beyond it tumor may be missed; see that it was not cut"
+    parts = [f"{line}: {remedy}" for line in partly_shown(images).values()]
+    return _repeated(images) + _check_heads(images, in_memory=in_memory) + parts
 
 
 def _repeated(images: Sequence[tuple[str, NDArray[np.floating]]]) -> list[str]:

@@ -111,21 +111,29 @@ def test_a_cropped_sequence_gives_no_grid_and_is_told(patient):
     half = patient | {"FLAIR": cut(patient["FLAIR"], 0, 10)}
     found = placed(half)
     assert (found.reference, found.images["FLAIR"].GetDepth()) == ("T1", 20)
-    (line,) = found.remarks
-    told, _, rest = line.partition(", and ")
-    assert re.fullmatch(r"FLAIR covers only (4|5)\d% of the head that T1\w* shows", told)
-    assert rest == "beyond it tumor may be missed: pass the whole of it, or leave FLAIR out"
+    assert found.remarks == ()  # the prediction tells what is blank
     chosen = placed(half, "FLAIR")
     assert chosen.reference == "FLAIR"
-    assert chosen.remarks == (line.replace("beyond it tumor may be missed", "the segmentation reaches no further"),)
+    told, _, rest = chosen.remarks[0].partition(", and ")
+    assert re.fullmatch(r"FLAIR covers only (4|5)\d% of the head that T1\w* shows", told)
+    assert rest == "the segmentation reaches no further: pass the whole of it, or leave FLAIR out"
     assert placed(half, registered=True).reference == "T1"
+
+
+def test_a_cropped_sequence_in_noise_is_told():
+    images = draw_patient((40, 48, 44), (3.0, 3.0, 3.0), ("FLAIR", "T1"), skull=True)
+    found = placed(images | {"FLAIR": cut(images["FLAIR"], 0, 20)})
+    (line,) = [line for line in found.remarks if "covers" in line]
+    assert re.fullmatch(
+        r"FLAIR covers only \d\d% of the head that T1 shows, and beyond it tumor may be missed: .*", line
+    )
 
 
 def test_a_finer_slab_gives_no_grid(patient):
     slab = on_grid_of(cut(patient["T2"], 6, 12), (3.0, 3.0, 3.0), (44, 48, 12))
     found = placed(patient | {"T2": slab})
     assert found.reference == "FLAIR"
-    assert len(found.remarks) == 1
+    assert not found.remarks  # the prediction tells what is blank
 
 
 @pytest.mark.parametrize("first", [1, 2])

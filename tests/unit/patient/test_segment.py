@@ -88,9 +88,16 @@ def test_a_part_of_the_head_and_what_was_resampled_are_told(drawn, model, caplog
         found = segment({"FLAIR": drawn["FLAIR"][:, :, :10], "T1": drawn["T1"]}, model)
     assert found.segmentation.GetSize() == drawn["T1"].GetSize()
     (partial,) = found.note["remarks on the images"]
-    assert "FLAIR covers only" in partial
+    assert partial.startswith("FLAIR shows nothing in 5")
     told = {record.getMessage() for record in caplog.records}
     assert {partial, f"FLAIR, an image in memory {found.note['sequences']['FLAIR']['grid']}"} <= told
+
+
+def test_a_cut_that_was_filled_with_zeros_is_told(drawn, model):
+    flair = drawn["FLAIR"]
+    cut = sitk.Paste(flair * 0, flair, [*flair.GetSize()[:2], 10])
+    (partial,) = segment({"FLAIR": cut, "T1": drawn["T1"]}, model).note["remarks on the images"]
+    assert partial.startswith("FLAIR shows nothing in 5")
 
 
 def test_stripping_is_asked_for_and_noted(drawn, model, monkeypatch):

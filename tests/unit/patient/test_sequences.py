@@ -56,6 +56,23 @@ def test_segmentations_and_unknown_images_are_passed_over(folder):
     assert lines[1:] == ["T1 is absent", "T1ce is absent", "T2 is absent"]
 
 
+def test_a_folder_of_its_own_names_an_image_whose_name_says_nothing(folder, drawn):
+    touch(folder, "FLAIR/image.nii.gz", "T1 post/nifti/brain.nii", "T2/flair.nii.gz")
+    write_series(drawn["T1"][:, :, :4], folder / "T1" / "DICOM", "1.2.1", "")
+    assert set(find_sequences(folder, CHANNELS, {"FLAIR"}).images) == {"T1", "T1ce"}
+    touch(folder, "T1 post/nifti/brain2.nii")  # no longer its own
+    write_series(drawn["T1"][:, :, :4], folder / "T2w", "1.2.2", "Localizer")
+    found = find_sequences(folder, CHANNELS, {"FLAIR"})
+    assert set(found.images) == {"T1"}
+    assert len(found.passed_over) == 3
+
+
+@pytest.mark.parametrize("name", ["seg", "mask", "T1_map", "adc"])
+def test_a_folder_makes_no_modality_of_a_mask_or_map(folder, name):
+    touch(folder, f"T1/{name}.nii.gz", "t2.nii.gz")
+    assert set(find_sequences(folder, CHANNELS).images) == {"T2"}
+
+
 def test_two_of_one_are_asked_about_unless_one_is_named(folder):
     touch(folder, "flair.nii.gz", "new/flair.nii.gz", "t1.nii.gz")
     with pytest.raises(UserError, match=r"FLAIR may be .*flair.nii.gz or .*flair.nii.gz: say which, --FLAIR FILE$"):

@@ -362,6 +362,16 @@ def test_another_head_is_no_modality_of_this_case(source):
     assert "a-t2w.nii.gz shows another head" in problem.line
 
 
+def test_a_part_of_a_head_is_noted(source):
+    write_head(source)
+    path = source / "a" / f"a{NEW['T2']}.nii.gz"
+    array = nibabel.load(path).get_fdata()
+    array[:, :, :12] = 0
+    write_nifti(path, array)
+    (note,) = load(source).report.notes
+    assert re.match(r".*a-t2w.nii.gz shows nothing in [45]\d% of the head that .*a-t\w+.nii.gz shows$", note)
+
+
 def test_what_is_written_lies_where_the_source_lies_for_every_reader(source, tmp_path):
     folder = write_case(source, "a", origin=(9.0, -7.0, 5.0))
     for path in folder.iterdir():

@@ -285,6 +285,15 @@ def test_heads_that_may_differ_are_told(tmp_path, patients, rng, caplog):
     assert f"{files[1]} may show another head than {files[0]}" in caplog.text
 
 
+def test_what_is_cut_off_is_told(tmp_path, patients, caplog):
+    images = [*patients[0], patients[0, 1] * (np.arange(20) < 8)[:, None, None]]
+    files = [write_image(tmp_path / f"a_{m:04d}.nii.gz", image) for m, image in enumerate(images)]
+    read_case(files[:2], SimpleITKIO(), 3)
+    assert not caplog.records
+    (line,) = read_case(files[::2], SimpleITKIO(), 3).remarks
+    assert re.match(rf"{files[2]} shows nothing in [56]\d% of the head that {files[0]} shows: ", line)
+
+
 def test_a_modality_given_twice_is_told(files, arrays, caplog):
     write_image(files[2], arrays[0].astype(np.float64))
     read_case(files, SimpleITKIO(), 3)
