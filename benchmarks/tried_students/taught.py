@@ -29,7 +29,11 @@ class nnUNetTrainerTaughtCompanion_20epochs(CompanionTrainer, nnUNetTrainerModal
         self.kept: dict[str, list[Tensor]] = {STUDENT: [], STOCK: []}
         for name, kept in self.kept.items():
             for stage in self._decoder(name).stages:
-                stage.register_forward_hook(lambda _module, _inputs, output, kept=kept: kept.append(output))
+                stage.register_forward_hook(lambda _module, _inputs, output, kept=kept: self._keep(output, kept))
+
+    def _keep(self, features: Tensor, kept: list[Tensor]) -> None:
+        if self.network.training:  # prediction would keep those of every tile
+            kept.append(features)
 
     def _decoder(self, name: str) -> Any:  # noqa: ANN401 - nnU-Net's
         return cast(Any, getattr(self.companion, name)).decoder

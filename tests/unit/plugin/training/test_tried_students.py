@@ -130,6 +130,9 @@ def test_taught_the_teacher_sees_everything_and_the_term_falls_to_zero_for_the_s
     of_all = [x.clone() for x in trainer.kept["stock"]]
     trainer.network_outputs(fewer)
     assert all(torch.equal(x, y) for x, y in zip(of_all, trainer.kept["stock"], strict=True))
+    trainer.network.eval()
+    trainer.network_outputs(fewer)
+    assert trainer.kept == {"student": [], "stock": []}
 
 
 def test_late_the_contrastive_and_reconstruction_losses_wait_for_the_second_half(tried):
