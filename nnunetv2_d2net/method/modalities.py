@@ -82,6 +82,35 @@ def draw_subsets(present: Tensor, weights: Tensor, generator: torch.Generator) -
     return _flags(drawn[:, 0], present.shape[1])
 
 
+def draw_nested(
+    available: Tensor, present: Tensor, generator: torch.Generator, weights: Tensor | None = None
+) -> Tensor:
+    """Draw a second subset for each case that holds the first one, or is part of it where the first is all there is.
+
+    Args:
+        available: The first subset of each case, bool ``(B, M)`` on the CPU.
+        present: Modalities that each case really has, bool ``(B, M)`` on the CPU.
+        generator: Source of randomness, on the CPU.
+        weights: Of each subset, as :func:`draw_subsets` takes them; None for equal ones.
+
+    Returns:
+        Bool ``(B, M)``: another subset of ``present``, the first one again where none is left.
+
+    Example:
+        >>> first = torch.tensor([[True, False, False]])
+        >>> draw_nested(first, torch.tensor([[True, True, False]]), torch.Generator()).tolist()
+        [[True, True, False]]
+    """
+    codes = torch.arange(2 ** present.shape[1])
+    first, all_there = subset_codes(available)[:, None], subset_codes(present)[:, None]
+    holds = (codes & first == first) & (codes | all_there == all_there)
+    part = (codes | first == first) & (codes > 0)
+    others = torch.where(first == all_there, part, holds) & (codes != first)
+    chances = others * (torch.ones(len(codes)) if weights is None else weights).double()
+    chances.scatter_add_(1, first, (chances.sum(1, keepdim=True) == 0).double())
+    return _flags(torch.multinomial(chances, 1, generator=generator)[:, 0], present.shape[1])
+
+
 def weighted_rotation(weights: Tensor, length: int) -> Tensor:
     """List the subsets that validation takes in turn, each as often as its weight says.
 

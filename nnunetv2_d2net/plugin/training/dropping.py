@@ -292,6 +292,11 @@ class ModalityDroppingTrainer(ResumingTrainer):
             move(available),
         )
 
+    def training_sample(self, batch: dict) -> Step:
+        """Draw what one training step sees of a batch."""
+        present = self.present_modalities(batch)
+        return self.step_on(batch, present, self.draw(present))
+
     def network_outputs(self, step: Step) -> Any:  # noqa: ANN401 - whatever the network returns
         """Run the network on what it may see."""
         return self.network(zero_missing(step.images, step.available))
@@ -300,17 +305,20 @@ class ModalityDroppingTrainer(ResumingTrainer):
         """Compute the loss, a scalar, from what the network returned."""
         return self.loss(outputs, step.target)
 
+    def training_loss(self, outputs: Any, step: Step) -> Tensor:  # noqa: ANN401
+        """Compute the loss of a training step."""
+        return self.loss_of(outputs, step)
+
     def train_step(self, batch: dict) -> dict:
         """Do nnU-Net's training step on the modalities drawn for each case.
 
         ``nnUNetTrainer.train_step`` of nnU-Net 2.8.1, written out, because it has no place for a mask; a test holds one
         against the other.
         """
-        present = self.present_modalities(batch)
-        step = self.step_on(batch, present, self.draw(present))
+        step = self.training_sample(batch)
         self.optimizer.zero_grad(set_to_none=True)
         with self.autocast():
-            loss = self.loss_of(self.network_outputs(step), step)
+            loss = self.training_loss(self.network_outputs(step), step)
         if self.grad_scaler is not None:
             self.grad_scaler.scale(loss).backward()
             self.grad_scaler.unscale_(self.optimizer)

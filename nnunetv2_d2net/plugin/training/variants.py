@@ -16,6 +16,7 @@ from nnunetv2_d2net.plugin.training.dropping import (
     nnUNetTrainerModalityDropoutModulated,
 )
 from nnunetv2_d2net.plugin.training.imputing import nnUNetTrainerModalityDropoutImputed
+from nnunetv2_d2net.plugin.training.nested import nnUNetTrainerModalityDropoutImputedNested
 from nnunetv2_d2net.plugin.training.paper import ROWS, D2NetTrainerPaper
 from nnunetv2_d2net.plugin.training.pretraining import nnUNetTrainerModalityDropoutPretraining
 from nnunetv2_d2net.plugin.training.trainer import PAPER_WEIGHTS, D2NetTrainer, ablated
@@ -104,6 +105,7 @@ _CLASSES = (
     nnUNetTrainerModalityDropoutCompleteFirst,
     nnUNetTrainerModalityDropoutModulated,
     nnUNetTrainerModalityDropoutImputed,
+    nnUNetTrainerModalityDropoutImputedNested,
     D2NetTrainer,
     D2NetTrainerAdamW,
     D2NetTrainerPaper,
@@ -115,6 +117,7 @@ _STUDENTS = (
     nnUNetTrainerModalityDropoutAdamW,
     nnUNetTrainerModalityDropoutModulated,
     nnUNetTrainerModalityDropoutImputed,
+    nnUNetTrainerModalityDropoutImputedNested,
     D2NetTrainer,
     D2NetTrainerAdamW,
 )

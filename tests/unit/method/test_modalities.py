@@ -4,6 +4,7 @@ from scipy import stats
 
 from nnunetv2_d2net.method.modalities import (
     draw_available,
+    draw_nested,
     draw_subsets,
     infer_available,
     modality_subsets,
@@ -133,6 +134,29 @@ def test_one_modality_and_cases_of_one_batch_are_drawn_each_on_its_own():
     assert len(set(subset_codes(first).tolist())) == 4
     assert torch.equal(first, draw_subsets(present, WEIGHTS, generator()))
     assert not torch.equal(first, draw_subsets(present, WEIGHTS, generator(1)))
+
+
+def nested_codes(first, present, weights=None):
+    """The numbers of the subsets that are drawn beside one, of 300."""
+    rows = [torch.tensor([[code >> m & 1 for m in range(4)]]).bool().expand(300, 4) for code in (first, present)]
+    return set(subset_codes(draw_nested(*rows, generator(), weights)).tolist())
+
+
+@pytest.mark.parametrize("present", [0b1111, 0b1011, 0b0100])
+def test_the_second_subset_holds_the_first_or_is_part_of_all_there_is(present):
+    for first in (code for code in range(1, 16) if code | present == present):
+        larger = {code for code in range(16) if code & first == first and code | present == present}
+        parts = {code for code in range(1, 16) if code | present == present}
+        expected = (parts if first == present else larger) - {first} or {first}
+        assert nested_codes(first, present) == expected
+
+
+def test_the_second_subset_is_one_that_occurs():
+    weights = torch.zeros(16)
+    weights[[0b0011, 0b0111, 0b1000]] = 1
+    assert nested_codes(0b0001, 0b1111, weights) == {0b0011, 0b0111}
+    assert nested_codes(0b1111, 0b1111, weights) == {0b0011, 0b0111, 0b1000}
+    assert nested_codes(0b1100, 0b1111, weights) == {0b1100}  # none holds it
 
 
 def test_the_rotation_of_weights_takes_each_subset_as_often_as_it_weighs():

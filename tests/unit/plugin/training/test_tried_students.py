@@ -10,7 +10,7 @@ from nnunetv2_d2net.plugin.training.variants import find_trainer
 
 FOLDER = Path(__file__).resolve().parents[4] / "benchmarks" / "tried_students"
 DEFAULT = find_trainer("nnUNetTrainerModalityDropoutImputedCompanion")
-NESTED, TAUGHT = "nnUNetTrainerNestedCompanion_20epochs", "nnUNetTrainerTaughtCompanion_20epochs"
+TAUGHT = "nnUNetTrainerTaughtCompanion_20epochs"
 OWN_NORMALIZATION = "nnUNetTrainerOwnNormalizationCompanion_20epochs"
 LATE = "D2NetTrainerAdamWLateCompanion_20epochs"
 
@@ -42,7 +42,7 @@ def step_of(make_batch):
     return step_of
 
 
-@pytest.mark.parametrize("name", [NESTED, TAUGHT, OWN_NORMALIZATION, LATE])
+@pytest.mark.parametrize("name", [TAUGHT, OWN_NORMALIZATION, LATE])
 def test_nnunet_finds_them_and_they_learn(tried, make_batch, name):
     trainer = tried(name)
     before = {key: value.clone() for key, value in trainer.network.state_dict().items()}
@@ -56,40 +56,6 @@ def test_nnunet_finds_them_and_they_learn(tried, make_batch, name):
     trainer.on_validation_epoch_start()
     with torch.no_grad():
         assert torch.isfinite(torch.as_tensor(trainer.validation_step(make_batch())["loss"]))
-
-
-def test_nested_the_first_patch_comes_twice_and_its_subsets_are_nested(tried, step_of):
-    trainer = tried(NESTED)
-    seen = set()
-    for _ in range(60):
-        for first in ((1, 0, 0), (1, 1, 0), (1, 1, 1)):
-            step = step_of(trainer, first, (0, 1, 0))
-            assert torch.equal(step.images[2], step.images[0])
-            assert all(torch.equal(level[2], level[0]) for level in step.target)
-            own, other = step.available[0], step.available[2]
-            assert other.any()
-            assert not torch.equal(own, other)
-            larger, smaller = (other, own) if other.sum() > own.sum() else (own, other)
-            assert bool((larger | ~smaller).all())
-            seen.add((first, tuple(other.tolist())))
-    assert len(seen) == 3 + 1 + 6  # every larger one, or every part of the complete one
-
-
-def test_nested_a_subset_that_does_worse_than_its_part_costs_more(tried, step_of):
-    trainer = tried(NESTED)
-    step = step_of(trainer, (1, 0, 0), (0, 1, 0))
-    good = [torch.cat([(t == label) * 9.0 for label in range(3)], 1) for t in step.target]
-    bad = [-logits for logits in good]
-
-    def with_errors_in(*patches):
-        return [torch.stack([b[i] if i in patches else g[i] for i in range(3)]) for b, g in zip(bad, good, strict=True)]
-
-    rank = {patch: float(trainer.loss_of(with_errors_in(patch), step)) for patch in (0, 2)}
-    mean = {p: torch.stack([trainer._loss_of_one(with_errors_in(p), step, i) for i in range(3)]) for p in (0, 2)}
-    hinge = 0.1 * (mean[2][2] - mean[2][0])
-    assert hinge > 0.05
-    # with fewer modalities wrong: no hinge, only the divergence, which is the same for both by symmetry
-    assert rank[2] - float(mean[2].mean()) == pytest.approx(rank[0] - float(mean[0].mean()) + float(hinge), rel=1e-3)
 
 
 def test_own_normalization_is_the_default_student_at_the_start_and_always_with_all(tried, step_of):
