@@ -14,9 +14,9 @@ from nnunetv2_d2net.plugin.training.imputing import nnUNetTrainerModalityDropout
 class NestedTrainer(ModalityDroppingTrainer):
     """Appends the first half of each batch with other subsets, which hold the first ones or are part of them.
 
-    So a step takes one and a half times as long. nnU-Net's loss is of all patches; a hinge costs where more modalities
-    do worse than fewer, and a consistency lets the smaller subset learn from the larger. For networks that return
-    logits, or several under deep supervision.
+    So a step takes half as long, and as much memory, again, with batches of one twice. nnU-Net's loss is of all
+    patches; a hinge costs where more modalities do worse than fewer, and a consistency lets the smaller subset learn
+    from the larger. For networks that return logits, or several under deep supervision.
 
     Attributes:
         hinge_weight: Of the hinge.
