@@ -10,7 +10,7 @@ from nnunetv2_d2net.plugin.training.variants import find_trainer
 
 FOLDER = Path(__file__).resolve().parents[4] / "benchmarks" / "tried_students"
 DEFAULT = find_trainer("nnUNetTrainerModalityDropoutImputedCompanion")
-TAUGHT = "nnUNetTrainerTaughtCompanion_20epochs"
+TAUGHT, PAIRS = "nnUNetTrainerTaughtCompanion_20epochs", "nnUNetTrainerPairsAloneCompanion_20epochs"
 OWN_NORMALIZATION = "nnUNetTrainerOwnNormalizationCompanion_20epochs"
 LATE = "D2NetTrainerAdamWLateCompanion_20epochs"
 
@@ -42,7 +42,7 @@ def step_of(make_batch):
     return step_of
 
 
-@pytest.mark.parametrize("name", [TAUGHT, OWN_NORMALIZATION, LATE])
+@pytest.mark.parametrize("name", [TAUGHT, OWN_NORMALIZATION, LATE, PAIRS])
 def test_nnunet_finds_them_and_they_learn(tried, make_batch, name):
     trainer = tried(name)
     before = {key: value.clone() for key, value in trainer.network.state_dict().items()}
@@ -56,6 +56,14 @@ def test_nnunet_finds_them_and_they_learn(tried, make_batch, name):
     trainer.on_validation_epoch_start()
     with torch.no_grad():
         assert torch.isfinite(torch.as_tensor(trainer.validation_step(make_batch())["loss"]))
+
+
+def test_pairs_alone_have_nnunets_loss_of_all_patches(tried, make_batch):
+    trainer = tried(PAIRS)
+    step = trainer.training_sample(make_batch())
+    assert len(step.available) == 3
+    outputs = trainer.network_outputs(step)
+    assert trainer.training_loss(outputs, step).item() == trainer.loss(outputs, step.target).item()
 
 
 def test_own_normalization_is_the_default_student_at_the_start_and_always_with_all(tried, step_of):
