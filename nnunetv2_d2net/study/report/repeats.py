@@ -4,6 +4,7 @@ import math
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from itertools import combinations
+from pathlib import Path
 from statistics import fmean, stdev
 from typing import Any
 
@@ -27,6 +28,18 @@ _SCORED: dict[str, Callable[[Benchmark], Any]] = {
 REPEATED = "each trained anew"
 """By these words in its title the page is known."""
 
+_NONE = math.nan, math.nan
+_PAIRED = "from the same starts"
+_ABOUT_PAIRS = (
+    "From the same starts: of trainings that began with one stock model, or are that model, the 95 % interval of their "
+    "differences by the paired t-test, not corrected for the number of rows."
+)
+_ABOUT = (
+    "95 % intervals and p of Dunnett's test: simultaneous for all rows, with one spread of trainings for all arms. "
+    f"Where the whole interval lies within {TIE}, arms tie. "
+    "Of the two alone: Welch's 95 % interval, each arm with its own spread, not corrected for the number of rows. "
+    "Cases are not resampled: other cases may give another order."
+)
 _NOT_ALWAYS_NOTED = ("steps_before", "optimizer", "p_complete")  # by earlier versions
 
 
@@ -83,7 +96,9 @@ def shared_starts(runs: Sequence[Benchmark]) -> list[str]:
     ]
 
 
-def dice_of_trainings(runs: Sequence[Benchmark], *, complete: bool) -> tuple[dict[str, dict[str, list[float]]], int]:
+def dice_of_trainings(
+    runs: Sequence[Benchmark], *, complete: bool
+) -> tuple[dict[str, dict[str, dict[int, float]]], int]:
     """Collect mean Dice by arm and region, a value for each training, over the cases that all trainings share.
 
     Args:
@@ -91,17 +106,51 @@ def dice_of_trainings(runs: Sequence[Benchmark], *, complete: bool) -> tuple[dic
         complete: With all modalities; else averaged over all subsets.
 
     Returns:
-        The values; and how many cases were left out, because they lack a subset in one of the trainings.
+        The values, by position of the benchmark; and how many cases were left out, because they lack a subset in one
+        of the trainings.
     """
-    values: dict[str, dict[str, list[float]]] = {}
+    values: dict[str, dict[str, dict[int, float]]] = {}
     subsets, n_left_out = [runs[0].dataset.complete] if complete else runs[0].subsets, 0
     for region in next(iter(runs[0].tables.values())):
-        tables = [(arm, run.tables[arm][region]) for run in runs for arm in run.arms if region in run.tables[arm]]
-        shared, left_out = shared_cases([table for _, table in tables], subsets, runs[0].weights)
+        trainings = [(i, arm) for i, run in enumerate(runs) for arm in run.arms if region in run.tables[arm]]
+        tables = [runs[i].tables[arm][region] for i, arm in trainings]
+        shared, left_out = shared_cases(tables, subsets, runs[0].weights)
         n_left_out = max(n_left_out, left_out)
-        for (arm, _), dice in zip(tables, shared if shared.size else (), strict=False):
-            values.setdefault(arm, {}).setdefault(region, []).append(float(dice.mean()))
+        for (i, arm), dice in zip(trainings, shared if shared.size else (), strict=False):
+            values.setdefault(arm, {}).setdefault(region, {})[i] = float(dice.mean())
     return values, n_left_out
+
+
+def _start(run: Benchmark, arm: str) -> tuple[Path, str] | str:
+    """Name the stock model that an arm starts from; itself, if from none."""
+    start = next(entry for entry in run.setup["arms"] if entry["name"] == arm).get("start", {})
+    return start.get("sha256") or (run.folder, start.get("from", arm))  # of that name each benchmark has its own
+
+
+def from_the_same_starts(
+    runs: Sequence[Benchmark], values: Mapping[str, Mapping[int, float]], control: str
+) -> dict[str, tuple[float, float]]:
+    """Compare arms with the control training by training, where both began with one stock model, or one is that model.
+
+    How much the stock models differ is then no part of the difference.
+
+    Args:
+        runs: The benchmarks.
+        values: Mean Dice by arm and position of the benchmark.
+        control: Name of the arm that the others are compared with.
+
+    Returns:
+        The 95 % interval of the mean difference by Student's paired t-test, by arm; only of those with at least two
+        pairs of different starts that do not differ all alike.
+    """
+    intervals = {}
+    for arm in values.keys() - {control}:
+        starts = {i: _start(runs[i], arm) for i in values[arm].keys() & values[control].keys()}
+        pairs = [i for i, start in sorted(starts.items()) if start == _start(runs[i], control)]
+        gains = np.array([values[arm][i] - values[control][i] for i in pairs])
+        if len({starts[i] for i in pairs}) > 1 and np.ptp(gains) > 0:
+            intervals[arm] = stats.ttest_1samp(gains, 0).confidence_interval(0.95)
+    return intervals
 
 
 def differences(values: Mapping[str, Sequence[float]], control: str) -> pd.DataFrame:
@@ -136,7 +185,7 @@ def differences(values: Mapping[str, Sequence[float]], control: str) -> pd.DataF
 def _of_two(dice: NDArray[np.float64], of_control: NDArray[np.float64]) -> tuple[float, float]:
     """Return Welch's 95 % interval of a difference of means; NaN where a spread is not known, or there is none."""
     if min(len(dice), len(of_control)) < 2 or not (np.ptp(dice) > 0 or np.ptp(of_control) > 0):
-        return math.nan, math.nan
+        return _NONE
     return stats.ttest_ind(dice, of_control, equal_var=False).confidence_interval(0.95)
 
 
@@ -169,26 +218,25 @@ def repeats_page(runs: Sequence[Benchmark], control: str | None = None) -> str:
         if n_left_out:
             parts.append(f"Left out for want of a subset in one of the trainings: {counted(n_left_out, 'case')}.")
         overall = runs[0].overall_region
-        compared = differences({arm: regions[overall] for arm, regions in found.items()}, control)
+        by_run = {arm: regions[overall] for arm, regions in found.items()}
+        compared = differences({arm: list(dice.values()) for arm, dice in by_run.items()}, control)
         if len(compared):
-            parts += [f"Against {control}, {overall}:", _compared(compared)]
+            table = _compared(compared, from_the_same_starts(runs, by_run, control))
+            parts += [f"Against {control}, {overall}:", table]
     parts += shared_starts(runs)
-    parts.append(
-        "95 % intervals and p of Dunnett's test: simultaneous for all rows, with one spread of trainings for all arms. "
-        f"Where the whole interval lies within {TIE}, arms tie. "
-        "Of the two alone: Welch's 95 % interval, each arm with its own spread, not corrected for the number of rows. "
-        "Cases are not resampled: other cases may give another order."
-    )
+    if any(_PAIRED in part for part in parts):
+        parts.append(_ABOUT_PAIRS)
+    parts.append(_ABOUT)
     return "\n\n".join(part.rstrip("\n") for part in parts) + "\n"
 
 
-def _means(found: Mapping[str, Mapping[str, Sequence[float]]]) -> str:
+def _means(found: Mapping[str, Mapping[str, Mapping[int, float]]]) -> str:
     regions = list(next(iter(found.values())))
-    rows = [
-        [arm, str(max(map(len, by_region.values()))), *(_spread(by_region.get(region, ())) for region in regions)]
-        for arm, by_region in found.items()
-    ]
-    return markdown_table([["arm", "trainings", *regions], *rows])
+    rows = [["arm", "trainings", *regions]]
+    for arm, by_region in found.items():
+        spreads = [_spread([*by_region.get(region, {}).values()]) for region in regions]
+        rows.append([arm, str(max(map(len, by_region.values()))), *spreads])
+    return markdown_table(rows)
 
 
 def _spread(values: Sequence[float]) -> str:
@@ -197,11 +245,13 @@ def _spread(values: Sequence[float]) -> str:
     return f"{fmean(values):.3f}" + (f" ± {stdev(values):.3f}" if len(values) > 1 else "")
 
 
-def _compared(table: pd.DataFrame) -> str:
-    rows = [["arm", "difference", "95 % interval", "p", "", "of the two alone"]]
+def _compared(table: pd.DataFrame, paired: Mapping[str, tuple[float, float]]) -> str:
+    last = [_PAIRED] if paired else []
+    rows = [["arm", "difference", "95 % interval", "p", "", "of the two alone", *last]]
     for arm, difference, low, high, p, *own in table.itertuples():
         known, judged = p_value(p) if math.isfinite(p) else "-", _judgment(difference, low, high, p)
-        rows.append([arm, signed(difference), interval(low, high), known, judged, interval(*own)])
+        of_pairs = [interval(*paired.get(str(arm), _NONE))] if paired else []
+        rows.append([arm, signed(difference), interval(low, high), known, judged, interval(*own), *of_pairs])
     return markdown_table(rows)
 
 

@@ -1,5 +1,6 @@
 import math
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -7,7 +8,13 @@ from scipy import stats
 
 from nnunetv2_d2net.base.errors import UserError
 from nnunetv2_d2net.cli.main import main
-from nnunetv2_d2net.study.report.repeats import check_repeats, dice_of_trainings, differences, repeats_page
+from nnunetv2_d2net.study.report.repeats import (
+    check_repeats,
+    dice_of_trainings,
+    differences,
+    from_the_same_starts,
+    repeats_page,
+)
 from tests.unit.study.report.synthetic import Synthetic, made_up, write_benchmark
 
 DROPOUT, OURS, VARIANT = "nnUNetTrainerModalityDropout", "D2NetTrainer", "D2NetTrainerNoKD"
@@ -36,16 +43,16 @@ def runs():
 def test_a_value_for_each_training(runs):
     found, n_left_out = dice_of_trainings(runs, complete=True)
     assert n_left_out == 0
-    assert found[OURS]["tumor"] == pytest.approx([0.6, 0.62, 0.64])
-    assert found[VARIANT]["tumor"] == pytest.approx([0.61, 0.63])
+    assert found[OURS]["tumor"] == pytest.approx({0: 0.6, 1: 0.62, 2: 0.64})
+    assert found[VARIANT]["tumor"] == pytest.approx({0: 0.61, 1: 0.63})
     average = dice_of_trainings(runs, complete=False)[0][OURS]["tumor"]
-    assert average == pytest.approx([0.5 + 0.1 / 3, 0.52 + 0.1 / 3, 0.54 + 0.1 / 3])
+    assert average == pytest.approx({0: 0.5 + 0.1 / 3, 1: 0.52 + 0.1 / 3, 2: 0.54 + 0.1 / 3})
 
 
 def test_a_value_counts_each_subset_by_its_weight(runs):
     runs = [replace(run, setup=run.setup | {"subsets": {"A": 1.0, "B": 1.0, "A+B": 2.0}}) for run in runs]
     average = dice_of_trainings(runs, complete=False)[0][OURS]["tumor"]
-    assert average == pytest.approx([0.55, 0.57, 0.59])
+    assert average == pytest.approx({0: 0.55, 1: 0.57, 2: 0.59})
 
 
 def test_one_rival_is_students_t_test():
@@ -150,6 +157,57 @@ def test_trainings_that_share_a_start_are_said_to_do_so():
         check_repeats([one, made_up({companion: [0.1, 0.6]}, arms=[{"name": companion, "epochs": 5}])])
 
 
+def started(gains, starts=("stock",) * 3, folders=("one", "two", "three")):
+    """Benchmarks of stock models that differ much, and of two arms, one started from them and ahead by the gains."""
+    runs = []
+    for stock, gain, start, folder in zip((0.3, 0.5, 0.4), gains, starts, folders, strict=True):
+        dice = {"stock": stock, OURS: stock + gain, DROPOUT: 0.25 + stock / 9}
+        arms = [{"name": "stock"}, {"name": OURS, "start": {"from": start}}, {"name": DROPOUT}]
+        made = made_up({arm: [mean - 0.1, mean + 0.1] for arm, mean in dice.items()}, arms=arms)
+        runs.append(replace(made, folder=Path(folder)))
+    return runs
+
+
+def test_what_started_from_one_stock_model_is_compared_training_by_training():
+    """Paired t: gains of 0.1, 0.11 and 0.12 have an error of 0.01 / sqrt(3) and 2 degrees of freedom."""
+    runs = started((0.1, 0.11, 0.12))
+    dice = {arm: regions["tumor"] for arm, regions in dice_of_trainings(runs, complete=False)[0].items()}
+    half = 4.302653 * 0.01 / math.sqrt(3)
+    assert from_the_same_starts(runs, dice, "stock") == {OURS: pytest.approx((0.11 - half, 0.11 + half), abs=1e-6)}
+    assert from_the_same_starts(runs, dice, OURS)["stock"] == pytest.approx((-0.11 - half, -0.11 + half), abs=1e-6)
+    assert from_the_same_starts(runs, dice, DROPOUT) == {}
+    page = repeats_page(runs, "stock")
+    last = [line.split("|")[-2].strip() for line in page.splitlines() if line.count("|") == 8 and "---" not in line]
+    assert last == ["from the same starts", "+0.085 to +0.135", "-"] * 2
+    assert "From the same starts: of trainings" in page
+
+
+def test_pairs_need_starts_that_are_one_model_and_not_the_same_in_all_and_a_spread():
+    kinds = {
+        "spread": started((0.1, 0.1, 0.1)),
+        "other": started((0.1, 0.11, 0.12), ("elsewhere",) * 3),
+        "single": started((0.1, 0.11, 0.12), ("stock", "elsewhere", "elsewhere")),
+        "shared": started((0.1, 0.11, 0.12), folders=("one",) * 3),
+    }
+    for kind, runs in kinds.items():
+        dice = {"stock": {0: 0.25, 1: 0.5, 2: 0.375}, OURS: {0: 0.5, 1: 0.75, 2: 0.625}}  # a quarter each, exactly
+        if kind != "spread":
+            dice[OURS][2] += 0.125
+        assert from_the_same_starts(runs, dice, "stock") == {}, kind
+        assert "rom the same starts" not in repeats_page(runs, DROPOUT)
+
+
+def test_stock_models_of_other_folders_are_told_apart_by_their_content():
+    starts = [{"from": "/stock", "epochs": 5, "sha256": sha} for sha in "xyx"]
+    arms = [[{"name": arm, "start": start} for arm in (OURS, VARIANT)] for start in starts]
+    runs = [
+        made_up({OURS: [dice, dice], VARIANT: [dice + gain, dice]}, arms=arm)
+        for dice, gain, arm in zip((0.3, 0.5, 0.4), (0.1, 0.12, 0.14), arms, strict=True)
+    ]
+    assert "from the same starts" in repeats_page(runs, OURS)
+    assert "from the same starts" not in repeats_page([runs[0], runs[2]], OURS)  # both of one stock model
+
+
 def test_one_arm_and_no_complete_case():
     runs = [made_up({OURS: [dice, 0.6]}) for dice in (0.4, 0.5)]
     page = repeats_page(runs, OURS)
@@ -184,7 +242,7 @@ def test_trainings_are_compared_on_the_cases_that_all_have():
     runs[1] = replace(runs[1])
     found, n_left_out = dice_of_trainings(runs, complete=True)
     assert n_left_out == 1
-    assert found[OURS]["tumor"] == found[DROPOUT]["tumor"] == pytest.approx([0.7, 0.8])
+    assert found[OURS]["tumor"] == found[DROPOUT]["tumor"] == pytest.approx({0: 0.7, 1: 0.8})
     assert "Left out for want of a subset in one of the trainings: 1 case." in repeats_page(runs, OURS)
 
 
