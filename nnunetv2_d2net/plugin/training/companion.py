@@ -21,7 +21,7 @@ from nnunetv2_d2net.base.dataset import channels_of, subset_name
 from nnunetv2_d2net.base.errors import UserError
 from nnunetv2_d2net.base.files import read_json_or, write_json
 from nnunetv2_d2net.base.progress import Bar
-from nnunetv2_d2net.base.text import counted
+from nnunetv2_d2net.base.text import counted, listed
 from nnunetv2_d2net.method.modalities import modality_subsets, subset_codes
 from nnunetv2_d2net.method.network.companion import STOCK, STUDENT, Companion, chosen_network
 from nnunetv2_d2net.plugin.checkpoints import read_checkpoint
@@ -33,6 +33,7 @@ from nnunetv2_d2net.plugin.training.pretrained import (
     pretrained_weights,
     unwrapped,
 )
+from nnunetv2_d2net.plugin.training.splits import perhaps_trained_on, validation_cases
 from nnunetv2_d2net.plugin.training.validation import hard_counts
 
 CHOICE = "companion.json"
@@ -103,9 +104,13 @@ class CompanionTrainer(ModalityDroppingTrainer):
         """
         if not self.was_initialized:
             self.initialize()
-        if self.current_epoch == 0 and pretrained_weights() is None:
-            self.start_from(self._stock_checkpoint())
+        start = None
+        if self.current_epoch == 0 and (start := pretrained_weights()) is None:
+            start = self._stock_checkpoint()
+            self.start_from(start)
         super().on_train_start()
+        if start is not None:
+            self._tell_of_cases_seen(start)
 
     def _note_orientation(self) -> None:
         """Leave the plans as they are: a companion predicts what its stock model does, which turns nothing."""
@@ -128,6 +133,16 @@ class CompanionTrainer(ModalityDroppingTrainer):
         self.current_epoch += 1
         self._choose()
         super().on_train_end()
+
+    def _tell_of_cases_seen(self, start: Path) -> None:
+        """Say on which validation cases the stock network may have trained, so that the choice would favor it."""
+        splits = Path(self.preprocessed_dataset_folder_base) / "splits_final.json"
+        if cases := perhaps_trained_on(start, validation_cases(splits, self.fold)):
+            self.print_to_log_file(
+                f"start: WARNING: {start} was validated on other cases than fold {self.fold} has now, and may have "
+                f"trained on {listed(cases, 5)}: the choice between the two networks would favor the stock one. Put "
+                "its splits_final.json back, if there was another, and train again"
+            )
 
     def _stock_checkpoint(self) -> Path:
         folder = Path(self.output_folder_base)

@@ -1,14 +1,14 @@
 """Folds of a cohort whose cases have different modalities."""
 
 import logging
-from collections.abc import Collection, Mapping, Sequence
-from pathlib import Path
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from pathlib import Path, PureWindowsPath
 from typing import Any
 
 import numpy as np
 
 from nnunetv2_d2net.base.errors import UserError
-from nnunetv2_d2net.base.files import read_json_value
+from nnunetv2_d2net.base.files import read_json_or, read_json_value
 from nnunetv2_d2net.base.text import counted, listed
 
 _LOG = logging.getLogger("nnunetv2_d2net")
@@ -73,6 +73,35 @@ def read_splits(path: Path) -> list[Any]:
     if not isinstance(splits, list) or not splits:
         raise UserError(f"{path} holds no list of folds: {_REPAIR}")
     return splits
+
+
+def validation_cases(path: Path, fold: str | int) -> list[str]:
+    """Return the cases that a fold leaves out; none for ``all``, and where there are no splits, or not that many.
+
+    Raises:
+        UserError: The file has another form.
+    """
+    splits = read_splits(path) if fold != "all" and path.is_file() else []
+    if fold == "all" or int(fold) >= len(splits):
+        return []
+    _cases_of(splits[int(fold)], path, fold)
+    return splits[int(fold)]["val"]
+
+
+def perhaps_trained_on(checkpoint: Path, cases: Iterable[str]) -> list[str]:
+    """Name the cases on which a fold's model was not validated, though it was on others: perhaps it trained on them.
+
+    Args:
+        checkpoint: Of the model, in its fold's folder, where nnU-Net's validation leaves ``validation/summary.json``.
+        cases: Those that this fold leaves out by the splits of now.
+
+    Returns:
+        Their names; nothing where no validation is known.
+    """
+    rows = read_json_or(checkpoint.parent / "validation" / "summary.json", {}).get("metric_per_case")
+    rows = rows if isinstance(rows, list) else []
+    files = [PureWindowsPath(str(row.get("prediction_file"))).name for row in rows if isinstance(row, dict)]
+    return sorted(case for case in cases if files and not any(file.startswith(f"{case}.") for file in files))
 
 
 def balanced_splits(

@@ -22,14 +22,17 @@ from nnunetv2_d2net.base.dataset import Dataset
 from nnunetv2_d2net.base.errors import UserError
 from nnunetv2_d2net.base.files import read_json_or, sha256_of
 from nnunetv2_d2net.base.images import NAN_OPTION
-from nnunetv2_d2net.base.text import version_of
+from nnunetv2_d2net.base.text import listed, version_of
 from nnunetv2_d2net.plugin.checkpoints import read_checkpoint
+from nnunetv2_d2net.plugin.planning.plans import read_plans
 from nnunetv2_d2net.plugin.protocols import SUBSETS, as_words
 from nnunetv2_d2net.plugin.registration import TRAINERS_VARIABLE, nnunet_folder
 from nnunetv2_d2net.plugin.start import STOCK_TRAINER, is_companion, start_checkpoint
 from nnunetv2_d2net.plugin.training import variants
 from nnunetv2_d2net.plugin.training.companion import has_stock
 from nnunetv2_d2net.plugin.training.dropping import ModalityDroppingTrainer
+from nnunetv2_d2net.plugin.training.same_plans import check_same_plans
+from nnunetv2_d2net.plugin.training.splits import perhaps_trained_on, validation_cases
 from nnunetv2_d2net.study.benchmark.arms import ARMS, stock_arm
 from nnunetv2_d2net.study.pipeline import Model, Trainer, passing_trainer
 from nnunetv2_d2net.study.report.results import BY_WEIGHT, epochs_of
@@ -43,6 +46,7 @@ _COMPARED = {
     "optimizer": "optimizers",
     "p_complete": "shares of samples that stay complete",
 }
+_PLANS = "plans.json"
 _PACKAGES = ("nnunetv2", "torch", "numpy", "scipy", "SimpleITK")
 
 
@@ -187,20 +191,39 @@ class Setup:
         return before
 
     def check_trained(self) -> None:
-        """Refuse models whose trainings have drawn from other subsets, and companions that have begun elsewhere.
+        """Refuse models that were trained otherwise than they are compared.
+
+        Those are models of other plans, models whose trainings have drawn from other subsets, companions that have
+        begun elsewhere, and, where the folds' validation cases are scored, models that may have trained on these.
 
         Raises:
             UserError: There is one.
         """
+        for arm in self.arms:
+            self._check_plans(self.model(arm).folder)
         for arm, fold in product(self.arms, self.folds):
             folder = self.model(arm).checkpoint(fold).parent
             self._check_start(arm, fold)
+            self._check_split(arm, fold)
             known = read_json_or(folder / SUBSETS, {}).get("subsets", {})
             if known != self.subsets and any(folder.glob("checkpoint_*.pth")) and _hides_modalities(arm):
                 raise UserError(
                     f"{folder} was trained with other subsets ({_short(known)}, not {_short(dict(self.subsets))}): "
                     "give this benchmark an nnUNet_results of its own"
                 )
+
+    def _check_plans(self, model: Path) -> None:
+        path, of_model = self.preprocessed / f"{self.plans}.json", model / _PLANS
+        if not (path.is_file() and of_model.is_file() and any(model.glob("fold_*/checkpoint_*.pth"))):
+            return
+        plans = read_plans(path, "repair it, or move it away to plan anew")
+        trained_by = {
+            "plans": read_plans(of_model),
+            "dataset_json": read_json_or(model / "dataset.json", None),
+            "configuration": self.configuration,
+        }
+        content = {"channel_names": dict(enumerate(self.dataset.channels))}
+        check_same_plans(of_model, trained_by, plans, content, "put its own plans back, or train it anew by these")
 
     def _check_start(self, arm: str, fold: str) -> None:
         """Refuse a companion that somebody else has trained, from another stock model than this benchmark names."""
@@ -213,6 +236,17 @@ class Setup:
                 f"{checkpoint} did not start from {start}: name the model that it started from with --start_from, or "
                 "give this benchmark an nnUNet_results of its own"
             )
+
+    def _check_split(self, arm: str, fold: str) -> None:
+        splits = self.preprocessed / "splits_final.json"
+        if self.cases != "folds" or not (cases := validation_cases(splits, fold)):
+            return
+        for checkpoint in filter(None, (self.model(arm).checkpoint(fold), self.start_checkpoint(arm, fold))):
+            if seen := perhaps_trained_on(checkpoint, cases):
+                raise UserError(
+                    f"{checkpoint} was validated on other cases than fold {fold} of {splits} has, and may have trained "
+                    f"on {listed(seen, 5)}: put its own splits back, train it anew, or score others with --cases test"
+                )
 
     def training_note(self, arm: str, fold: str) -> Path:
         """Return the file in which a training says how it trained."""

@@ -204,6 +204,33 @@ def test_images_that_lie_otherwise_than_the_stock_models_are_told(companion_of, 
     assert trainer.plans_manager.plans == plans
 
 
+def test_a_stock_model_that_may_have_trained_on_the_cases_of_the_choice_is_told(companion_of, monkeypatch):
+    monkeypatch.setattr(ModalityDroppingTrainer, "on_train_start", lambda _: None)
+    trainer = companion_of()
+    trainer.fold = 0
+    splits = Path(trainer.preprocessed_dataset_folder_base) / "splits_final.json"
+    splits.parent.mkdir(parents=True, exist_ok=True)
+    splits.write_text(json.dumps([{"train": ["c"], "val": ["a", "b"]}]), encoding="utf-8")
+    path, _ = save_stock(trainer)
+    summary = path.parent / "validation" / "summary.json"
+    summary.parent.mkdir()
+    told = []
+    for validated in ("abc", "bc"):
+        rows = [{"prediction_file": f"/elsewhere/{case}.nii.gz"} for case in validated]
+        summary.write_text(json.dumps({"metric_per_case": rows}), encoding="utf-8")
+        trainer.said.clear()
+        trainer.on_train_start()
+        told.append([line for (line,) in trainer.said if "WARNING" in line])
+    assert told[0] == []
+    assert told[1][0].startswith(f"start: WARNING: {path} was validated on other cases than fold 0 has now")
+    assert "may have trained on a: the choice" in told[1][0]
+    trainer.fold = "all"
+    trainer.said.clear()
+    with starting_from(path):
+        trainer.on_train_start()
+    assert not any("WARNING" in line for (line,) in trainer.said)
+
+
 def test_a_class_mixed_in_before_ours_is_named(companion_of):
     class Silencing:
         @classmethod

@@ -3,7 +3,7 @@ import json
 import pytest
 
 from nnunetv2_d2net.base.errors import UserError
-from nnunetv2_d2net.plugin.training.splits import balanced_splits, check_fold
+from nnunetv2_d2net.plugin.training.splits import balanced_splits, check_fold, perhaps_trained_on, validation_cases
 
 CASES = [f"c{i}" for i in range(5)]
 GOOD = {"train": CASES[:4], "val": CASES[4:]}
@@ -42,6 +42,29 @@ def test_splits_that_cannot_be_used_are_told_and_stay(tmp_path, content, words):
     assert words in str(error.value)
     assert path.read_bytes() == before
     check_fold(path, "all", CASES)
+
+
+def test_validation_cases_are_those_of_the_fold(tmp_path):
+    path = tmp_path / "splits_final.json"
+    assert validation_cases(path, "0") == []
+    written(path, [GOOD, {"train": CASES[1:], "val": CASES[:1]}])
+    assert [validation_cases(path, fold) for fold in ("0", 1, "2", "all")] == [["c4"], ["c0"], [], []]
+    with pytest.raises(UserError, match='under "val"'):
+        validation_cases(written(path, [{"train": CASES}]), 0)
+
+
+@pytest.mark.parametrize("folder", ["/elsewhere/validation/", "C:\\models\\validation\\"])
+def test_cases_on_which_a_model_was_not_validated_may_have_trained_it(tmp_path, folder):
+    checkpoint = tmp_path / "fold_0" / "checkpoint_final.pth"
+    assert perhaps_trained_on(checkpoint, CASES) == []
+    rows = [{"prediction_file": f"{folder}{case}.nii.gz"} for case in ("c1", "c10", "c2")]
+    summary = checkpoint.parent / "validation" / "summary.json"
+    summary.parent.mkdir(parents=True)
+    written(summary, {"metric_per_case": rows})
+    assert perhaps_trained_on(checkpoint, ["c2", "c1"]) == []
+    assert perhaps_trained_on(checkpoint, ["c3", "c2", "c"]) == ["c", "c3"]
+    for damaged in (b"{", [], {}, {"metric_per_case": 5}, {"metric_per_case": [3]}):
+        assert perhaps_trained_on(written(summary, damaged).parents[1] / "checkpoint_final.pth", CASES) == []
 
 
 def test_other_folds_and_cases_do_not_matter(tmp_path):

@@ -8,6 +8,7 @@ from nnunetv2_d2net.base.errors import UserError
 from nnunetv2_d2net.base.files import read_json_or, write_json
 from nnunetv2_d2net.study.benchmark import setup as benchmark_setup
 from nnunetv2_d2net.study.benchmark.setup import check_arms, choose_cases, choose_folds, differences
+from tests.unit.conftest import whole_plans
 
 ARM = {"plans": "D2NetPlans", "folds": ["all"], "epochs": 10, "steps_per_epoch": 250, "batch_size": 2}
 
@@ -134,6 +135,56 @@ def test_models_that_were_trained_with_other_subsets_are_refused(setup, write_ch
     setup.check_trained()
     with pytest.raises(UserError, match=r"\(T1, not none\)"):
         replace(setup, subsets={}).check_trained()
+
+
+def test_models_that_may_have_trained_on_the_cases_to_be_scored_are_refused(setup, write_checkpoint):
+    setup = replace(setup, arms=("nnUNetTrainer", "D2NetTrainerCompanion"), folds=("0",), cases="folds")
+    elsewhere = setup.results.parent / "elsewhere" / "nnUNetTrainer__D2NetPlans__2d" / "fold_0" / "checkpoint_final.pth"
+    started = replace(setup, start_from=str(elsewhere.parents[1]))
+    for checkpoint in (setup.model("nnUNetTrainer").checkpoint("0"), elsewhere):
+        write_checkpoint(checkpoint)
+    names = [f"case_Tr{i}" for i in range(5)]
+    write_json(setup.preprocessed / "splits_final.json", [{"train": names[1:], "val": names[:1]}])
+
+    def validated(checkpoint, case):
+        (checkpoint.parent / "validation").mkdir(exist_ok=True)
+        rows = [{"prediction_file": f"/anywhere/{case}.nii.gz"}]
+        write_json(checkpoint.parent / "validation" / "summary.json", {"metric_per_case": rows})
+
+    validated(setup.model("nnUNetTrainer").checkpoint("0"), names[0])
+    validated(elsewhere, names[1])
+    setup.check_trained()
+    replace(started, cases="test").check_trained()
+    with pytest.raises(UserError, match=r"elsewhere.* may have trained on case_Tr0: put its own splits back"):
+        started.check_trained()
+    validated(setup.model("nnUNetTrainer").checkpoint("0"), names[2])
+    with pytest.raises(UserError, match=r"results.*nnUNetTrainer__D2NetPlans__2d.* was validated on other cases"):
+        setup.check_trained()
+
+
+@pytest.mark.parametrize(
+    ("changes", "channels", "words"),
+    [
+        ({}, ("T1", "T2"), None),
+        ({"spacing": [2.0, 1.0]}, ("T1", "T2"), r"trained by other plans than those of now \(spacing\): put its own"),
+        ({}, ("T2", "T1"), "trained with T2, T1, in this order, and dataset.json has T1, T2 now"),
+    ],
+)
+def test_models_of_other_plans_are_refused(setup, write_checkpoint, changes, channels, words):
+    model = setup.model("nnUNetTrainer")
+    plans = whole_plans({"2d": {"spacing": [1.0, 1.0]}})
+    write_json(setup.preprocessed / "D2NetPlans.json", plans)
+    plans["configurations"]["2d"] |= changes
+    model.folder.mkdir(parents=True)
+    write_json(model.folder / "plans.json", plans)
+    write_json(model.folder / "dataset.json", {"channel_names": dict(enumerate(channels))})
+    setup.check_trained()  # nothing is trained
+    write_checkpoint(model.checkpoint("all"))
+    if words is None:
+        setup.check_trained()
+        return
+    with pytest.raises(UserError, match=words):
+        setup.check_trained()
 
 
 def test_before_its_training_an_arm_counts_the_epochs_of_its_start(trained, monkeypatch):
