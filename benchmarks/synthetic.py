@@ -16,6 +16,7 @@ from nnunetv2.utilities.get_network_from_plans import get_network_from_plans
 from torch import Tensor, nn
 
 from nnunetv2_d2net.method.network.d2net import D2NetOptions
+from nnunetv2_d2net.plugin.training.conditioned import nnUNetTrainerModalityDropoutConditioned
 from nnunetv2_d2net.plugin.training.imputing import nnUNetTrainerModalityDropoutImputed
 from nnunetv2_d2net.plugin.training.trainer import D2NetTrainer
 from nnunetv2_d2net.plugin.training.variants import nnUNetTrainerModalityDropout
@@ -35,6 +36,7 @@ ARMS: Mapping[str, type[nnUNetTrainer]] = {
     "D2NetTrainer": D2NetTrainer,
     "D2NetTrainer, recomputing": D2NetTrainerRecomputing,
     "nnUNetTrainerModalityDropoutImputed": nnUNetTrainerModalityDropoutImputed,
+    "nnUNetTrainerModalityDropoutConditioned": nnUNetTrainerModalityDropoutConditioned,
 }
 
 

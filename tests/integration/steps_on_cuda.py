@@ -32,6 +32,7 @@ MAIN = (
     "nnUNetTrainerModalityDropoutAdamW",
     "nnUNetTrainerModalityDropoutModulated",
     "nnUNetTrainerModalityDropoutImputed",
+    "nnUNetTrainerModalityDropoutConditioned",
     "D2NetTrainer",
     "D2NetTrainerCompanion",
     "nnUNetTrainerModalityDropoutImputedCompanion",

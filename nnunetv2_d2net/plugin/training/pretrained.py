@@ -34,6 +34,8 @@ _OF_MODALITIES: Mapping[str, Sequence[int]] = {
 
 Where there are several rows of entries, such as images and then masks, each is in the order of the modalities.
 """
+_OF_SUBSETS = re.compile(r"(^|\.)normalization\.tables\.\d+$")
+"""Weights with an axis of two for each modality, whether it is there, and one more."""
 
 
 @contextmanager
@@ -248,6 +250,10 @@ def _by_modality(
             if weights[name].shape[axis] % len(theirs) == 0:
                 rows = weights[name].unflatten(axis, (-1, len(theirs)))
                 weights[name] = rows.index_select(axis + 1, order).flatten(axis, axis + 1)
+        if _OF_SUBSETS.search(name) and weights[name].ndim == len(theirs) + 1:
+            kept = [modality for modality in theirs if modality in ours]
+            of_kept = weights[name][tuple(slice(None) if modality in ours else 0 for modality in theirs)]
+            weights[name] = of_kept.permute(*(kept.index(modality) for modality in ours), -1)
     if any("absent_codes" in name for name in weights):  # the rest of a D2-Net goes by the order of the modalities
         return weights, [f"WARNING: {knows}"]
     return weights, [f"{knows}: filters are taken by name"]

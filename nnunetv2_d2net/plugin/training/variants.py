@@ -9,6 +9,7 @@ from typing import Any, ClassVar
 from nnunetv2_d2net.plugin.start import COMPANION
 from nnunetv2_d2net.plugin.training.adamw import D2NetTrainerAdamW, nnUNetTrainerModalityDropoutAdamW
 from nnunetv2_d2net.plugin.training.companion import CompanionTrainer
+from nnunetv2_d2net.plugin.training.conditioned import nnUNetTrainerModalityDropoutConditioned
 from nnunetv2_d2net.plugin.training.demo import D2NetTrainerDemo
 from nnunetv2_d2net.plugin.training.dropping import (
     ModalityDroppingTrainer,
@@ -106,6 +107,7 @@ _CLASSES = (
     nnUNetTrainerModalityDropoutModulated,
     nnUNetTrainerModalityDropoutImputed,
     nnUNetTrainerModalityDropoutImputedNested,
+    nnUNetTrainerModalityDropoutConditioned,
     D2NetTrainer,
     D2NetTrainerAdamW,
     D2NetTrainerPaper,
@@ -118,6 +120,7 @@ _STUDENTS = (
     nnUNetTrainerModalityDropoutModulated,
     nnUNetTrainerModalityDropoutImputed,
     nnUNetTrainerModalityDropoutImputedNested,
+    nnUNetTrainerModalityDropoutConditioned,
     D2NetTrainer,
     D2NetTrainerAdamW,
 )

@@ -13,6 +13,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from nnunetv2_d2net.base.errors import UserError
 from nnunetv2_d2net.base.sides import ORIENTATION
+from nnunetv2_d2net.plugin.training.conditioned import nnUNetTrainerModalityDropoutConditioned
 from nnunetv2_d2net.plugin.training.dropping import (
     nnUNetTrainerModalityDropout,
     nnUNetTrainerModalityDropoutModulated,
@@ -241,7 +242,14 @@ def test_what_belongs_to_a_modality_is_taken_by_its_name(write, modulated, ours)
     assert torch.equal(lent, other[of_name][:, :, of_name])
 
 
-@pytest.mark.parametrize("trainer", [nnUNetTrainerModalityDropoutModulated, nnUNetTrainerModalityDropoutImputed])
+@pytest.mark.parametrize(
+    "trainer",
+    [
+        nnUNetTrainerModalityDropoutModulated,
+        nnUNetTrainerModalityDropoutImputed,
+        nnUNetTrainerModalityDropoutConditioned,
+    ],
+)
 @pytest.mark.parametrize("order", [(2, 1, 0), (1, 2, 0)])
 def test_the_same_modalities_in_another_order_give_the_same(write, trainer, order):
     network, source = network_of(trainer).eval(), randomized(trainer)
@@ -249,6 +257,20 @@ def test_the_same_modalities_in_another_order_give_the_same(write, trainer, orde
     images, available = torch.randn(1, 3, 8, 8, 8), torch.tensor([[True, False, True]])
     of_network, of_source = network(images[:, order], available[:, order]), source(images, available)
     assert all(torch.allclose(a, b, atol=1e-4) for a, b in zip(of_network, of_source, strict=True))
+
+
+@pytest.mark.parametrize("ours", [["T1ce", "FLAIR"], ["T1ce", "T1"], ["T1ce", "T9", "FLAIR"]])
+def test_a_subset_takes_its_own_normalization_from_that_of_the_same_modalities(write, ours):
+    trainer = nnUNetTrainerModalityDropoutConditioned
+    source, network = randomized(trainer), network_of(trainer, n_channels=len(ours))
+    load_fitting_weights(network, name_channels(write(source), CHANNELS), ours)
+    for own, other in zip(network.normalization.tables, source.normalization.tables, strict=True):
+        if "T9" in ours:
+            assert not own.any()
+            continue
+        for subset in ((1, 1), (1, 0), (0, 1)):
+            there = {name for name, is_there in zip(ours, subset, strict=True) if is_there}
+            assert torch.equal(own[subset], other[tuple(int(name in there) for name in CHANNELS)])
 
 
 @pytest.mark.parametrize("ours", [CHANNELS, CHANNELS[:2], [*CHANNELS[:2], "T9"]])

@@ -14,6 +14,7 @@ from nnunetv2_d2net.method.network.d2net import D2NetOptions
 from nnunetv2_d2net.method.network.outputs import D2NetOutputs
 from nnunetv2_d2net.plugin.training import dropping
 from nnunetv2_d2net.plugin.training.adamw import D2NetTrainerAdamW, nnUNetTrainerModalityDropoutAdamW
+from nnunetv2_d2net.plugin.training.conditioned import nnUNetTrainerModalityDropoutConditioned
 from nnunetv2_d2net.plugin.training.dropping import (
     ModalityDroppingTrainer,
     nnUNetTrainerModalityDropout,
@@ -32,6 +33,7 @@ OURS = [
     nnUNetTrainerModalityDropoutAdamW,
     nnUNetTrainerModalityDropoutModulated,
     nnUNetTrainerModalityDropoutImputed,
+    nnUNetTrainerModalityDropoutConditioned,
 ]
 
 

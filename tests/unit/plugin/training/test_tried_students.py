@@ -11,7 +11,6 @@ from nnunetv2_d2net.plugin.training.variants import find_trainer
 FOLDER = Path(__file__).resolve().parents[4] / "benchmarks" / "tried_students"
 DEFAULT = find_trainer("nnUNetTrainerModalityDropoutImputedCompanion")
 TAUGHT, PAIRS = "nnUNetTrainerTaughtCompanion_20epochs", "nnUNetTrainerPairsAloneCompanion_20epochs"
-OWN_NORMALIZATION = "nnUNetTrainerOwnNormalizationCompanion_20epochs"
 LATE = "D2NetTrainerAdamWLateCompanion_20epochs"
 
 
@@ -42,7 +41,7 @@ def step_of(make_batch):
     return step_of
 
 
-@pytest.mark.parametrize("name", [TAUGHT, OWN_NORMALIZATION, LATE, PAIRS])
+@pytest.mark.parametrize("name", [TAUGHT, LATE, PAIRS])
 def test_nnunet_finds_them_and_they_learn(tried, make_batch, name):
     trainer = tried(name)
     before = {key: value.clone() for key, value in trainer.network.state_dict().items()}
@@ -64,30 +63,6 @@ def test_pairs_alone_have_nnunets_loss_of_all_patches(tried, make_batch):
     assert len(step.available) == 3
     outputs = trainer.network_outputs(step)
     assert trainer.training_loss(outputs, step).item() == trainer.loss(outputs, step.target).item()
-
-
-def test_own_normalization_is_the_default_student_at_the_start_and_always_with_all(tried, step_of):
-    trainer = tried(OWN_NORMALIZATION)
-    student = trainer.companion.student.eval()
-    step = step_of(trainer, (1, 1, 1), (0, 1, 0))
-    filled = student.imputation(step.images, step.available)
-    expected = student.encoder(filled)
-    for found, of_default in zip(student.features(step.images, step.available), expected, strict=True):
-        assert torch.equal(found, of_default)
-    with torch.no_grad():
-        for table in student.own:
-            table.weight.normal_()
-    for found, of_default in zip(student.features(step.images, step.available), expected, strict=True):
-        assert torch.equal(found[0], of_default[0])
-        assert not torch.allclose(found[1], of_default[1])
-
-
-def test_own_normalization_leaves_the_numbers_of_other_subsets_alone(tried, step_of):
-    trainer = tried(OWN_NORMALIZATION)
-    student, step = trainer.companion.student, step_of(trainer, (1, 1, 1), (0, 1, 0))
-    student.features(step.images, step.available)[0].square().sum().backward()
-    for table in student.own[:1]:
-        assert table.weight.grad.any(1).sum() == 1
 
 
 def test_taught_the_teacher_sees_everything_and_the_term_falls_to_zero_for_the_stock_network_itself(tried, step_of):

@@ -63,6 +63,7 @@ def test_variants_of_the_weights():
         "nnUNetTrainerModalityDropoutAdamW",
         "nnUNetTrainerModalityDropoutModulated",
         "nnUNetTrainerModalityDropoutImputed",
+        "nnUNetTrainerModalityDropoutConditioned",
     ],
 )
 def test_companions_students(name):
