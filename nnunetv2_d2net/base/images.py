@@ -57,6 +57,9 @@ _CHUNK = 2**22
 _LONGEST_HEADER = 540  # bytes, of NIfTI-2
 _SIZES = {struct.pack(order + "i", size) for order in "<>" for size in (348, 540)}
 """How NIfTI's headers begin, and those of Analyze, which says less about the place."""
+_LEAST_RANGE = 1e-6
+"""Of values: nnU-Net divides by a standard deviation of 1e-8 at the least."""
+
 _GIPL_HEADER = 256  # bytes; the magic number ends it
 _GIPL_MAGIC = (b"\xef\xff\xe9\xb0", b"\x2a\xe3\x89\xb8")
 _GIPL_BYTES = {1: 1, 7: 1, 8: 1, 15: 2, 16: 2, 31: 4, 32: 4, 64: 4, 65: 8}  # of a voxel, by its type
@@ -87,7 +90,7 @@ class Image(NamedTuple):
         path: The file.
         voxels: ``(C, z, y, x)``; images of two axes have z = 1 where nnU-Net has read them.
         properties: Spacing (z, y, x) in mm under nnU-Net's readers, and whatever the reader keeps about the place.
-        notes: What is odd about its header, each in a few words that follow the file's name.
+        notes: What is odd about its header or values, each in a few words that follow the file's name.
     """
 
     path: Path
@@ -120,10 +123,9 @@ def read_image(
     zeroed = _check_finite(Path(path), header, voxels, finite=finite, option=nan_outside_as_zero)
     if zeroed:
         voxels = np.where(np.isnan(voxels), 0, voxels)
-    if not is_label:
-        check_range(path, voxels)
+    odd = [] if is_label else odd_values(path, voxels)
     check_axes(path, properties.get("sitk_stuff", properties).get("direction", ()))
-    notes = _notes(Path(path), header)
+    notes = (*_notes(Path(path), header), *odd)
     if header is not None:
         properties = {**properties, **second_place(header)}
     if not tells_sides(header) if header is not None else _says_unknown(notes):
@@ -150,15 +152,14 @@ def read_sitk(
     check_axes(path, image.GetDirection())
     voxels = _array_of(image)
     zeroed = _check_finite(Path(path), header, voxels, finite=finite, option=nan_outside_as_zero)
-    if not is_label:
-        check_range(path, voxels)
+    odd = [] if is_label else odd_values(path, voxels)
     if zeroed and np.isnan(voxels).any():
         several = image.GetNumberOfComponentsPerPixel() > 1
         zeros = np.nan_to_num(np.moveaxis(voxels, 0, -1) if several else voxels[0])
         whole = sitk.GetImageFromArray(zeros, isVector=several)
         whole.CopyInformation(image)
         image = whole
-    note_down(image, (*_notes(Path(path), header), *zeroed))
+    note_down(image, (*_notes(Path(path), header), *odd, *zeroed))
     for name, matrix in ({} if header is None else second_place(header)).items():
         image.SetMetaData(_PLACE + name, " ".join(map(repr, matrix.ravel().tolist())))
     return image
@@ -227,20 +228,28 @@ def _not_real(path: Path) -> ImageError:
     return ImageError(path, "shape", "holds complex numbers", "write its magnitude")
 
 
-def check_range(path: Path | str, voxels: NDArray[Any]) -> None:
-    """Refuse finite numbers that are no signal, such as -3.4e38 for no data: the z-score of the others is lost.
+def odd_values(path: Path | str, voxels: NDArray[Any]) -> list[str]:
+    """Say what is odd about the values of an image, in a few words that follow its name.
 
     Args:
         path: Where they come from.
         voxels: Any shape and real type; NaN is passed over.
 
     Raises:
-        ImageError: A magnitude above 1e15.
+        ImageError: A magnitude above 1e15, which is no signal, such as -3.4e38 for no data: the z-score of the others
+            is lost. Or all differ by so little that nnU-Net's normalization cannot tell them apart.
     """
-    worst = max((float(extreme.reduce(voxels, axis=None, initial=0)) for extreme in (np.fmin, np.fmax)), key=abs)
-    if abs(worst) > _LARGEST:
+    if not voxels.size:
+        return []
+    low, high = (float(extreme.reduce(voxels, axis=None)) for extreme in (np.fmin, np.fmax))
+    if abs(worst := max(low, high, key=abs)) > _LARGEST:
         remedy = "write 0 outside the head, and mend such voxels inside"
         raise ImageError(path, "range", f"holds a voxel of {worst:g}, which is no signal", remedy)
+    if 0 < high - low < _LEAST_RANGE:
+        reason = f"has values of {low:g} to {high:g}, which nnU-Net's normalization cannot tell apart"
+        raise ImageError(path, "range", reason, "multiply them, or look for the scale that its header lacks")
+    negated = low < 0 and high <= 0 and not is_constant(voxels)
+    return ["has no value above 0, as if its scale were negative: a network sees it inverted"] if negated else []
 
 
 def _check_finite(

@@ -14,11 +14,11 @@ from nnunetv2_d2net.base.headers import PLAUSIBLE_MM
 from nnunetv2_d2net.base.images import (
     ImageError,
     check_axes,
-    check_range,
     is_constant,
     is_placed,
     not_finite,
     notes_of,
+    odd_values,
     read_sitk,
 )
 from nnunetv2_d2net.patient.identity import check_one_patient
@@ -122,8 +122,8 @@ def _checked(image: sitk.Image, source: str, file: Path | None = None) -> Sequen
     voxels = sitk.GetArrayViewFromImage(floats)
     if not np.isfinite(voxels).all():
         raise not_finite(file or source)
-    check_range(file or source, voxels)
-    return SequenceImage(floats, source, file, tuple(notes_of(image)), is_placed(image))
+    notes = dict.fromkeys((*notes_of(image), *odd_values(file or source, voxels)))
+    return SequenceImage(floats, source, file, tuple(notes), is_placed(image))
 
 
 def _check_gray(image: sitk.Image, file: Path | str) -> None:

@@ -23,7 +23,7 @@ from nnunetv2_d2net.plugin.preprocessing.training_cases import lean, name_proble
 
 _LOG = logging.getLogger("nnunetv2_d2net")
 _OTHER = {"Tr": "Ts", "Ts": "Tr"}
-_REVISION = 5  # raised when the same files start to give another record
+_REVISION = 6  # raised when the same files start to give another record
 
 
 def inspect_dataset(

@@ -36,6 +36,7 @@ from nnunetv2_d2net.data.inspect.record import (
     UNREADABLE,
     CaseRecord,
 )
+from nnunetv2_d2net.plugin.preprocessing.reading import check_voxels
 from nnunetv2_d2net.plugin.preprocessing.training_cases import channels_in_training
 
 _NO_THICKNESS = 999
@@ -44,6 +45,7 @@ _NO_THICKNESS = 999
 _OUTSIDE = {True: 0.01, False: 0.1}
 """Share of the labeled voxels that may lie outside the head, if its border is exact and if it is rough."""
 
+_OTHER_HEAD = "another head"
 _UNKNOWN_VALUES = "unknown label values"
 _CHECK_HEADER = "look where a viewer shows it, and write the right header anew if that is wrong"
 _REGISTER = "register and resample them onto each other; if only the header is wrong, copy the right one"
@@ -74,6 +76,7 @@ def inspect_case(job: CaseJob) -> CaseRecord:
         record.percentiles[m] = np.percentile(inside, PERCENTILES).tolist() if inside.size else None
         record.hashes[m] = digest(image.voxels)
     aligned = _drop_misaligned(images, job.dataset.channels, record)
+    _look_for_other_heads(aligned, record)
     label = _read_label(job, record)
     for file, oddity in header_oddities([*images.values(), *([label] if label else ())]):
         record.add(HEADER, str(file), f"it {oddity}", _CHECK_HEADER)
@@ -154,6 +157,20 @@ def _drop_misaligned(images: Mapping[int, Image], names: tuple[str, ...], record
                 "misaligned", record.files[m], f"{names[m]} differs from {names[reference]} in {ways}", _REGISTER
             )
     return {m: images[m] for m in together[reference]}
+
+
+def _look_for_other_heads(aligned: Mapping[int, Image], record: CaseRecord) -> None:
+    """Note what preprocessing would refuse or tell of images beside each other; copies are looked for in all cases."""
+    distinct = {record.hashes[m]: m for m in aligned}
+    shared = len({record.files[m] for m in aligned}) < len(aligned)  # one file with all of them, such as a photograph
+    files = [] if shared else [(record.files[m] or "", aligned[m].voxels[0]) for m in distinct.values()]
+    try:
+        lines = check_voxels(files, in_memory=True)
+    except ImageError as error:
+        record.add(_OTHER_HEAD, str(error.path), f"it {error.reason}", error.remedy)
+        return
+    for reason, _, remedy in (line.rpartition(": ") for line in lines):
+        record.add(_OTHER_HEAD, "", reason, remedy)
 
 
 def _read_label(job: CaseJob, record: CaseRecord) -> Image | None:

@@ -98,7 +98,7 @@ class TestContent:
             ({"background": 0, "a": 1, "b": 2}, {"a": (1,), "b": (2,)}, None, (0, 1, 2)),
             ({"b": 2, "a": 1, "background": 0}, {"b": (2,), "a": (1,)}, None, (0, 1, 2)),
             ({"background": 0, "a": [1, 2, 4], "b": (4, 2)}, {"a": (1, 2, 4), "b": (4, 2)}, None, (0, 1, 2, 4)),
-            ({"background": 0, "a": [3], "ignore": 4}, {"a": (3,)}, 4, (0, 3, 4)),
+            ({"background": 0, "a": [1], "ignore": 2}, {"a": (1,)}, 2, (0, 1, 2)),
             ({"background": 0, "ignore": 1}, {}, 1, (0, 1)),
             ({"background": 0}, {}, None, (0,)),
         ],
@@ -135,6 +135,15 @@ class TestContent:
         line = one_line(Dataset.of, content(labels=labels), "x.json", "do this")
         assert re.match(f'x.json: ("labels": )?{re.escape(part)}', line)
         assert line.endswith(": do this")
+
+    def test_classes_that_leave_a_value_out(self):
+        labels = {"background": 0, "a": 1, "b": 2, "c": 4}
+        line = one_line(Dataset.of, content(labels=labels), "x.json", "do this")
+        said = '"labels" are 0, 1, 2, 4, where nnU-Net takes classes to be 0, 1, 2 and so on, in the segmentations, too'
+        assert line == f"x.json: {said}: do this"
+        assert Dataset.of(content(labels=labels), only_labels=True).regions["c"] == (4,)
+        regions = {"background": 0, "whole": [1, 2, 4], "core": [1, 4]}
+        assert Dataset.of(content(labels=regions) | {"regions_class_order": [2, 1]}).regions["core"] == (1, 4)
 
     @pytest.mark.parametrize("order", [None, 5, {}, [], [1], [1, "2"], [1, 2, 3]])
     def test_regions_without_the_order_in_which_they_are_written(self, order):

@@ -20,7 +20,6 @@ from nnunetv2_d2net.base.images import (
     Image,
     ImageError,
     check_name,
-    check_range,
     check_whole,
     check_written,
     differences,
@@ -32,6 +31,7 @@ from nnunetv2_d2net.base.images import (
     keep_place,
     label_counts,
     notes_of,
+    odd_values,
     place_differences,
     properties_of,
     read_image,
@@ -465,14 +465,14 @@ class TestNoSignal:
     @pytest.mark.parametrize("kind", ["b1", "i1", "u2", "i4", "f2", ">f4"])
     @pytest.mark.filterwarnings("error")
     def test_ordinary_numbers_of_every_type(self, kind):
-        check_range("a", noise(kind))
-        check_range("a", np.zeros((0, 3), kind))
+        assert odd_values("a", noise(kind)) == []
+        assert odd_values("a", np.zeros((0, 3), kind)) == []
 
     @pytest.mark.parametrize(("kind", "value"), [("i8", -(2**63)), ("u8", 2**64 - 1), (">f8", -1e300)])
     @pytest.mark.filterwarnings("error")
     def test_huge_numbers_of_every_type(self, kind, value):
         with pytest.raises(ImageError, match=f"holds a voxel of {value:g}".replace("+", r"\+")):
-            check_range("a", np.array([1, value], kind))
+            odd_values("a", np.array([1, value], kind))
 
     @pytest.mark.parametrize("read", [read_image, read_sitk])
     def test_huge_numbers_beside_nan(self, tmp_path, read):
@@ -480,6 +480,27 @@ class TestNoSignal:
         voxels[:, :, -1], voxels[1, 2, 3] = np.nan, -3.4e38
         path = itk(tmp_path / "a.nrrd", voxels)
         refused(path, "range", lambda file: read(file, nan_outside_as_zero=True))
+
+    @pytest.mark.parametrize("read", [read_image, read_sitk])
+    @pytest.mark.parametrize("factor", [1e-12, 1e-41, 1e-300])
+    def test_values_that_normalization_cannot_tell_apart(self, tmp_path, read, factor):
+        path = itk(tmp_path / "a.nrrd", noise(np.float64) * factor)
+        error = refused(path, "range", read)
+        assert error.reason.endswith("which nnU-Net's normalization cannot tell apart")
+        read(path, is_label=True)
+        read(itk(tmp_path / "b.nrrd", noise(np.float64) * 1e-6))
+        read(itk(tmp_path / "c.nrrd", np.full(SHAPE, 1e-12)))  # constant, which others tell
+
+    @pytest.mark.parametrize(("offset", "is_told"), [(0, True), (-50, True), (200, False)])
+    def test_a_negative_scale_is_told(self, tmp_path, offset, is_told):
+        path = nifti(tmp_path / "a.nii.gz", slope=(-1, offset))
+        note = "has no value above 0, as if its scale were negative: a network sees it inverted"
+        assert read_image(path).notes == ((note,) if is_told else ())
+        assert notes_of(read_sitk(path)) == ([note] if is_told else [])
+        assert read_image(path, is_label=True).notes == ()
+
+    def test_a_negative_value_around_nothing_is_no_negative_scale(self):
+        assert odd_values("a", np.array([-1000.0, 0, 0])) == []
 
 
 class TestNames:

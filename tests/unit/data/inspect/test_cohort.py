@@ -48,7 +48,7 @@ def test_only_changed_cases_are_read_again(dataset, tmp_path, looked_at):
     dataset.inspect(tmp_path / "out")
     assert looked_at == ["case_03", "case_04", "case_05"]
     looked_at.clear()
-    dataset.describe(labels={"background": 0, "tumor": 2})
+    dataset.describe(labels={"background": 0, "tumor": 1, "edema": 2})
     dataset.inspect(tmp_path / "out")
     assert len(looked_at) == 12
 

@@ -87,6 +87,32 @@ def test_an_image_or_label_of_another_shape(dataset, of_label):
     assert "shape (15x20x18 and 16x20x18 voxels)" in finding.reason
 
 
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        (lambda voxels: np.roll(voxels, 6, 0), "shows another head"),
+        (lambda voxels: np.where(np.arange(20)[:, None] < 8, voxels, 0), "T2.nii.gz shows nothing in"),
+    ],
+)
+def test_an_image_that_shows_another_head_or_a_part_of_one(dataset, change, reason):
+    assert dataset.findings("another head") == []
+    dataset.edit(dataset.image(4, "T2"), change)
+    found = dataset.findings("another head")
+    assert {finding.case for finding in found} == {"case_04"}
+    wanted = reason.replace("T2", dataset.image(4, "T2").name.removesuffix(".nii.gz"))
+    assert any(wanted in f"{finding.file} {finding.reason}" for finding in found), found
+    assert all(finding.remedy for finding in found)
+
+
+def test_an_image_and_its_scaled_copy(dataset):
+    source = sitk.GetArrayFromImage(sitk.ReadImage(str(dataset.image(4, "T1"))))
+    dataset.edit(dataset.image(4, "T2"), lambda _: source * 2)
+    finding = only(dataset.findings("another head"))
+    assert "are one image, scaled or rounded" in finding.reason
+    dataset.edit(dataset.image(4, "T2"), lambda _: source)
+    assert dataset.findings("another head") == []  # a duplicate
+
+
 def test_a_label_of_several_volumes(dataset):
     dataset.edit(dataset.label(4), lambda voxels: sitk.JoinSeries([sitk.GetImageFromArray(voxels)] * 2))
     finding = dataset.findings("misaligned")[0]
