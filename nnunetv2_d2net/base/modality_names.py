@@ -21,36 +21,78 @@ _WORDS |= {"t2flair": "FLAIR", "flairt2": "FLAIR", "fluid": "FLAIR", "darkfluid"
 _T1S = {"T1", "T1ce"}
 
 _AGENT = (
-    r"(?:gd\d*|gd(?:dtpa|bopta)|gad|gado\w*|gadavist|ce|km\d*|mdc|civ|enhanced|"
-    r"dotarem|magnevist|magnegita|prohance|omniscan|optimark|multihance|primovist|eovist|clariscan|dotagraf|cyclolux|"
-    r"elucirem|vueway|[ck]ontrast(?:e|o|s|mittel|medi\w+|verst(?:a|ae)rk\w*)?|"
-    r"inject(?:ion|ed|ee?s?)?|injektion|injiziert|iniezione|iniettat[oa]|inyeccion|inyectad[oa]|injecao|injetad[oa])"
+    r"(?:gd\d*|gd(?:dtpa|bopta)|gad|gado\w*|ce|km\d*|mdc|pdc|cte|civ|enh|enhanced|"
+    r"dotarem|artirem|magnegita|prohance|omniscan|optimark|multihance|\w+avist|\w+[eo]vist|clariscan|dotagraf|cyclolux|"
+    r"elucirem|vueway|[ck]ontr(?:ast(?:e|o|s|mittel|medi\w+|verst(?:a|ae)rk\w*)?)?|"
+    r"inj(?:ect(?:ion|ed|ee?s?)?)?|injektion|injiziert|iniezione|iniettat[oa]|inyeccion|inyectad[oa]|injecao|injetad[oa])"
 )
 """What is given, and that it is, in the languages of scanners; accents are folded."""
 
 _NATIVE = (
-    r"(?:pre|without|no|non|wo|minus|nativ(?:e|o|a)?|natif|ohne|vor|sans|avant|senza|prima|basale?|sin|sem|antes|before|"
-    r"unenhanced|t1n)"
+    r"(?:pre|prae?|without|no|non|wo|minus|nativ(?:e|o|a)?|natif|ohne|vor|sans|avant|senza|prima|basale?|sin|sem|antes|"
+    r"before|unenhanced|t1n)"
 )
-_SMALL = r"(?: (?:mezzo|medio|medium|meio|produit|di|de|del|du|d|la|l|iv|i|v|any))*"
-_NOT_GIVEN = re.compile(rf"\b(?:{_NATIVE}|nicht|not|[ov])(?:{_SMALL} {_AGENT}\b)+")
-_GIVEN_OR_NOT = re.compile(
-    rf"\b(?:with|w|mit|avec|con|com|c|after|nach|apres|dopo)(?: (?:and|und|et|e|y|or|ou|o(?:der)?))? {_NATIVE}\b"
+_NOT = (
+    r"(?:nicht|not|kein\w{0,2}|un(?= enh)|ss(?= (?:gado|inj|pdc))|pas|previ[oa]|prior to|priv[oa]|sine|zonder|voor|"
+    r"utan|uden|uten|før|bez|fara|ilman)"
 )
-_IS_NATIVE, _IS_GIVEN = re.compile(rf"\b(?:{_NATIVE}|(?<=\bc )s(?= {_AGENT}))\b"), re.compile(rf"\b(?:{_AGENT}|post)\b")
-_MAY_BE_GIVEN = re.compile(r"\b(?:(?:gad|[ck]ontrast|inje|injiz|iniez|iniett|inyec)\w+|plus|iv|i v)\b")
-"""Words that nobody has foreseen: the user is asked."""
+"""Negations that say nothing away from a contrast agent."""
 
-_STUCK = re.compile(rf"\b(?!t1(?:ce|gd)\b)(t1w?|pre|post|no|non|vor|nach|mit|ohne|sans)(?=(?:{_AGENT}|pre|post)\b)")
-_PLUS = re.compile(r"\+\s*[ck](?![^\W_])|(?<![^\W_])(?:c|iv)\s*\+|(?<![^\W_])(?:plus|t1w?)[\s_]+c(?![^\W_])")
+_WITH = (
+    r"(?:with|w|mit|avec|con|com|c|met|med|after|nach|apres|apos|dopo|depois|despues|tras|efter|post?|pos|plus|durch|"
+    r"by|und|and|et)"
+)
+_FILLER = (
+    r"(?:mezzo|medio|medium|meio|produit|di|de|del|du|da|do|of|von|a|d|la|l|iv|i|v|intraven\w*|any|il|el|le|gabe|"
+    r"administration|the|der)"
+)
+_SMALL = rf"(?: {_FILLER})*"
+_NOT_GIVEN = re.compile(
+    rf"\b(?:{_NATIVE}|{_NOT}(?: {_WITH})?|[ov]|s(?= contrast[eo]?\b))(?:{_SMALL} (?:{_AGENT}|cm)\b)+"
+    rf"|\b(?:{_AGENT}|cm) (?:frei|free|none|no|nein|neg|negativ[eo]?|oncesi)\b"
+)
+_GIVEN_OR_NOT = re.compile(
+    rf"\b(?:with|w|mit|avec|con|com|c|after|nach|apres|dopo)(?: (?:and|und|et|e|y|or|ou|o(?:der)?))? "
+    rf"(?:{_NATIVE}|s(?= contrast))\b"
+)
+_IS_NATIVE, _IS_GIVEN = re.compile(rf"\b{_NATIVE}\b"), re.compile(rf"\b(?:{_AGENT}|post|{_WITH} cm)\b")
+_PLANE = r"(?:t1w?|ax\w*|tra\w*|sag\w*|[ck]or\w*)"
+_MAY_BE_GIVEN = re.compile(
+    r"\b(?:(?:gad|[ck]ontrast|inje|injiz|iniez|iniett|inyec)\w+|plus|iv|i v|pos|cm|pc|cont|delayed|dynami\w+|w c|"
+    rf"(?:with|mit|avec|after|nach|apres|apos|dopo)(?= {_PLANE}\b|$))\b"
+)
+"""Words that nobody has foreseen, or that name no agent: the user is asked."""
+
+_GIVES = re.compile(_WITH)
+_BESIDE_AGENT = re.compile(rf"(?:\b(\w+){_SMALL} )?\b{_AGENT}(?:{_SMALL} {_AGENT})*\b(?: (\w+))?")
+_NO_NEGATION = re.compile(
+    rf"{_AGENT}|{_NATIVE}|{_WITH}|{_PLANE}|{_FILLER}|(?!0$)\w*\d\w*|"
+    r"flair|m?e?mprage|mpr|[tf]?se|gre|[tf]fe|f?spgr|s?t?ir|tirm|vibe|thrive|lava|flash|bravo|space|cube|blade|propeller|"
+    r"m?dixon|spair|spir|fs|fat|fatsat|sat|water|mtc?|hr|hires|clear|twist|caipi\w*|grappa|turbo|fast|spin|echo|dark|"
+    r"black|blood|dyn\w*|late|delayed|min|ml|iso\w*|thin|volum\w*|recon\w*|reform\w*|w?weighted|images?|img|mri?|mrt|irm|rm|"
+    r"brain|head|kopf|sch(?:a|ae)del|hirn|cerebr\w*|cr[ai]n\w*|cerveau|ence(?:ph|f)al\w*|tumou?r|navi\w*|neuronav\w*|"
+    r"stealth|stereo\w*|acq|run|rec|desc|sub|ses|reg\w*|coreg\w*|norm\w*|resampled|stripped|skull\w*|bet|bias|masked|warped|"
+    r"defaced|orig\w*|raw|final|copy|kopie|anon\w*|mni|reorient\w*|ref|bb|bh|routine|standard|follow|up|followup"
+)
+"""What may stand beside a contrast agent and leaves it given; any other word may negate it, in whatever language."""
+
+_STUCK = re.compile(
+    rf"\b(?!t1(?:ce|gd)\b)(t1w?|pre|prae?|post|no|non|vor|nach|mit|ohne|sans|without)(?=(?:{_AGENT}|pre|post)\b)"
+)
+_PLUS = re.compile(
+    r"t1w?[\s_]*\+\W*$|\+\s*[ck](?![^\W_])|(?<![^\W_])(?:c|iv)\s*\+|(?<![^\W_])(?:plus|t1w?)[\s_]+c(?![^\W_])"
+)
 _SIGNS = (
     (re.compile(r"^sub-(?!(?:t1w?|ax|tra|sag|cor)(?![^\W_]))[^\W_]+|(?<![^\W_])ses-[^\W_]+"), " "),
     (re.compile(r"\+/?-|±|(?<![^\W_])t1w?-c(?![^\W_])"), " t1 pre post "),
-    (re.compile(rf"(?<=[\s_])-(?=(?:{_AGENT}|[ck])(?![^\W_]))"), " ohne km "),
-    (re.compile(r"(?<![^\W_])(?:km|gd|gado?|mdc|ce|iv|[ck])-(?=[\s_]|$)"), " ohne km "),
-    (re.compile(r"(?<![^\W_])s[/.]\s*(?:c(?![^\W_])|(?=contrast|gad))"), " sans km "),
+    (re.compile(rf"(?<=[\s_(\[])-(?=(?:{_AGENT}|[ck])(?![^\W_]))"), " ohne km "),
+    (re.compile(r"(?<![^\W_])(t1w?)?(?:km|gd|gado?|mdc|ce|iv|[ck])-(?=[\s_)\],]|$)"), r" \1 ohne km "),
+    (re.compile(rf"(?<![^\W_])s[/.-]\s*(?:c(?![^\W_])|(?={_AGENT}(?![^\W_])))"), " sans km "),
+    (re.compile(r"(?<![^\W_])w/(?:c(?![^\W_])|\W*$)"), " w c "),
+    (re.compile(rf"(?<![^\W_])ce-(?={_AGENT}(?![^\W_]))"), " post "),
 )
-"""Subject and session of BIDS; more or less; minus; ``s/c``, without in Spanish: words keep nothing of them."""
+"""Subject and session of BIDS; more or less; minus; ``s/c``, without in Spanish; ``w/c``; BIDS's agent: words keep
+nothing of them."""
 
 _OF_NO_MODALITY = re.compile(
     r"\b(?:\w*mask(?!ed\b|iert)\w*|\w*(?:masque|mascher|mascara)\w*|\w*segs?|segm|\w*segment\w*|labels?|[rv]oi(?:s|\d*)|"
@@ -72,13 +114,13 @@ _OF_ANOTHER_KIND = re.compile(
 _OF_GRADIENT_ECHOES = re.compile(r"(?<![^\W_])(?:f?gre|mpgr|ffe|swan|medic|(?:fl|me)[23]d)(?![^\W_])")
 """A T2 of which is T2*, and a T1 a T1."""
 
-_WITHOUT = re.compile(r"\b(t1)?w o\b")
+_WITHOUT = re.compile(r"\b(t1)?w o(?:ut)?\b")
 _OTHER_THAN_CONTRAST = re.compile(
-    r"\b(pre|post|vor|avant|prima|before) "
+    r"\b(pre|prae?|post?|pos|vor|nach|avant|apres|prima|dopo|before|after) "
     r"(op|operative|operation|surgery|rt|radiation|radiotherapy|chemo|treatment|therapy|tx)\b"
-    r"|\bno (?=\d+\b)"
+    r"|\bno (?=\d+\b)|\bsense$"
 )
-"""Before and after a treatment, and numbers of something."""
+"""Before and after a treatment, numbers of something, and Philips's parallel imaging, which is without in Catalan."""
 
 
 def modalities_of(text: str) -> set[str]:
@@ -132,11 +174,16 @@ def modalities_beside(text: str, beside: Iterable[str], *, agent: bool = False) 
 
 
 def _by_agent(text: str) -> set[str]:
-    """Say what a T1 is by the words for a contrast agent; nothing where there are none, both where they are unclear."""
+    """Say what a T1 is by the words for a contrast agent; nothing where there are none, both where they are unclear.
+
+    An agent beside a word of unknown meaning is unclear unless that it was given is said.
+    """
     said = _said(text)
     rest = _NOT_GIVEN.sub("", said)
+    unsaid = (match for match in _BESIDE_AGENT.finditer(rest) if not _GIVES.fullmatch(match[1] or ""))
+    unknown = any(word and not _NO_NEGATION.fullmatch(word) for match in unsaid for word in match.groups())
     given = _IS_GIVEN.search(rest) or _GIVEN_OR_NOT.search(said) or _PLUS.search(_folded(text))
-    may_be = not given and _MAY_BE_GIVEN.search(rest)
+    may_be = unknown or (not given and _MAY_BE_GIVEN.search(rest))
     native = _IS_NATIVE.search(said) or rest != said
     return {modality for modality, is_said in (("T1", native), ("T1ce", given)) if is_said or may_be}
 
