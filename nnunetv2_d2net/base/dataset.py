@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from nnunetv2_d2net.base.errors import UserError
-from nnunetv2_d2net.base.files import check_key, read_json
+from nnunetv2_d2net.base.files import check_key, is_left_over, no_file, read_json, whole_name
 from nnunetv2_d2net.base.text import counted
 
 _CHANNEL = re.compile(r"(?P<case>.+)_(?P<channel>[0-9]{4})", re.DOTALL)
@@ -476,12 +476,12 @@ def _position(names: Sequence[str], wanted: str) -> int:
 
 def _find_cases(folder: Path, file_ending: str, numbers: Sequence[int]) -> FoundCases:
     try:
-        paths = sorted(path for path in folder.iterdir() if _split(path.name, file_ending)[1])
+        named = [path for path in folder.iterdir() if _split(whole_name(path.name), file_ending)[1]]
     except OSError as error:
         raise UserError(f"{folder} cannot be read ({error.strerror}): pass a folder of images") from error
     slots: dict[str, dict[str, list[Path]]] = {}
-    for path in paths:
-        case, channel = _parse(path.name, file_ending)
+    for path in sorted(path for path in named if not is_left_over(path)):
+        case, channel = _parse(whole_name(path.name), file_ending)
         if not channel and not _ends_in(path.name, file_ending):
             continue  # a picture of something else; nnU-Net passes over it, too
         slots.setdefault(case, {}).setdefault(channel, []).append(path)
@@ -539,9 +539,8 @@ def _slot_problem(slots: dict[str, list[Path]], file_ending: str, numbers: Seque
 def _file_problem(path: Path, group: Sequence[Path], file_ending: str) -> str | None:
     if not path.name.isprintable():
         return f"the file name {path.name!r} has characters that cannot be printed: rename it"
-    if not path.is_file():
-        what = "a folder" if path.is_dir() else "no file (a broken link?)"
-        return f"{path} is {what}: put the image there, or remove it"
+    if lacking := no_file(path):
+        return lacking
     twin = next((other for other in group if other != path), None)
     if twin:
         return f"{path} and {twin} are the same modality: remove one"

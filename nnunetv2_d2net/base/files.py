@@ -11,6 +11,7 @@ import hashlib
 import itertools
 import json
 import os
+import re
 import secrets
 import shutil
 import socket
@@ -39,6 +40,11 @@ _RUN = secrets.token_hex(4)  # in containers another process may have had this o
 _NUMBERS = itertools.count()
 _TRIES = 100
 _DAY = 86400
+_BEHIND_ENDING = re.compile(r"([^.].*?)(\.nii|\.mha|\.mhd|\.nrrd|\.nhdr)(\W.*)", re.IGNORECASE | re.DOTALL)
+_NOT_CUT = re.compile(
+    r".*\.(?:nii\.gz|nii|mha|mhd|nrrd|nhdr|bz2|xz|zst|zip|7z|rar|json|md5|sha\d*|mat|xml|csv|png|jpe?g|tiff?|bmp|gipl)",
+    re.I | re.DOTALL,
+)
 _JSON_WORDS = {dict: "an object", list: "a list", str: "a text", bool: "true or false", int: "a whole number"}
 _JSON_WORDS |= {float: "a number", type(None): "null"}
 
@@ -407,6 +413,41 @@ def _locked_at_once(lock: Path) -> Iterator[None]:
 
 def _held(lock: Path) -> UserError:
     return UserError(f"another process holds {lock}: wait for it, or end it")
+
+
+def whole_name(name: str) -> str:
+    """Return an image's name without what a download, a packer or a copy has put behind its ending.
+
+    Images of other formats than NIfTI, MetaImage and NRRD, other archives and what describes an image keep their names.
+
+    Example:
+        >>> [whole_name(name) for name in ("t1.nii.gz.part", "t1.nii (1).gz", "t1.nrrd.gz", "t1.nii.gz", "t1.nii.zip")]
+        ['t1.nii.gz', 't1.nii.gz', 't1.nrrd', 't1.nii.gz', 't1.nii.zip']
+    """
+    found = None if _NOT_CUT.fullmatch(name) else _BEHIND_ENDING.fullmatch(name)
+    if not found:
+        return name
+    stem, ending, rest = found.groups()
+    return stem + ending + (".gz" if ending.lower() == ".nii" and ".gz" in rest.lower() else "")
+
+
+def is_left_over(path: Path) -> bool:
+    """Tell whether there is a whole file beside one that only begins like its name."""
+    whole = path.with_name(whole_name(path.name))
+    return whole != path and whole.exists()
+
+
+def no_file(path: Path) -> str:
+    """Say why nothing can be an image's or a segmentation's file; nothing where it may be one."""
+    whole = whole_name(path.name)
+    if whole != path.name:
+        return (
+            f"{path} does not end as an image: finish its download, unpack or rename it, so that it is called {whole}"
+        )
+    if path.is_file():
+        return ""
+    what = "a folder" if path.is_dir() else "no file (a broken link?)"
+    return f"{path} is {what}: put the image there, or remove it"
 
 
 def file_state(path: Path) -> list[int] | None:

@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 from nnunetv2_d2net.base.dicom import Series, find_series
 from nnunetv2_d2net.base.errors import UserError
+from nnunetv2_d2net.base.files import is_left_over, whole_name
 from nnunetv2_d2net.base.modality_names import modalities_beside, modalities_of, words_of
 from nnunetv2_d2net.base.text import listed
 from nnunetv2_d2net.data.convert.cases import other_images, walk
@@ -66,11 +67,12 @@ def find_sequences(folder: Path, channels: Sequence[str], named: Collection[str]
     if not images and not named:
         there = listed([str(image) for image in (*passed_over, *unread)]) or "no image"
         known = f"nothing called like {', '.join(channels)}"
-        remedy = ("convert to NIfTI, or " if unread else "") + f"say which image is which, {_options(channels)}"
+        remedy = f"{_how_to_read(unread)}, or " if unread else ""
+        remedy += f"say which image is which, {_options(channels)}"
         raise UserError(f"{folder} holds {known} (there: {there}): {remedy}")
     _tell_folders(images)
     if unread:
-        _LOG.warning("not read: %s: convert to NIfTI what is of this patient", listed(unread))
+        _LOG.warning("not read: %s: %s what is of this patient", listed(unread), _how_to_read(unread))
     return FoundSequences(images, passed_over)
 
 
@@ -91,8 +93,20 @@ def _images_below(folder: Path) -> tuple[list[Path | Series], list[Path]]:
     images = [path for path in files if path.name.lower().endswith(ENDINGS) and not path.name.startswith(".")]
     series = find_series(path for path in files if path not in set(images))
     told_elsewhere = {path for one in series for path in one.files}
-    unread = [path for path in other_images(folder) if path not in told_elsewhere and not path.name.startswith(".")]
-    return [*images, *series], [path for path in unread if not path.name.lower().endswith((*ENDINGS, ".img", ".dcm"))]
+    cut = [path for path in files if path.name != whole_name(path.name) and not is_left_over(path)]
+    unread = [
+        path for path in {*cut, *other_images(folder)} if path not in told_elsewhere and not path.name.startswith(".")
+    ]
+    return [*images, *series], [
+        path for path in sorted(unread) if not path.name.lower().endswith((*ENDINGS, ".img", ".dcm"))
+    ]
+
+
+def _how_to_read(unread: Collection[Path]) -> str:
+    """Say what to do about files that are not read."""
+    are_cut = {path.name != whole_name(path.name) for path in unread}
+    ways = {True: "finish the download, unpack or rename", False: "convert to NIfTI"}
+    return ", or ".join(way for is_cut, way in ways.items() if is_cut in are_cut)
 
 
 def _places(image: Path | Series) -> list[Path]:

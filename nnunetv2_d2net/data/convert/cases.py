@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from nnunetv2_d2net.base.errors import UserError
-from nnunetv2_d2net.base.files import file_state
+from nnunetv2_d2net.base.files import file_state, is_left_over, no_file, whole_name
 from nnunetv2_d2net.base.images import ImageError
 from nnunetv2_d2net.base.modality_names import LABEL
 from nnunetv2_d2net.data.convert.scheme import LabelScheme
@@ -142,8 +142,9 @@ class Match(NamedTuple):
 
 
 def nifti_files(source: Path) -> list[Path]:
-    """List the NIfTI files below a folder, links followed, sorted.
+    """List the NIfTI files below a folder, links followed, sorted, and what stands in the place of one.
 
+    That is a folder that is called so, and a file with something behind its ending, of which there is no whole one.
     What macOS leaves behind (``._name``, ``__MACOSX``) and other hidden files and folders are passed over.
 
     Raises:
@@ -151,7 +152,8 @@ def nifti_files(source: Path) -> list[Path]:
     """
     if not source.is_dir():
         raise UserError(f"{source} is no folder: pass the folder that holds the cases")
-    paths = sorted(path for path in walk(source) if nifti_stem(path.name) is not None)
+    found = (path for path in walk(source, folders=True) if nifti_stem(path.name) is not None)
+    paths = sorted(path for path in found if not is_left_over(path))
     if not paths:
         others = other_images(source)
         holds = f", but {others[0]} and the like: convert them with SimpleITK, or" if others else ":"
@@ -163,22 +165,27 @@ def nifti_files(source: Path) -> list[Path]:
 
 def other_images(source: Path) -> list[Path]:
     """List the images of other formats below a folder, and archives, which are not read."""
-    return sorted(path for path in walk(source) if path.name.lower().endswith(_OTHER_ENDINGS))
+    return sorted(path for path in walk(source) if whole_name(path.name).lower().endswith(_OTHER_ENDINGS))
 
 
 def nifti_stem(name: str) -> str | None:
     """Return a file's name without its NIfTI ending, in upper or lower case; None for other and hidden files.
 
+    What stands behind the ending is left out, too, see :func:`whole_name`.
+
     Example:
         >>> nifti_stem("a_FLAIR.NII.GZ"), nifti_stem("._a.nii")
         ('a_FLAIR', None)
     """
+    name = whole_name(name)
     ending = next((e for e in _ENDINGS if name.lower().endswith(e)), None)
     return None if ending is None or name.startswith(".") else name[: -len(ending)]
 
 
-def walk(source: Path) -> Iterator[Path]:
-    """List the files below a folder, links followed; hidden folders and what macOS leaves behind are passed over.
+def walk(source: Path, *, folders: bool = False) -> Iterator[Path]:
+    """List the files, and folders if wanted, below a folder, links followed.
+
+    Hidden folders and what macOS leaves behind are passed over.
 
     Raises:
         UserError: A folder cannot be read.
@@ -195,7 +202,7 @@ def walk(source: Path) -> Iterator[Path]:
             continue
         visited.add(real)
         subfolders[:] = [name for name in subfolders if not name.startswith(".") and name != _JUNK]
-        yield from (Path(folder, name) for name in names)
+        yield from (Path(folder, name) for name in (*names, *(subfolders if folders else ())))
 
 
 def gather(files: Mapping[Path, Sequence[Match]], modalities: Sequence[str]) -> Contents:
@@ -206,6 +213,8 @@ def gather(files: Mapping[Path, Sequence[Match]], modalities: Sequence[str]) -> 
         modalities: In the order of the channels.
     """
     cases, problems = [], []
+    opened = {folder for path, matches in files.items() if matches for folder in path.parents}
+    files = {path: matches for path, matches in files.items() if path not in opened and (matches or not path.is_dir())}
     matches = sorted(itertools.chain.from_iterable(files.values()), key=attrgetter("case"))
     for name, group in itertools.groupby(matches, attrgetter("case")):
         of_case = list(group)
@@ -237,8 +246,6 @@ def _problems(name: str, files: Sequence[Match]) -> Iterator[tuple[str, str]]:
             yield "duplicate file", f"{both}: {remedy}"
     if not name.isprintable() or name != name.strip() or name.startswith("."):
         yield "bad name", f"{str(path)!r} gives the case name {name!r}: rename the file"
-    lost = next((match.volume.path for match in files if not match.volume.path.is_file()), None)
-    if lost:
-        yield "unreadable", f"{lost} is no file (a broken link?): put the image there, or remove it"
+    yield from (("unreadable", lacking) for match in files if (lacking := no_file(match.volume.path)))
     if seen.keys() == {LABEL}:
         yield "no image", f"{path} is a segmentation without any image: add one, or remove it"

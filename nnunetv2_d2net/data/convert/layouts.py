@@ -141,7 +141,7 @@ def _collection(case: SourceCase) -> Path:
 
 
 def _recognize_brats(source: Path) -> Layout:
-    stems = [nifti_stem(path.name) or "" for path in nifti_files(source)]
+    stems = [nifti_stem(path.name) or "" for path in nifti_files(source) if not path.is_dir()]
     old = [match["case"] for stem in stems if (match := _OLD_NAME.fullmatch(stem))]
     new = [match["case"] for stem in stems if (match := _NEW_NAME.fullmatch(stem))]
     if old and new:

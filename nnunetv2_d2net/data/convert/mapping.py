@@ -10,6 +10,7 @@ import yaml
 
 from nnunetv2_d2net.base.dataset import can_name_folder
 from nnunetv2_d2net.base.errors import UserError
+from nnunetv2_d2net.base.files import whole_name
 from nnunetv2_d2net.base.modality_names import LABEL
 from nnunetv2_d2net.data.convert.cases import Contents, Layout, Match, Volume, gather, nifti_files, nifti_stem
 from nnunetv2_d2net.data.convert.scheme import LabelScheme, make_scheme
@@ -142,7 +143,8 @@ def _find(source: Path, patterns: Sequence[tuple[str, re.Pattern[str]]], modalit
     for path in nifti_files(source):
         fitting: dict[str, Match] = {}  # by slot, of the first pattern that fits
         stem = nifti_stem(path.name) or ""
-        name = path.relative_to(source).with_name(stem + path.name[len(stem) :].lower()).as_posix()
+        ending = whole_name(path.name)[len(stem) :].lower()
+        name = path.relative_to(source).with_name(stem + ending).as_posix()
         for slot, pattern in patterns:
             match = pattern.fullmatch(name)
             if match:

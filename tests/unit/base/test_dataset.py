@@ -288,6 +288,11 @@ def test_a_folder_in_the_place_of_a_file(tmp_path):
     only_problem(tmp_path, "a", "a_0001.nii.gz is a folder", "put the image there, or remove it")
 
 
+def test_a_file_with_something_behind_its_ending(tmp_path):
+    touch(tmp_path, "a_0000.nii.gz", "a_0000.nii.gz.bak", "a_0001.nii.gz.part", "notes.nii.gz.txt", "a_0003.nii.gz.md5")
+    only_problem(tmp_path, "a", "a_0001.nii.gz.part does not end as an image", "it is called a_0001.nii.gz")
+
+
 def test_a_broken_link(tmp_path):
     (tmp_path / "a_0000.nii.gz").symlink_to(tmp_path / "gone.nii.gz")
     only_problem(tmp_path, "a", "a_0000.nii.gz is no file (a broken link?)", "remove it")

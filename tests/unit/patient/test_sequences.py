@@ -254,8 +254,14 @@ def test_files_of_other_formats_are_told(folder, caplog):
     assert [record.getMessage() for record in caplog.records] == [
         f"not read: {named}: convert to NIfTI what is of this patient"
     ]
+    caplog.clear()
+    touch(folder, "t1.mgz.part", "t1.nii (1).gz", "flair.nii.gz.part", "flair.nii.gz.json")
+    find_sequences(folder, CHANNELS)
+    assert f"{folder / 't1.nii (1).gz'}, {folder / 't1ce.hdr'}" in caplog.text
+    assert "finish the download, unpack or rename, or convert to NIfTI what is of this patient" in caplog.text
+    assert "flair.nii.gz" not in caplog.text
     (folder / "flair.nii.gz").unlink()
     with pytest.raises(
-        UserError, match=r"\(there: .*t1.mgz.*\): convert to NIfTI, or say which image is which, --FLAIR"
+        UserError, match=r"\(there: .*t1.mgz.*\): finish .*, or convert to NIfTI, or say which image is which, --FLAIR"
     ):
         find_sequences(folder, CHANNELS)

@@ -199,6 +199,32 @@ def test_a_segmentation_alone_a_broken_link_and_a_name_of_no_file(source):
     assert all("\n" not in line for _, line in problems_of(source).values())
 
 
+@pytest.mark.parametrize(
+    "name", ["t1.nii.gz.part", "t1.nii.gz.crdownload", "t1.nii.gz.gz", "t1.nii (1).gz", "t1.nii.gz.txt"]
+)
+def test_an_image_with_something_behind_its_ending(source, name):
+    write_case(source, "a", only=("FLAIR", "T2", "seg"))
+    path = source / "a" / f"a_{name}"
+    touch(path)
+    line = (
+        f"{path} does not end as an image: finish its download, unpack or rename it, so that it is called a_t1.nii.gz"
+    )
+    assert problems_of(source) == {"a": ("unreadable", line)}
+    touch(source / "a" / "a_t1.nii.gz")  # of which that is a copy
+    assert shape_of(find(source)) == {"a": ("Tr", "FLAIR", "T1", "T2")}
+
+
+def test_a_folder_in_the_place_of_an_image(source):
+    write_case(source, "a", only=("FLAIR", "T2", "seg"))
+    folder = source / "a" / "a_t1.nii.gz"
+    folder.mkdir()
+    touch(source / "a" / "a_t1ce.nii" / "brain.nii")
+    line = f"{folder} is a folder: put the image there, or remove it"
+    assert problems_of(source) == {"a": ("unreadable", line)}
+    folder.rmdir()
+    assert "a_t1ce.nii is a folder" in problems_of(source)["a"][1]
+
+
 @pytest.mark.parametrize("kind", ["missing", "empty", "no NIfTI", "a file"])
 def test_folders_without_any_case(source, kind):
     if kind == "no NIfTI":

@@ -219,6 +219,16 @@ def test_one_mask_per_class_is_no_duplicate(mapping, source):
     assert problem.line.endswith(": put all classes into one file, with a value for each")
 
 
+def test_what_stands_in_the_place_of_an_image(mapping, source):
+    touch(source, "a_t1.NII.gz.part", "b_t1.nii.gz/t1.nii.gz", "c_t1.nii.gz/c_t1.nii.gz")
+    layout = read_mapping(mapping(with_keys(modalities="{T1: ['{case}_t1.nii.gz', '*/{case}_t1.nii.gz']}", label=None)))
+    found = layout.find(source)
+    assert [case.name for case in found.cases] == ["c"]
+    assert [problem.kind for problem in found.problems] == ["unreadable"] * 2
+    assert found.problems[0].line.endswith("so that it is called a_t1.NII.gz")
+    assert found.problems[1].line == f"{source / 'b_t1.nii.gz'} is a folder: put the image there, or remove it"
+
+
 def test_endings_may_be_in_upper_case(mapping, source):
     touch(source, "a_t1.NII.GZ", "a_mask.nii.GZ")
     (case,) = read_mapping(mapping(with_keys())).find(source).cases
