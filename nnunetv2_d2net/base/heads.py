@@ -1,11 +1,12 @@
 """Whether the images of one case show one head: co-registered modalities do, files of several patients do not."""
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.sparse.csgraph import connected_components
 
 from nnunetv2_d2net.base.features import bright_voxels
 
@@ -35,12 +36,21 @@ class HeadMatch(NamedTuple):
         likeness: Share of the variance inside that the other image's intensities explain: 0.2 to 0.9 between the
             modalities of one patient, below 0.2 between patients.
         rough: Whether an outline was told from noise by a threshold.
+        beside: Positions of the images that show the same head, where these are at most half of all and so left out.
     """
 
     overlap: float
     contained: float
     likeness: float
     rough: bool = False
+    beside: tuple[int, ...] = ()
+
+    def told(self, n: int, names: Sequence[str], rest: str) -> str:
+        """Say what follows the name of the n-th image; the rest is what the others are called if it stands alone."""
+        if self.beside:
+            rest = " and ".join(name for i, name in enumerate(names) if i not in (n, *self.beside))
+        shows = ("show" if self.beside else "shows") if self.differ else "may show"
+        return " ".join([*(f"and {names[i]}" for i in self.beside), shows, "another head than", rest])
 
     @property
     def doubtful(self) -> bool:
@@ -83,9 +93,10 @@ def match_heads(images: Sequence[NDArray[Any]], *, rough: bool = False) -> list[
         rough: Tell heads from surroundings that are not blank, too, if only roughly.
 
     Returns:
-        Averages over the pairs that an image is part of, the rough ones only where there is no other; None where
-        nothing can be said, as the surroundings of a head are not blank, the image has one slice only, or there is no
-        other.
+        Averages over the pairs that an image is part of, the rough ones only where there is no other, and those with
+        images of the same head only where these are most of all, so that two patients' halves do not hide each other;
+        None where nothing can be said, as the surroundings of a head are not blank, the image has one slice only, or
+        there is no other.
 
     Example:
         >>> ball = np.linalg.norm(np.indices((24, 24, 24)) - 11.5, axis=0)
@@ -94,14 +105,22 @@ def match_heads(images: Sequence[NDArray[Any]], *, rough: bool = False) -> list[
         (False, True)
     """
     heads = [_head(image, rough=rough) for image in images]
-    pairs: list[list[HeadMatch]] = [[] for _ in images]
+    pairs: dict[tuple[int, int], HeadMatch] = {}
+    alike = np.zeros((len(images), len(images)), bool)
     for i, j in itertools.combinations(range(len(images)), 2):
         one, other = heads[i], heads[j]
         match = _match(one, other) if one and other else None
         if match:
-            pairs[i].append(match)
-            pairs[j].append(match)
-    return [_average(own) if own else None for own in pairs]
+            pairs[i, j], alike[i, j] = match, not match.doubtful
+    groups = connected_components(alike, directed=False)[1]
+    return [_compared(n, pairs, groups) for n in range(len(images))]
+
+
+def doubts(matches: Sequence[HeadMatch | None]) -> list[tuple[int, HeadMatch]]:
+    """Return the doubtful matches with their positions, the least alike first; of groups that differ only one."""
+    found = sorted((match.likeness, n, match) for n, match in enumerate(matches) if match and match.doubtful)
+    of_groups = [n for _, n, match in found if match.beside]
+    return [(n, match) for _, n, match in found if n not in of_groups[1:]]
 
 
 def partly_shown(images: Sequence[tuple[str, NDArray[Any]]]) -> dict[str, str]:
@@ -126,10 +145,16 @@ def partly_shown(images: Sequence[tuple[str, NDArray[Any]]]) -> dict[str, str]:
     return {name: f"{name} shows nothing in {part:.0%} of the head that {other} shows" for name, part, other in parts}
 
 
-def _average(matches: Sequence[HeadMatch]) -> HeadMatch:
-    used = [match for match in matches if not match.rough] or matches
+def _compared(n: int, pairs: Mapping[tuple[int, int], HeadMatch], groups: Sequence[int]) -> HeadMatch | None:
+    own = {sum(pair) - n: match for pair, match in pairs.items() if n in pair}
+    if not own:
+        return None
+    same = tuple(other for other in own if groups[other] == groups[n])
+    beside = same if 2 * len(same) < len(own) else ()
+    others = [match for other, match in own.items() if other not in beside]
+    used = [match for match in others if not match.rough] or others
     overlap, contained, likeness = np.mean([match[:3] for match in used], axis=0).tolist()
-    return HeadMatch(overlap, contained, likeness, used[0].rough)
+    return HeadMatch(overlap, contained, likeness, used[0].rough, beside)
 
 
 def _head(image: NDArray[Any], *, rough: bool) -> _Head | None:

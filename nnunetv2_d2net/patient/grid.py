@@ -7,7 +7,7 @@ import SimpleITK as sitk
 
 from nnunetv2_d2net.base.errors import UserError
 from nnunetv2_d2net.base.grids import resample_onto, take_grid
-from nnunetv2_d2net.base.heads import match_heads, partly_shown
+from nnunetv2_d2net.base.heads import doubts, match_heads, partly_shown
 from nnunetv2_d2net.base.images import ROUNDED, Image, ImageError, differences, properties_of
 from nnunetv2_d2net.patient.coverage import Covered, centered, coverage, head_points
 from nnunetv2_d2net.patient.reading import SequenceImage
@@ -136,17 +136,18 @@ def _check_heads(
 ) -> list[str]:
     """Refuse sequences that show another head; say where it is only likely, or nothing is known."""
     found = match_heads([sitk.GetArrayViewFromImage(image) for image in images.values()], rough=True)
-    matches = {name: match for name, match in zip(images, found, strict=True) if match}
-    lines = []
-    for _, name in sorted((match.likeness, name) for name, match in matches.items() if match.differ or match.rough):
-        other = reference if name != reference else next(n for n in images if n != reference)
-        if matches[name].differ:
-            what = f"shows another head than {sequences[other].source}, or lies elsewhere in space"
-            raise ImageError(sequences[name].source, "geometry", what, remedy)
-        if matches[name].doubtful and not lines:
-            outlines = f"their outlines overlap by {matches[name].overlap:.0%}"
-            lines = [f"{name} may show another head than {other}, or lie elsewhere ({outlines}): {remedy}"]
-    unknown = [name for name in images if name not in matches and len(images) > 1]
+    names, lines = list(images), []
+    sources = [str(sequences[name].source) for name in names]
+    for n, match in doubts(found):
+        other = names.index(reference) if names[n] != reference else int(n == 0)
+        if match.differ:
+            verb = "lie" if match.beside else "lies"
+            what = f"{match.told(n, sources, sources[other])}, or {verb} elsewhere in space"
+            raise ImageError(sequences[names[n]].source, "geometry", what, remedy)
+        if match.rough and not lines:
+            outlines = f"their outlines overlap by {match.overlap:.0%}"
+            lines = [f"{names[n]} {match.told(n, names, names[other])}, or lie elsewhere ({outlines}): {remedy}"]
+    unknown = [name for name, match in zip(names, found, strict=True) if not match and len(images) > 1]
     if unknown:
         lines.append(f"it was not checked that the head in {' and '.join(unknown)} is that of the others")
     return lines

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from nnunetv2_d2net.base.files import written_whole
 from nnunetv2_d2net.base.grids import resample_onto, take_grid
-from nnunetv2_d2net.base.heads import match_heads, partly_shown
+from nnunetv2_d2net.base.heads import doubts, match_heads, partly_shown
 from nnunetv2_d2net.base.images import (
     ROUNDED,
     Image,
@@ -281,14 +281,13 @@ def _images_error(kind: str, reasons: Mapping[Path, str], remedy: str) -> ImageE
 
 def _check_heads(images: Mapping[str, CaseImage], report: CaseReport) -> None:
     """Refuse an image of somebody else, or one that was not registered."""
-    matches = zip(images.values(), match_heads([one.voxels for one in images.values()]), strict=True)
-    doubtful = [(one, match) for one, match in matches if match and match.doubtful]
-    for one, match in sorted(doubtful, key=lambda pair: pair[1].likeness):
+    files = [one.source for one in images.values()]
+    for n, match in doubts(match_heads([one.voxels for one in images.values()])):
+        what = match.told(n, [str(file) for file in files], "the other images of its case")
+        what += f" (outlines overlap by {match.overlap:.0%})"
         if match.differ:
-            reason = f"shows another head than the other images of its case (outlines overlap by {match.overlap:.0%})"
-            raise ImageError(one.source, "geometry", reason, "register them, or put the patient's own image there")
-        what = f"may show another head than the other images of its case (outlines overlap by {match.overlap:.0%})"
-        report.notes.append(f"{one.source} {what}")
+            raise ImageError(files[n], "geometry", what, "register them, or put the patient's own image there")
+        report.notes.append(f"{files[n]} {what}")
 
 
 def _describe_geometry(image: sitk.Image) -> dict[str, str]:

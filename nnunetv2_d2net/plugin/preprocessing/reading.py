@@ -4,7 +4,7 @@ import itertools
 import logging
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NamedTuple, cast
+from typing import Any, NamedTuple
 
 import numpy as np
 from nnunetv2.imageio.base_reader_writer import BaseReaderWriter
@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from nnunetv2_d2net.base.dataset import assign_channels
 from nnunetv2_d2net.base.errors import UserError
-from nnunetv2_d2net.base.heads import HeadMatch, match_heads, partly_shown
+from nnunetv2_d2net.base.heads import doubts, match_heads, partly_shown
 from nnunetv2_d2net.base.images import Image, ImageError, differences, header_lines, is_constant, read_image
 
 _LOG = logging.getLogger("nnunetv2_d2net")
@@ -153,14 +153,11 @@ def _repeated(images: Sequence[tuple[str, NDArray[np.floating]]]) -> list[str]:
 
 
 def _check_heads(images: Sequence[tuple[str, NDArray[np.floating]]], *, in_memory: bool) -> list[str]:
-    matches = match_heads([voxels for _, voxels in images])
-    doubts = sorted((match.likeness, n) for n, match in enumerate(matches) if match and match.doubtful)
-    lines = []
-    for _, n in doubts:
-        match, (file, _), (other, _) = cast(HeadMatch, matches[n]), images[n], images[0 if n else 1]
-        outlines = f"Dice of their outlines {match.overlap:.2f}"
+    files, lines = [file for file, _ in images], []
+    for n, match in doubts(match_heads([voxels for _, voxels in images])):
+        what = f"{match.told(n, files, files[0 if n else 1])} (Dice of their outlines {match.overlap:.2f})"
         if match.differ:
-            remedy = f"register them onto each other{'' if in_memory else _or(Path(file))}"
-            raise ImageError(file, "geometry", f"shows another head than {other} ({outlines})", remedy)
-        lines.append(f"{file} may show another head than {other} ({outlines}): see that they are of one patient")
+            remedy = f"register them onto each other{'' if in_memory else _or(Path(files[n]))}"
+            raise ImageError(files[n], "geometry", what, remedy)
+        lines.append(f"{files[n]} {what}: see that they are of one patient")
     return lines

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from nnunetv2_d2net.base.heads import HeadMatch, match_heads
+from nnunetv2_d2net.base.heads import HeadMatch, doubts, match_heads
 
 SHAPE = (40, 44, 36)
 
@@ -59,6 +59,36 @@ def test_one_image_of_another_patient_is_the_odd_one():
     matches = match_heads(images)
     assert min(range(3), key=lambda n: matches[n].likeness) == 1
     assert matches[1].differ
+
+
+@pytest.mark.parametrize("swapped", [(1, 3), (0, 1), (2, 3)])
+def test_two_patients_of_whom_each_has_half(swapped):
+    """The pairs of each patient, alike as they are, must not hide that the others are not."""
+    images = [*head(0), head(0)[0] ** 2]
+    assert doubts(match_heads(images)) == []
+    for n in swapped:
+        images[n] = [*head(1), head(1)[0] ** 2][n]
+    matches = match_heads(images)
+    own = [tuple(sorted({n, *match.beside})) for n, match in enumerate(matches)]
+    assert {own[n] for n in swapped} == {swapped}
+    assert all(match.differ for match in matches)
+    ((n, match),) = doubts(matches)
+    one, two = ("ABCD"[i] for i in own[n])
+    three, four = (name for name in "ABCD" if name not in (one, two))
+    assert f"{'ABCD'[n]} {match.told(n, 'ABCD', 'it')}" in [
+        f"{first} and {second} show another head than {three} and {four}" for first, second in (one + two, two + one)
+    ]
+
+
+def test_a_group_that_is_the_most_is_compared_with_itself_too():
+    images = [*head(0), head(1)[0], head(1)[1]]
+    assert [len(match.beside) for match in match_heads(images)] == [0, 0, 0, 1, 1]
+    assert doubts(match_heads(images))[0][0] in (3, 4)
+
+
+def test_what_is_told_of_one_image_alone():
+    assert HeadMatch(0.94, 0.9, 0.1).told(1, "ABC", "the others") == "shows another head than the others"
+    assert HeadMatch(0.94, 0.9, 0.2).told(1, "ABC", "the others") == "may show another head than the others"
 
 
 def test_a_head_that_has_moved():

@@ -271,6 +271,17 @@ def test_a_number_that_is_the_patients(tmp_path, patients, channels):
     refused(files, *files, "shows another head", f"as sub_{channels[0]:04d}_0000.nii.gz for the first modality")
 
 
+def test_two_patients_who_have_half_of_the_images_each_are_named(tmp_path, patients):
+    images = [*patients[0], *patients[1]]
+    files = [write_image(tmp_path / f"a_{m:04d}.nii.gz", image) for m, image in enumerate(images)]
+    pair = r"\S+a_000(\d).nii.gz and \S+a_000(\d).nii.gz"
+    with pytest.raises(UserError) as error:
+        read_case(files, SimpleITKIO(), 4)
+    found = re.match(rf"{pair} show another head than {pair} \(Dice of their outlines", str(error.value))
+    assert found
+    assert sorted([{*found.groups()[:2]}, {*found.groups()[2:]}], key=min) == [{"0", "1"}, {"2", "3"}]
+
+
 def test_the_modalities_of_one_patient_are_fine(tmp_path, patients, caplog):
     files = [write_image(tmp_path / f"sub_{m:04d}.nii.gz", image) for m, image in enumerate(patients[0])]
     assert read_case(files, SimpleITKIO(), 3).available == (True, True, False)
