@@ -1,6 +1,7 @@
 """DICOM: which series files belong to, and a series as one image."""
 
 import logging
+import math
 import re
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
@@ -27,6 +28,7 @@ _AXES, _PIXELS, _FRAMES = "0020|0037", "0028|0030", "0028|0008"
 _STEP, _THICKNESS = "0018|0088", "0018|0050"
 _SCALES = "0028|1053", "0028|1052", "0028|0100", "0028|0103"
 """Slope, intercept, and how a stored value is one."""
+_EXTENT = "0028|0010", "0028|0011", "0028|0002", "0028|0100", _FRAMES  # the fourth is the bits of a pixel
 
 _MOST_UNEVEN = 0.1
 """Share of the distance of slices by which one may lie elsewhere than evenly."""
@@ -41,6 +43,8 @@ _OWN_SERIES = re.compile(rb"\x20\0\x0d\0(?:UI..|....)[\d.]*[\0 ]?\x20\0\x0e\0(?:
 """StudyInstanceUID and, right behind it, SeriesInstanceUID: a file's own, for those it refers to are not neighbors."""
 _ROWS = re.compile(rb"\x28\0\x10\0(?:US\x02\0|\x02\0\0\0)")
 """Of pixels, which RTSTRUCT, SR and presentation states have none of."""
+_PIXEL_DATA = re.compile(rb"\xe0\x7f\x10\0(?:O[BW]\0\0)?(....)", re.DOTALL)
+"""And the length of what follows; of compressed pixels it is the largest number."""
 _FRAME_PLACE = re.compile(
     rb"\x20\0\x13\x91(?:SQ\0\0)?....\xfe\xff\0\xe0....\x20\0\x32\0(?:DS..|....)"
     rb"([-+.\deE ]+\\[-+.\deE ]+\\[-+.\deE]+)",
@@ -118,6 +122,9 @@ def _cut_short(folder: Path, series: Mapping[str, Sequence[Path]]) -> dict[str, 
     """Return a file of each series that GDCM has left out, which it does in silence."""
     whole = {path for slices in series.values() for path in slices}
     cut, passed_over = {}, []
+    endings = {path.suffix for path in whole}
+    alike = sorted(path for path in folder.iterdir() if path.suffix in endings and path.is_file())
+    passed_over += [path for path in alike if not path.stat().st_size]
     for path in sorted(path for path in folder.iterdir() if path not in whole and is_dicom(path)):
         content = path.read_bytes()
         own = _OWN_SERIES.search(content)
@@ -162,6 +169,8 @@ def read_series(series: Series) -> sitk.Image:
         image = reader.Execute()
     except RuntimeError as error:
         raise _unreadable(first, last_line(error)) from error
+    for file, of_file in zip(series.files, tags, strict=True):
+        _check_pixels(file, of_file)
     if len(series.files) > 1:  # ITK tells of rounding, too, and nothing of slices in one place
         note_down(image, _check_slices(series, tags))
     elif _FRAMES in tags[0]:  # each of which says how it lies
@@ -169,6 +178,14 @@ def read_series(series: Series) -> sitk.Image:
     else:
         _check_axes(first, tags[0])
     return image
+
+
+def _check_pixels(file: Path, tags: Mapping[str, str]) -> None:
+    """Refuse a file that holds fewer pixels than it says; GDCM takes whatever is in memory for the others."""
+    wanted = math.prod(int(tags.get(tag) or 1) for tag in _EXTENT) // 8
+    found = [int.from_bytes(length, "little") for length in _PIXEL_DATA.findall(file.read_bytes())]
+    if max(found, default=wanted) < wanted:
+        raise ImageError(file, "unreadable", "holds fewer pixels than Rows and Columns say", "export the series again")
 
 
 def _check_axes(file: Path, tags: Mapping[str, str]) -> None:
@@ -196,6 +213,10 @@ def _check_slices(series: Series, tags: Sequence[Mapping[str, str]]) -> list[str
     if np.ptp(axes, axis=0).max() > TOLERANCE:
         remedy = "the series is a localizer, or holds several images: pass another one, or convert it with dcm2niix"
         raise ImageError(series.files[0], "shape", f"{one} that are not parallel", remedy)
+    edges = np.array([_numbers(of_file, _PIXELS) for of_file in tags])
+    if np.ptp(edges, axis=0).max() > TOLERANCE:
+        remedy = "the series holds several images: pass another one, or export them as series of their own"
+        raise ImageError(series.files[0], "shape", f"{one} whose pixels are of different sizes", remedy)
     places = [of_file.get(_PLACE) or _NOWHERE for of_file in tags]
     if _is_uneven(places):
         what = f"{one} that are not evenly spaced, or do not say where they lie"

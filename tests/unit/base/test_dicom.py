@@ -386,3 +386,47 @@ def test_a_folder_whose_name_is_no_utf8_is_refused(tmp_path, image):
     for call in (lambda: find_series(files), lambda: series_of(files[0])):
         with pytest.raises(ImageError, match="has a name that is no UTF-8: rename it"):
             call()
+
+
+def test_a_slice_of_too_few_pixels_is_refused(tmp_path):
+    for name, n_bytes, is_read in (("whole", 40, True), ("padded", 42, True), ("cut", 38, False)):
+        pixels = {(0x7FE0, 0x10): lambda k, n=n_bytes: ("OW", bytes(n if k == 2 else 40))}
+        series = write_slices(tmp_path / name, 0, changed=pixels)
+        if is_read:
+            assert read_series(series).GetSize() == (4, 5, 6)
+            continue
+        with pytest.raises(ImageError) as error:
+            read_series(series)
+        wanted = f"{tmp_path / name / 'IM2'} holds fewer pixels than Rows and Columns say: export the series again"
+        assert str(error.value) == wanted
+
+
+@pytest.mark.parametrize("explicit", [True, False])
+def test_frames_of_too_few_pixels_are_refused(tmp_path, explicit):
+    write_frames(tmp_path / "IM", [0], explicit=explicit)
+    content = (tmp_path / "IM").read_bytes()
+    whole, short = struct.pack("<I", 240), struct.pack("<I", 200)
+    assert content.count(whole) == 1
+    (tmp_path / "IM").write_bytes(content.replace(whole, short)[:-40])
+    with pytest.raises(ImageError, match="IM holds fewer pixels than Rows and Columns say: export the series again"):
+        read_series(series_of(tmp_path / "IM"))
+
+
+def test_empty_files_of_a_series_are_told(tmp_path, image, caplog):
+    files = write_series(image, tmp_path, "1.2.3", "T1")
+    files[-1].write_bytes(b"")
+    (tmp_path / "done.txt").touch()
+    (series,) = find_series(files)
+    assert len(series.files) == 5
+    said = f"passed over, cannot be read as DICOM: {files[-1]}: copy what is needed again"
+    assert [record.getMessage() for record in caplog.records] == [said]
+
+
+@pytest.mark.parametrize(("size", "is_read"), [("1\\1.0005", True), ("1\\1.01", False)])
+def test_slices_of_other_pixel_sizes_are_refused(tmp_path, size, is_read):
+    series = write_slices(tmp_path, 0, changed={(0x28, 0x30): lambda k: ("DS", size if k == 2 else "1\\1")})
+    if is_read:
+        assert read_series(series).GetSize() == (4, 5, 6)
+        return
+    with pytest.raises(ImageError, match="is one of 6 slices whose pixels are of different sizes: the series holds se"):
+        read_series(series)
