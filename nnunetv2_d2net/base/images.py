@@ -1,5 +1,6 @@
 """Images, labels, references and predictions: one checked way to read them, to compare and to write them."""
 
+import contextlib
 import errno
 import gzip
 import hashlib
@@ -7,6 +8,7 @@ import io
 import math
 import string
 import struct
+import zlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple, cast
@@ -22,7 +24,7 @@ from nnunetv2_d2net.base.files import written_whole
 from nnunetv2_d2net.base.headers import NOT_KNOWN, HeaderError, check_header, second_place, shear_of, tells_sides
 from nnunetv2_d2net.base.orientation import UNPLACED
 from nnunetv2_d2net.base.text import counted, last_line
-from nnunetv2_d2net.base.text_headers import LONGEST, check_text_header
+from nnunetv2_d2net.base.text_headers import check_text_header, read_beginning, voxels_of
 
 TOLERANCE = 1e-3
 """Largest difference of two geometries, in mm or as a cosine, and of a label from a whole number."""
@@ -54,6 +56,7 @@ _PLACE = "d2net place "
 """How the keys begin under which it keeps matrices that disagree, row by row."""
 
 _CHUNK = 2**22
+_PADDING = 0.1  # share of the voxels' bytes that may follow them
 _LONGEST_HEADER = 540  # bytes, of NIfTI-2
 _SIZES = {struct.pack(order + "i", size) for order in "<>" for size in (348, 540)}
 """How NIfTI's headers begin, and those of Analyze, which says less about the place."""
@@ -119,13 +122,13 @@ def read_image(
     Raises:
         ImageError: It is missing, cannot be read, or holds NaN, infinity, complex or huge numbers.
     """
-    header, (voxels, properties), finite = _read_checked(Path(path), reader or _decode)
+    header, (voxels, properties), finite, more = _read_checked(Path(path), reader or _decode)
     zeroed = _check_finite(Path(path), header, voxels, finite=finite, option=nan_outside_as_zero)
     if zeroed:
         voxels = np.where(np.isnan(voxels), 0, voxels)
     odd = [] if is_label else odd_values(path, voxels)
     check_axes(path, properties.get("sitk_stuff", properties).get("direction", ()))
-    notes = (*_notes(Path(path), header), *odd)
+    notes = (*_notes(Path(path), header), *odd, *more)
     if header is not None:
         properties = {**properties, **second_place(header)}
     if not tells_sides(header) if header is not None else _says_unknown(notes):
@@ -148,7 +151,7 @@ def read_sitk(
         ImageError: It is missing, cannot be read, or holds NaN, infinity, complex or huge numbers.
     """
     image_io = "NiftiImageIO" if only_nifti else ""
-    header, image, finite = _read_checked(Path(path), lambda file: sitk.ReadImage(file, imageIO=image_io))
+    header, image, finite, more = _read_checked(Path(path), lambda file: sitk.ReadImage(file, imageIO=image_io))
     check_axes(path, image.GetDirection())
     voxels = _array_of(image)
     zeroed = _check_finite(Path(path), header, voxels, finite=finite, option=nan_outside_as_zero)
@@ -159,7 +162,7 @@ def read_sitk(
         whole = sitk.GetImageFromArray(zeros, isVector=several)
         whole.CopyInformation(image)
         image = whole
-    note_down(image, (*_notes(Path(path), header), *odd, *zeroed))
+    note_down(image, (*_notes(Path(path), header), *odd, *more, *zeroed))
     for name, matrix in ({} if header is None else second_place(header)).items():
         image.SetMetaData(_PLACE + name, " ".join(map(repr, matrix.ravel().tolist())))
     return image
@@ -297,15 +300,16 @@ def _stored_voxels(path: Path, header: Nifti1Header) -> NDArray[Any]:
         return np.frombuffer(stream.read(math.prod(shape) * kind.itemsize), kind).reshape(shape[::-1])
 
 
-def _read_checked(path: Path, decode: Callable[[str], Any]) -> tuple[Nifti1Header | None, Any, bool]:
-    """Return a file's header, if it is NIfTI, what the decoder makes of it, and whether all that it holds is finite."""
+def _read_checked(path: Path, decode: Callable[[str], Any]) -> tuple[Nifti1Header | None, Any, bool, list[str]]:
+    """Return a NIfTI file's header, what the decoder makes of it, whether all is finite, and notes on its length."""
     header = None
     sitk.ProcessObject.SetGlobalWarningDisplay(False)  # noqa: FBT003  # what ITK warns of is among the notes
     try:
         header = _believable_header(path)
         if header is not None and header.get_data_dtype().kind == "c":
             raise _not_real(path)
-        finite = check_whole(path)
+        finite, *lengths = _look_through(path)
+        more = _check_length(*lengths)
         check_name(path)
         decoded = decode(str(path))
     except ImageError:
@@ -314,7 +318,7 @@ def _read_checked(path: Path, decode: Callable[[str], Any]) -> tuple[Nifti1Heade
         raise ImageError(path, "header", error.reason, error.remedy) from error
     except Exception as error:  # readers raise what they like
         raise _unreadable(path, header, error) from error
-    return header, decoded, finite
+    return header, decoded, finite, more
 
 
 def _believable_header(path: Path) -> Nifti1Header | None:
@@ -344,7 +348,7 @@ def _believable_header(path: Path) -> Nifti1Header | None:
 
 def _beginning(path: Path) -> bytes:
     with _unpacked(path) as stream:
-        return stream.read(LONGEST)
+        return read_beginning(stream, _LONGEST_HEADER)
 
 
 def check_name(path: Path | str) -> None:
@@ -433,8 +437,8 @@ def check_axes(path: Path | str, direction: Sequence[float]) -> None:
 def check_whole(path: Path) -> bool:
     """Refuse a file that was cut short or damaged, about which readers say nothing: they put zeros in its place.
 
-    Gzip files are unpacked to their checksum, and NIfTI and GIPL files have as many bytes as their header says,
-    whatever they are called. The readers of other formats see it for themselves.
+    Gzip files and compressed MetaImages are unpacked to their checksum, and NIfTI and GIPL files have as many bytes as
+    their header says, whatever they are called. The readers of other formats see it for themselves.
 
     Returns:
         Whether a NIfTI file is free of NaN and infinity; True for other formats, whose voxels arrive as they are.
@@ -444,24 +448,34 @@ def check_whole(path: Path) -> bool:
         OSError: It cannot be opened, or its checksum is wrong.
         zlib.error: Its content makes no sense.
     """
+    return _look_through(path)[0]
+
+
+def _look_through(path: Path) -> tuple[bool, int, int]:
+    """Do what :func:`check_whole` says; return also how many bytes of voxels the header states, and how many follow."""
     if path.suffix == ".img":
         path = path.with_suffix(".hdr")
     with _unpacked(path) as stream:
-        head = stream.read(_LONGEST_HEADER)
+        head = read_beginning(stream, _LONGEST_HEADER)
         header = _nifti_header(head)
-        finite = _check_nifti(path, stream, header) if header else _check_others(path, stream, head)
-        _read_to_end(stream)
-    return finite
+        found = _check_nifti(path, stream, header) if header else (True, *_check_others(path, stream, head))
+        _bytes_left(stream)
+    return found
 
 
-def _read_to_end(stream: BinaryIO) -> None:
-    """Unpack a gzip file to its checksum; what follows the checksum is padding."""
+def _bytes_left(stream: BinaryIO) -> int:
+    """Count what is left of a file, of gzip to its checksum; what follows the checksum is padding."""
+    if not isinstance(stream, gzip.GzipFile):
+        begin = stream.tell()
+        return stream.seek(0, io.SEEK_END) - begin
+    n_bytes = 0
     try:
-        while isinstance(stream, gzip.GzipFile) and stream.read(_CHUNK):
-            pass
+        while chunk := stream.read(_CHUNK):
+            n_bytes += len(chunk)
     except gzip.BadGzipFile as error:
         if "Not a gzipped file" not in str(error):
             raise
+    return n_bytes
 
 
 def _unpacked(path: Path) -> BinaryIO:
@@ -475,7 +489,7 @@ def _nifti_header(head: bytes) -> Nifti1Header | None:
     return next((kind.from_fileobj(io.BytesIO(head), check=False) for kind in kinds), None)
 
 
-def _check_nifti(path: Path, stream: BinaryIO, header: Nifti1Header) -> bool:
+def _check_nifti(path: Path, stream: BinaryIO, header: Nifti1Header) -> tuple[bool, int, int]:
     """Go through the voxels, wherever they are; old files of Analyze have them elsewhere, too, and no magic number."""
     if _holds_voxels(header):
         return _check_voxels(stream, header, int(header.sizeof_hdr))
@@ -487,8 +501,8 @@ def _holds_voxels(header: Nifti1Header) -> bool:
     return bytes(header["magic"].item()).startswith(b"n+")
 
 
-def _check_others(path: Path, stream: BinaryIO, head: bytes) -> bool:
-    """Refuse what is left of a NIfTI file without its header, and a GIPL file that is too short."""
+def _check_others(path: Path, stream: BinaryIO, head: bytes) -> tuple[int, int]:
+    """Refuse others that are cut or damaged; return bytes of voxels that a text header states, and how many follow."""
     if path.name.lower().endswith((".nii", ".nii.gz")) and len(head) < Nifti1Header.sizeof_hdr:
         raise EOFError("it ends within its header")
     if head[:_GIPL_HEADER].endswith(_GIPL_MAGIC):
@@ -496,13 +510,24 @@ def _check_others(path: Path, stream: BinaryIO, head: bytes) -> bool:
         stream.seek(_GIPL_HEADER + math.prod(max(n, 1) for n in dim) * _GIPL_BYTES.get(kind, 0) - 1)
         if not stream.read(1):
             raise EOFError("bytes of voxels are missing")
-    return True
+    if (found := voxels_of(head)) is None:
+        return 0, 0
+    file, begin, n_bytes, n_packed = found
+    with (path.parent / file).open("rb") if file else contextlib.nullcontext(stream) as voxels:
+        voxels.seek(begin)
+        if n_packed is None:  # too few are seen by the reader
+            return n_bytes, max(0, _bytes_left(voxels) - n_bytes)
+        inflate = zlib.decompressobj(zlib.MAX_WBITS | 32)  # of zlib or gzip; a wrong checksum ITK tells nobody
+        n_unpacked = len(inflate.decompress(voxels.read(n_packed)))
+    if not inflate.eof or n_unpacked < n_bytes:
+        raise EOFError("bytes of its compressed voxels are missing")
+    return n_bytes, n_unpacked - n_bytes
 
 
-def _check_voxels(stream: BinaryIO, header: Nifti1Header, begin: int = 0) -> bool:
-    """Go through the voxels, which lie no earlier than ``begin``, and tell whether all of them are finite."""
+def _check_voxels(stream: BinaryIO, header: Nifti1Header, begin: int = 0) -> tuple[bool, int, int]:
+    """Go through the voxels, no earlier than ``begin``: whether all are finite, their bytes, and how many follow."""
     kind = header.get_data_dtype()
-    missing = math.prod(_shape_of(header)) * kind.itemsize
+    missing = n_bytes = math.prod(_shape_of(header)) * kind.itemsize
     stream.seek(max(int(header["vox_offset"]), begin))
     finite = True
     while missing > 0:
@@ -513,7 +538,16 @@ def _check_voxels(stream: BinaryIO, header: Nifti1Header, begin: int = 0) -> boo
         if finite and kind.kind in "fc":
             finite = bool(np.isfinite(np.frombuffer(chunk, kind)).all())
         missing -= wanted
-    return finite
+    return finite, n_bytes, _bytes_left(stream)
+
+
+def _check_length(n_bytes: int, n_more: int) -> list[str]:
+    """Refuse a header after whose voxels as many bytes follow again, or a multiple; note where it is no padding."""
+    if n_bytes and n_more and n_more % n_bytes == 0:
+        what = f"holds {n_more // n_bytes + 1} times as many bytes of voxels as its header says"
+        raise HeaderError(what, "write it anew from its source, with the right type and number of voxels")
+    note = f"holds {n_more} bytes behind its voxels, so its header may state another type or size"
+    return [note] * (n_more > _PADDING * n_bytes)
 
 
 def _shape_of(header: Nifti1Header) -> list[int]:

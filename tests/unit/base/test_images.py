@@ -246,6 +246,25 @@ class TestDamage:
         path.write_bytes(path.read_bytes() + b"more")
         assert np.array_equal(read_image(path).voxels[0], noise())
 
+    @pytest.mark.parametrize("name", ["a.nii", "a.nii.gz", "a.img"])
+    def test_far_more_bytes_are_told_and_as_many_again_are_refused(self, tmp_path, name):
+        path = tmp_path / name
+        nib.save((nib.Nifti1Pair if name == "a.img" else nib.Nifti1Image)(noise().T, np.eye(4)), path)
+        data = gzip.decompress(path.read_bytes()) if name.endswith("gz") else path.read_bytes()
+
+        def notes_behind(n_more):
+            more = data + bytes(n_more)
+            path.write_bytes(gzip.compress(more) if name.endswith("gz") else more)
+            return [note for read in (read_image(path).notes, notes_of(read_sitk(path))) for note in read]
+
+        n_bytes = noise().nbytes
+        assert notes_behind(n_bytes // 10) == []
+        found = notes_behind(n_bytes // 10 + 1)
+        assert found == ["holds 25 bytes behind its voxels, so its header may state another type or size"] * 2
+        for times in (2, 4):
+            words = f"holds {times} times as many bytes of voxels as its header says"
+            assert refused(path, "header", lambda _, n=times - 1: notes_behind(n * n_bytes)).reason == words
+
     @pytest.mark.parametrize(
         ("place", "form", "value"),
         [
