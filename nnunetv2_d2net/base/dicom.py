@@ -43,8 +43,7 @@ _OWN_SERIES = re.compile(rb"\x20\0\x0d\0(?:UI..|....)[\d.]*[\0 ]?\x20\0\x0e\0(?:
 """StudyInstanceUID and, right behind it, SeriesInstanceUID: a file's own, for those it refers to are not neighbors."""
 _ROWS = re.compile(rb"\x28\0\x10\0(?:US\x02\0|\x02\0\0\0)")
 """Of pixels, which RTSTRUCT, SR and presentation states have none of."""
-_PIXEL_DATA = re.compile(rb"\xe0\x7f\x10\0(?:O[BW]\0\0)?(....)", re.DOTALL)
-"""And the length of what follows; of compressed pixels it is the largest number."""
+_PIXEL_DATA = re.compile(rb"\xe0\x7f\x10\0(?:O[BW]\0\0)?(....)", re.DOTALL)  # their length; compressed, the largest
 _FRAME_PLACE = re.compile(
     rb"\x20\0\x13\x91(?:SQ\0\0)?....\xfe\xff\0\xe0....\x20\0\x32\0(?:DS..|....)"
     rb"([-+.\deE ]+\\[-+.\deE ]+\\[-+.\deE]+)",

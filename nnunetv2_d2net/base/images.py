@@ -6,6 +6,7 @@ import gzip
 import hashlib
 import io
 import math
+import re
 import string
 import struct
 import zlib
@@ -45,6 +46,8 @@ _RIGHT_ANGLES = "resample it onto a grid of right angles, for instance with"
 
 _MOST_VALUES = 2**15  # of labels that are counted without sorting
 
+_ENDING = re.compile(r"(\.nii)?\.\w+$", re.IGNORECASE)
+_NO_READER = re.compile("Unable to determine ImageIO|not recognized as a NIFTI")
 _GZIP = b"\x1f\x8b"
 """How every gzip file begins."""
 
@@ -380,6 +383,9 @@ def _unreadable(path: Path, header: Nifti1Header | None, error: Exception) -> Im
         return ImageError(path, "unreadable", reason, f"call it {path.name}.gz")
     if isinstance(header, Nifti2Header) and isinstance(error, RuntimeError):  # of ITK, which knows only NIfTI-1
         return ImageError(path, "unreadable", "is NIfTI-2", "write it as NIfTI-1")
+    lower = _ENDING.sub(lambda ending: ending[0].lower(), path.name)
+    if lower != path.name and not path.name.endswith((".NII", ".NII.GZ")) and _NO_READER.search(str(error)):
+        return ImageError(path, "unreadable", "has capitals in its ending, which ITK does not read", f"call it {lower}")
     why, remedy = last_line(error), COPY_AGAIN if isinstance(error, EOFError) else WRITE_AGAIN
     if "No such file" in why:  # what ITK says of a MetaImage that is cut short, or whose voxels' file is not there
         why = "some or all of its voxels are missing"
@@ -465,9 +471,6 @@ def _look_through(path: Path) -> tuple[bool, int, int]:
 
 def _bytes_left(stream: BinaryIO) -> int:
     """Count what is left of a file, of gzip to its checksum; what follows the checksum is padding."""
-    if not isinstance(stream, gzip.GzipFile):
-        begin = stream.tell()
-        return stream.seek(0, io.SEEK_END) - begin
     n_bytes = 0
     try:
         while chunk := stream.read(_CHUNK):

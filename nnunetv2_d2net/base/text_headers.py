@@ -42,8 +42,7 @@ def check_text_header(head: bytes) -> list[str]:
     """Say what is odd about a file's beginning, in a few words that follow its name; nothing for other formats.
 
     Raises:
-        HeaderError: Voxel sizes that are not positive or not in mm, a place that is no number, or voxels that are not
-            where it says.
+        HeaderError: Sizes that are not positive or not in mm, a place that is no number, or voxels that ITK invents.
     """
     if _end_of(head) == 0:
         return []
@@ -57,8 +56,7 @@ def check_text_header(head: bytes) -> list[str]:
 
 def _odd_nrrd(fields: dict[str, str]) -> dict[str, bool]:
     if _NO_MM.search(units := " ".join(fields.get(name, "") for name in ("space units", "units")).strip()):
-        remedy = "write its place and spacing in mm, and its units as such"
-        raise HeaderError(f"gives lengths in {units}, which programs take for mm", remedy)
+        raise HeaderError(f"gives lengths in {units}, taken for mm by programs", "write place, spacing and units in mm")
     is_known = _SPACES.fullmatch(fields.get("space", "")) and "space directions" in fields
     kinds = fields.get("kinds", "").lower().split() or ["space"] * _whole(fields.get("dimension", ""), 3)
     n_axes = min(3, sum(kind in {"domain", "space", "???", "none"} for kind in kinds))  # those of channels have no size
@@ -75,20 +73,15 @@ def _odd_meta(head: bytes, fields: dict[str, str]) -> dict[str, bool]:
         if not (_numbers(fields.get(name, "")) > 0).all():
             what = f"says {name} = {fields[name]} mm, of which programs make different images"
             raise HeaderError(what, "write the right spacing into its header, in mm")
-    _check_data_file(head, fields)
-    is_known = fields.keys() & {"TransformMatrix", "Rotation", "Orientation"}
-    is_sized = fields.keys() & {"ElementSpacing", "ElementSize"}
-    return {f"has no TransformMatrix: {NOT_KNOWN}": not is_known, _NO_SIZE: not is_sized}
-
-
-def _check_data_file(head: bytes, fields: dict[str, str]) -> None:
-    """Refuse headers after which ITK takes anything for voxels, and says nothing to its caller."""
     file, n_slices = fields.get("ElementDataFile", ""), (fields.get("DimSize", "").split() or ["1"])[-1]
     if file.upper() == "LOCAL" and _TRUE.match(fields.get("CompressedData", "")) and "CompressedDataSize" not in fields:
         raise HeaderError("has compressed voxels of no CompressedDataSize, which ITK cannot unpack", _FROM_SOURCE)
     n_files = len(head.partition(b"ElementDataFile")[2].split(b"\n", 1)[-1].split())
     if file.startswith("LIST") and n_files < (_whole(n_slices, 1) if file == "LIST" else 1):
         raise HeaderError(f"lists {n_files} files of voxels for {n_slices} slices", _FROM_SOURCE)
+    is_known = fields.keys() & {"TransformMatrix", "Rotation", "Orientation"}
+    is_sized = fields.keys() & {"ElementSpacing", "ElementSize"}
+    return {f"has no TransformMatrix: {NOT_KNOWN}": not is_known, _NO_SIZE: not is_sized}
 
 
 def voxels_of(head: bytes) -> tuple[str, int, int, int | None] | None:

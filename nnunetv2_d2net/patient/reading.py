@@ -122,6 +122,9 @@ def _checked(image: sitk.Image, source: str, file: Path | None = None) -> Sequen
     voxels = sitk.GetArrayViewFromImage(floats)
     if not np.isfinite(voxels).all():
         raise not_finite(file or source)
+    n_filled = [np.any(voxels, axis=axes).sum() for axes in ((1, 2), (0, 2), (0, 1))]
+    if any(n == 1 < size for n, size in zip(n_filled, voxels.shape, strict=True)):
+        raise ImageError(file or source, "shape", "is 0 but for one slice", "write it whole, or leave it out")
     notes = dict.fromkeys((*notes_of(image), *odd_values(file or source, voxels)))
     return SequenceImage(floats, source, file, tuple(notes), is_placed(image))
 

@@ -80,9 +80,10 @@ def _cases_of_folder(folder: Path, dataset: Dataset) -> dict[str, CaseFiles]:
         if case in strays:
             first, *others = strays[case]
             more = f" (and {counted(len(others), 'file')} more like it)" if others else ""
+            stem = Path(first).name[: -len(ending)]
+            name = f"{stem}{ending}" if re.search(r"_\d{4}$", stem) else f"{case}_0000{ending} or the like"
             problem = (
-                f"{first}{more} has no channel number of four digits before {ending}, so nnU-Net does not see it: name "
-                f"it {case}_0000{ending} or the like"
+                f"{first}{more} is not CASE_XXXX{ending}, X being digits, so nnU-Net does not see it: name it {name}"
             )
         elif not label.is_file():
             problem = f"{label} is not there: add it, or take the case's images out of imagesTr"

@@ -343,6 +343,22 @@ class TestDamage:
             "resample it onto a grid of right angles, for instance with nibabel.processing.resample_to_output"
         )
 
+    @pytest.mark.parametrize("name", ["a.NII.gz", "a.nii.GZ", "a.Nii", "a.MHA", "b.c.Nii.Gz"])
+    @pytest.mark.parametrize("only_nifti", [False, True])
+    def test_capitals_that_itk_does_not_know(self, tmp_path, name, only_nifti):
+        lower = name.lower() if name[0] == "a" else "b.c.nii.gz"
+        path = itk(tmp_path / lower).rename(tmp_path / name)
+        error = refused(path, "unreadable", lambda file: read_sitk(file, only_nifti=only_nifti))
+        wanted = ("has capitals in its ending, which ITK does not read", f"call it {lower}")
+        assert (error.reason, error.remedy) == wanted
+        path.rename(tmp_path / lower)
+        assert read_sitk(tmp_path / lower).GetSize() == SHAPE[::-1]
+
+    @pytest.mark.parametrize("name", ["a.NII.GZ", "a.NII", "a.NRRD"])
+    def test_capitals_that_itk_knows(self, tmp_path, name):
+        path = itk(tmp_path / name.lower()).rename(tmp_path / name)
+        assert read_sitk(path).GetSize() == SHAPE[::-1]
+
     def test_what_readers_of_other_formats_say_is_told(self, tmp_path):
         def read(_file):
             raise RuntimeError("no orthonormal matrix")

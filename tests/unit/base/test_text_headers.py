@@ -127,7 +127,7 @@ def test_axes_of_channels_need_no_size(tmp_path, kind):
 @pytest.mark.parametrize("unit", ["m", "cm", "um", "\u00b5m", "meters", "Centimeter", "inches"])
 def test_other_units_than_mm_are_refused(tmp_path, unit):
     path = write_nrrd(tmp_path / "a.nrrd", f'{NRRD}space units: "{unit}" "{unit}" "{unit}"\n')
-    with pytest.raises(ImageError, match=r"a\.nrrd gives lengths in .*, which programs take for mm: write its place"):
+    with pytest.raises(ImageError, match=r"a\.nrrd gives lengths in .*, taken for mm by programs: write place, spac"):
         read_sitk(path)
 
 

@@ -160,3 +160,21 @@ def test_constant_images_count_as_absent(image):
     assert lines == ["T2, an image in memory is constant: T2 counts as absent"]
     with pytest.raises(UserError, match="T2 counts as absent: pass at least one real image"):
         read_sequences({"T2": image * 0})
+
+
+@pytest.mark.parametrize("axis", [0, 1, 2])
+def test_one_slice_of_many_is_refused(tmp_path, image, axis):
+    voxels = sitk.GetArrayFromImage(image)
+    kept = np.zeros_like(voxels)
+    place = tuple(slice(2, 3) if one == axis else slice(None) for one in range(3))
+    kept[place] = voxels[place]
+    for content, name in (
+        (kept, "slice"),
+        (kept * (np.arange(kept.size).reshape(kept.shape) == kept.argmax()), "voxel"),
+    ):
+        path = tmp_path / f"{name}.nii.gz"
+        sitk.WriteImage(sitk.GetImageFromArray(content), str(path))
+        with pytest.raises(ImageError) as error:
+            read_sequences({"T1": path, "T2": image})
+        assert str(error.value) == f"{path} is 0 but for one slice: write it whole, or leave it out"
+    assert read_sequence(sitk.GetImageFromArray(voxels[place]), "T1").image.GetNumberOfPixels() == voxels[place].size

@@ -136,7 +136,7 @@ def test_names_that_nnunet_does_not_see(tmp_path, caplog):
     (tmp_path / "imagesTr" / "e_0001.nii.gz").rename(tmp_path / "imagesTr" / "e_0001.NII.GZ")
     refused(tmp_path, dataset, "a", "a_000.nii.gz (and 1 file more like it)", "name it a_0000.nii.gz")
     refused(tmp_path, dataset, "b", "labelsTr/b.nii.gz is not there")
-    refused(tmp_path, dataset, "e", "e_0001.NII.GZ", "does not see it")
+    refused(tmp_path, dataset, "e", "e_0001.NII.GZ", "does not see it: name it e_0001.nii.gz")
     assert "not trained on: c of labelsTr" in caplog.text
 
 
