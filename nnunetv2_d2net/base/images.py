@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 
 from nnunetv2_d2net.base.errors import UserError
 from nnunetv2_d2net.base.files import written_whole
+from nnunetv2_d2net.base.formats import misnamed
 from nnunetv2_d2net.base.headers import NOT_KNOWN, HeaderError, check_header, second_place, shear_of, tells_sides
 from nnunetv2_d2net.base.orientation import UNPLACED
 from nnunetv2_d2net.base.text import counted, last_line
@@ -334,9 +335,8 @@ def _believable_header(path: Path) -> Nifti1Header | None:
         raise ImageError(path, "unreadable", reason, remedy)
     is_nifti = path.name.lower().endswith((".nii", ".nii.gz"))  # headers of other formats are text
     if is_nifti and head and all(byte in _PRINTABLE for byte in head[:_LONGEST_HEADER]):
-        raise ImageError(
-            path, "unreadable", "cannot be read (it is a text, no image)", "put the image there, or remove it"
-        )
+        is_text = "cannot be read (it is a text, no image)", "put the image there, or remove it"
+        raise ImageError(path, "unreadable", *(misnamed(path, head, is_gzip=False) or is_text))
     header = _nifti_header(head)
     if header is not None:
         check_header(header)
@@ -383,9 +383,14 @@ def _unreadable(path: Path, header: Nifti1Header | None, error: Exception) -> Im
         return ImageError(path, "unreadable", reason, f"call it {path.name}.gz")
     if isinstance(header, Nifti2Header) and isinstance(error, RuntimeError):  # of ITK, which knows only NIfTI-1
         return ImageError(path, "unreadable", "is NIfTI-2", "write it as NIfTI-1")
+    with _unpacked(path) as stream:
+        is_gzip = isinstance(stream, gzip.GzipFile)
     lower = _ENDING.sub(lambda ending: ending[0].lower(), path.name)
+    found = misnamed(path, _beginning(path), is_gzip=is_gzip) if isinstance(error, RuntimeError) else None
     if lower != path.name and not path.name.endswith((".NII", ".NII.GZ")) and _NO_READER.search(str(error)):
-        return ImageError(path, "unreadable", "has capitals in its ending, which ITK does not read", f"call it {lower}")
+        found = found or ("has capitals in its ending, which ITK does not read", f"call it {lower}")
+    if found:
+        return ImageError(path, "unreadable", *found)
     why, remedy = last_line(error), COPY_AGAIN if isinstance(error, EOFError) else WRITE_AGAIN
     if "No such file" in why:  # what ITK says of a MetaImage that is cut short, or whose voxels' file is not there
         why = "some or all of its voxels are missing"

@@ -365,6 +365,7 @@ class TestDamage:
 
         packed = tmp_path / "a.nii"
         packed.write_bytes(gzip.compress(itk(tmp_path / "b.mha").read_bytes()))
+        packed = packed.rename(tmp_path / "a.mha")  # under its own name
         for path in (itk(tmp_path / "a.nrrd"), packed):
             error = refused(path, "unreadable", lambda file: read_image(file, read))
             assert (error.reason, error.remedy) == ("cannot be read (no orthonormal matrix)", WRITE_AGAIN)
