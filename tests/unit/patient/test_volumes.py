@@ -41,8 +41,9 @@ def test_volumes_of_labels_and_regions():
 def test_labels_of_other_models():
     assert label_names({"lesion": (1,), "organ, left": (2,)}) == {1: "lesion", 2: "organ, left"}
     assert label_names({"a": (1, 2, 3), "b": (2,), "c": (3,)}) == {1: "a without b and c", 2: "b", 3: "c"}
-    found = measure_volumes(segmentation(), dataset({"lesion": 1, "organ, left": 2, "none": 4}))
-    assert [(v.name, v.ml) for v in found][:3] == [("lesion", 0.3), ("organ, left", 0.4), ("none", 0.0)]
+    found = measure_volumes(segmentation(), dataset({"lesion": 1, "organ, left": 2, "third": 3, "none": 4}))
+    volumes = {v.name: v.ml for v in found[:4]}
+    assert (volumes["lesion"], volumes["organ, left"], volumes["none"]) == (0.3, 0.4, 0.0)
     assert next(csv.DictReader(io.StringIO(as_csv(found[1:])))) == {
         "kind": "label",
         "name": "organ, left",
