@@ -5,6 +5,7 @@ argparse cannot do it: told of ``-p`` alone, it reads ``-pretrained_weights`` as
 
 import logging
 import os
+import re
 from argparse import SUPPRESS, Action, ArgumentParser, Namespace
 from collections.abc import Iterable, Sequence
 from difflib import get_close_matches
@@ -16,7 +17,7 @@ _LOG = logging.getLogger("nnunetv2_d2net")
 
 
 def values_of(words: Sequence[str], flag: str) -> list[str] | None:
-    """Return what follows a flag, up to the next flag; the last occurrence counts, as for argparse.
+    """Return what follows a flag, up to the next flag, which -1 is not; the last occurrence counts, as for argparse.
 
     Example:
         >>> values_of(["-d", "7", "-f", "0", "1", "--npz"], "-f")
@@ -28,7 +29,7 @@ def values_of(words: Sequence[str], flag: str) -> list[str] | None:
             values = [word.removeprefix(flag + "=")]
         elif word == flag:
             following = words[position + 1 :]
-            end = next((i for i, value in enumerate(following) if value.startswith("-")), len(following))
+            end = next((i for i, value in enumerate(following) if re.match(r"-(?![\d.])", value)), len(following))
             values = following[:end]
     return values if values is None else list(values)
 

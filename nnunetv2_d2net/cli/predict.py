@@ -3,6 +3,7 @@
 import argparse
 import logging
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 
 from nnunetv2_d2net.base.dataset import Dataset
@@ -79,11 +80,7 @@ def run(args: argparse.Namespace, extra: Sequence[str]) -> int:
             "--subsets says which folders --all_subsets writes: add it, or name one subset by --modalities"
         )
     words = [*_OURS, *extra]
-    missing = [flag for flag in ("-i", "-o", "-d", "-c") if not value_of(words, flag)]
-    if missing:
-        raise UsageError(f"missing {' '.join(missing)}: d2net predict -i FOLDER -o FOLDER -d ID -c CONFIGURATION")
-    if not Path(value_of(words, "-i")).is_dir():
-        raise UserError(f"{value_of(words, '-i')} is no folder: -i takes the folder of the images")
+    output = _check_words(words)
     model = model_folder(words)
     dataset = Dataset.read(model / "dataset.json", MISSING_IN_MODEL)
     available = dataset.available(args.modalities, args.drop)
@@ -98,7 +95,6 @@ def run(args: argparse.Namespace, extra: Sequence[str]) -> int:
     from nnunetv2_d2net.plugin.prediction.all_subsets import AllSubsetsPredictor
     from nnunetv2_d2net.plugin.prediction.predictor import D2NetPredictor
 
-    output = Path(value_of(words, "-o"))
     make_folder(output)
     # nnU-Net builds the predictor itself, from arguments of its own, so the flags travel with the class.
     base = AllSubsetsPredictor if args.all_subsets else D2NetPredictor
@@ -151,8 +147,31 @@ def _checkpoints(model: Path, words: Sequence[str]) -> list[Path]:
             remedy = (
                 f"pass the trained folds, -f {' '.join(trained)}" if trained else "finish the training, or pass -chk"
             )
+            if (model / f"fold_{fold}" / f"{name}.pth").is_file():
+                remedy = f"pass -chk {name}.pth"
             raise UserError(f"{model / f'fold_{fold}' / name} does not exist: {remedy}")
     return [model / f"fold_{fold}" / name for fold in folds]
+
+
+def _check_words(words: Sequence[str]) -> Path:
+    """Refuse what nnU-Net, or a pool of threads, would stumble over once the model is loaded; return the output."""
+    missing = [flag for flag in ("-i", "-o", "-d", "-c") if not value_of(words, flag)]
+    if missing:
+        raise UsageError(f"missing {' '.join(missing)}: d2net predict -i FOLDER -o FOLDER -d ID -c CONFIGURATION")
+    images, output = Path(value_of(words, "-i")), Path(value_of(words, "-o"))
+    if not images.is_dir():
+        raise UserError(f"{images} is no folder: -i takes the folder of the images")
+    if images.resolve() == output.resolve():
+        raise UserError(f"{output} holds the images, for which segmentations would be taken, too: pass another -o")
+    step, fits = value_of(words, "-step_size", "0.5"), False
+    with suppress(ValueError):
+        fits = 0 < float(step) <= 1
+    if not fits:
+        raise UsageError(f"-step_size {step} is no share of a tile: choose a number above 0, at most 1")
+    for flag in ("-npp", "-nps"):
+        if not (number := value_of(words, flag, "3")).isdecimal():
+            raise UsageError(f"{flag} {number}: choose 0 or more processes")
+    return output
 
 
 def _part(words: Sequence[str]) -> tuple[int, int]:

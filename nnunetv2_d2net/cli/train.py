@@ -10,6 +10,7 @@ from pathlib import Path
 from nnunetv2_d2net.base.dataset import Dataset, dataset_number, folder_of
 from nnunetv2_d2net.base.errors import UsageError, UserError
 from nnunetv2_d2net.base.files import locked_folder
+from nnunetv2_d2net.base.sides import ORIENTATION
 from nnunetv2_d2net.cli._checks import check_folds, dataset_folder
 from nnunetv2_d2net.cli._nnunet import call_entry_point, device_words, trainer_class
 from nnunetv2_d2net.cli._process_group import errors_of_processes, is_one_of_several, process_group
@@ -22,7 +23,7 @@ from nnunetv2_d2net.cli._words import (
     without,
 )
 from nnunetv2_d2net.patient.model import shipped_checkpoint
-from nnunetv2_d2net.plugin.planning.plans import check_modalities, preprocessed_folder
+from nnunetv2_d2net.plugin.planning.plans import check_modalities, preprocessed_folder, read_plans
 from nnunetv2_d2net.plugin.protocols import drawing_from, read_protocols
 from nnunetv2_d2net.plugin.registration import announce_trainers
 from nnunetv2_d2net.plugin.start import (
@@ -73,8 +74,6 @@ def run(args: argparse.Namespace, extra: Sequence[str]) -> int:
         UserError: A variable, the plans, the preprocessed data or the trainer is missing, D2-Net cannot use them, or
             the pretrained weights are another network's.
     """
-    if "--c" in extra and values_of(extra, _PRETRAINED) is not None:
-        raise UsageError(f"{_PRETRAINED} starts a training and --c goes on with one: leave one of them out")
     words = all_words(extra, args.start_from)
     trainer = value_of(words, "-tr")
     subsets = read_protocols(args.subsets, args.presence, _check_data(words, trainer))
@@ -90,6 +89,7 @@ def run(args: argparse.Namespace, extra: Sequence[str]) -> int:
     from nnunetv2_d2net.plugin.training.pretrained import starting_from
     from nnunetv2_d2net.plugin.training.seeds import seed_training
 
+    _check_loaded(words, safely=issubclass(trainer_type, ModalityDroppingTrainer))
     if issubclass(trainer_type, ModalityDroppingTrainer):
         words = without(words, _PRETRAINED)
     else:
@@ -119,7 +119,11 @@ def all_words(extra: Sequence[str], start: str | None) -> list[str]:
 
     Raises:
         UserError: There is nothing to start from.
+        UsageError: Two of the words exclude each other.
     """
+    if "--c" in extra and (values_of(extra, _PRETRAINED) is not None or "--val" in extra):
+        other = "--val only validates" if "--val" in extra else f"{_PRETRAINED} starts"
+        raise UsageError(f"{other} a training and --c goes on with one: leave one of them out")
     return ["-tr", "D2NetTrainer", "-p", "D2NetPlans", *_with_start(in_nnunets_order(extra), start)]
 
 
@@ -194,6 +198,20 @@ def _pretrained_weights(words: Sequence[str]) -> Path | None:
     return None if "--val" in words else weights
 
 
+def _check_loaded(words: Sequence[str], *, safely: bool) -> None:
+    """Refuse a training that is not there to be validated, and code in a checkpoint, to which a safe trainer sees."""
+    from nnunetv2_d2net.plugin.checkpoints import read_checkpoint
+
+    kept = [_fold_folder(words) / f"checkpoint_{name}.pth" for name in _KEPT]
+    there = [path for path in kept if path.is_file()]
+    loaded = there[:1] if "--c" in words else kept[:1] if "--val" in words else []
+    for path in (*loaded, *(kept[-1:] if loaded and "--val_best" in words else ())):
+        if "--val" in words and path not in there:
+            raise UserError(f"{path} does not exist, so there is nothing to validate: train this fold to its end first")
+        if path in there and not safely:
+            read_checkpoint(path)  # nnU-Net unpickles it
+
+
 def _positionals(words: Sequence[str]) -> tuple[str, str, str]:
     try:
         dataset, configuration, fold = positionals(words)
@@ -223,18 +241,23 @@ def _check_data(words: Sequence[str], trainer: str) -> tuple[str, ...]:
     command = f"run d2net preprocess -d {dataset_number(folder.name)} -plans_name {plans} -c {configuration}"
     if not data.is_dir():
         raise UserError(f"{data} does not exist, so {configuration} is planned but not preprocessed: {command}")
-    channels = Dataset.read(folder / "dataset.json").channels
+    data_set = Dataset.read(folder / "dataset.json")
     if trainer.startswith("D2NetTrainer"):
-        check_modalities(channels, folder / "dataset.json", "train nnUNetTrainer instead, with -tr")
+        check_modalities(data_set.channels, folder / "dataset.json", "train nnUNetTrainer instead, with -tr")
 
     from nnunetv2_d2net.plugin.preprocessing.cohort import check_preprocessed
     from nnunetv2_d2net.plugin.preprocessing.training_cases import check_unchanged
+    from nnunetv2_d2net.plugin.training.same_plans import check_other_folds
     from nnunetv2_d2net.plugin.training.splits import check_fold
 
-    check_fold(folder / "splits_final.json", fold, check_preprocessed(data, channels, command))
+    if "--val" not in words:
+        of_now = read_plans(folder / f"{plans}.json")
+        of_now.pop(ORIENTATION, None)  # of the data that the plans were made for
+        check_other_folds(_fold_folder(words), of_now, data_set.content)
+    check_fold(folder / "splits_final.json", fold, check_preprocessed(data, data_set.channels, command))
     if os.environ.get("nnUNet_raw") and not {"--c", "--val"} & set(words):
         check_unchanged(data, folder_of("nnUNet_raw") / folder.name, command)
-    return channels
+    return data_set.channels
 
 
 def _check_processes(words: Sequence[str], trainer: type, seed: int | None) -> None:

@@ -46,7 +46,7 @@ def find_stock(results: Path, start: str, configuration: str, plans: str = "") -
 
     Args:
         results: The data set's folder below nnUNet_results.
-        start: Name of a trainer, folder of a model, or a checkpoint.
+        start: Name of a trainer, folder of a model, or a checkpoint; a fold's folder stands for its final one.
         configuration: Of the plans.
         plans: Name of the plans; empty for those that the model was trained with.
 
@@ -57,8 +57,10 @@ def find_stock(results: Path, start: str, configuration: str, plans: str = "") -
         UserError: There is no such model, it is of another configuration, or several fit.
     """
     path = Path(start)
-    if path.is_dir() or path.is_file():
-        model = path.resolve() if path.is_dir() else path.resolve().parents[1]
+    if path.is_dir() and path.resolve().name.startswith("fold_"):
+        path /= "checkpoint_final.pth"
+    if path.is_file() or any(path.glob("fold_*")):
+        model = path.resolve() if path.is_dir() else path.resolve().parent.parent
         of_plans = _plans_of(model, configuration)
         if not of_plans and not plans:
             raise UserError(f"{model} is not named TRAINER__PLANS__{configuration}: pass the plans with -p")
@@ -72,8 +74,9 @@ def find_stock(results: Path, start: str, configuration: str, plans: str = "") -
     if not models:
         trained = [model.name for model in of_configuration]
         there = f" (there: {listed(trained, 5)})" if trained else ""
+        named = f"{path}, a folder without folds," if path.is_dir() else path
         raise UserError(
-            f"no model of {start} for {configuration} in {results}{there}: "
+            f"no model of {named} for {configuration} in {results}{there}: "
             "train it first, or pass a trainer, the folder of a model or a checkpoint that is there"
         )
     if len(models) > 1:

@@ -125,7 +125,7 @@ class AllSubsetsPredictor(D2NetPredictor):
         """Leave out the subsets of which every file of these endings is there; none if there are no endings."""
         name = self._name_of(files)
         outputs = {subset: str(folder / name) for subset, folder in folders.items()}
-        done = {subset for subset, output in outputs.items() if endings and self.is_done(output, endings)}
+        done = {s for s, output in outputs.items() if endings and self.is_done(output, endings, files, s)}
         return Job(files, name, {subset: output for subset, output in outputs.items() if subset not in done})
 
     def _items_of(self, jobs: Iterable[Job], n_threads: int) -> Iterator[dict[str, Any]]:

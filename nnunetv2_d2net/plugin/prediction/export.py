@@ -30,6 +30,7 @@ from nnunetv2_d2net.plugin.planning.plans import MISSING_IN_MODEL, read_plans
 from nnunetv2_d2net.plugin.prediction.model_folder import read_model
 from nnunetv2_d2net.plugin.prediction.note import EXPECTED_DICE, Measured
 from nnunetv2_d2net.plugin.prediction.operating_point import with_thresholds
+from nnunetv2_d2net.plugin.start import SEPARATOR
 
 _NEEDED = ("dataset.json", "plans.json")
 _DATASET = re.compile(r"Dataset[0-9]{3}_[\w.-]+")
@@ -38,6 +39,7 @@ _PATH = re.compile(r"(?<![\w.:/\\-])(?:/|~/|[A-Za-z]:[\\/])(?:[^\s/\\\"']+[\\/])
 _TRAINING_FILES = "dataset"
 """Where dataset.json lists images and labels of training cases, which prediction does not need."""
 _KEPT = ("dataset_fingerprint.json", EXPECTED_DICE)
+_NO_FOLDER = (".tar", ".gz", ".tgz", ".bz2", ".xz", ".zst", ".7z", ".rar", ".pth")  # but another kind of file
 
 
 class ExportedCheckpoint(NamedTuple):
@@ -74,8 +76,8 @@ def export_model(  # noqa: PLR0913 - settings have defaults
         thresholds: The probability at which each region begins, where it is not one half: written into the last bias.
 
     Raises:
-        UserError: The model lacks a file, one of them cannot be used, names code from elsewhere or is a link, or the
-            output exists or cannot be written.
+        UserError: The model lacks a file, one of them cannot be used, names code from elsewhere or is a link, or its
+            folder has another name; or the output exists, cannot be written or is called as something else.
     """
     checkpoints = _checkpoints(model, folds, checkpoint_name)
     for path in (*(model / name for name in (*_NEEDED, *_KEPT)), *checkpoints, *(p.parent for p in checkpoints)):
@@ -87,20 +89,19 @@ def export_model(  # noqa: PLR0913 - settings have defaults
     settings = {"stock": stock, "half": half, "thresholds": thresholds}
     originals = read_model(model, checkpoints)
     contents = [_for_prediction(content, **settings) for content in originals]
-    dataset = _dataset_name(model)
+    place = Path(_dataset_name(model), _model_name(model, originals[0]))
     remedy = "free space or pass another -o"
     with locked_output(output), explaining_disk_errors(output, remedy), unfinished_folder(output.parent) as temporary:
-        if output.exists() and (output.is_file() or any(output.iterdir())):
-            raise UserError(f"{output} exists: pass another -o, or remove it")
+        _check_output(output)
         results = temporary / "results"
-        target = results / dataset / model.resolve().name
+        target = results / place
         sizes = _write(model, dict(zip(checkpoints, contents, strict=True)), target)
         if thresholds is None:
             others = () if stock else _by_stock(model, originals)
             _keep_measured(model, target, [checkpoint.name for checkpoint in sizes], others)
         else:  # measured of regions that began elsewhere
             (target / EXPECTED_DICE).unlink(missing_ok=True)
-        if output.suffix == ".zip":
+        if output.suffix.lower() == ".zip":
             publish(_zipped(results, temporary / output.name), output)
         else:
             publish(results, output)  # takes the place of an empty folder
@@ -115,7 +116,10 @@ def _checkpoints(model: Path, folds: Sequence[str] | None, name: str) -> list[Pa
     missing = [path for path in found if not path.is_file()]
     if missing or not found:
         wanted = missing[0] if missing else model / "fold_*" / name
-        raise UserError(f"{wanted} does not exist: pass the folder of a trained model, and folds that it has")
+        remedy = "pass the folder of a trained model, and folds that it has"
+        if any(model.glob(f"fold_*/{name}.pth")):
+            remedy = f"pass -chk {name}.pth"
+        raise UserError(f"{wanted} does not exist: {remedy}")
     return found
 
 
@@ -127,6 +131,23 @@ def _dataset_name(model: Path) -> str:
     if not _DATASET.fullmatch(name):
         raise UserError(f"{model}: {name!r} is no name of a data set such as Dataset007_Name: rename it")
     return name
+
+
+def _model_name(model: Path, checkpoint: Mapping[str, Any]) -> str:
+    """Return the folder's name, by which nnU-Net looks for trainer, plans and configuration; no other will do."""
+    parts = model.resolve().name.split(SEPARATOR)
+    trainer, last = checkpoint["trainer_name"], checkpoint["init_args"]["configuration"]
+    if parts[:1] + parts[2:] != [trainer, last]:
+        needed = SEPARATOR.join((trainer, read_plans(model / "plans.json")["plans_name"], last))
+        raise UserError(f"{model} is not named as nnU-Net looks for it: rename it to {needed}, then export it")
+    return model.resolve().name
+
+
+def _check_output(output: Path) -> None:
+    if output.suffix.lower() in _NO_FOLDER:
+        raise UserError(f"{output}: export writes a .zip or a folder, no {output.suffix}: pass another -o")
+    if output.exists() and (output.is_file() or any(output.iterdir())):  # a folder may be nnUNet_results itself
+        raise UserError(f"{output} exists: pass another -o{', or remove it' if output.is_file() else ''}")
 
 
 def _write(model: Path, checkpoints: Mapping[Path, dict[str, Any]], target: Path) -> list[ExportedCheckpoint]:

@@ -31,6 +31,7 @@ NEVER_MEASURED = "never measured"
 CHECKPOINTS = "checkpoints (sha256)"
 AVAILABLE_NAMES = "available modalities"
 CONSTANT = "constant images, taken as absent"
+IMAGES = "images of the case (size, sha256)"
 DICE = "mean Dice measured with these modalities"
 SD = "SD over cases of the measured Dice"
 N_CASES = "cases of the measured Dice"
@@ -207,25 +208,31 @@ def note(
     return content
 
 
-def made_otherwise(content: Mapping[str, Any], model: Model | None, names: Collection[str] | None) -> str:
+def made_otherwise(
+    content: Mapping[str, Any], model: Model | None, names: Collection[str] | None, images: Mapping[str, Any]
+) -> str:
     """Say how a segmentation was made otherwise than it would be now; empty if it was not, or nobody knows.
 
     Args:
         content: Its note.
         model: That of now.
         names: Of the modalities that are used now, constant images among them; None if nobody knows.
+        images: What tells the content of each image that is used now, by the name of its modality.
 
     Example:
-        >>> made_otherwise({"available modalities": ["T1", "T2"]}, None, ["T1", "T2", "FLAIR"])
+        >>> made_otherwise({"available modalities": ["T1", "T2"]}, None, ["T1", "T2", "FLAIR"], {})
         'from other modalities (T1, T2)'
     """
     made_by, made_of = content.get(CHECKPOINTS), content.get(AVAILABLE_NAMES)
     if made_by and model and made_by != model.checkpoints:
         return "by other checkpoints"
-    if names is None or made_of is None:
-        return ""
-    alike = set(made_of) <= set(names) and len(names) == len(made_of) + len(content.get(CONSTANT, ()))
-    return "" if alike else f"from other modalities ({', '.join(made_of)})"
+    noted = content.get(IMAGES, {})  # which earlier versions did not write
+    if names is not None and made_of is not None:
+        alike = set(made_of) <= set(names) and len(names) == len(made_of) + len(content.get(CONSTANT, ()))
+        if not (set(noted) == set(names) if noted else alike):
+            return f"from other modalities ({', '.join(made_of)})"
+    others = [name for name, state in images.items() if noted.get(name, state) != state]
+    return f"from other images ({', '.join(others)})" if others else ""
 
 
 def warnings(table: MeasuredTable, subset: str, complete: str, absent: Sequence[str]) -> list[str]:

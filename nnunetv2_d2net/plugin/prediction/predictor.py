@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from nnunetv2_d2net.base.dataset import Dataset
 from nnunetv2_d2net.base.errors import UserError
-from nnunetv2_d2net.base.files import make_folder, read_json_or
+from nnunetv2_d2net.base.files import content_state, make_folder, read_json_or
 from nnunetv2_d2net.base.progress import Bar
 from nnunetv2_d2net.base.text import counted, last_line
 from nnunetv2_d2net.method.modalities import infer_available
@@ -29,7 +29,15 @@ from nnunetv2_d2net.plugin.prediction.agreement import AGREEMENT, WITHOUT_MIRROR
 from nnunetv2_d2net.plugin.prediction.in_memory import stack_images
 from nnunetv2_d2net.plugin.prediction.likeness import looks_unlike, unlike_training
 from nnunetv2_d2net.plugin.prediction.model_folder import UNUSABLE, read_model, unusable
-from nnunetv2_d2net.plugin.prediction.note import VOLUMES, Model, closing_line, describe_model, made_otherwise, note
+from nnunetv2_d2net.plugin.prediction.note import (
+    IMAGES,
+    VOLUMES,
+    Model,
+    closing_line,
+    describe_model,
+    made_otherwise,
+    note,
+)
 from nnunetv2_d2net.plugin.prediction.subset_network import StackedHeads, SubsetNetwork
 from nnunetv2_d2net.plugin.prediction.threads import WriteBehind, read_ahead
 from nnunetv2_d2net.plugin.prediction.writing import (
@@ -493,31 +501,39 @@ class D2NetPredictor(nnUNetPredictor):
         todo = [i for i, output in enumerate(lists[1]) if not self.is_done(output, endings, lists[0][i])]
         return tuple([of_cases[i] for i in todo] for of_cases in lists)
 
-    def is_done(self, output: str, endings: Sequence[str], files: Sequence[str] = ()) -> bool:
+    def is_done(self, output: str, endings: Sequence[str], files: Sequence[str], subset: Subset | None = None) -> bool:
         """Tell whether a case's files are there, whole; ones that somebody has changed stay, and are reported.
 
-        So do those that another model made, or this one from other modalities than it would use now.
+        So do those that another model made, or this one from other modalities or images than it would use now.
 
         Args:
             output: Output file without its ending.
             endings: Of the files.
-            files: Of the case; none where the output's folder says which modalities are used.
+            files: Images of the case.
+            subset: M flags, where the output's folder says which modalities are used.
         """
         try:
             if not is_written(output, endings):
                 return False
-            self._check_maker(output, files)
+            self._check_maker(output, files, subset)
             return True
-        except UserError as error:
+        except (UserError, OSError) as error:
             self.fail(Path(output).name, f"case {Path(output).name!r}: {error}")
             return True
 
-    def _check_maker(self, output: str, files: Sequence[str]) -> None:
-        allowed, names = self.allowed or [True] * len(self.dataset.channels), None
-        if len(files) > 1:  # a single file may hold all modalities
-            names = {self.dataset.channels[c] for c in self.dataset.assign_channels(list(files)) if allowed[c]}
-        if how := made_otherwise(read_json_or(Path(f"{output}{NOTE}"), {}), self.model, names):
-            raise UserError(f"{output}{self.dataset.file_ending} was made {how}: pass another -o, or write it anew")
+    def _check_maker(self, output: str, files: Sequence[str], subset: Sequence[bool] | None) -> None:
+        content, images = read_json_or(Path(f"{output}{NOTE}"), {}), self._states_of(files, subset or self.allowed)
+        # a single file, called as the first modality, may hold all: older notes do not say which there were
+        unknown = len(files) == 1 and not content.get(IMAGES) and self.dataset.channels[0] in images
+        if how := made_otherwise(content, self.model, None if subset or unknown else images, images):
+            raise UserError(f"{output}{self.dataset.file_ending} was made {how}: pass another -o, or remove it")
+
+    def _states_of(self, files: Sequence[str], wanted: Sequence[bool] | None) -> dict[str, list[int | str]]:
+        """Return what tells the content of each image that is used, by the name of its modality."""
+        channels = self.dataset.assign_channels(files)
+        kept = [not wanted or wanted[c] or channels == [0] for c in channels]  # a single file may hold all modalities
+        used = [(self.dataset.channels[c], Path(f)) for c, f, keep in zip(channels, files, kept, strict=True) if keep]
+        return {name: content_state(path) for name, path in used}
 
     def _internal_get_data_iterator_from_lists_of_filenames(
         self,
@@ -588,7 +604,8 @@ class D2NetPredictor(nnUNetPredictor):
         )
         looks = self._looks(case.images, case.available, case.properties["spacing"])
         place = next((file for file, channel in zip(files, channels, strict=True) if case.available[channel]), files[0])
-        return case._replace(properties={**case.properties, **looks, PLACE_OF: str(place)})
+        states = self._states_of(files, self.allowed)
+        return case._replace(properties={**case.properties, **looks, PLACE_OF: str(place), IMAGES: states})
 
     def begin(self) -> None:
         """Forget the failures of an earlier call, and what it has told."""
@@ -634,6 +651,7 @@ class D2NetPredictor(nnUNetPredictor):
         """Say what a segmentation is made from and how far to trust it; tell at once what should alarm."""
         oddities = properties.get(CONSTANT, ()), properties.get(REMARKS, ())
         content = note(self.model, properties[AVAILABLE], self.dataset.channels, *oddities)
+        content[IMAGES] = properties.get(IMAGES, {})
         content[LIES] = how_it_lay(properties, self.plans_manager.plans)
         finest = min(self.configuration_manager.spacing)
         unlike = unlike_training(self.model.fingerprint if self.model else {}, properties, finest)

@@ -46,6 +46,7 @@ from nnunetv2_d2net.plugin.protocols import SUBSETS, note_subsets, subsets_of_tr
 from nnunetv2_d2net.plugin.seams import dataset_seam
 from nnunetv2_d2net.plugin.training.pretrained import lies_otherwise, load_fitting_weights, pretrained_weights
 from nnunetv2_d2net.plugin.training.resuming import ResumingTrainer
+from nnunetv2_d2net.plugin.training.same_plans import check_other_folds
 from nnunetv2_d2net.plugin.training.schedule import PhasedPolyLR
 from nnunetv2_d2net.plugin.training.seeds import N_SEEDS, repeatable
 from nnunetv2_d2net.plugin.training.splits import N_FOLDS, balanced_splits, check_fold
@@ -183,7 +184,7 @@ class ModalityDroppingTrainer(ResumingTrainer):
         """Start as nnU-Net does, once the preprocessed data have turned out to be what they should be.
 
         Raises:
-            UserError: They have not, as those that stock nnU-Net makes of incomplete cases.
+            UserError: They have not, as those that stock nnU-Net makes of incomplete cases; or other plans made a fold.
         """
         check_preprocessed(
             Path(self.preprocessed_dataset_folder),
@@ -193,6 +194,7 @@ class ModalityDroppingTrainer(ResumingTrainer):
             lambda properties: planned_shape(properties, self.plans_manager, self.configuration_manager),
         )
         self._note_orientation()
+        check_other_folds(Path(self.output_folder), self.plans_manager.plans, self.dataset_json)
         if self.local_rank == 0:
             note_subsets(Path(self.output_folder), self.subset_table)
         super().on_train_start()

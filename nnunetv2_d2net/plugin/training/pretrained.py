@@ -207,7 +207,7 @@ def _by_part(some: Sequence[str], layers: dict[str, dict[str, Tensor]]) -> str:
 
 def lies_otherwise(path: Path, counts: Mapping[str, int]) -> list[str]:
     """Warn, in a line, where a checkpoint's model was trained on images that lie as none of those counted does."""
-    theirs = read_json_or(path.resolve().parents[1] / "plans.json", {}).get(ORIENTATION)
+    theirs = read_json_or(path.resolve().parent.parent / "plans.json", {}).get(ORIENTATION)
     if not theirs or theirs in counts:
         return []
     return [
@@ -222,7 +222,7 @@ def _made_for(checkpoint: Mapping[str, Any], path: Path, what: str) -> dict[str,
     Every fold that is trained later writes those of its folder anew.
     """
     own = checkpoint["init_args"].get({"dataset": "dataset_json"}.get(what, what))
-    return own if isinstance(own, dict) else read_json_or(path.resolve().parents[1] / f"{what}.json", {})
+    return own if isinstance(own, dict) else read_json_or(path.resolve().parent.parent / f"{what}.json", {})
 
 
 def _channels_of_model(checkpoint: Mapping[str, Any], path: Path) -> list[str]:

@@ -1,6 +1,7 @@
 """Whether a model was trained by the plans of now: whether its network would see and segment what it has learned on."""
 
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from nnunetv2_d2net.base.errors import UserError
 from nnunetv2_d2net.base.modality_names import plain_names
 from nnunetv2_d2net.base.sides import ORIENTATION
 from nnunetv2_d2net.base.text import listed
+from nnunetv2_d2net.plugin.checkpoints import read_checkpoint
 from nnunetv2_d2net.plugin.planning.plans import MISSING_IN_MODEL, check_plans, configuration_of
 
 _OF_CONFIGURATION = (
@@ -87,6 +89,25 @@ def check_same_plans(
             others.append(ORIENTATION)
         if others:
             raise UserError(f"{path} was trained by other plans than those of now ({listed(others, 5)}): {remedy}")
+
+
+def check_other_folds(fold: Path, plans: Mapping[str, Any], content: Mapping[str, Any]) -> None:
+    """Refuse to train a fold beside folds of other plans: nnU-Net keeps one plans.json for all, that of the last one.
+
+    Args:
+        fold: Folder of the fold that is to be trained, within its model's.
+        plans: Those of now.
+        content: Of dataset.json, of now.
+
+    Raises:
+        UserError: One was trained by other plans, or with the modalities in another order.
+    """
+    remedy = f"put {fold.parent / 'plans.json'} in their place, move that fold away, or plan under another name"
+    for path in sorted({*fold.parent.glob("fold_*/checkpoint_*.pth")} - {*fold.glob("*.pth")}):
+        made_for = {}
+        with suppress(UserError):  # it may be being written, and whoever uses it is told
+            made_for = read_checkpoint(path)["init_args"]
+        check_same_plans(path, made_for, plans, content, remedy)
 
 
 def _as_file(value: Any) -> Any:  # noqa: ANN401 - JSON

@@ -15,6 +15,7 @@ from nnunetv2_d2net.plugin.prediction.note import (
     EXPECTED_DICE,
     VOLUMES,
     Measured,
+    read_measured,
     write_measured,
 )
 from nnunetv2_d2net.plugin.prediction.writing import FILES, NOTE
@@ -67,7 +68,7 @@ def keep_with_model(scores: Iterable[CaseScore], predictions: Path, model: Path,
         The file.
 
     Raises:
-        UserError: A prediction has no note, was made by other checkpoints, or the file cannot be written.
+        UserError: A prediction has no note, was made by other checkpoints, or the file cannot be written, or says more.
     """
     if not model.is_dir():
         raise UserError(f"{model} is no folder: name the folder of the model, TRAINER__PLANS__CONFIGURATION")
@@ -87,8 +88,22 @@ def keep_with_model(scores: Iterable[CaseScore], predictions: Path, model: Path,
     for case, of in (key for key, n in by_modalities.items() if n > 1):
         folders = ", ".join(subset for (of_case, subset), by in subsets.items() if (of_case, by) == (case, of))
         raise UserError(f"{predictions}: {folders} hold {case} with {of} each: evaluate one of these folders at a time")
-    keep_scores([score._replace(subset=subsets[score[:2]]) for score in measured], model, cases, checkpoints, found)
+    measured = [score._replace(subset=subsets[score[:2]]) for score in measured]
+    _check_not_more(model, checkpoints, measured)
+    keep_scores(measured, model, cases, checkpoints, found)
     return model / EXPECTED_DICE
+
+
+def _check_not_more(model: Path, checkpoints: Mapping[str, str], scores: Sequence[CaseScore]) -> None:
+    """Refuse to replace what the same checkpoints reached on more cases, or with another subset."""
+    of_now = Counter((score.subset, score.region) for score in scores if not math.isnan(score.dice))
+    for subset, regions in read_measured(model, checkpoints).items():
+        more = [region for region, before in regions.items() if (before.n or 0) > of_now[subset, region]]
+        if more or not any(score.subset == subset for score in scores):
+            raise UserError(
+                f"{model / EXPECTED_DICE} was measured on more cases or subsets (such as {subset}): "
+                "leave --model out, or remove this file first to replace it"
+            )
 
 
 def _check_unchanged(path: Path, files: Mapping[str, object]) -> None:

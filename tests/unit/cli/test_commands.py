@@ -350,6 +350,7 @@ def test_pretrained_weights_are_handed_to_our_trainers(roots, trained, tmp_path,
     )
     assert start_from(tmp_path, trainer) == 0
     assert handed == [(tmp_path / "w.pth", False) if is_ours else (None, True)]
+    write_checkpoints(roots, trainer, "final")
     assert start_from(tmp_path, trainer, "--val") == 0
     assert handed[1][0] is None
     assert pretrained_weights() is None
@@ -527,3 +528,68 @@ OTHER_PLANNERS = (D2NetResEncPlanner, D2NetSmallPlanner, D2NetWholeHeadPlanner, 
 )
 def test_the_remedy_for_plans_that_are_not_there_makes_plans_of_that_name(plans, more):
     assert train._plan("7", plans) == f"run d2net plan_and_preprocess -d 7{more}"
+
+
+def write_checkpoints(roots, trainer, *names, fold="fold_0", **content):
+    folder = roots["nnUNet_results"] / DATASET / f"{trainer}__D2NetPlans__3d_fullres" / fold
+    folder.mkdir(parents=True, exist_ok=True)
+    for name in names:
+        torch.save(WEIGHTS | content, folder / f"checkpoint_{name}.pth")
+    return folder
+
+
+@pytest.mark.parametrize("trainer", ["D2NetTrainer", "nnUNetTrainer"])
+@pytest.mark.parametrize(
+    ("there", "words", "parts"),
+    [
+        ((), ["--val"], ["fold_0/checkpoint_final.pth does not exist", "train this fold to its end first"]),
+        (("latest",), ["--val"], ["checkpoint_final.pth does not exist"]),
+        (("final",), ["--val", "--val_best"], ["checkpoint_best.pth does not exist"]),
+        (("final",), ["--c", "--val"], ["--val only validates a training and --c goes on with one"]),
+    ],
+)
+def test_a_training_that_cannot_be_validated(roots, trained, trainer, there, words, parts, capsys):
+    write_checkpoints(roots, trainer, *there)
+    assert main(["train", "7", "3d_fullres", "0", "-tr", trainer, *words]) in (1, 2)
+    one_line(capsys, *parts)
+    assert not trained
+    write_checkpoints(roots, trainer, "final", "best")
+    assert main(["train", "7", "3d_fullres", "0", "-tr", trainer, *(word for word in words if word != "--c")]) == 0
+
+
+@pytest.mark.parametrize(
+    ("words", "hostile", "is_refused"),
+    [
+        (["--val"], "final", True),
+        (["--val"], "best", False),
+        (["--val", "--val_best"], "best", True),
+        (["--c"], "final", True),
+        (["--c"], "latest", False),  # there is a final one
+        (["--c", "--val_best"], "best", True),
+        ([], "final", False),
+    ],
+)
+def test_no_code_of_a_checkpoint_runs_in_nnunets_own_trainer(roots, trained, words, hostile, is_refused, capsys):
+    write_checkpoints(roots, "nnUNetTrainer", *{"final", "latest", "best"} - {hostile})
+    write_checkpoints(roots, "nnUNetTrainer", hostile, run=Path("x"))
+    assert main(["train", "7", "3d_fullres", "0", "-tr", "nnUNetTrainer", *words]) == is_refused
+    if is_refused:
+        one_line(capsys, f"fold_0/checkpoint_{hostile}.pth", "someone you trust")
+    assert len(trained) == (not is_refused)
+
+
+@pytest.mark.parametrize("trainer", ["D2NetTrainer", "nnUNetTrainer"])
+def test_a_fold_is_not_trained_beside_one_of_other_plans(roots, trained, trainer, capsys):
+    path = roots["nnUNet_preprocessed"] / DATASET / "D2NetPlans.json"
+    plans = json.loads(path.read_text(encoding="utf-8")) | {"d2net_orientation": "RAS"}
+    made_for = {"plans": plans | {"d2net_orientation": "LPS"}, "configuration": "3d_fullres"}
+    fold = write_checkpoints(roots, trainer, "final", fold="fold_1", init_args=made_for)
+    words = ["train", "7", "3d_fullres", "0", "-tr", trainer]
+    assert main(words) == 0
+    plans["configurations"]["3d_fullres"]["spacing"] = [9, 1.0, 1.0]
+    write_json(path, plans)
+    assert main(words) == 1
+    one_line(capsys, str(fold / "checkpoint_final.pth"), "(spacing)", str(fold.parent / "plans.json"), "another name")
+    assert len(trained) == 1
+    write_checkpoints(roots, trainer, "final")
+    assert main([*words, "--val"]) == 0

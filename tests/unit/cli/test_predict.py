@@ -127,6 +127,17 @@ def test_modalities_reach_the_predictor(model, predicted, words, available):
         (["-o"], ["missing -o"]),
         (["-num_parts", "2", "-part_id", "2"], ["-part_id 2", "-num_parts 2", "from 0"]),
         (["-num_parts", "two"], ["-num_parts two"]),
+        (["-num_parts", "2", "-part_id", "-1"], ["-part_id -1"]),
+        (["-step_size", "2"], ["-step_size 2", "at most 1"]),
+        (["-step_size", "0"], ["-step_size 0", "above 0"]),
+        (["-step_size", "nan"], ["-step_size nan"]),
+        (["-step_size", "-.5"], ["-step_size -.5"]),
+        (["-step_size", "half"], ["-step_size half"]),
+        (["-npp", "-1"], ["-npp -1", "0 or more"]),
+        (["-nps", "-2"], ["-nps -2", "0 or more"]),
+        (["-chk", "checkpoint_final"], ["fold_0/checkpoint_final does not", "-chk checkpoint_final.pth"]),
+        (["-o", "images"], ["images holds the images", "another -o"]),
+        (["-o", "elsewhere/../images/"], ["another -o"]),
     ],
 )
 def test_bad_input(model, predicted, words, parts, capsys, tmp_path):
@@ -138,7 +149,7 @@ def test_bad_input(model, predicted, words, parts, capsys, tmp_path):
 
 def test_parts_reach_the_predictor_which_nnunet_does_not_tell_without_processes(model, predicted):
     assert predict("-npp", "0", "-nps", "0", "-num_parts", "3", "-part_id", "1") == 0
-    assert predict() == 0
+    assert predict("-step_size", "1") == 0
     assert [predictor.part for _, predictor in predicted] == [(1, 3), (0, 1)]
 
 

@@ -1,4 +1,5 @@
 import re
+from pathlib import Path
 
 import pytest
 
@@ -32,6 +33,24 @@ def test_a_folder_or_a_checkpoint_is_taken_as_it_is(results, tmp_path):
     checkpoint = model / "fold_0" / "checkpoint_final.pth"
     assert find_stock(tmp_path, str(checkpoint), "3d_fullres") == (checkpoint, "PlansY")
     assert find_stock(tmp_path, str(checkpoint), "3d_fullres", "Others") == (checkpoint, "Others")
+    assert find_stock(tmp_path, str(checkpoint.parent), "3d_fullres") == (checkpoint, "PlansY")
+
+
+def test_a_checkpoint_directly_below_the_root_has_no_model(results, monkeypatch):
+    monkeypatch.setattr(Path, "is_file", lambda path: str(path) == "/model.pth")
+    with pytest.raises(UserError, match="/ is not named TRAINER__PLANS__3d_fullres: pass the plans with -p"):
+        find_stock(results, "/model.pth", "3d_fullres")
+    assert find_stock(results, "/model.pth", "3d_fullres", "P") == (Path("/model.pth"), "P")
+
+
+@pytest.mark.parametrize("plans", ["", "PlansX"])
+def test_a_folder_that_is_no_models_is_told(results, plans):
+    words = f"no model of {results}, a folder without folds, for 3d_fullres in .*(there: A__PlansX__3d_fullres.*)"
+    with pytest.raises(UserError, match=words):
+        find_stock(results, str(results), "3d_fullres", plans)
+    (results / "A__PlansX__2d" / "fold_1").mkdir()
+    with pytest.raises(UserError, match=r"no model of .*fold_1/checkpoint_final\.pth for 2d .*: train it first"):
+        find_stock(results, str(results / "A__PlansX__2d" / "fold_1"), "2d", plans)
 
 
 @pytest.mark.parametrize(

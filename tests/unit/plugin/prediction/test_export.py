@@ -203,6 +203,41 @@ def test_what_was_measured_with_an_older_checkpoint_does_not(model, tmp_path):
     assert read_measured(written, {name: sha256_of(written / name)}) == {}
 
 
+def test_a_folder_that_nnunet_would_not_find(model, tmp_path):
+    good, folder = model.name, model.parent
+    names = (
+        "MyBestModel",
+        "D2NetTrainer__D2NetPlans",
+        "nnUNetTrainer__D2NetPlans__3d_fullres",
+        f"{good}__2",
+        f"{good}_2",
+    )
+    for name in names:
+        model = model.rename(folder / name)
+        refused(model, tmp_path, f"{name} is not named as nnU-Net looks for it: rename it to {good}, then export")
+    export_model(model.rename(folder / "D2NetTrainer__Mine__3d_fullres"), tmp_path / "out")
+
+
+def test_what_the_output_is_called(model, tmp_path):
+    for name in ("x.tar.gz", "x.TGZ", "x.7z", "x.pth"):
+        with pytest.raises(UserError, match=f"{name}: export writes a .zip or a folder, no .*: pass another -o"):
+            export_model(model, tmp_path / name)
+        assert not (tmp_path / name).exists()
+    export_model(model, tmp_path / "x.ZIP")
+    assert zipfile.is_zipfile(tmp_path / "x.ZIP")
+    export_model(model, tmp_path / "model.v2")
+    with pytest.raises(UserError, match=r"x\.ZIP exists: pass another -o, or remove it$"):
+        export_model(model, tmp_path / "x.ZIP")
+    with pytest.raises(UserError, match=r"exists: pass another -o$"):  # it may be nnUNet_results
+        export_model(model, tmp_path)
+
+
+@pytest.mark.parametrize("folds", [None, ["0"]])
+def test_a_checkpoint_without_its_ending(model, tmp_path, folds):
+    match = r"fold_.*/checkpoint_final does not exist: pass -chk checkpoint_final\.pth$"
+    refused(model, tmp_path, match, checkpoint_name="checkpoint_final", folds=folds)
+
+
 @pytest.mark.parametrize("fold", ["../fold_0", "0/../../x", "first"])
 def test_a_fold_that_is_none(model, tmp_path, fold):
     refused(model, tmp_path, "is no fold", folds=[fold])

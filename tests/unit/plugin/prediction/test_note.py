@@ -90,8 +90,25 @@ def test_dice_is_not_told_of_checkpoints_that_were_not_measured(folder):
 def test_how_a_segmentation_was_made_otherwise(folder, made_by, made_of, constant, names, how):
     content = {"checkpoints (sha256)": made_by, "available modalities": made_of}
     content["constant images, taken as absent"] = constant
-    assert made_otherwise(content, Model(folder, {"a": "1"}, {}), names) == how
-    assert made_otherwise({}, Model(folder, {"a": "1"}, {}), names) == ""
+    assert made_otherwise(content, Model(folder, {"a": "1"}, {}), names, {}) == how
+    assert made_otherwise({}, Model(folder, {"a": "1"}, {}), names, {}) == ""
+
+
+@pytest.mark.parametrize(
+    ("noted", "images", "known", "how"),
+    [
+        ({"T1": [1, "a"], "T2": [1, "b"]}, {"T1": [1, "a"], "T2": [1, "b"]}, True, ""),
+        ({"T1": [1, "a"], "T2": [1, "b"]}, {"T1": [1, "c"], "T2": [1, "b"]}, True, "from other images (T1)"),
+        ({"T1": [1, "a"], "T2": [1, "b"]}, {"T1": [1, "a"]}, True, "from other modalities (T1, T2)"),
+        ({"T1": [1, "a"]}, {"T1": [1, "a"]}, True, ""),  # one file that holds both
+        ({"T1": [1, "a"], "T2": [1, "b"]}, {"T1": [2, "c"]}, False, "from other images (T1)"),
+        ({}, {"T1": [1, "c"], "T2": [1, "b"]}, True, ""),  # an earlier version's
+        ({}, {"T1": [1, "c"]}, True, "from other modalities (T1, T2)"),
+    ],
+)
+def test_other_images_of_the_same_name_are_seen(noted, images, known, how):
+    content = {"available modalities": ["T1", "T2"], "images of the case (size, sha256)": noted}
+    assert made_otherwise(content, None, images if known else None, images) == how
 
 
 @pytest.mark.parametrize(

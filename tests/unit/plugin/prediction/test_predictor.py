@@ -363,16 +363,72 @@ def test_what_another_model_made_or_this_one_from_other_modalities_is_not_taken_
     predictor.allowed = [True, False, True]
     with pytest.raises(UserError, match="could not be segmented"):
         predictor.predict_from_files(source, str(out), overwrite=False)
-    assert (
-        "whole.nii.gz was made from other modalities (FLAIR, T1, T1ce): pass another -o, or write it anew"
-        in caplog.text
-    )
+    assert "whole.nii.gz was made from other modalities (FLAIR, T1, T1ce): pass another -o, or remove it" in caplog.text
     predictor.failures.clear()
     predictor.allowed, predictor.model = None, Model(tmp_path, {"fold_1/checkpoint_final.pth": "2"}, {})
     with pytest.raises(UserError, match="could not be segmented"):
         predictor.predict_from_files(source, str(out), overwrite=False)
-    assert "whole.nii.gz was made by other checkpoints: pass another -o, or write it anew" in caplog.text
+    assert "whole.nii.gz was made by other checkpoints: pass another -o, or remove it" in caplog.text
     assert {path: path.stat().st_mtime_ns for path in out.glob("*.nii.gz")} == before
+
+
+@pytest.mark.parametrize("left", [[0], [1], [0, 1]])
+@pytest.mark.parametrize("of_an_earlier_version", [False, True])
+def test_a_case_of_which_files_have_gone_is_not_taken_for_done(
+    predictor, tmp_path, caplog, left, of_an_earlier_version
+):
+    source, out = write_cases(tmp_path / "in", {"a": [0, 1, 2]}), tmp_path / "out"
+    predictor.predict_from_files(source, str(out))
+    for m in {0, 1, 2} - set(left):
+        (tmp_path / "in" / f"a_{m:04d}.nii.gz").unlink()
+    if of_an_earlier_version:
+        without_images(out / "a.modalities.json")
+        if left == [0]:  # might hold all
+            predictor.predict_from_files(source, str(out), overwrite=False)
+            return
+    with pytest.raises(UserError, match="could not be segmented"):
+        predictor.predict_from_files(source, str(out), overwrite=False)
+    assert "a.nii.gz was made from other modalities (FLAIR, T1, T1ce): pass another -o, or remove it" in caplog.text
+    (out / "a.nii.gz").unlink()
+    predictor.predict_from_files(source, str(out), overwrite=False)
+    predictor.predict_from_files(source, str(out), overwrite=False)
+
+
+def without_images(path):
+    """Turn a note into one of an earlier version."""
+    content = json.loads(path.read_text(encoding="utf-8"))
+    assert content.pop("images of the case (size, sha256)")
+    path.write_text(json.dumps(content), encoding="utf-8")
+
+
+@pytest.mark.parametrize("several", [False, True])
+def test_a_segmentation_of_other_images_is_not_taken_for_done(predictor, all_subsets, tmp_path, caplog, several):
+    predictor = all_subsets if several else predictor
+    source, out = write_cases(tmp_path / "in", {"a": [0, 1, 2], "b": [1]}), tmp_path / "out"
+    predictor.predict_from_files(source, str(out))
+    predictor.predict_from_files(source, str(out), overwrite=False)
+    write_cases(tmp_path / "in", {"b": [], "a": [1]})  # another patient's
+    with pytest.raises(UserError, match=r"^1 case could not be segmented \('a'\)"):
+        predictor.predict_from_files(source, str(out), overwrite=False)
+    assert "a.nii.gz was made from other images (T1): pass another -o, or remove it" in caplog.text
+    assert not several or "out/FLAIR/a.nii.gz was" not in caplog.text
+    for path in out.rglob("a.modalities.json"):
+        without_images(path)
+    predictor.predict_from_files(source, str(out), overwrite=False)
+
+
+def test_a_picture_that_holds_all_channels_stays_done(tmp_path):
+    plans = build_plans(["ZScoreNormalization"] * 3, patch_size=(8, 8), spacing=(1.0, 1.0), reader="NaturalImage2DIO")
+    predictor, out = build_predictor(plans=plans), tmp_path / "out"
+    (tmp_path / "in").mkdir()
+    picture = np.random.default_rng(0).integers(1, 255, (12, 10, 3)).astype(np.uint8)
+    io.imsave(tmp_path / "in" / "a_0000.png", picture, check_contrast=False)
+    predictor.predict_from_files(str(tmp_path / "in"), str(out))
+    before = (out / "a.png").stat().st_mtime_ns
+    predictor.predict_from_files(str(tmp_path / "in"), str(out), overwrite=False)
+    without_images(out / "a.modalities.json")
+    predictor.predict_from_files(str(tmp_path / "in"), str(out), overwrite=False)
+    assert (out / "a.png").stat().st_mtime_ns == before
 
 
 @pytest.mark.parametrize(

@@ -4,6 +4,7 @@ import json
 import signal
 from collections import Counter
 from contextlib import nullcontext
+from copy import deepcopy
 from pathlib import Path
 
 import numpy as np
@@ -291,3 +292,17 @@ def test_processes_that_the_final_validation_starts_never_hear_ctrl_c_and_their_
     trainer.perform_actual_validation()
     assert deaf == [True, False] * 2
     assert signal.getsignal(signal.SIGINT) is handler
+
+
+def test_a_fold_is_not_begun_beside_one_of_other_plans_whoever_starts_it(trainer_of, monkeypatch):
+    trainer = trainer_of(nnUNetTrainerModalityDropout)
+    monkeypatch.setattr(dropping, "check_preprocessed", lambda *_: None)
+    monkeypatch.setattr(trainer, "_note_orientation", lambda: None)
+    others = deepcopy(trainer.plans_manager.plans)
+    others["configurations"]["tiny"]["spacing"] = [9.0, 1.0, 1.0]
+    made_for = {"plans": others, "configuration": "tiny"}
+    (Path(trainer.output_folder).parent / "fold_1").mkdir(parents=True)
+    path = Path(trainer.output_folder).parent / "fold_1" / "checkpoint_final.pth"
+    torch.save({"network_weights": {"w": torch.ones(1)}, "trainer_name": "A", "init_args": made_for}, path)
+    with pytest.raises(UserError, match=r"fold_1/checkpoint_final\.pth was trained by other plans .*\(spacing\)"):
+        trainer.on_train_start()

@@ -5,10 +5,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from nnunetv2_d2net.base.errors import UserError
 from nnunetv2_d2net.base.sides import ORIENTATION
-from nnunetv2_d2net.plugin.training.same_plans import check_same_plans, differing_settings
+from nnunetv2_d2net.plugin.training.same_plans import check_other_folds, check_same_plans, differing_settings
 from tests.unit.plugin.planning.test_plans import OLD
 from tests.unit.plugin.preprocessing.conftest import architecture, build_plans
 
@@ -137,3 +138,29 @@ def test_a_checkpoint_of_other_plans_is_refused(made_for, problem):
 
 def test_training_does_not_know_yet_how_its_cases_lie():
     check(plans_of(), {"plans": plans_of() | {ORIENTATION: "RAS"}})
+
+
+def write_checkpoint(path, plans):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    made_for = {"plans": plans, "configuration": "tiny", "dataset_json": DATASET_JSON}
+    torch.save({"network_weights": {"w": torch.ones(1)}, "trainer_name": "A", "init_args": made_for}, path)
+
+
+DATASET_JSON = {"channel_names": {"0": "FLAIR", "1": "T1"}}
+
+
+@pytest.mark.parametrize("name", ["final", "latest", "best"])
+def test_a_fold_is_not_trained_beside_folds_of_other_plans(tmp_path, name):
+    ours, others = plans_of(), plans_of(spacing=[9.0, 1.0, 1.0])
+    write_checkpoint(tmp_path / "fold_0" / "checkpoint_final.pth", others)  # of this fold: it is trained anew
+    write_checkpoint(tmp_path / "fold_1" / f"checkpoint_{name}.pth", plans_of(patch_size=[4, 4, 4]))
+    (tmp_path / "fold_2").mkdir()
+    (tmp_path / "fold_2" / "checkpoint_latest.pth").write_bytes(b"being written")
+    check_other_folds(tmp_path / "fold_0", ours, DATASET_JSON)
+    check_other_folds(tmp_path / "nowhere" / "fold_0", ours, DATASET_JSON)
+    write_checkpoint(tmp_path / "fold_all" / f"checkpoint_{name}.pth", others)
+    words = (
+        rf"fold_all/checkpoint_{name}\.pth was trained by other plans .*\(spacing\): put .*/plans\.json in their place"
+    )
+    with pytest.raises(UserError, match=words):
+        check_other_folds(tmp_path / "fold_0", ours, DATASET_JSON)

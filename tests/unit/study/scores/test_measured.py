@@ -152,3 +152,28 @@ def test_folders_of_the_same_modalities_are_not_taken_together(tmp_path, model):
     scores = [score("a", folder, "core", 1.0) for folder in ("f0", "f1", "T1")]
     with pytest.raises(UserError, match=r": f0, f1 hold a with T1\+T2 each: evaluate one of these folders at a time$"):
         keep_with_model(scores, tmp_path, model, "one case")
+
+
+def keep(folder, model, subsets, cases="ab"):
+    for case in cases:
+        for subset in subsets:
+            write_note(folder / subset, case, subset.split("+"))
+    keep_with_model([score(c, s, "core", 0.5) for c in cases for s in subsets], folder, model, f"cases {cases}")
+
+
+def test_what_was_measured_on_more_is_not_replaced_unasked(tmp_path, model):
+    keep(tmp_path / "new", model, ["T1", "T2"])
+    for subsets, cases in ((["T1"], "ab"), (["T1", "T2"], "a"), (["T1+T2"], "abcd")):
+        with pytest.raises(UserError, match=r"dice_by_subset\.json was measured on more .*such as T.*remove this file"):
+            keep(tmp_path / "new", model, subsets, cases)
+    assert json.loads((model / "dice_by_subset.json").read_text(encoding="utf-8"))["measured on"] == "cases ab"
+    keep(tmp_path / "new", model, ["T1", "T2"])
+    keep(tmp_path / "new", model, ["T1", "T2", "T1+T2"], "abc")
+    (model / "dice_by_subset.json").unlink()
+    keep(tmp_path / "new", model, ["T1"], "a")
+
+
+def test_what_other_checkpoints_reached_is_replaced(tmp_path, model):
+    keep_scores([score(case, "T1", "core", 0.5) for case in "abc"], model, "three cases", {FOLDS[0]: "0" * 64})
+    keep(tmp_path, model, ["T2"], "a")
+    assert list(read_measured(model)) == ["T2"]
