@@ -103,7 +103,8 @@ def check_other_folds(fold: Path, plans: Mapping[str, Any], content: Mapping[str
         UserError: One was trained by other plans, or with the modalities in another order.
     """
     remedy = f"put {fold.parent / 'plans.json'} in their place, move that fold away, or plan under another name"
-    for path in sorted({*fold.parent.glob("fold_*/checkpoint_*.pth")} - {*fold.glob("*.pth")}):
+    others = {path.parent: path for path in sorted(fold.parent.glob("fold_*/checkpoint_*.pth")) if path.parent != fold}
+    for path in others.values():  # one of each fold
         made_for = {}
         with suppress(UserError):  # it may be being written, and whoever uses it is told
             made_for = read_checkpoint(path)["init_args"]
