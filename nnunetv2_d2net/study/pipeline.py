@@ -60,6 +60,11 @@ class Model(NamedTuple):
         """Return the file that a finished training leaves."""
         return self.folder / f"fold_{fold}" / _FINAL
 
+    def kept(self, fold: str) -> Path | None:
+        """Return the checkpoint that a training has left, or would go on from; None where none is whole."""
+        folder = self.checkpoint(fold).parent
+        return next((path for name in _CHECKPOINTS if is_whole(path := folder / name)), None)
+
     def digests(self, folds: Sequence[str]) -> dict[str, str]:
         """Return the SHA-256 of what finished trainings have left, by path below the folder."""
         return describe_model(self.folder, folds, _FINAL).checkpoints

@@ -93,6 +93,8 @@ def _run_benchmark(setup: Setup, n_jobs: int, *, cost: bool, progress: bool) -> 
     for phase, planned in jobs.jobs_by_phase(setup).items():
         todo = [job.name for job in planned if (cost or phase != jobs.MEASURE) and not there.done(job)]
         worked |= _run(setup, todo, n_jobs if phase == jobs.TRAIN else 1, phase, progress=progress)
+        if todo:
+            setup.check_trained()  # what was trained before may have started from what is trained anew
     write_json(setup.note, setup.describe())
     for arm in setup.arms:
         write_json(setup.out / arm / "cost.json", cost_of(setup, arm))

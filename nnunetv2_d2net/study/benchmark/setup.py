@@ -34,7 +34,7 @@ from nnunetv2_d2net.plugin.training.dropping import ModalityDroppingTrainer
 from nnunetv2_d2net.plugin.training.same_plans import check_same_plans
 from nnunetv2_d2net.plugin.training.splits import perhaps_trained_on, validation_cases
 from nnunetv2_d2net.study.benchmark.arms import ARMS, stock_arm
-from nnunetv2_d2net.study.pipeline import Model, Trainer, passing_trainer
+from nnunetv2_d2net.study.pipeline import Model, Trainer, is_whole, passing_trainer
 from nnunetv2_d2net.study.report.results import BY_WEIGHT, epochs_of
 
 _COMPARED = {
@@ -226,16 +226,20 @@ class Setup:
         check_same_plans(of_model, trained_by, plans, content, "put its own plans back, or train it anew by these")
 
     def _check_start(self, arm: str, fold: str) -> None:
-        """Refuse a companion that somebody else has trained, from another stock model than this benchmark names."""
-        checkpoint, noted = self.model(arm).checkpoint(fold), self.training_note(arm, fold).is_file()
-        if noted or not is_companion(arm) or not checkpoint.is_file():
+        """Refuse a companion whose stock network is not that of the start that is there now.
+
+        That is the one which the benchmark noted when it trained the companion: arms that came later may look nearer.
+        """
+        checkpoint = self.model(arm).kept(fold) if is_companion(arm) else None
+        if checkpoint is None:
             return
-        start = self.start_checkpoint(arm, fold)
-        if start and start.is_file() and not has_stock(read_checkpoint(checkpoint), read_checkpoint(start)):
-            raise UserError(
-                f"{checkpoint} did not start from {start}: name the model that it started from with --start_from, or "
-                "give this benchmark an nnUNet_results of its own"
-            )
+        noted = read_json_or(self.training_note(arm, fold), {}).get("start", {}).get("from", "")
+        is_trainer = noted and not Path(noted).is_absolute()
+        start = self.model(noted).checkpoint(fold) if is_trainer else self.start_checkpoint(arm, fold)
+        if start and is_whole(start) and not has_stock(read_checkpoint(checkpoint), read_checkpoint(start)):
+            named = "name the model that it started from with --start_from, or give this benchmark an nnUNet_results of"
+            remedy = f"move {checkpoint.parent} away to train it anew" if noted else f"{named} its own"
+            raise UserError(f"{checkpoint} did not start from {start}: {remedy}")
 
     def _check_split(self, arm: str, fold: str) -> None:
         splits = self.preprocessed / "splits_final.json"

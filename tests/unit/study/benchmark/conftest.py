@@ -4,6 +4,7 @@ import json
 import zipfile
 
 import pytest
+import torch
 
 from nnunetv2_d2net.base.dataset import Dataset
 from nnunetv2_d2net.study.benchmark.setup import Setup
@@ -50,3 +51,10 @@ def write_checkpoint():
             archive.writestr("weights", str(path))
 
     return write
+
+
+def save_weights(path, epochs, **weights):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    network = {name.replace("__", "."): torch.tensor(float(value)) for name, value in weights.items()}
+    content = {"trainer_name": "X", "init_args": {"configuration": "2d"}, "inference_allowed_mirroring_axes": None}
+    torch.save(content | {"network_weights": network, "current_epoch": epochs}, path)

@@ -1,9 +1,12 @@
+from dataclasses import replace
+
 import pytest
 
 from nnunetv2_d2net.base.errors import UserError
-from nnunetv2_d2net.base.files import locked_folder
+from nnunetv2_d2net.base.files import locked_folder, write_json
 from nnunetv2_d2net.study.benchmark import run
 from nnunetv2_d2net.study.benchmark.run import run_benchmark
+from tests.unit.study.benchmark.conftest import save_weights
 
 
 def test_one_process_at_a_time(setup):
@@ -25,3 +28,22 @@ def test_a_folder_says_from_the_beginning_what_it_is(setup, monkeypatch):
     monkeypatch.setattr(run, "run_children", lambda *_, **__: pytest.fail(str(setup.note.is_file())))
     with pytest.raises(pytest.fail.Exception, match="True"):
         run_benchmark(setup)
+
+
+def test_a_companion_does_not_stay_when_what_it_started_from_is_trained_anew(setup, monkeypatch):
+    stock, companion = arms = ("nnUNetTrainer", "D2NetTrainerCompanion")
+    setup, trained = replace(setup, arms=arms), []
+    for arm in arms:
+        write_json(setup.training_note(arm, "all"), {"epochs": 1, "start": {"from": stock} if arm == companion else {}})
+    save_weights(setup.model(companion).checkpoint("all"), 1, stock__decoder__seg=1)
+
+    def train(_, names, *__, **___):
+        trained.extend(names)
+        save_weights(setup.model(stock).checkpoint("all"), 1, decoder__seg=2)
+        return []
+
+    monkeypatch.setattr(run, "run_children", train)
+    for _ in range(2):
+        with pytest.raises(UserError, match=r"Companion.*did not start from .*nnUNetTrainer__.*: move .*fold_all away"):
+            run_benchmark(setup)
+    assert trained == [f"{arm}/all" for arm in arms]  # once

@@ -2,13 +2,13 @@ import contextlib
 from dataclasses import replace
 
 import pytest
-import torch
 
 from nnunetv2_d2net.base.errors import UserError
 from nnunetv2_d2net.base.files import read_json_or, write_json
 from nnunetv2_d2net.study.benchmark import setup as benchmark_setup
 from nnunetv2_d2net.study.benchmark.setup import check_arms, choose_cases, choose_folds, differences
 from tests.unit.conftest import whole_plans
+from tests.unit.study.benchmark.conftest import save_weights
 
 ARM = {"plans": "D2NetPlans", "folds": ["all"], "epochs": 10, "steps_per_epoch": 250, "batch_size": 2}
 
@@ -205,13 +205,6 @@ def test_models_of_another_folder_need_another_benchmark(trained, tmp_path):
     trained.check_same()
 
 
-def save_weights(path, epochs, **weights):
-    path.parent.mkdir(parents=True, exist_ok=True)
-    network = {name.replace("__", "."): torch.tensor(float(value)) for name, value in weights.items()}
-    content = {"trainer_name": "X", "init_args": {"configuration": "2d"}, "inference_allowed_mirroring_axes": None}
-    torch.save(content | {"network_weights": network, "current_epoch": epochs}, path)
-
-
 def test_a_companion_trained_before_has_to_have_begun_with_what_is_named(trained, monkeypatch):
     arm, other = "D2NetTrainerCompanion", "nnUNetTrainer_5epochs"
     setup = replace(trained, arms=(arm,))
@@ -222,11 +215,29 @@ def test_a_companion_trained_before_has_to_have_begun_with_what_is_named(trained
     named = replace(setup, start_from=str(setup.model(other).folder))
     with pytest.raises(UserError, match=r"did not start from .*nnUNetTrainer_5epochs.*: name the model"):
         named.check_trained()
-    write_json(named.training_note(arm, "all"), {"epochs": 7})  # the benchmark's own training says what it was
-    named.check_trained()
+    write_json(named.training_note(arm, "all"), {"start": {"from": str(setup.model(other).folder)}})
+    with pytest.raises(UserError, match=r"did not start from .*nnUNetTrainer_5epochs.*: move .*fold_all away"):
+        named.check_trained()
     setup.training_note(arm, "all").unlink()
     monkeypatch.setattr(benchmark_setup, "passing_trainer", lambda *_: contextlib.nullcontext())
     monkeypatch.setattr(benchmark_setup, "schedule_of", lambda _: {"epochs": 1000})
     described = setup.describe()["arms"][0]
     assert described["epochs"] == 7  # of the checkpoint
     assert described["start"] | {"sha256": ""} == {"from": "nnUNetTrainer", "epochs": 1000, "sha256": ""}
+
+
+def test_a_companion_starts_from_what_its_training_noted_whichever_arms_there_are(trained):
+    arm, start = "D2NetTrainerCompanion_10epochs", "nnUNetTrainer_5epochs"
+    setup = replace(trained, arms=(arm, start, "nnUNetTrainer_10epochs"))
+    latest = setup.model(arm).checkpoint("all").with_name("checkpoint_latest.pth")
+    save_weights(latest, 7, stock__decoder__seg=1)
+    for trainer, weight in ((start, 1), ("nnUNetTrainer_10epochs", 2), ("nnUNetTrainer", 3)):
+        save_weights(setup.model(trainer).checkpoint("all"), 5, decoder__seg=weight)
+    write_json(setup.training_note(arm, "all"), {"start": {"from": start}})
+    setup.check_trained()
+    replace(setup, arms=(arm,)).check_trained()
+    save_weights(setup.model(start).checkpoint("all"), 5, decoder__seg=4)
+    with pytest.raises(UserError, match=r"checkpoint_latest\.pth did not start from .*nnUNetTrainer_5epochs__"):
+        setup.check_trained()
+    latest.write_bytes(latest.read_bytes()[:-8])  # is removed, and trained anew
+    setup.check_trained()
