@@ -1,15 +1,16 @@
 """The jobs of a benchmark: what there is to do, what is done, and how a shell would start each."""
 
+import contextlib
 import shlex
 import sys
-from collections.abc import Collection
+from collections.abc import Collection, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from nnunetv2_d2net.base.dataset import FoundCases
 from nnunetv2_d2net.base.errors import UserError
-from nnunetv2_d2net.base.files import read_json_or
+from nnunetv2_d2net.base.files import file_state, read_json_or, sha256_of
 from nnunetv2_d2net.base.text import listed
 from nnunetv2_d2net.plugin.planning.plans import preprocessed_folder
 from nnunetv2_d2net.plugin.prediction.writing import is_written
@@ -187,13 +188,14 @@ class Progress:
         return all(is_whole(model.checkpoint(fold)) for fold in job.folds(self.setup))
 
     def predicted(self, job: Job) -> bool:
-        """Tell whether a job's cases are predicted by the models that are there now, and the files are whole.
+        """Tell whether the models that are there now have predicted a job's cases as they are, and the files are whole.
 
         Raises:
             UserError: Somebody has changed a file.
         """
         note = read_json_or(prediction_note(self.setup, job), {})
-        if not note.get("complete") or note.get("cases") != sorted(self.files_to_predict(job)):
+        images = self.files_to_predict(job)
+        if not note.get("complete") or note.get("cases") != sorted(images) or changed_cases(note, images):
             return False
         folder = self.setup.out / job.arm / "predictions"
         ending = self.setup.dataset.file_ending
@@ -216,6 +218,32 @@ def maker_of(setup: Setup, job: Job) -> dict[str, Any]:
 def is_made_by(note: dict[str, Any], maker: dict[str, Any]) -> bool:
     """Tell whether predictions are those that a model would make."""
     return all(note.get(key) == value for key, value in maker.items())
+
+
+def image_states(files: Mapping[str, Sequence[str]]) -> dict[str, dict[str, list[Any]]]:
+    """Return size, time of the last change (ns) and SHA-256 of each image, by case and name of the file."""
+    return {case: {Path(file).name: _image_state(Path(file)) for file in of_case} for case, of_case in files.items()}
+
+
+def _image_state(path: Path) -> list[Any]:
+    with contextlib.suppress(OSError):
+        return [*(file_state(path) or ()), sha256_of(path)]
+    return []  # who reads the image will say why
+
+
+def changed_cases(note: dict[str, Any], files: Mapping[str, Sequence[str]]) -> list[str]:
+    """Name cases of other images than those that were predicted; none where an earlier version did not note any."""
+    if "images" not in note:
+        return []
+    return [case for case, of_case in files.items() if not _are_as_noted(note["images"].get(case, {}), of_case)]
+
+
+def _are_as_noted(noted: dict[str, list[Any]], files: Sequence[str]) -> bool:
+    """Compare the images of a case with what was noted of them; copies of other times are the same."""
+    paths = {Path(file).name: Path(file) for file in files}
+    return paths.keys() == noted.keys() and all(
+        file_state(path) == noted[name][:2] or _image_state(path)[2:] == noted[name][2:] for name, path in paths.items()
+    )
 
 
 def prediction_note(setup: Setup, job: Job) -> Path:

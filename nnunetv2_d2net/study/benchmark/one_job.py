@@ -116,7 +116,11 @@ def predict(setup: Setup, job: Job, files: dict[str, list[str]]) -> None:
         _LOG.info("the model of %s has changed: predicting its cases again", job.name)
         for prediction in _predictions(setup, folder, before.get("cases", ())):
             prediction.unlink()
-    note = {**maker, "cases": sorted(files)}
+    elif stale := _predictions(setup, folder, jobs.changed_cases(before, files)):
+        _LOG.info("images of %s have changed: predicting again what was made of them", job.name)
+        for prediction in stale:
+            prediction.unlink()
+    note = {**maker, "cases": sorted(files), "images": jobs.image_states(files)}
     write_json(path, {**note, "complete": False})
     predict_subsets(
         setup.model(job.arm),

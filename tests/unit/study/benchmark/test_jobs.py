@@ -1,6 +1,7 @@
 import contextlib
 import gzip
 import json
+import os
 import shlex
 from dataclasses import replace
 from itertools import pairwise
@@ -25,13 +26,15 @@ def finish(setup, job, write_checkpoint):
     """Leave what a finished job leaves."""
     for fold in job.folds(setup):
         write_checkpoint(setup.model(job.arm).checkpoint(fold))
-    cases = sorted(Progress(setup).files_to_predict(job))
+    images = Progress(setup).files_to_predict(job)
+    cases = sorted(images)
     files = [f"{subset}/{case}.nii.gz" for subset in ("T1", "T2", "T1+T2") for case in cases]
     for file in files:
         path = setup.out / job.arm / "predictions" / file
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(gzip.compress(Nifti1Header().binaryblock + bytes(4)))
     note = {**jobs.maker_of(setup, job), "cases": cases, "complete": True, "files": files}
+    note["images"] = jobs.image_states(images)
     write_json(jobs.prediction_note(setup, job), note)
 
 
@@ -104,6 +107,39 @@ def test_predictions_of_something_else_are_not_done(setup, write_checkpoint, wha
         )
     assert Progress(setup).trained(JOB)
     assert not Progress(setup).predicted(JOB)
+
+
+@pytest.mark.parametrize("what", ["replaced", "withdrawn", "added", "copied", "noted by nobody"])
+def test_cases_whose_images_have_changed_are_predicted_again(setup, write_checkpoint, monkeypatch, what):
+    late, image = (setup.images / f"case_Ts1_000{channel}.nii.gz" for channel in (1, 0))
+    if what == "added":
+        late.unlink()
+    finish(setup, JOB, write_checkpoint)
+    if what in ("withdrawn", "noted by nobody"):
+        late.unlink()
+    elif what == "added":
+        late.touch()
+    else:
+        state = image.stat()
+        image.write_bytes(b"another" if what == "replaced" else b"")
+        os.utime(image, ns=(state.st_atime_ns, state.st_mtime_ns + 10**9))
+    path = jobs.prediction_note(setup, JOB)
+    if what == "noted by nobody":  # but by an earlier version
+        note = json.loads(path.read_text(encoding="utf-8"))
+        del note["images"]
+        write_json(path, note)
+    stays = what in ("copied", "noted by nobody")
+    assert Progress(setup).predicted(JOB) is stays
+    made = []
+    monkeypatch.setattr(one_job, "predict_subsets", lambda *_, **__: made.append(len(left())))
+
+    def left():
+        return sorted(path.name for path in (setup.out / "D2NetTrainer" / "predictions").glob("*/*.gz"))
+
+    one_job.predict(setup, JOB, Progress(setup).files_to_predict(JOB))
+    assert made == [6 if stays else 3]
+    assert left() == ["case_Ts0.nii.gz"] * 3 + ["case_Ts1.nii.gz"] * (3 if stays else 0)
+    assert Progress(setup).predicted(JOB)
 
 
 def test_ensemble_waits_for_all_folds(setup, write_checkpoint):
