@@ -21,17 +21,17 @@ from nnunetv2_d2net.study.report import results
 from nnunetv2_d2net.study.report.page import write_report
 from nnunetv2_d2net.study.report.results import CASES, read_benchmark
 from nnunetv2_d2net.study.scores.comparison import Comparison, compare_all, write_comparison
-from nnunetv2_d2net.study.scores.evaluate import evaluate_folder
+from nnunetv2_d2net.study.scores.evaluate import evaluate_folder, replace_scores
 from nnunetv2_d2net.study.scores.measured import keep_scores
 from nnunetv2_d2net.study.scores.metrics import CaseScore
 from nnunetv2_d2net.study.scores.tables import METRICS, write_tables
 
 _ARM_FILES = (
-    "metrics.csv",
+    results.SCORES,
     "tables.json",
     *(f"table_{metric}.{kind}" for metric in METRICS for kind in ("csv", "md", "tex")),
 )
-_FILES = ("comparison.csv", "report.html", "report.md")
+_FILES = (results.COMPARISON, "report.html", "report.md")
 _LOG = logging.getLogger("nnunetv2_d2net")
 
 
@@ -121,15 +121,20 @@ def _keep_choices(setup: Setup, arm: str) -> None:
 def _gather(setup: Setup, *, progress: bool) -> bool:
     """Score, tabulate, compare and report; tell if any of it was not made from what is there now."""
     made_from, note = _inputs(setup), setup.out / results.GATHERED
-    files = [setup.out / name for name in _FILES]
-    files += [setup.out / arm / name for arm in setup.arms for name in _ARM_FILES]
-    if read_json_or(note, None) == made_from and all(path.is_file() for path in files):
+    pages = [setup.out / name for name in _FILES if name != results.COMPARISON]  # d2net report may write them anew
+    files = [setup.out / arm / name for arm in setup.arms for name in _ARM_FILES]
+    files.append(setup.out / results.COMPARISON)
+    changed, before = results.changed_files(setup.out), read_json_or(note, {})
+    same = all(before.get(key) == value for key, value in made_from.items())
+    if same and not changed and all(path.is_file() for path in (*files, *pages)):
         return False
+    for path in (path for path in changed if path in files and path.name == results.SCORES):
+        replace_scores(path, [])  # none of its rows can be trusted
     note.unlink(missing_ok=True)
     scores = {arm: _evaluate(setup, arm, progress=progress) for arm in setup.arms}
-    write_comparison(compare_all(scores, setup.dataset.channels, setup.subsets), setup.out / "comparison.csv")
+    write_comparison(compare_all(scores, setup.dataset.channels, setup.subsets), setup.out / results.COMPARISON)
     write_report(read_benchmark(setup.out, finished=False), setup.out / "report.html", progress=progress)
-    write_json(note, made_from)
+    results.note_files(setup.out, files, made_from)
     return True
 
 

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from nnunetv2_d2net.base.dataset import Dataset
 from nnunetv2_d2net.base.errors import UserError
-from nnunetv2_d2net.base.files import read_json, read_json_or
+from nnunetv2_d2net.base.files import read_json, read_json_or, sha256_of, write_json
 from nnunetv2_d2net.plugin.start import COMPANION, STUDENT, is_companion
 from nnunetv2_d2net.study.scores.comparison import Comparison, dice_tables, read_comparison, shared_cases
 from nnunetv2_d2net.study.scores.evaluate import read_scores
@@ -27,7 +27,10 @@ CHOICE = "choice_fold_"
 """What the files begin with, in an arm's folder, that say which network of a companion predicts with which subset."""
 
 GATHERED = "gathered.json"
-"""File that a benchmark has as long as its scores, comparison and page are of the same predictions."""
+"""File that a benchmark has as long as its scores, comparison and page are of the same predictions; says which."""
+
+SCORES, COMPARISON = "metrics.csv", "comparison.csv"
+"""Tables of each arm, and of all arms, that pages are made from."""
 
 BY_WEIGHT = "over subsets by weight"
 """What setup.json says of means; those of earlier versions counted each subset once."""
@@ -35,6 +38,7 @@ BY_WEIGHT = "over subsets by weight"
 _OURS = "D2NetTrainer"
 _EPOCHS = re.compile(r"_\d+epochs?$")
 _AGAIN = "run d2net benchmark again"
+_FILES = "files"
 _NEEDED = {"arms": list, "modalities": list, "regions": dict, "images": str, "references": str, "file_ending": str}
 
 
@@ -150,18 +154,38 @@ def read_benchmark(folder: Path, *, finished: bool = True) -> Benchmark:
         raise UserError(f"{path} lacks {', '.join(empty)}: {_AGAIN}")
     if finished and not (folder / GATHERED).is_file():
         raise UserError(f"{folder} is not finished: some of its scores may be older than others: {_AGAIN}")
+    changed = [path for path in changed_files(folder) if path.is_file() and path.name in (SCORES, COMPARISON)]
+    if finished and changed:
+        raise UserError(f"{changed[0]} was changed or cut short since: {_AGAIN}")
     if len(set(setup.get("subsets", {}).values())) > 1 and setup.get("means") != BY_WEIGHT:
         raise UserError(f"{folder}: an earlier version took means that count each subset once, not by weight: {_AGAIN}")
     arms = [str(arm["name"]) for arm in setup["arms"]]
     return Benchmark(
         folder,
         setup,
-        {arm: _read_scores(folder / arm / "metrics.csv") for arm in arms},
-        read_comparison(folder / "comparison.csv"),
+        {arm: _read_scores(folder / arm / SCORES) for arm in arms},
+        read_comparison(folder / COMPARISON),
         {arm: read_json_or(folder / arm / "cost.json", {}) for arm in arms},
         {arm: _read_checkpoints(folder / arm) for arm in arms},
         {arm: _read_choices(folder / arm) for arm in arms},
     )
+
+
+def note_files(folder: Path, files: Sequence[Path], made_from: Mapping[str, Any]) -> None:
+    """Write what the files of a benchmark were made from, and their digests: it is finished."""
+    digests = {path.relative_to(folder).as_posix(): sha256_of(path) for path in files}
+    write_json(folder / GATHERED, {**made_from, _FILES: digests})
+
+
+def changed_files(folder: Path) -> list[Path]:
+    """Return the files that are not what they were when the benchmark was finished, or not there any more.
+
+    Returns:
+        None of them where an earlier version finished it, which did not note what they held.
+    """
+    noted = read_json_or(folder / GATHERED, {}).get(_FILES, {}).items()
+    paths = [(folder / name, digest) for name, digest in noted]
+    return [path for path, digest in paths if not (path.is_file() and sha256_of(path) == digest)]
 
 
 def trainer_of(arm: str) -> str:

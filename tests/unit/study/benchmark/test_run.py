@@ -2,11 +2,16 @@ from dataclasses import replace
 
 import pytest
 
+from nnunetv2_d2net.base.dataset import Dataset
 from nnunetv2_d2net.base.errors import UserError
-from nnunetv2_d2net.base.files import locked_folder, write_json
+from nnunetv2_d2net.base.files import locked_folder, read_json_or, write_json
 from nnunetv2_d2net.study.benchmark import run
 from nnunetv2_d2net.study.benchmark.run import run_benchmark
+from nnunetv2_d2net.study.benchmark.setup import Setup
+from nnunetv2_d2net.study.report import results
+from nnunetv2_d2net.study.report.results import read_benchmark
 from tests.unit.study.benchmark.conftest import save_weights
+from tests.unit.study.report.synthetic import Synthetic, write_benchmark
 
 
 def test_one_process_at_a_time(setup):
@@ -47,3 +52,46 @@ def test_a_companion_does_not_stay_when_what_it_started_from_is_trained_anew(set
         with pytest.raises(UserError, match=r"Companion.*did not start from .*nnUNetTrainer__.*: move .*fold_all away"):
             run_benchmark(setup)
     assert trained == [f"{arm}/all" for arm in arms]  # once
+
+
+@pytest.fixture
+def gathered(tmp_path, monkeypatch, write_checkpoint):
+    """A finished benchmark of two arms."""
+    arms, modalities = ("nnUNetTrainer", "D2NetTrainer"), ("T1", "T2")
+    spec = Synthetic(arms, modalities, {"lesion": (1,)}, ("a", "b"))
+    out, raw = write_benchmark(tmp_path, spec), tmp_path / "raw"
+    raw.mkdir()
+    for ours, theirs in (("images", "imagesTs"), ("references", "labelsTs")):
+        (tmp_path / ours).rename(raw / theirs)
+    dataset, folders = Dataset.read(tmp_path / "dataset.json"), (raw, tmp_path / "preprocessed", tmp_path / "results")
+    setup = Setup(dataset, *folders, out, "2d", "D2NetPlans", arms, ("all",), "test")
+    for arm in arms:
+        write_checkpoint(setup.model(arm).checkpoint("all"))
+
+    def write_pages(_, page, **__):
+        for ending in (".html", ".md"):
+            page.with_suffix(ending).touch()
+
+    monkeypatch.setattr(run, "write_report", write_pages)
+    (out / results.GATHERED).unlink()
+    assert run._gather(setup, progress=False)
+    return setup
+
+
+def test_files_that_are_not_what_was_gathered_are_refused_and_made_anew(gathered):
+    files = [gathered.out / name for name in ("D2NetTrainer/metrics.csv", "comparison.csv", "D2NetTrainer/tables.json")]
+    contents = [path.read_text(encoding="utf-8") for path in files]
+    assert not run._gather(gathered, progress=False)
+    for path, content in zip(files, contents, strict=True):
+        for damaged in (content[: len(content) // 2], content.replace("0.", "0.1", 1), None):
+            path.unlink() if damaged is None else path.write_text(damaged, encoding="utf-8")
+            if damaged and path.suffix == ".csv":
+                with pytest.raises(UserError, match=rf"{path} was changed or cut short since: run d2net bench"):
+                    read_benchmark(gathered.out)
+            assert run._gather(gathered, progress=False)
+            assert [path.read_text(encoding="utf-8") for path in files] == contents
+            assert read_benchmark(gathered.out).arms
+    note = gathered.out / results.GATHERED
+    write_json(note, {"inputs": read_json_or(note, {})["inputs"]})  # of an earlier version
+    assert not run._gather(gathered, progress=False)
+    assert read_benchmark(gathered.out).arms
