@@ -212,24 +212,26 @@ def train_fold(
         seed: Of everything random; None to begin anywhere.
 
     Raises:
-        UserError: A checkpoint cannot be written.
+        UserError: A checkpoint cannot be written, or another process trains this fold.
     """
-    resume = _drop_broken_checkpoints(model.folder / f"fold_{fold}")
-    seed_training(seed)
-    use_device(device)
-    trainer = make_trainer(model, fold, device, resume=resume)
-    maybe_load_checkpoint(trainer, resume, validation_only=False)
-    trainer.save_every = min(trainer.save_every, max(1, trainer.num_epochs // 20))
-    save = trainer.save_checkpoint
+    folder, remedy = model.folder / f"fold_{fold}", "free space; the same command goes on from the checkpoint before"
+    with locked_folder(folder):
+        resume = _drop_broken_checkpoints(folder)
+        seed_training(seed)
+        use_device(device)
+        trainer = make_trainer(model, fold, device, resume=resume)
+        maybe_load_checkpoint(trainer, resume, validation_only=False)
+        trainer.save_every = min(trainer.save_every, max(1, trainer.num_epochs // 20))
+        save = trainer.save_checkpoint
 
-    def save_whole(filename: str) -> None:  # nnU-Net's own trainers write over the checkpoint before
-        before_saving(trainer)
-        with written_whole(Path(filename), "free space; the same command goes on from the checkpoint before") as file:
-            save(str(file))
+        def save_whole(filename: str) -> None:  # nnU-Net's own trainers write over the checkpoint before
+            before_saving(trainer)
+            with written_whole(Path(filename), remedy) as file:
+                save(str(file))
 
-    trainer.save_checkpoint = save_whole
-    with starting_from(None if resume else start):
-        trainer.run_training()
+        trainer.save_checkpoint = save_whole
+        with starting_from(None if resume else start):
+            trainer.run_training()
 
 
 def train_once(

@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from nnunetv2_d2net.base.errors import UserError
+from nnunetv2_d2net.base.files import locked_folder
 from nnunetv2_d2net.plugin.prediction.all_subsets import AllSubsetsPredictor
 from nnunetv2_d2net.plugin.training.pretrained import pretrained_weights
 from nnunetv2_d2net.study import pipeline
@@ -102,6 +103,14 @@ def test_a_checkpoint_that_cannot_be_written_leaves_the_one_before(model, traini
     assert seen == [training.trainer]
     assert model.checkpoint("0").read_bytes() == before
     assert [path.name for path in model.checkpoint("0").parent.iterdir()] == ["checkpoint_final.pth"]
+
+
+def test_a_fold_is_trained_by_one_process_at_a_time(model, training):
+    folder = model.checkpoint("0").parent
+    with locked_folder(folder), pytest.raises(UserError, match=r"another process holds .*fold_0.*: wait for it"):
+        train_fold(model, "0", CPU)
+    assert training.resume is None
+    train_fold(model, "0", CPU)
 
 
 def test_a_passing_trainer_writes_where_nobody_keeps_it(model, monkeypatch):
