@@ -82,6 +82,10 @@ def _prepare(setup: Setup, *, progress: bool) -> None:
 
 
 def _run_benchmark(setup: Setup, n_jobs: int, *, cost: bool, progress: bool) -> bool:
+    gone = [arm["name"] for arm in read_json_or(setup.note, {}).get("arms", ()) if arm["name"] not in setup.arms]
+    if gone:
+        stays = "what is there of them stays, and comes back where all arms are named with --arms"
+        _LOG.warning("%s leaves out %s from now on: %s", setup.out / "report.html", listed(gone), stays)
     _prepare(setup, progress=progress)
     description = setup.describe()
     write_json(setup.note, description)

@@ -54,6 +54,17 @@ def test_a_companion_does_not_stay_when_what_it_started_from_is_trained_anew(set
     assert trained == [f"{arm}/all" for arm in arms]  # once
 
 
+def test_arms_that_were_there_and_are_not_named_any_more_are_told(setup, monkeypatch, caplog):
+    write_json(setup.note, {**setup.identity, "arms": [{"name": arm} for arm in setup.arms]})
+    monkeypatch.setattr(run, "_prepare", lambda *_, **__: pytest.fail("prepared"))
+    for arms, words in ((setup.arms, ""), (setup.arms[::-1], ""), (setup.arms[:1], "leaves out D2NetTrainer from now")):
+        caplog.clear()
+        with pytest.raises(pytest.fail.Exception, match="prepared"):
+            run_benchmark(replace(setup, arms=arms))
+        assert words in caplog.text
+        assert bool(words) == bool(caplog.text)
+
+
 @pytest.fixture
 def gathered(tmp_path, monkeypatch, write_checkpoint):
     """A finished benchmark of two arms."""
