@@ -7,6 +7,7 @@ import torch
 import torch.nn.functional as F
 from dynamic_network_architectures.building_blocks.simple_conv_blocks import ConvDropoutNormReLU
 from torch import nn
+from torch._dynamo.testing import CompileCounter
 
 from nnunetv2_d2net.method.network.subset_normalization import ConditionedUNet
 from tests.unit.method.network.conftest import build_unet
@@ -91,3 +92,13 @@ def test_without_a_normalization_the_convolution_is_followed(make_images):
     network, images = conditioned(deepcopy(unet)), make_images()
     assert torch.equal(network(images, COMPLETE)[0], unet(images)[0])
     assert not torch.allclose(network(images, FEWER)[0][0], unet(network.imputation(images, FEWER))[0][0])
+
+
+@pytest.mark.parametrize("residual", [False, True])
+def test_it_compiles_to_one_graph_whatever_is_missing(residual, make_images):
+    torch._dynamo.reset()
+    network, images, counter = conditioned(build_unet(residual=residual)), make_images(), CompileCounter()
+    compiled = torch.compile(network, backend=counter, fullgraph=True)
+    for available in (FEWER, COMPLETE, ~FEWER | torch.tensor([False, True, False, False])):
+        assert torch.equal(compiled(images, available)[0], network(images, available)[0])
+    assert counter.frame_count == 1
