@@ -441,8 +441,8 @@ def _order_problem(labels: Mapping[str, Any], content: Mapping[str, Any]) -> str
     """Say what is wrong with the values of classes, or with the order in which nnU-Net writes regions."""
     if all(len(_values(value)) == 1 for value in labels.values()):
         values = sorted({value for of in labels.values() for value in _values(of)})
-        said = f'"labels" are {", ".join(map(str, values))}, where nnU-Net takes classes to be 0, 1, 2 and so on'
-        return "" if values == list(range(len(values))) else f"{said}, in the segmentations, too"
+        said = f'"labels" are not numbered from 0 without gaps ({", ".join(map(str, values))})'
+        return "" if values == list(range(len(values))) else f"{said}, which is to be so in the segmentations, too"
     order = content.get("regions_class_order")
     n = sum(name != "ignore" and set(_values(value)) != {0} for name, value in labels.items())
     if isinstance(order, list) and len(order) == n and all(map(_is_label, order)):

@@ -163,7 +163,9 @@ def test_what_is_measured_once_in_an_epoch_is_on_the_device(name, cuda):
         assert waits_of(cuda, trainer, step=step).keys() > {(LOSS[0], step, TO_HOST)}
 
 
-@pytest.mark.parametrize(("name", "dim"), list(zip(MAIN, ("2D", "2D", "3D", "2D", "3D", "2D", "3D"), strict=True)))
+@pytest.mark.parametrize(
+    ("name", "dim"), list(zip(MAIN, ("2D", "2D", "3D", "2D", "3D", "3D", "2D", "3D"), strict=True))
+)
 def test_from_a_checkpoint_to_all_subsets(name, dim, cuda, tmp_path, monkeypatch, capsys):
     trainer = make_trainer(name, dim, LABELS)
     trainer.train_step(make_batch(trainer, dim))

@@ -139,7 +139,7 @@ class TestContent:
     def test_classes_that_leave_a_value_out(self):
         labels = {"background": 0, "a": 1, "b": 2, "c": 4}
         line = one_line(Dataset.of, content(labels=labels), "x.json", "do this")
-        said = '"labels" are 0, 1, 2, 4, where nnU-Net takes classes to be 0, 1, 2 and so on, in the segmentations, too'
+        said = '"labels" are not numbered from 0 without gaps (0, 1, 2, 4), which is to be so in the segmentations, too'
         assert line == f"x.json: {said}: do this"
         assert Dataset.of(content(labels=labels), only_labels=True).regions["c"] == (4,)
         regions = {"background": 0, "whole": [1, 2, 4], "core": [1, 4]}

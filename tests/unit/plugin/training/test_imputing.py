@@ -1,6 +1,7 @@
 """The trainer whose network guesses what is missing: what it learns from before the first epoch, and when."""
 
 import math
+from pathlib import Path
 
 import pytest
 import torch
@@ -78,7 +79,7 @@ def test_before_the_first_epoch_it_learns_what_follows_from_what(ready, make_bat
     "name", ["nnUNetTrainerModalityDropoutImputed", "nnUNetTrainerModalityDropoutImputedCompanion"]
 )
 def test_what_has_been_learned_is_not_learned_anew(ready, name, monkeypatch):
-    monkeypatch.setattr("nnunetv2_d2net.plugin.training.companion.pretrained_weights", lambda: "given")
+    monkeypatch.setattr("nnunetv2_d2net.plugin.training.companion.pretrained_weights", lambda: Path("given"))
     trainer = ready(name)
     asked = []
     trainer.learn_to_guess = lambda: asked.append(trainer.current_epoch)
