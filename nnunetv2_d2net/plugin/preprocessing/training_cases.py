@@ -83,7 +83,8 @@ def _cases_of_folder(folder: Path, dataset: Dataset) -> dict[str, CaseFiles]:
             stem = Path(first).name[: -len(ending)]
             name = f"{stem}{ending}" if re.search(r"_\d{4}$", stem) else f"{case}_0000{ending} or the like"
             problem = (
-                f"{first}{more} is not CASE_XXXX{ending}, X being digits, so nnU-Net does not see it: name it {name}"
+                f"{first}{more} is not CASE_XXXX{ending}, XXXX being four digits, so nnU-Net does not see it: "
+                f"name it {name}"
             )
         elif not label.is_file():
             problem = f"{label} is not there: add it, or take the case's images out of imagesTr"
