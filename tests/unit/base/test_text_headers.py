@@ -139,9 +139,7 @@ def test_mm_are_read(tmp_path, unit):
 def test_no_voxel_is_refused(tmp_path):
     for path in (write_meta(tmp_path / "a.mha", META), write_nrrd(tmp_path / "a.nrrd", NRRD)):
         path.write_bytes(path.read_bytes().replace(b"5 4 3", b"5 4 0"))
-        with pytest.raises(
-            ImageError, match=r"(DimSize|sizes) = 5 4 0, which is no voxel: write it anew from its"
-        ):
+        with pytest.raises(ImageError, match=r"(DimSize|sizes) = 5 4 0, which is no voxel: write it anew from its"):
             read_sitk(path)
 
 
