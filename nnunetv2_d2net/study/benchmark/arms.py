@@ -87,5 +87,5 @@ def with_epochs(trainer: str, n_epochs: int, own: int = _NNUNETS) -> str:
 
 def _trainer_in(path: Path) -> str:
     """Name the trainer of a model by its folder, or by where its checkpoint lies."""
-    model = path.absolute() if path.suffix != ".pth" else path.absolute().parents[1]
+    model = path.absolute() if path.suffix != ".pth" else path.absolute().parent.parent
     return model.name.partition(SEPARATOR)[0]
