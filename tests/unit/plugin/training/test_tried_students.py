@@ -11,6 +11,7 @@ from nnunetv2_d2net.plugin.training.variants import find_trainer
 FOLDER = Path(__file__).resolve().parents[4] / "benchmarks" / "tried_students"
 DEFAULT = find_trainer("nnUNetTrainerModalityDropoutImputedCompanion")
 TAUGHT, PAIRS = "nnUNetTrainerTaughtCompanion_20epochs", "nnUNetTrainerPairsAloneCompanion_20epochs"
+PAIRS_CONDITIONED = "nnUNetTrainerPairsAloneConditionedCompanion_20epochs"
 LATE = "D2NetTrainerAdamWLateCompanion_20epochs"
 
 
@@ -41,7 +42,7 @@ def step_of(make_batch):
     return step_of
 
 
-@pytest.mark.parametrize("name", [TAUGHT, LATE, PAIRS])
+@pytest.mark.parametrize("name", [TAUGHT, LATE, PAIRS, PAIRS_CONDITIONED])
 def test_nnunet_finds_them_and_they_learn(tried, make_batch, name):
     trainer = tried(name)
     before = {key: value.clone() for key, value in trainer.network.state_dict().items()}
@@ -57,8 +58,9 @@ def test_nnunet_finds_them_and_they_learn(tried, make_batch, name):
         assert torch.isfinite(torch.as_tensor(trainer.validation_step(make_batch())["loss"]))
 
 
-def test_pairs_alone_have_nnunets_loss_of_all_patches(tried, make_batch):
-    trainer = tried(PAIRS)
+@pytest.mark.parametrize("name", [PAIRS, PAIRS_CONDITIONED])
+def test_pairs_alone_have_nnunets_loss_of_all_patches(name, tried, make_batch):
+    trainer = tried(name)
     step = trainer.training_sample(make_batch())
     assert len(step.available) == 3
     outputs = trainer.network_outputs(step)
