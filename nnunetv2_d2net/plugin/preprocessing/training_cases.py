@@ -182,13 +182,23 @@ def reader_of(dataset: Dataset, images: Sequence[str]) -> type[BaseReaderWriter]
     """Choose nnU-Net's reader as nnU-Net does, by an image that it tries to read: the first that is not damaged.
 
     Raises:
-        UserError: nnU-Net has none for such files.
+        UserError: nnU-Net has none for such files, or none of the name that dataset.json asks for: nnU-Net would choose
+            another, which may turn the images otherwise.
     """
     content = dict(dataset.content)
+    named, found = content.get("overwrite_image_reader_writer", "None"), None
     for example in (*images, None):  # without an example nnU-Net goes by the file ending
         # it prints every reader's traceback
         with contextlib.suppress(Exception), contextlib.redirect_stderr(io.StringIO()):
-            return determine_reader_writer_from_dataset_json(content, example, verbose=False)  # pyright: ignore[reportArgumentType]
+            found = determine_reader_writer_from_dataset_json(content, example, verbose=False)  # pyright: ignore[reportArgumentType]
+            break
+    if named not in ("None", getattr(found, "__name__", "")):
+        raise UserError(
+            f'{dataset.source}: "overwrite_image_reader_writer" is {named!r}, which is no reader of nnU-Net: '
+            "name one, such as SimpleITKIO, or leave it out"
+        )
+    if found is not None:
+        return found
     raise UserError(
         f"{dataset.source}: nnU-Net has no reader for {dataset.file_ending}: "
         "mend file_ending or overwrite_image_reader_writer"

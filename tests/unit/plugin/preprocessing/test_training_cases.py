@@ -220,6 +220,21 @@ def test_a_damaged_first_image_chooses_no_reader(tmp_path):
     assert reader_of(dataset, files[:1]) is SimpleITKIO
 
 
+@pytest.mark.parametrize(("named", "found"), [("None", SimpleITKIO), ("NibabelIO", NibabelIO)])
+def test_the_reader_is_the_one_that_the_data_set_names(named, found, tmp_path):
+    dataset = write_raw(tmp_path, ["imagesTr/a_0000.nii.gz"], ("X",))
+    asks = Dataset.of(dict(dataset.content) | {"overwrite_image_reader_writer": named}, dataset.source)
+    assert reader_of(asks, []) is found
+
+
+@pytest.mark.parametrize("named", ["SimpleITKWithReorient", None, ["SimpleITKIO"]])
+def test_a_reader_that_nnunet_does_not_have_is_refused_not_replaced_by_another(named, tmp_path):
+    dataset = write_raw(tmp_path, ["imagesTr/a_0000.nii.gz"], ("X",))
+    asks = Dataset.of(dict(dataset.content) | {"overwrite_image_reader_writer": named}, dataset.source)
+    with pytest.raises(UserError, match=r'dataset.json: "overwrite_image_reader_writer" is .* no reader of nnU-Net'):
+        reader_of(asks, training_cases(tmp_path, dataset)["a"].images)
+
+
 def test_all_bad_cases_are_told_and_good_ones_are_not_read_again(tmp_path, caplog, monkeypatch):
     files = [f"imagesTr/{case}_{m:04d}.nii.gz" for case in "abc" for m in range(2)]
     dataset, note = write_raw(tmp_path, files, ("X", "Y")), tmp_path / "note.json"
