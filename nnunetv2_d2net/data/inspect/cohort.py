@@ -16,7 +16,7 @@ from nnunetv2_d2net.base.processes import run_all
 from nnunetv2_d2net.data.inspect.one_case import CaseJob, inspect_case
 from nnunetv2_d2net.data.inspect.pictures import draw_pictures
 from nnunetv2_d2net.data.inspect.record import CaseRecord, Finding, Inspection
-from nnunetv2_d2net.data.inspect.suspicions import find_duplicates, find_outliers
+from nnunetv2_d2net.data.inspect.suspicions import find_cut, find_duplicates, find_outliers
 from nnunetv2_d2net.data.inspect.swaps import find_swaps
 from nnunetv2_d2net.data.inspect.tables import write_tables
 from nnunetv2_d2net.plugin.preprocessing.training_cases import lean, name_problems, reader_of
@@ -124,6 +124,7 @@ def _inspect_all(
     findings = [finding for record in records for finding in record.findings]
     findings += find_duplicates(records, dataset.channels, other_split)
     findings += find_swaps(records, dataset.channels) + find_outliers(records, dataset.regions)
+    findings += find_cut(records)
     frequent = Counter(record.pattern for record in records)
     by_pattern = sorted(records, key=lambda r: (-frequent[r.pattern], tuple(not flag for flag in r.pattern), r.case))
     return Inspection(folder, split, dataset, by_pattern, sorted(findings, key=lambda f: (f.kind, f.case)))

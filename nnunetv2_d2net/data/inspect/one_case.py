@@ -31,6 +31,7 @@ from nnunetv2_d2net.data.inspect.record import (
     CONSTANT,
     FILE_NAMES,
     HEADER,
+    NO_AXIS,
     NOT_FINITE,
     PERCENTILES,
     UNREADABLE,
@@ -38,9 +39,6 @@ from nnunetv2_d2net.data.inspect.record import (
 )
 from nnunetv2_d2net.plugin.preprocessing.reading import check_voxels
 from nnunetv2_d2net.plugin.preprocessing.training_cases import channels_in_training
-
-_NO_THICKNESS = 999
-"""Spacing that nnU-Net gives to the missing axis of a 2D image; volumes then count it as 1 mm."""
 
 _OUTSIDE = {True: 0.01, False: 0.1}
 """Share of the labeled voxels that may lie outside the head, if its border is exact and if it is rough."""
@@ -244,5 +242,5 @@ def _check_outside(labels: NDArray, head: HeadMask, ignore: int | None, record: 
 
 
 def _voxel_ml(image: Image) -> float:
-    edges = [1.0 if edge == _NO_THICKNESS else float(edge) for edge in image.properties["spacing"]]
+    edges = [1.0 if edge == NO_AXIS else float(edge) for edge in image.properties["spacing"]]
     return float(np.prod(edges)) / 1000

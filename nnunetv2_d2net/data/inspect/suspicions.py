@@ -6,7 +6,7 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 
-from nnunetv2_d2net.data.inspect.record import CaseRecord, Finding, measurements
+from nnunetv2_d2net.data.inspect.record import NO_AXIS, CaseRecord, Finding, measurements
 
 _MIN_CASES = 8
 """That must have a quantity before anyone can be far from the others."""
@@ -23,6 +23,8 @@ _OUTLIERS = {
     "volume": ("volume outlier", "{} has", "ml"),
 }
 _MAX_NAMED = 3
+_LEAST_SHARE, _LEAST_CASES = 1 / 3, 3
+"""Of the cohort's median that an image must reach along each axis, and how many cases must have one."""
 
 
 class _Item(NamedTuple):
@@ -83,6 +85,25 @@ def find_outliers(records: Sequence[CaseRecord], regions: Collection[str]) -> li
         for case, value in far.items():
             reason = f"{sentence.format(part)} {value:.4g} {unit}, the median of the cohort is {median:.4g} {unit}"
             findings.append(Finding(str(case), kind, files[str(case)][quantity == "volume"], reason, remedy))
+    return findings
+
+
+def find_cut(records: Sequence[CaseRecord]) -> list[Finding]:
+    """Look for images that reach much less far than those of the cohort, such as one slice among volumes.
+
+    Axes of 2D images that nnU-Net adds count as alike, as do those of photographs, whose size in mm nobody knows.
+    """
+    sized = [(r, np.multiply(r.shape, r.spacing)) for r in records if r.shape and r.spacing and r.spacing[0] != NO_AXIS]
+    if len(sized) < _LEAST_CASES:
+        return []
+    medians = np.median([extent for _, extent in sized], axis=0)
+    findings = []
+    for record, extent in sized:
+        for axis, reach, median in zip("zyx", extent.tolist(), medians.tolist(), strict=True):
+            if reach < _LEAST_SHARE * median:
+                reason = f"it reaches {reach:.4g} mm along {axis}, the median of the cohort is {median:.4g} mm"
+                remedy = "see that no slices are lost; nothing is to be done if it is right"
+                findings.append(Finding(record.case, "field of view", next(filter(None, record.files)), reason, remedy))
     return findings
 
 

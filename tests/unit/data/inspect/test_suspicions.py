@@ -306,6 +306,29 @@ def test_spacing_and_volumes_far_from_the_others(dataset):
     assert {f.file for f in findings} == {str(dataset.image(4, "FLAIR")), str(dataset.label(4))}
 
 
+@pytest.mark.parametrize(("first", "n_cases"), [(0, 12), (9, 3)])
+def test_one_slice_among_volumes_also_among_few_cases(first, n_cases, dataset):
+    for case in range(first):
+        for path in (*dataset.folder.glob(f"imagesTr/case_{case:02d}_*"), dataset.label(case)):
+            path.unlink()
+    for path in (*(dataset.image(10, name) for name in ("FLAIR", "T1", "T2")), dataset.label(10)):
+        sitk.WriteImage(sitk.ReadImage(str(path))[:, :, 5:6], str(path))
+    inspection = dataset.inspect()
+    cut = only([f for f in inspection.findings if f.kind == "field of view"])
+    assert (cut.case, cut.file) == ("case_10", str(dataset.image(10, "FLAIR")))
+    assert "it reaches 3 mm along z, the median of the cohort is" in cut.reason
+    assert len(inspection.records) == n_cases
+
+
+def test_two_cases_do_not_say_which_is_cut(dataset):
+    for case in range(10):
+        for path in (*dataset.folder.glob(f"imagesTr/case_{case:02d}_*"), dataset.label(case)):
+            path.unlink()
+    for path in (*(dataset.image(10, name) for name in ("FLAIR", "T1", "T2")), dataset.label(10)):
+        sitk.WriteImage(sitk.ReadImage(str(path))[:, :, 5:6], str(path))
+    assert "field of view" not in {f.kind for f in dataset.findings()}
+
+
 def test_heads_with_noise_around_them(dataset):
     rng = np.random.default_rng(0)
     for path in dataset.folder.glob("imagesTr/*"):
