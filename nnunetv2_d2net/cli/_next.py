@@ -12,6 +12,7 @@ from shlex import join, quote
 from nnunetv2_d2net.base.dataset import Dataset, folder_of
 from nnunetv2_d2net.base.files import read_json_or
 from nnunetv2_d2net.cli._checks import dataset_folder
+from nnunetv2_d2net.cli._planning import plans_of
 from nnunetv2_d2net.cli._words import positionals, value_of, values_of, without
 
 _NOT_THERE = "there is nothing to go on with"
@@ -57,12 +58,12 @@ def _extract_fingerprint(args: Namespace, words: Sequence[str]) -> str:
 
 
 def _plan(args: Namespace, words: Sequence[str]) -> str:
-    number, plans = _data_set(words), _plans_of(words)
+    number, plans = _data_set(words), plans_of(words)
     return f"d2net preprocess -d {number} -plans_name {quote(plans)}" if number and plans else ""
 
 
 def _plan_and_preprocess(args: Namespace, words: Sequence[str]) -> str:
-    return _plan(args, words) if "--no_pp" in words else _training(words, _plans_of(words))
+    return _plan(args, words) if "--no_pp" in words else _training(words, plans_of(words))
 
 
 def _preprocess(args: Namespace, words: Sequence[str]) -> str:
@@ -187,13 +188,6 @@ def _data_set(words: Sequence[str]) -> str:
     """Return the data set, in quotes; empty if there are several."""
     numbers = values_of(words, "-d") or ()
     return quote(numbers[0]) if len(numbers) == 1 else ""
-
-
-def _plans_of(words: Sequence[str]) -> str:
-    """Return the plans that a planner writes; empty where only nnU-Net knows."""
-    planner = value_of(words, "-pl", "D2NetPlanner")
-    own = f"{planner.removesuffix('Planner')}Plans" if re.fullmatch(r"D2Net\w*Planner", planner) else ""
-    return value_of(words, "-overwrite_plans_name", own)
 
 
 def _stem(path: Path) -> str:

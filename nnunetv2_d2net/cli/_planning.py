@@ -1,16 +1,17 @@
 """What the commands share that plan and preprocess."""
 
 import logging
-from collections.abc import Iterator, Mapping, Sequence
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from nnunetv2_d2net.base.dataset import Dataset, folder_of
-from nnunetv2_d2net.base.errors import UsageError
-from nnunetv2_d2net.base.files import locked_folder
+from nnunetv2_d2net.base.errors import UsageError, UserError
+from nnunetv2_d2net.base.files import locked_folder, read_json_or
 from nnunetv2_d2net.base.text import counted
 from nnunetv2_d2net.cli._checks import dataset_folder
-from nnunetv2_d2net.cli._words import values_of
+from nnunetv2_d2net.cli._words import value_of, values_of
 from nnunetv2_d2net.plugin.planning.plans import check_modalities
 
 _LOG = logging.getLogger("nnunetv2_d2net")
@@ -54,6 +55,35 @@ def writing_preprocessed(datasets: Mapping[Path, Dataset], done: str) -> Iterato
         yield
     for folder, dataset in datasets.items():
         _LOG.info("%s: %s %s", folder.name, counted(len(dataset.training_cases(folder)), "training case"), done)
+
+
+def plans_of(words: Sequence[str]) -> str:
+    """Return the plans that a planner writes; empty where only nnU-Net knows."""
+    planner = value_of(words, "-pl", "D2NetPlanner")
+    own = f"{planner.removesuffix('Planner')}Plans" if re.fullmatch(r"D2Net\w*Planner", planner) else ""
+    return value_of(words, "-overwrite_plans_name", own)
+
+
+def check_preprocessed_for(datasets: Iterable[Path], words: Sequence[str]) -> None:
+    """Say which configurations of ``-c`` the new plans do not have, which nnU-Net leaves out.
+
+    Args:
+        datasets: Folders of the raw data.
+        words: Of the command that has planned and preprocessed.
+
+    Raises:
+        UserError: None of them, so nothing was preprocessed.
+    """
+    wanted, plans = values_of(words, "-c") or (), plans_of(words)
+    for folder in datasets if wanted and plans and "--no_pp" not in words else ():
+        file = folder_of("nnUNet_preprocessed") / folder.name / f"{plans}.json"
+        planned = read_json_or(file, {}).get("configurations", {})
+        there = ", ".join(planned)
+        if planned and not set(wanted) & set(planned):
+            absent = " or ".join(wanted)
+            raise UserError(f"{file} has no configuration {absent}, so nothing was preprocessed: it has {there}")
+        for configuration in (name for name in wanted if planned and name not in planned):
+            _LOG.warning("%s has no configuration %s, so nothing is preprocessed for it", file, configuration)
 
 
 def refuse_one_modality(datasets: dict[Path, Dataset]) -> None:

@@ -4,7 +4,7 @@ import argparse
 from collections.abc import Sequence
 
 from nnunetv2_d2net.cli._nnunet import call_entry_point
-from nnunetv2_d2net.cli._planning import data_sets, refuse_one_modality, writing_preprocessed
+from nnunetv2_d2net.cli._planning import check_preprocessed_for, data_sets, refuse_one_modality, writing_preprocessed
 from nnunetv2_d2net.cli._words import value_of
 
 HELP = (
@@ -24,6 +24,7 @@ def run(args: argparse.Namespace, extra: Sequence[str]) -> int:
 
     Raises:
         UserError: A variable, a data set or the planner is missing, or D2-Net cannot use the data set.
+            Or the new plans have none of the configurations that ``-c`` names.
     """
     words = ["-pl", "D2NetPlanner", *extra]
     datasets, planner = data_sets("plan_and_preprocess", words), value_of(words, "-pl")
@@ -37,7 +38,11 @@ def run(args: argparse.Namespace, extra: Sequence[str]) -> int:
         for folder, dataset in datasets.items():
             check_complete(folder, dataset)
         with writing_preprocessed(datasets, done):
-            return call_entry_point(plan_and_preprocess_entry, "plan_and_preprocess", words)
+            code = call_entry_point(plan_and_preprocess_entry, "plan_and_preprocess", words)
+            check_preprocessed_for(datasets, words)
+            return code
     refuse_one_modality(datasets)
     with writing_preprocessed(datasets, done), incomplete_cases(planner) as extractor:
-        return call_entry_point(plan_and_preprocess_entry, "plan_and_preprocess", ["-fpe", extractor, *words])
+        code = call_entry_point(plan_and_preprocess_entry, "plan_and_preprocess", ["-fpe", extractor, *words])
+        check_preprocessed_for(datasets, words)
+        return code

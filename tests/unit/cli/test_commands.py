@@ -126,6 +126,26 @@ def test_plan_passes_several_data_sets(roots, planned):
     assert planned[0][0][-4:] == ["-d", "7", "8", "--no_pp"]
 
 
+@pytest.mark.parametrize(
+    ("wanted", "code", "said"),
+    [
+        (["3d_fullres"], 1, "D2NetPlans.json has no configuration 3d_fullres, so nothing was preprocessed: it has 2d"),
+        (["2d", "3d_lowres"], 0, "D2NetPlans.json has no configuration 3d_lowres, so nothing is preprocessed for it"),
+        (["2d"], 0, ""),
+        (["3d_fullres", "--no_pp"], 0, ""),
+    ],
+)
+def test_plan_tells_configurations_that_are_not_planned(wanted, code, said, roots, planned, capsys):
+    folder = roots["nnUNet_preprocessed"] / DATASET
+    folder.mkdir(exist_ok=True)
+    write_json(folder / "D2NetPlans.json", {"configurations": {"2d": {}}})
+    assert main(["plan_and_preprocess", "-d", "7", "-c", *wanted]) == code
+    told = capsys.readouterr().err
+    assert said in told
+    assert ("no configuration" in told) == bool(said)
+    assert ("1 training case preprocessed" in told) == (code == 0 and "--no_pp" not in wanted)
+
+
 def test_plan_restores_nnunet_after_a_failure(roots, monkeypatch):
     from nnunetv2.experiment_planning import plan_and_preprocess_entrypoints
     from nnunetv2.experiment_planning.experiment_planners import default_experiment_planner
