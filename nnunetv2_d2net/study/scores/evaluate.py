@@ -8,7 +8,7 @@ import io
 import logging
 import math
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -103,7 +103,8 @@ def evaluate_folder(
 
     Raises:
         UserError: A folder or dataset.json is missing, the tolerance is out of range, there is nothing to score, the
-            results cannot be written, or a process was killed. What is wrong with a single case is among the failures.
+            results cannot be written or are of other folders, or a process was killed. What is wrong with a single case
+            is among the failures.
     """
     folders, references = _subset_folders(Path(predictions)), Path(references)
     if not references.is_dir():
@@ -117,7 +118,10 @@ def evaluate_folder(
     if out is not None:
         make_folder(out)
     with contextlib.nullcontext() if out is None else locked_folder(out):
-        rows, failures = _score_jobs(jobs, out, processes, progress=progress)
+        scored = {"predictions": str(Path(predictions).resolve()), "references": str(references.resolve())}
+        if out is not None:
+            _refuse_others(out, scored)
+        rows, failures = _score_jobs(jobs, scored, out, processes, progress=progress)
     scores = [row for job in jobs for row in rows.get(job[:2], ())]
     cases, counts = {job.case for job in jobs}, Counter(job.subset for job in jobs)
     return Evaluation(
@@ -129,11 +133,21 @@ def evaluate_folder(
     )
 
 
+def _refuse_others(out: Path, scored: Mapping[str, str]) -> None:
+    """Refuse to replace the scores of other folders that are still there, unless one lies in the other: a copy does."""
+    before, here = read_json_or(out / _NOTE, {}).get("scored", {}), out.resolve()
+    for kind, folder in scored.items():
+        other = before.get(kind, folder)
+        together = here.is_relative_to(folder) or Path(folder).is_relative_to(here)
+        if other != folder and Path(other).is_dir() and not together:
+            raise UserError(f"{out} holds the scores of the {kind} in {other}: pass another -o, or move it away")
+
+
 def _score_jobs(
-    jobs: Sequence[Job], out: Path | None, processes: int, *, progress: bool
+    jobs: Sequence[Job], scored: Mapping[str, str], out: Path | None, processes: int, *, progress: bool
 ) -> tuple[dict[tuple[str, str], list[CaseScore]], list[str]]:
     """Return the rows of each case and subset, those of an earlier run included, and what could not be scored."""
-    rows = {} if out is None else _take_up(out, jobs)
+    rows = {} if out is None else _take_up(out, jobs, scored)
     failures, logged = [], set()
     todo = [job for job in jobs if job[:2] not in rows]
     for job, result in run_all(score_case, todo, processes, title="evaluate", unit="segmentation", progress=progress):
@@ -201,7 +215,7 @@ def _jobs(folders: dict[str, Path], references: Path, dataset: Dataset, toleranc
     return sorted(jobs)  # no two have the same case and subset, which come first
 
 
-def _take_up(out: Path, jobs: Sequence[Job]) -> dict[tuple[str, str], list[CaseScore]]:
+def _take_up(out: Path, jobs: Sequence[Job], scored: Mapping[str, str]) -> dict[tuple[str, str], list[CaseScore]]:
     """Return, by case and subset, the rows of an earlier run that still hold, and leave only those in metrics.csv."""
     regions = {name: list(values) for name, values in jobs[0].dataset.regions.items()}
     settings = {"tolerance_mm": jobs[0].tolerance_mm, "regions": regions}
@@ -219,7 +233,8 @@ def _take_up(out: Path, jobs: Sequence[Job]) -> dict[tuple[str, str], list[CaseS
                 rows.setdefault(row[:2], []).append(row)
     rows = {key: part for key, part in rows.items() if [row.region for row in part] == list(regions)}
     replace_scores(out / _TABLE, [row for part in rows.values() for row in part])
-    write_json(out / _NOTE, {"settings": settings, "files": files}, indent=1)  # only now: all rows left agree with it
+    note = {"settings": settings, "scored": scored, "files": files}
+    write_json(out / _NOTE, note, indent=1)  # only now: all rows left agree with it
     return rows
 
 

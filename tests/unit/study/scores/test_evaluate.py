@@ -1,5 +1,6 @@
 import json
 import os
+import shutil
 
 import nibabel
 import numpy as np
@@ -116,6 +117,33 @@ def test_nothing_is_done_twice(folders, scored):
     note.write_text(json.dumps({"settings": json.loads(text)["settings"]}), encoding="utf-8")  # of no files
     assert run(folders) == first
     assert len(scored) == 8
+
+
+@pytest.mark.parametrize("kind", ["predictions", "labels"])
+def test_scores_of_other_folders_are_not_replaced_while_those_are_there(kind, folders, scored):
+    first = run(folders)
+    (folders / "other").mkdir()
+    (folders / kind).rename(folders / "other" / kind)
+    assert run_in(folders, kind).scores == first.scores  # moved: the same files
+    shutil.copytree(folders / "other" / kind, folders / kind)
+    written = (folders / "out" / "metrics.csv").read_bytes()
+    with pytest.raises(UserError, match=rf"out holds the scores of the .*{folders / 'other' / kind}: pass another -o"):
+        run(folders)
+    assert (folders / "out" / "metrics.csv").read_bytes() == written
+    assert len(scored) == 4
+
+
+def run_in(folders, kind):
+    """Evaluate where one of the folders lies elsewhere."""
+    places = {name: folders / ("other" if name == kind else "") / name for name in ("predictions", "labels")}
+    return evaluate_folder(places["predictions"], places["labels"], folders / "out")
+
+
+def test_a_copy_of_predictions_may_have_its_scores_in_it(folders):
+    own, copy = folders / "predictions", folders / "copy"
+    evaluate_folder(own, folders / "labels", own / "evaluation")
+    shutil.copytree(own, copy)
+    assert evaluate_folder(copy, folders / "labels", copy / "evaluation").scores
 
 
 def test_killed_in_the_middle_of_a_line(folders, scored):
