@@ -4,8 +4,8 @@ Writes a copy of a model folder whose student is as if the part had never opened
 that nothing of the fused features and codes comes in; `modulation` no longer tells the encoder what is missing. Nothing
 is trained anew, so what the other layers have learned to expect of the part is lost, too.
 
-    python benchmarks/shut_parts.py MODEL COPY --parts gate
-    d2net predict -i imagesTs -o OUT -m COPY ...
+    python benchmarks/shut_parts.py results/DATASET/MODEL shut/DATASET/MODEL --parts gate
+    nnUNet_results=shut d2net predict ...    # as with the model itself
 """
 
 import argparse
@@ -31,8 +31,8 @@ def main() -> None:
     for path in sorted(args.copy.glob("fold_*/checkpoint_final.pth")):
         checkpoint = read_checkpoint(path)
         shut = [name for part in args.parts for name in checkpoint["network_weights"] if PARTS[part] in name]
-        if not shut:
-            sys.exit(f"{path} has none of {', '.join(args.parts)}: name a companion with D2-Net as the student")
+        if not all(any(PARTS[part] in name for name in shut) for part in args.parts):
+            sys.exit(f"{path} lacks one of {', '.join(args.parts)}: name a companion with D2-Net as the student")
         for name in shut:
             checkpoint["network_weights"][name].zero_()
         unfinished = path.with_suffix(".part")  # the checkpoint is mapped, not read: its file must stay meanwhile

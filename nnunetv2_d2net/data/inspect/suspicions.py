@@ -91,7 +91,7 @@ def find_outliers(records: Sequence[CaseRecord], regions: Collection[str]) -> li
 def find_cut(records: Sequence[CaseRecord]) -> list[Finding]:
     """Look for images that reach much less far than those of the cohort, such as one slice among volumes.
 
-    Axes of 2D images that nnU-Net adds count as alike, as do those of photographs, whose size in mm nobody knows.
+    Images of two dimensions are left out: nobody knows the size of a photograph in mm.
     """
     sized = [(r, np.multiply(r.shape, r.spacing)) for r in records if r.shape and r.spacing and r.spacing[0] != NO_AXIS]
     if len(sized) < _LEAST_CASES:

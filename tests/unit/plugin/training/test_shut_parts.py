@@ -59,5 +59,5 @@ def test_a_student_without_the_part_and_a_copy_that_is_there_are_refused(model, 
         shut(monkeypatch, folder, folder)
     path = folder / "fold_0" / "checkpoint_final.pth"
     torch.save({"network_weights": {"a": torch.ones(1)}, "trainer_name": "T", "init_args": {}}, path)
-    with pytest.raises(SystemExit, match="has none of gate: name a companion with D2-Net"):
+    with pytest.raises(SystemExit, match="lacks one of gate: name a companion with D2-Net"):
         shut(monkeypatch, folder, folder.with_name("copy"), "--parts", "gate")
