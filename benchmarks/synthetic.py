@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from nnunetv2_d2net.method.network.d2net import D2NetOptions
 from nnunetv2_d2net.plugin.training.conditioned import nnUNetTrainerModalityDropoutConditioned
 from nnunetv2_d2net.plugin.training.imputing import nnUNetTrainerModalityDropoutImputed
+from nnunetv2_d2net.plugin.training.repeating import nnUNetTrainerModalityDropoutConditionedRepeated
 from nnunetv2_d2net.plugin.training.trainer import D2NetTrainer
 from nnunetv2_d2net.plugin.training.variants import nnUNetTrainerModalityDropout
 from nnunetv2_d2net.study.pipeline import make_ready
@@ -37,6 +38,7 @@ ARMS: Mapping[str, type[nnUNetTrainer]] = {
     "D2NetTrainer, recomputing": D2NetTrainerRecomputing,
     "nnUNetTrainerModalityDropoutImputed": nnUNetTrainerModalityDropoutImputed,
     "nnUNetTrainerModalityDropoutConditioned": nnUNetTrainerModalityDropoutConditioned,
+    "nnUNetTrainerModalityDropoutConditionedRepeated": nnUNetTrainerModalityDropoutConditionedRepeated,
 }
 
 

@@ -47,6 +47,8 @@ _RIGHT_ANGLES = "resample it onto a grid of right angles, for instance with"
 
 _MOST_VALUES = 2**15  # of labels that are counted without sorting
 
+_THICKEST = 100  # times the edge of a pixel: slices of volumes
+
 _ENDING = re.compile(r"(\.nii)?\.\w+$", re.IGNORECASE)
 _NO_READER = re.compile("Unable to determine ImageIO|not recognized as a NIFTI")
 _GZIP = b"\x1f\x8b"
@@ -416,6 +418,11 @@ def properties_of(image: sitk.Image) -> dict[str, Any]:
         "direction": image.GetDirection(),
         **{key[len(_PLACE) :]: np.array(image.GetMetaData(key).split(), float).reshape(4, 4) for key in places},
     }
+
+
+def is_planar(spacing: Sequence[float]) -> bool:
+    """Tell by its spacing, z first, whether an image has two dimensions: nnU-Net makes a third edge up, 999 or more."""
+    return spacing[0] > _THICKEST * min(spacing)
 
 
 def is_placed(image: sitk.Image) -> bool:

@@ -33,6 +33,7 @@ MAIN = (
     "nnUNetTrainerModalityDropoutModulated",
     "nnUNetTrainerModalityDropoutImputed",
     "nnUNetTrainerModalityDropoutConditioned",
+    "nnUNetTrainerModalityDropoutConditionedRepeated",
     "D2NetTrainer",
     "D2NetTrainerCompanion",
     "nnUNetTrainerModalityDropoutImputedCompanion",
@@ -164,7 +165,7 @@ def test_what_is_measured_once_in_an_epoch_is_on_the_device(name, cuda):
 
 
 @pytest.mark.parametrize(
-    ("name", "dim"), list(zip(MAIN, ("2D", "2D", "3D", "2D", "3D", "3D", "2D", "3D"), strict=True))
+    ("name", "dim"), list(zip(MAIN, ("2D", "2D", "3D", "2D", "3D", "2D", "3D", "2D", "3D"), strict=True))
 )
 def test_from_a_checkpoint_to_all_subsets(name, dim, cuda, tmp_path, monkeypatch, capsys):
     trainer = make_trainer(name, dim, LABELS)

@@ -3,6 +3,7 @@
 A file that cannot be used is a finding, not an error.
 """
 
+import math
 from collections.abc import Mapping
 from typing import NamedTuple
 
@@ -20,6 +21,7 @@ from nnunetv2_d2net.base.images import (
     digest,
     header_oddities,
     is_constant,
+    is_planar,
     label_counts,
     read_image,
 )
@@ -31,7 +33,6 @@ from nnunetv2_d2net.data.inspect.record import (
     CONSTANT,
     FILE_NAMES,
     HEADER,
-    NO_AXIS,
     NOT_FINITE,
     PERCENTILES,
     UNREADABLE,
@@ -242,5 +243,6 @@ def _check_outside(labels: NDArray, head: HeadMask, ignore: int | None, record: 
 
 
 def _voxel_ml(image: Image) -> float:
-    edges = [1.0 if edge == NO_AXIS else float(edge) for edge in image.properties["spacing"]]
-    return float(np.prod(edges)) / 1000
+    """Return the volume of a voxel; images of two dimensions count as 1 mm thick."""
+    thickness, *edges = map(float, image.properties["spacing"])
+    return (1.0 if is_planar((thickness, *edges)) else thickness) * math.prod(edges) / 1000

@@ -23,9 +23,6 @@ HEADER = "header"
 
 PERCENTILES = (1, 25, 50, 75, 99)
 
-NO_AXIS = 999
-"""Spacing that nnU-Net gives to the missing axis of a 2D image; volumes count it as 1 mm."""
-
 
 class Finding(NamedTuple):
     """One suspicion: its kind in a few words, the file or files to look at, what is wrong, and what to do."""

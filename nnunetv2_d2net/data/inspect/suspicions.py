@@ -6,7 +6,8 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 
-from nnunetv2_d2net.data.inspect.record import NO_AXIS, CaseRecord, Finding, measurements
+from nnunetv2_d2net.base.images import is_planar
+from nnunetv2_d2net.data.inspect.record import CaseRecord, Finding, measurements
 
 _MIN_CASES = 8
 """That must have a quantity before anyone can be far from the others."""
@@ -93,7 +94,8 @@ def find_cut(records: Sequence[CaseRecord]) -> list[Finding]:
 
     Images of two dimensions are left out: nobody knows the size of a photograph in mm.
     """
-    sized = [(r, np.multiply(r.shape, r.spacing)) for r in records if r.shape and r.spacing and r.spacing[0] != NO_AXIS]
+    known = ((r, r.shape, r.spacing) for r in records)
+    sized = [(r, np.multiply(shape, mm)) for r, shape, mm in known if shape and mm and not is_planar(mm)]
     if len(sized) < _LEAST_CASES:
         return []
     medians = np.median([extent for _, extent in sized], axis=0)

@@ -21,7 +21,7 @@ from torch import Tensor
 from nnunetv2_d2net.base.dataset import Dataset
 from nnunetv2_d2net.base.errors import UserError
 from nnunetv2_d2net.base.files import content_state, explaining_disk_errors, publish, read_json_or, unfinished_folder
-from nnunetv2_d2net.base.images import check_whole, check_written, keep_place, label_counts, read_image
+from nnunetv2_d2net.base.images import check_whole, check_written, is_planar, keep_place, label_counts, read_image
 from nnunetv2_d2net.base.orientation import TURNED, own_place, turned_back
 from nnunetv2_d2net.base.text import last_line
 from nnunetv2_d2net.plugin.prediction.note import VOLUMES
@@ -35,8 +35,6 @@ FILES = "files"
 _LOG = logging.getLogger("nnunetv2_d2net")
 PLACE_OF = "d2net_place_of"
 """Key of a case's properties: the image on whose place its segmentation lies."""
-
-_THICKEST = 100  # times the edge of a pixel; nnU-Net gives pictures slices of 999
 
 
 def segmentation_of(
@@ -174,7 +172,7 @@ def volumes_of(labels: np.ndarray, spacing: Sequence[float], content: Mapping[st
         spacing: In mm.
         content: dataset.json's.
     """
-    if max(spacing) > _THICKEST * min(spacing):
+    if is_planar(spacing):
         return {}
     counts, of_voxel = label_counts("", labels), math.prod(map(float, spacing)) / 1000
     regions = Dataset.of(content).regions

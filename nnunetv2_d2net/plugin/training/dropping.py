@@ -294,10 +294,13 @@ class ModalityDroppingTrainer(ResumingTrainer):
             move(available),
         )
 
-    def training_sample(self, batch: dict) -> Step:
-        """Draw what one training step sees of a batch."""
+    def training_passes(self, batch: dict) -> list[Step]:
+        """Draw what one training step sees of a batch, in one pass through the network or in several, one by one.
+
+        Several accumulate the gradient of the mean over all patches and take no more memory than the largest of them.
+        """
         present = self.present_modalities(batch)
-        return self.step_on(batch, present, self.draw(present))
+        return [self.step_on(batch, present, self.draw(present))]
 
     def network_outputs(self, step: Step) -> Any:  # noqa: ANN401 - whatever the network returns
         """Run the network on what it may see."""
@@ -317,21 +320,24 @@ class ModalityDroppingTrainer(ResumingTrainer):
         ``nnUNetTrainer.train_step`` of nnU-Net 2.8.1, written out, because it has no place for a mask; a test holds one
         against the other.
         """
-        step = self.training_sample(batch)
+        passes = self.training_passes(batch)
+        n_patches = sum(len(step.images) for step in passes)
+        losses = []
         self.optimizer.zero_grad(set_to_none=True)
-        with self.autocast():
-            loss = self.training_loss(self.network_outputs(step), step)
+        for step in passes:
+            with self.autocast():
+                loss = self.training_loss(self.network_outputs(step), step) * (len(step.images) / n_patches)
+            (loss if self.grad_scaler is None else self.grad_scaler.scale(loss)).backward()
+            losses.append(loss.detach())
         if self.grad_scaler is not None:
-            self.grad_scaler.scale(loss).backward()
             self.grad_scaler.unscale_(self.optimizer)
             nn.utils.clip_grad_norm_(self.network.parameters(), 12)
             self.grad_scaler.step(self.optimizer)
             self.grad_scaler.update()
         else:
-            loss.backward()
             nn.utils.clip_grad_norm_(self.network.parameters(), 12)
             self.optimizer.step()
-        return {"loss": loss.detach().cpu().numpy()}
+        return {"loss": torch.stack(losses).sum().cpu().numpy()}
 
     def on_validation_epoch_start(self) -> None:
         """Begin the rotation anew, so that every epoch is measured alike."""

@@ -1,4 +1,4 @@
-"""A trainer that sees half of each batch twice, with two nested subsets of its modalities."""
+"""A trainer that compares what two nested subsets of the modalities give, patch by patch."""
 
 from typing import Any, ClassVar
 
@@ -6,17 +6,16 @@ import torch
 from torch import Tensor
 
 from nnunetv2_d2net.method.losses.nested import one_way_consistency, ranking_hinge
-from nnunetv2_d2net.method.modalities import draw_nested
-from nnunetv2_d2net.plugin.training.dropping import ModalityDroppingTrainer, Step
+from nnunetv2_d2net.plugin.training.dropping import Step
 from nnunetv2_d2net.plugin.training.imputing import nnUNetTrainerModalityDropoutImputed
+from nnunetv2_d2net.plugin.training.repeating import RepeatingTrainer
 
 
-class NestedTrainer(ModalityDroppingTrainer):
-    """Appends the first half of each batch with other subsets, which hold the first ones or are part of them.
+class NestedTrainer(RepeatingTrainer):
+    """Sees half of each batch twice, in one pass, which takes half as much memory again.
 
-    So a step takes half as long, and as much memory, again, with batches of one twice. nnU-Net's loss is of all
-    patches; a hinge costs where more modalities do worse than fewer, and a consistency lets the smaller subset learn
-    from the larger. For networks that return logits, or several under deep supervision.
+    nnU-Net's loss is of all patches; a hinge costs where more modalities do worse than fewer, and a consistency lets
+    the smaller subset learn from the larger.
 
     Attributes:
         hinge_weight: Of the hinge.
@@ -26,21 +25,10 @@ class NestedTrainer(ModalityDroppingTrainer):
     hinge_weight: ClassVar[float] = 0.1
     consistency_weight: ClassVar[float] = 0.5
 
-    def training_sample(self, batch: dict) -> Step:
+    def training_passes(self, batch: dict) -> list[Step]:
         """Draw two nested subsets for the first half of a batch, and one for the rest."""
-        if self.current_epoch < self.n_complete_epochs:
-            return super().training_sample(batch)
-        present = self.present_modalities(batch)
-        available = self.draw(present)
-        n = max(1, len(present) // 2)
-        other = draw_nested(available[:n], present[:n], self.subset_generator, self.subset_weights)
-        step = self.step_on(batch, present, torch.cat([available, other]))
-        target = step.target
-        return step._replace(
-            images=_repeated(step.images, n),
-            target=[_repeated(level, n) for level in target] if isinstance(target, list) else _repeated(target, n),
-            present=_repeated(step.present, n),
-        )
+        first, *again = super().training_passes(batch)
+        return [_joined(first, *again)] if again else [first]
 
     def training_loss(self, outputs: Any, step: Step) -> Tensor:  # noqa: ANN401 - logits, or several under deep supervision
         """Add to nnU-Net's loss what the pairs say."""
@@ -66,8 +54,10 @@ class NestedTrainer(ModalityDroppingTrainer):
         return self.loss(one(outputs), one(step.target))
 
 
-def _repeated(tensor: Tensor, n: int) -> Tensor:
-    return torch.cat([tensor, tensor[:n]])
+def _joined(*steps: Step) -> Step:
+    images, targets, present, available, air = zip(*steps, strict=True)
+    levels = [torch.cat(level) for level in zip(*targets, strict=True)] if isinstance(targets[0], list) else None
+    return Step(torch.cat(images), levels or torch.cat(targets), torch.cat(present), torch.cat(available), any(air))
 
 
 class nnUNetTrainerModalityDropoutImputedNested(NestedTrainer, nnUNetTrainerModalityDropoutImputed):

@@ -20,6 +20,7 @@ from nnunetv2_d2net.plugin.training.imputing import nnUNetTrainerModalityDropout
 from nnunetv2_d2net.plugin.training.nested import nnUNetTrainerModalityDropoutImputedNested
 from nnunetv2_d2net.plugin.training.paper import ROWS, D2NetTrainerPaper
 from nnunetv2_d2net.plugin.training.pretraining import nnUNetTrainerModalityDropoutPretraining
+from nnunetv2_d2net.plugin.training.repeating import nnUNetTrainerModalityDropoutConditionedRepeated
 from nnunetv2_d2net.plugin.training.trainer import PAPER_WEIGHTS, D2NetTrainer, ablated
 
 LENGTHS = (1, 5, 10, 20, 50, 100, 250, 500, 750, 2000, 4000, 8000)  # those that nnU-Net offers
@@ -108,6 +109,7 @@ _CLASSES = (
     nnUNetTrainerModalityDropoutImputed,
     nnUNetTrainerModalityDropoutImputedNested,
     nnUNetTrainerModalityDropoutConditioned,
+    nnUNetTrainerModalityDropoutConditionedRepeated,
     D2NetTrainer,
     D2NetTrainerAdamW,
     D2NetTrainerPaper,
@@ -121,6 +123,7 @@ _STUDENTS = (
     nnUNetTrainerModalityDropoutImputed,
     nnUNetTrainerModalityDropoutImputedNested,
     nnUNetTrainerModalityDropoutConditioned,
+    nnUNetTrainerModalityDropoutConditionedRepeated,
     D2NetTrainer,
     D2NetTrainerAdamW,
 )

@@ -135,9 +135,9 @@ def evaluate_folder(
 
 def _refuse_others(out: Path, scored: Mapping[str, str]) -> None:
     """Refuse to replace the scores of other folders that are still there, unless one lies in the other: a copy does."""
-    before, here = read_json_or(out / _NOTE, {}).get("scored", {}), out.resolve()
+    before, here = read_json_or(out / _NOTE, {}).get("scored"), out.resolve()
     for kind, folder in scored.items():
-        other = before.get(kind, folder)
+        other = str(before.get(kind, folder)) if isinstance(before, dict) else folder
         together = here.is_relative_to(folder) or Path(folder).is_relative_to(here)
         if other != folder and Path(other).is_dir() and not together:
             raise UserError(f"{out} holds the scores of the {kind} in {other}: pass another -o, or move it away")

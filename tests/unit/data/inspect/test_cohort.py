@@ -135,6 +135,21 @@ def test_test_cases_need_no_label(dataset):
     assert not any(record.volumes_ml for record in inspection.records)
 
 
+def test_images_of_two_dimensions_count_as_a_millimeter_thick(tmp_path):
+    folder = tmp_path / "Dataset813_Slices"
+    rng = np.random.default_rng(0)
+    for kind, name, values in (("imagesTr", "x_0000", 255), ("labelsTr", "x", 2)):
+        (folder / kind).mkdir(parents=True)
+        image = sitk.GetImageFromArray(rng.integers(1, values, (12, 14), np.uint8))
+        image.SetSpacing((0.5, 0.25))
+        sitk.WriteImage(image, str(folder / kind / f"{name}.nii.gz"))
+    description = {"channel_names": {"0": "R"}, "labels": {"background": 0, "a": 1}, "file_ending": ".nii.gz"}
+    (folder / "dataset.json").write_text(json.dumps(description), encoding="utf-8")
+    (record,) = inspect_dataset(folder).records
+    assert record.spacing == [499.5, 0.25, 0.5]
+    assert record.volumes_ml["a"] == pytest.approx(12 * 14 * 0.5 * 0.25 / 1000)
+
+
 def test_a_picture_that_holds_all_modalities(tmp_path):
     folder = tmp_path / "Dataset812_Photos"
     for name in ("imagesTr", "labelsTr"):

@@ -19,7 +19,7 @@ def trainer(trainer_of):
 def test_the_first_half_of_a_batch_comes_twice_with_nested_subsets(trainer, make_batch):
     for n_cases, n_twice in ((1, 1), (2, 1), (3, 1), (4, 2)):
         for seed in range(20):
-            step = trainer.training_sample(make_batch(seed, [f"case {i}" for i in range(n_cases)]))
+            (step,) = trainer.training_passes(make_batch(seed, [f"case {i}" for i in range(n_cases)]))
             assert len(step.images) == len(step.present) == len(step.available) == n_cases + n_twice
             assert torch.equal(step.images[-n_twice:], step.images[:n_twice])
             assert all(torch.equal(level[-n_twice:], level[:n_twice]) for level in step.target)
@@ -32,13 +32,13 @@ def test_the_first_half_of_a_batch_comes_twice_with_nested_subsets(trainer, make
 def test_what_a_case_lacks_is_in_neither_subset(trainer, make_batch):
     trainer.cohort = {"a": [True, False, True], "b": [False, False, True]}
     for seed in range(20):
-        step = trainer.training_sample(make_batch(seed))
+        (step,) = trainer.training_passes(make_batch(seed))
         assert not (step.available & ~step.present).any()
         assert step.present.tolist() == [trainer.cohort["a"], trainer.cohort["b"], trainer.cohort["a"]]
 
 
 def test_the_loss_is_nnunets_and_what_the_pair_says(trainer, make_batch):
-    step = trainer.training_sample(make_batch())
+    (step,) = trainer.training_passes(make_batch())
     for available in ([[1, 0, 0], [0, 1, 0], [1, 1, 0]], [[1, 1, 1], [0, 1, 0], [0, 1, 0]]):
         step = step._replace(available=torch.tensor(available).bool())
         outputs = trainer.network_outputs(step)
@@ -70,9 +70,9 @@ def test_a_part_that_shows_complete_input_only_has_no_pairs(trainer_of, make_bat
     trainer = trainer_of(FirstComplete, n_stages=3)
     trainer.initialize()
     trainer.cohort = {}
-    step = trainer.training_sample(make_batch())
+    (step,) = trainer.training_passes(make_batch())
     assert step.available.tolist() == [[True] * 3] * 2
     outputs = trainer.network_outputs(step)
     assert torch.equal(trainer.training_loss(outputs, step), trainer.loss_of(outputs, step))
     trainer.current_epoch = trainer.num_epochs - 1
-    assert len(trainer.training_sample(make_batch()).available) == 3
+    assert [len(step.available) for step in trainer.training_passes(make_batch())] == [3]

@@ -6,13 +6,14 @@ import pytest
 import torch
 from nnunetv2.utilities.find_objects import recursive_find_trainer_class_by_name
 
+from nnunetv2_d2net.plugin.training.companion import CompanionTrainer
+from nnunetv2_d2net.plugin.training.repeating import RepeatingTrainer
 from nnunetv2_d2net.plugin.training.variants import find_trainer
 
 FOLDER = Path(__file__).resolve().parents[4] / "benchmarks" / "tried_students"
 DEFAULT = find_trainer("nnUNetTrainerModalityDropoutImputedCompanion")
-TAUGHT, PAIRS = "nnUNetTrainerTaughtCompanion_20epochs", "nnUNetTrainerPairsAloneCompanion_20epochs"
-PAIRS_CONDITIONED = "nnUNetTrainerPairsAloneConditionedCompanion_20epochs"
-LATE = "D2NetTrainerAdamWLateCompanion_20epochs"
+TAUGHT, LATE = "nnUNetTrainerTaughtCompanion_20epochs", "D2NetTrainerAdamWLateCompanion_20epochs"
+REPEATED = "nnUNetTrainerModalityDropoutImputedRepeatedCompanion_20epochs"
 
 
 @pytest.fixture
@@ -42,7 +43,7 @@ def step_of(make_batch):
     return step_of
 
 
-@pytest.mark.parametrize("name", [TAUGHT, LATE, PAIRS, PAIRS_CONDITIONED])
+@pytest.mark.parametrize("name", [TAUGHT, LATE, REPEATED])
 def test_nnunet_finds_them_and_they_learn(tried, make_batch, name):
     trainer = tried(name)
     before = {key: value.clone() for key, value in trainer.network.state_dict().items()}
@@ -58,13 +59,12 @@ def test_nnunet_finds_them_and_they_learn(tried, make_batch, name):
         assert torch.isfinite(torch.as_tensor(trainer.validation_step(make_batch())["loss"]))
 
 
-@pytest.mark.parametrize("name", [PAIRS, PAIRS_CONDITIONED])
-def test_pairs_alone_have_nnunets_loss_of_all_patches(name, tried, make_batch):
-    trainer = tried(name)
-    step = trainer.training_sample(make_batch())
-    assert len(step.available) == 3
-    outputs = trainer.network_outputs(step)
-    assert trainer.training_loss(outputs, step).item() == trainer.loss(outputs, step.target).item()
+def test_repeated_is_the_default_with_more_patches(tried, make_batch):
+    trainer = tried(REPEATED)
+    assert [len(step.images) for step in trainer.training_passes(make_batch())] == [2, 1]
+    (kind,) = (base for base in type(trainer).__mro__ if base.__name__ == REPEATED)
+    assert kind.__mro__[1:3] == (CompanionTrainer, RepeatingTrainer)
+    assert set(DEFAULT.__mro__) - {DEFAULT} <= set(kind.__mro__)
 
 
 def test_taught_the_teacher_sees_everything_and_the_term_falls_to_zero_for_the_stock_network_itself(tried, step_of):

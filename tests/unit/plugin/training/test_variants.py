@@ -64,6 +64,7 @@ def test_variants_of_the_weights():
         "nnUNetTrainerModalityDropoutModulated",
         "nnUNetTrainerModalityDropoutImputed",
         "nnUNetTrainerModalityDropoutConditioned",
+        "nnUNetTrainerModalityDropoutConditionedRepeated",
     ],
 )
 def test_companions_students(name):

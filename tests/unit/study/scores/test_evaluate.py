@@ -117,6 +117,9 @@ def test_nothing_is_done_twice(folders, scored):
     note.write_text(json.dumps({"settings": json.loads(text)["settings"]}), encoding="utf-8")  # of no files
     assert run(folders) == first
     assert len(scored) == 8
+    for foreign in ("elsewhere", {"predictions": 1}):
+        note.write_text(json.dumps({"scored": foreign}), encoding="utf-8")
+        assert run(folders) == first
 
 
 @pytest.mark.parametrize("kind", ["predictions", "labels"])
