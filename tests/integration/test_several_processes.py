@@ -34,7 +34,7 @@ from multiprocessing.pool import ThreadPool
 from pathlib import Path
 
 from nnunetv2_d2net.plugin.training.companion import CompanionTrainer
-from nnunetv2_d2net.plugin.training.imputing import nnUNetTrainerModalityDropoutImputed
+from nnunetv2_d2net.plugin.training.repeating import nnUNetTrainerModalityDropoutConditionedRepeated
 from nnunetv2_d2net.plugin.training.trainer import D2NetTrainer
 
 
@@ -79,8 +79,8 @@ class {NAME}Companion(CompanionTrainer, {NAME}):
     """It starts from what --start_from names."""
 
 
-class {NAME}ImputedCompanion(CompanionTrainer, Noting, nnUNetTrainerModalityDropoutImputed):
-    """The processes learn to guess together first."""
+class {NAME}RepeatedCompanion(CompanionTrainer, Noting, nnUNetTrainerModalityDropoutConditionedRepeated):
+    """The processes learn to guess together first, and a step is two passes."""
 
     n_guess_steps = 3
 '''
@@ -162,7 +162,7 @@ def test_two_nodes_go_on_from_one_process_and_one_process_from_two_nodes(words, 
     assert math.isfinite(alone.train_step(next(alone.dataloader_train))["loss"])
 
 
-@pytest.mark.parametrize("student", [NAME, f"{NAME}Imputed"])
+@pytest.mark.parametrize("student", [NAME, f"{NAME}Repeated"])
 def test_companion_on_two_nodes(words, root, fold, student):
     stock, _ = save_stock(make_tiny_trainer(root))
     words[words.index(NAME)] = student

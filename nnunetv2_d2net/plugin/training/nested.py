@@ -12,7 +12,7 @@ from nnunetv2_d2net.plugin.training.repeating import RepeatingTrainer
 
 
 class NestedTrainer(RepeatingTrainer):
-    """Sees half of each batch twice, in one pass, which takes half as much memory again.
+    """Sees half of each batch twice, and has losses of what the two subsets give.
 
     nnU-Net's loss is of all patches; a hinge costs where more modalities do worse than fewer, and a consistency lets
     the smaller subset learn from the larger.
@@ -25,10 +25,10 @@ class NestedTrainer(RepeatingTrainer):
     hinge_weight: ClassVar[float] = 0.1
     consistency_weight: ClassVar[float] = 0.5
 
-    def training_passes(self, batch: dict) -> list[Step]:
-        """Draw two nested subsets for the first half of a batch, and one for the rest."""
-        first, *again = super().training_passes(batch)
-        return [_joined(first, *again)] if again else [first]
+    @property
+    def in_one_pass(self) -> bool:
+        """Always, because the pairs are compared."""
+        return True
 
     def training_loss(self, outputs: Any, step: Step) -> Tensor:  # noqa: ANN401 - logits, or several under deep supervision
         """Add to nnU-Net's loss what the pairs say."""
@@ -52,12 +52,6 @@ class NestedTrainer(RepeatingTrainer):
             return [x[i, None] for x in maps] if isinstance(maps, list | tuple) else maps[i, None]
 
         return self.loss(one(outputs), one(step.target))
-
-
-def _joined(*steps: Step) -> Step:
-    images, targets, present, available, air = zip(*steps, strict=True)
-    levels = [torch.cat(level) for level in zip(*targets, strict=True)] if isinstance(targets[0], list) else None
-    return Step(torch.cat(images), levels or torch.cat(targets), torch.cat(present), torch.cat(available), any(air))
 
 
 class nnUNetTrainerModalityDropoutImputedNested(NestedTrainer, nnUNetTrainerModalityDropoutImputed):

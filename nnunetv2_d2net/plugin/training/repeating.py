@@ -1,5 +1,7 @@
 """A trainer that sees half of each batch a second time, with other subsets of its modalities."""
 
+import torch
+
 from nnunetv2_d2net.method.modalities import draw_nested
 from nnunetv2_d2net.plugin.training.conditioned import nnUNetTrainerModalityDropoutConditioned
 from nnunetv2_d2net.plugin.training.dropping import ModalityDroppingTrainer, Step
@@ -8,10 +10,17 @@ from nnunetv2_d2net.plugin.training.dropping import ModalityDroppingTrainer, Ste
 class RepeatingTrainer(ModalityDroppingTrainer):
     """Sees the first half of each batch again, with subsets that hold the first ones or are part of them.
 
-    Repeated augmentation (Hoffer et al., CVPR 2020), whose augmentation is modality dropout. It is a pass of its own,
-    so a step takes half as long again, with batches of one twice, but no more memory. For networks that return logits,
-    or several under deep supervision.
+    Repeated augmentation (Hoffer et al., CVPR 2020), whose augmentation is modality dropout. A step takes half as long
+    again, with batches of one twice. For networks that return logits, or several under deep supervision.
     """
+
+    @property
+    def in_one_pass(self) -> bool:
+        """Whether all patches go through the network at once.
+
+        They take half as much memory again, which a GPU lacks, but a CPU's convolutions of batches of one are slow.
+        """
+        return self.device.type == "cpu"
 
     def training_passes(self, batch: dict) -> list[Step]:
         """Draw what the batch shows, and what its first half shows then."""
@@ -28,7 +37,13 @@ class RepeatingTrainer(ModalityDroppingTrainer):
             present=step.present[:n],
             available=other.to(self.device, non_blocking=True),
         )
-        return [step, again]
+        return [_joined(step, again)] if self.in_one_pass else [step, again]
+
+
+def _joined(*steps: Step) -> Step:
+    images, targets, present, available, air = zip(*steps, strict=True)
+    levels = [torch.cat(level) for level in zip(*targets, strict=True)] if isinstance(targets[0], list) else None
+    return Step(torch.cat(images), levels or torch.cat(targets), torch.cat(present), torch.cat(available), any(air))
 
 
 class nnUNetTrainerModalityDropoutConditionedRepeated(RepeatingTrainer, nnUNetTrainerModalityDropoutConditioned):

@@ -1,3 +1,5 @@
+from types import SimpleNamespace
+
 import pytest
 import torch
 
@@ -5,6 +7,10 @@ from nnunetv2_d2net.plugin.training.repeating import RepeatingTrainer
 from nnunetv2_d2net.plugin.training.variants import find_trainer
 
 NAME = "nnUNetTrainerModalityDropoutConditionedRepeated"
+
+
+class TwoPasses(find_trainer(NAME)):
+    in_one_pass = False  # as on a GPU
 
 
 class FirstComplete(RepeatingTrainer, find_trainer("nnUNetTrainerModalityDropout")):
@@ -26,7 +32,7 @@ def ready(trainer_of):
 
 
 def test_the_first_half_of_a_batch_comes_again_with_nested_subsets(ready, make_batch):
-    trainer = ready(find_trainer(NAME))
+    trainer = ready(TwoPasses)
     for n_cases, n_twice in ((1, 1), (2, 1), (3, 1), (4, 2)):
         for seed in range(20):
             first, again = trainer.training_passes(make_batch(seed, [f"case {i}" for i in range(n_cases)]))
@@ -40,7 +46,7 @@ def test_the_first_half_of_a_batch_comes_again_with_nested_subsets(ready, make_b
 
 
 def test_what_a_case_lacks_is_in_neither_subset(ready, make_batch):
-    trainer = ready(find_trainer(NAME))
+    trainer = ready(TwoPasses)
     trainer.cohort = {"a": [True, False, True], "b": [False, False, True]}
     for seed in range(20):
         first, again = trainer.training_passes(make_batch(seed))
@@ -51,7 +57,7 @@ def test_what_a_case_lacks_is_in_neither_subset(ready, make_batch):
 
 @pytest.mark.parametrize("deep_supervision", [True, False])
 def test_two_passes_have_the_loss_and_the_gradient_of_one_over_all_patches(ready, make_batch, deep_supervision):
-    trainer = ready(find_trainer(NAME), deep_supervision=deep_supervision)
+    trainer = ready(TwoPasses, deep_supervision=deep_supervision)
     batch = make_batch()
     if not deep_supervision:
         batch["target"] = batch["target"][0]
@@ -77,6 +83,17 @@ def test_two_passes_have_the_loss_and_the_gradient_of_one_over_all_patches(ready
             assert torch.allclose(accumulated[name], p.grad, atol=1e-5, rtol=1e-3), name
 
 
+def test_on_a_cpu_a_step_is_one_pass_over_the_same_patches(ready, make_batch):
+    (whole,), parts = (ready(kind).training_passes(make_batch()) for kind in (find_trainer(NAME), TwoPasses))
+    assert torch.equal(whole.images, torch.cat([step.images for step in parts]))
+    assert whole.available.shape == (3, 3)
+    for joined, *levels in zip(whole.target, *(step.target for step in parts), strict=True):
+        assert torch.equal(joined, torch.cat(levels))
+    in_one_pass = RepeatingTrainer.in_one_pass.fget
+    assert in_one_pass(SimpleNamespace(device=torch.device("cpu")))
+    assert not in_one_pass(SimpleNamespace(device=torch.device("cuda")))
+
+
 def test_it_learns_and_is_validated_as_all_others(ready, make_batch):
     trainer = ready(find_trainer(NAME))
     before = {key: value.clone() for key, value in trainer.network.state_dict().items()}
@@ -92,4 +109,5 @@ def test_a_part_that_shows_complete_input_only_repeats_nothing(ready, make_batch
     trainer = ready(FirstComplete)
     assert [step.available.tolist() for step in trainer.training_passes(make_batch())] == [[[True] * 3] * 2]
     trainer.current_epoch = trainer.num_epochs - 1
-    assert [len(step.available) for step in trainer.training_passes(make_batch())] == [2, 1]
+    (step,) = trainer.training_passes(make_batch())
+    assert len(step.available) == 3
