@@ -150,7 +150,7 @@ def test_rehearsal(tmp_path):
     assert all(rows.values())
     assert [f"\n## {step}\n" in (tmp_path / "on_gpu.md").read_text(encoding="utf-8") for step in STEPS] == [True] * 15
     halves = {(row["precision"], row["trainer"]) for row in rows["training step"]}
-    assert len(halves) == 10
+    assert len(halves) == 12
     for trainer in STEPS[10:13]:
         assert [row["available"] for row in rows[trainer]] == ["FLAIR", "FLAIR+T1+T1ce+T2", "mean of 2"]
         assert {row["steps"] for row in rows[trainer]} == {2}
