@@ -1,6 +1,6 @@
 """Modality dropout whose first part, which sees complete input only, is shorter or longer than half of the training.
 
-For the variable ``nnUNet_extTrainer``. Not trained yet.
+For the variable ``nnUNet_extTrainer``. Not scored yet.
 """
 
 from nnunetv2_d2net.plugin.training.variants import nnUNetTrainerModalityDropoutCompleteFirst

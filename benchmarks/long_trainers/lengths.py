@@ -1,7 +1,7 @@
 """Trainers of 40 and 80 epochs, which nnU-Net does not offer: as many steps as a stock one of 20 and its companion.
 
-For the variable ``nnUNet_extTrainer``; docs/results.md has the command for 40. 80 epochs of stock nnU-Net, which would
-say what twice as many steps still gain, are not trained yet.
+For the variable ``nnUNet_extTrainer``; docs/results.md has the commands. 80 epochs of stock nnU-Net say what twice as
+many steps still gain.
 """
 
 import torch
