@@ -297,7 +297,8 @@ class ModalityDroppingTrainer(ResumingTrainer):
     def training_passes(self, batch: dict) -> list[Step]:
         """Draw what one training step sees of a batch, in one pass through the network or in several, one by one.
 
-        Several accumulate the gradient of the mean over all patches and take no more memory than the largest of them.
+        Several accumulate the gradient of the mean over all patches, but for a Dice over the whole batch, which is one
+        over each pass then.
         """
         present = self.present_modalities(batch)
         return [self.step_on(batch, present, self.draw(present))]

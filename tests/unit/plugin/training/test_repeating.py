@@ -94,8 +94,9 @@ def test_on_a_cpu_a_step_is_one_pass_over_the_same_patches(ready, make_batch):
     assert not in_one_pass(SimpleNamespace(device=torch.device("cuda")))
 
 
-def test_it_learns_and_is_validated_as_all_others(ready, make_batch):
-    trainer = ready(find_trainer(NAME))
+@pytest.mark.parametrize("name", [NAME, "nnUNetTrainerModalityDropoutImputedNested"])
+def test_it_learns_and_is_validated_as_all_others(ready, make_batch, name):
+    trainer = ready(find_trainer(name))
     before = {key: value.clone() for key, value in trainer.network.state_dict().items()}
     assert torch.isfinite(torch.as_tensor(trainer.train_step(make_batch())["loss"]))
     assert any(not torch.equal(before[key], value) for key, value in trainer.network.state_dict().items())
