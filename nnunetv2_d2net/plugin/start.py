@@ -119,10 +119,24 @@ def start_checkpoint(model: Path, fold: str) -> Path:
     checkpoint = model if model.is_file() else model / f"fold_{fold}" / "checkpoint_final.pth"
     if not checkpoint.is_file():
         raise UserError(f"{checkpoint} does not exist: train fold {fold} of that model to its end first")
-    its_fold = checkpoint.parent.name
-    if fold != "all" and its_fold.startswith("fold_") and its_fold != f"fold_{fold}":
-        raise UserError(f"{checkpoint} has seen validation cases of fold {fold}: start from fold {fold} of that model")
+    if checkpoint.parent.name.startswith("fold_"):
+        check_same_fold(checkpoint, checkpoint.parent.name.removeprefix("fold_"), fold)
     return checkpoint
+
+
+def check_same_fold(checkpoint: Path, its_fold: object, fold: object) -> None:
+    """See that a stock model has not trained on the cases by which its companion chooses.
+
+    Args:
+        checkpoint: Of the stock model.
+        its_fold: On which it was trained, a number or ``all``.
+        fold: That of the companion.
+
+    Raises:
+        UserError: It has.
+    """
+    if str(fold) not in ("all", str(its_fold)):
+        raise UserError(f"{checkpoint} has seen validation cases of fold {fold}: start from fold {fold} of that model")
 
 
 def _plans_of(model: Path, configuration: str) -> str:

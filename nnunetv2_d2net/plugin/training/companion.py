@@ -25,7 +25,7 @@ from nnunetv2_d2net.base.text import counted, listed
 from nnunetv2_d2net.method.modalities import modality_subsets, subset_codes
 from nnunetv2_d2net.method.network.companion import STOCK, STUDENT, Companion, chosen_network
 from nnunetv2_d2net.plugin.checkpoints import read_checkpoint
-from nnunetv2_d2net.plugin.start import STOCK_TRAINER
+from nnunetv2_d2net.plugin.start import STOCK_TRAINER, check_same_fold
 from nnunetv2_d2net.plugin.training.dropping import ModalityDroppingTrainer
 from nnunetv2_d2net.plugin.training.pretrained import (
     load_fitting_weights,
@@ -88,9 +88,15 @@ class CompanionTrainer(ModalityDroppingTrainer):
     def start_from(self, path: Path) -> None:
         """Take a stock model's weights, whole into the stock network and as far as they fit into the student.
 
+        The axes along which it may be mirrored are taken, too: complete cases would not come out as before otherwise.
+
         Raises:
-            UserError: The checkpoint is of another network, of other plans or modalities, or cannot be read.
+            UserError: The checkpoint is of another network, of other plans, modalities or fold, or cannot be read.
         """
+        checkpoint = read_checkpoint(path)
+        check_same_fold(path, checkpoint["init_args"].get("fold", self.fold), self.fold)
+        axes = checkpoint.get("inference_allowed_mirroring_axes")
+        self.inference_allowed_mirroring_axes = None if axes is None else tuple(axes)
         channels, stock = channels_of(self.dataset_json), cast(nn.Module, self.companion.stock)
         load_whole_network(stock, path, channels, self.plans_manager.plans, self.configuration_name)
         for line in load_fitting_weights(self.companion.student, path, channels):
@@ -111,6 +117,15 @@ class CompanionTrainer(ModalityDroppingTrainer):
         super().on_train_start()
         if start is not None:
             self._tell_of_cases_seen(start)
+
+    def configure_rotation_dummyDA_mirroring_and_inital_patch_size(self) -> tuple[Any, ...]:
+        """Let training mirror along the axes of the stock model, along which both networks are mirrored later."""
+        axes = self.inference_allowed_mirroring_axes
+        *others, own = super().configure_rotation_dummyDA_mirroring_and_inital_patch_size()
+        self.inference_allowed_mirroring_axes = axes
+        if tuple(own or ()) != tuple(axes or ()):
+            self.print_to_log_file(f"mirroring: along the axes {axes}, as the stock model, in the place of {own}")
+        return *others, axes
 
     def _note_orientation(self) -> None:
         """Leave the plans as they are: a companion predicts what its stock model does, which turns nothing."""

@@ -86,6 +86,7 @@ def with_epochs(trainer: str, n_epochs: int, own: int = _NNUNETS) -> str:
 
 
 def _trainer_in(path: Path) -> str:
-    """Name the trainer of a model by its folder, or by where its checkpoint lies."""
-    model = path.absolute() if path.suffix != ".pth" else path.absolute().parent.parent
+    """Name the trainer of a model by its folder, or by where its fold or checkpoint lies."""
+    model = path.absolute().parent.parent if path.suffix == ".pth" else path.absolute()
+    model = model.parent if model.name.startswith("fold_") else model
     return model.name.partition(SEPARATOR)[0]

@@ -2,9 +2,8 @@
 
 import math
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from itertools import combinations
-from pathlib import Path
 from statistics import fmean, stdev
 from typing import Any
 
@@ -121,10 +120,15 @@ def dice_of_trainings(
     return values, n_left_out
 
 
-def _start(run: Benchmark, arm: str) -> tuple[Path, str] | str:
-    """Name the stock model that an arm starts from; itself, if from none."""
+def _start(run: Benchmark, arm: str) -> Hashable:
+    """Name the stock model that an arm starts from; itself, if from none.
+
+    Only the benchmark that trains a companion notes its start's digest; a stock model that is an arm has its own.
+    """
     start = next(entry for entry in run.setup["arms"] if entry["name"] == arm).get("start", {})
-    return start.get("sha256") or (run.folder, start.get("from", arm))  # of that name each benchmark has its own
+    name, noted = start.get("from", arm), start.get("sha256")
+    digests = frozenset(run.checkpoints.get(name) or ([noted] if noted else ()))
+    return digests or (run.folder, name)  # of that name each benchmark has its own
 
 
 def from_the_same_starts(

@@ -44,11 +44,12 @@ def companion_of(trainer_of):
     return companion_of
 
 
-def save_stock(trainer, folder=None, made_for=(), **changes):
+def save_stock(trainer, folder=None, made_for=(), axes=None, **changes):
     """Write a checkpoint of random weights where a stock nnU-Net's would be.
 
     Args:
         made_for: What its ``init_args`` hold beside the configuration.
+        axes: Along which it may be mirrored.
         changes: To its weights.
     """
     folder = folder or Path(trainer.output_folder_base).parent / "nnUNetTrainer__TinyPlans__tiny" / "fold_0"
@@ -61,7 +62,7 @@ def save_stock(trainer, folder=None, made_for=(), **changes):
     weights = network.state_dict() | changes
     init_args = {"configuration": "tiny", **dict(made_for)}
     content = {"network_weights": weights, "trainer_name": "nnUNetTrainer", "init_args": init_args}
-    torch.save(content, folder / "checkpoint_final.pth")
+    torch.save(content | {"inference_allowed_mirroring_axes": axes}, folder / "checkpoint_final.pth")
     return folder / "checkpoint_final.pth", weights
 
 
@@ -122,6 +123,31 @@ def test_training_that_goes_on_does_not_start_again_nor_one_for_which_another_st
         trainer = companion_of()
         trainer.on_train_start()
     assert holds(trainer.companion.stock, weights)
+
+
+@pytest.mark.parametrize("axes", [None, (0, 2), (0, 1, 2)])
+def test_it_mirrors_as_the_stock_model_does_in_training_prediction_and_when_it_goes_on(companion_of, monkeypatch, axes):
+    def start(trainer):
+        *_, trained = trainer.configure_rotation_dummyDA_mirroring_and_inital_patch_size()
+        assert trained == trainer.inference_allowed_mirroring_axes == axes
+
+    monkeypatch.setattr(ModalityDroppingTrainer, "on_train_start", start)
+    trainer = companion_of()
+    save_stock(trainer, axes=axes)
+    trainer.on_train_start()
+    told = f"mirroring: along the axes {axes}, as the stock model, in the place of (0, 1, 2)"
+    assert ((told,) in trainer.said) == (axes != (0, 1, 2))
+    resumed = companion_of()
+    resumed.current_epoch, resumed.inference_allowed_mirroring_axes = 1, axes  # as nnU-Net reads its checkpoint
+    resumed.on_train_start()
+
+
+@pytest.mark.parametrize("fold", [1, "all"])
+def test_a_copied_checkpoint_of_another_fold_is_refused(companion_of, tmp_path, fold):
+    trainer = companion_of()
+    path, _ = save_stock(trainer, tmp_path / "elsewhere", {"fold": fold})
+    with starting_from(path), pytest.raises(UserError, match="has seen validation cases of fold 0: start from fold 0"):
+        companion_of()
 
 
 def test_without_a_stock_model_it_says_which_one_it_needs(companion_of):

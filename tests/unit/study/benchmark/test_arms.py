@@ -35,7 +35,7 @@ def test_a_length_that_nnunet_lacks_is_told():
     assert problem.startswith("nnU-Net has no trainers of 2 epochs")
 
 
-@pytest.mark.parametrize("part", ["", "fold_0/checkpoint_final.pth"])
+@pytest.mark.parametrize("part", ["", "fold_0", "fold_0/checkpoint_final.pth"])
 def test_a_path_is_no_arm_but_tells_the_length(tmp_path, part):
     path = tmp_path / "nnUNetTrainer_5epochs__nnUNetPlans__2d" / part
     names, _ = default_arms(str(path))

@@ -182,6 +182,18 @@ def test_what_started_from_one_stock_model_is_compared_training_by_training():
     assert "From the same starts: of trainings" in page
 
 
+def test_who_noted_the_digest_of_a_start_does_not_matter():
+    """The stock arm knows its own checkpoint's; of the companions only that which a benchmark trained notes one."""
+    runs = []
+    for run, of_stock in zip(started((0.1, 0.11, 0.12)), "xyz", strict=True):
+        noted = {"from": "stock", "sha256": of_stock}
+        arms = [{"name": "stock"}, {"name": OURS, "start": noted}, {"name": DROPOUT, "start": {"from": "stock"}}]
+        runs.append(replace(run, setup={**run.setup, "arms": arms}, checkpoints={"stock": {of_stock}}))
+    dice = {arm: regions["tumor"] for arm, regions in dice_of_trainings(runs, complete=False)[0].items()}
+    assert from_the_same_starts(runs, dice, "stock").keys() == {OURS, DROPOUT}
+    assert from_the_same_starts(runs, dice, OURS).keys() == {"stock", DROPOUT}
+
+
 def test_pairs_need_starts_that_are_one_model_and_not_the_same_in_all_and_a_spread():
     kinds = {
         "spread": started((0.1, 0.1, 0.1)),
