@@ -13,6 +13,9 @@ from nnunetv2_d2net.method.network.d2net import D2Net
 STUDENT, STOCK = "student", "stock"
 """Names of the two networks within a :class:`Companion`."""
 
+GATE = "gate"
+"""Beside what is said of the two: how far the gate of a D2-Net is open."""
+
 
 class Companion(nn.Module):
     """Train a student, and let a table say for every subset of modalities which of the two networks predicts.

@@ -115,10 +115,15 @@ class BottleneckGate(nn.Module):
         gate = self.gate.view(-1, *[1] * (tumor_feature.ndim - 2))
         return tumor_feature + gate * holistic_features
 
-    @torch.no_grad()
     def opening(self) -> float:
         """Return how far the gate is open: the root mean square over its channels."""
-        return float(self.gate.square().mean().sqrt())
+        return gate_opening(self.gate)
+
+
+@torch.no_grad()
+def gate_opening(gate: Tensor) -> float:
+    """Return how far a gate ``(K,)`` is open: the root mean square over its channels."""
+    return float(gate.square().mean().sqrt())
 
 
 class TeacherLevel(nn.Module):

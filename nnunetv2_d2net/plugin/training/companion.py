@@ -23,7 +23,8 @@ from nnunetv2_d2net.base.files import read_json_or, write_json
 from nnunetv2_d2net.base.progress import Bar
 from nnunetv2_d2net.base.text import counted, listed
 from nnunetv2_d2net.method.modalities import modality_subsets, subset_codes
-from nnunetv2_d2net.method.network.companion import STOCK, STUDENT, Companion, chosen_network
+from nnunetv2_d2net.method.network.companion import GATE, STOCK, STUDENT, Companion, chosen_network
+from nnunetv2_d2net.method.network.td_stage import gate_opening
 from nnunetv2_d2net.plugin.checkpoints import read_checkpoint
 from nnunetv2_d2net.plugin.start import STOCK_TRAINER, check_same_fold
 from nnunetv2_d2net.plugin.training.dropping import ModalityDroppingTrainer
@@ -291,7 +292,8 @@ def mean_dice(logits: Tensor, target: Tensor, label_manager: LabelManager) -> fl
 def read_choice(checkpoint: Path, names: Sequence[str]) -> dict[str, Any]:
     """Return which network of a companion predicts with which subset, as :data:`CHOICE` says it.
 
-    The checkpoint says which, for by its own table it predicts; the file beside it, what that was based on.
+    The checkpoint says which, for by its own table it predicts; the file beside it, what that was based on. How far the
+    gate of the student is open is said, too, if it is a D2-Net that has one.
 
     Args:
         checkpoint: Of a fold.
@@ -307,7 +309,9 @@ def read_choice(checkpoint: Path, names: Sequence[str]) -> dict[str, Any]:
         name = subset_name(subset, names)
         based_on = before.get(name) if isinstance(before, dict) else None
         rows[name] = {**(based_on if isinstance(based_on, dict) else {}), "predicts": chosen_network(weights, subset)}
-    return {"cases": noted.get("cases", []), "subsets": rows}
+    gate = weights.get(f"{STUDENT}.bottleneck_gate.gate")
+    opening = {} if gate is None else {GATE: gate_opening(gate)}
+    return {"cases": noted.get("cases", []), "subsets": rows, **opening}
 
 
 def has_stock(companion: Mapping[str, Any], stock: Mapping[str, Any]) -> bool:

@@ -37,21 +37,33 @@ class NestedTrainer(RepeatingTrainer):
             return loss
         n = max(1, len(step.available) // 3)
         more = step.available[:n].sum(1) > step.available[-n:].sum(1)
-        first, second = (
-            torch.stack([self._loss_of_one(outputs, step, i) for i in r]) for r in (range(n), range(-n, 0))
-        )
-        logits = outputs[0] if isinstance(outputs, list | tuple) else outputs
-        flag = more[(...,) + (None,) * (logits.ndim - 1)]
-        larger, smaller = torch.where(flag, logits[:n], logits[-n:]), torch.where(flag, logits[-n:], logits[:n])
-        consistency = one_way_consistency(larger, smaller, regions=self.label_manager.has_regions)
-        hinge = ranking_hinge(torch.where(more, first, second), torch.where(more, second, first))
+        # first of all the larger ones: a Dice over the batch gathers what all processes ask for at the same time
+        larger, smaller = _of_pairs(outputs, more), _of_pairs(outputs, ~more)
+        hinge = ranking_hinge(*(self._losses(of_pairs, step.target, n) for of_pairs in (larger, smaller)))
+        logits = [of_pairs[0] if isinstance(of_pairs, list) else of_pairs for of_pairs in (larger, smaller)]
+        consistency = one_way_consistency(*logits, regions=self.label_manager.has_regions)
         return loss + self.hinge_weight * hinge + self.consistency_weight * consistency
 
-    def _loss_of_one(self, outputs: Any, step: Step, i: int) -> Tensor:  # noqa: ANN401
-        def one(maps: Any) -> Any:  # noqa: ANN401
+    def _losses(self, outputs: Any, target: Any, n: int) -> Tensor:  # noqa: ANN401
+        """Return nnU-Net's loss of each of the first n patches, ``(n,)``."""
+
+        def one(maps: Any, i: int) -> Any:  # noqa: ANN401
             return [x[i, None] for x in maps] if isinstance(maps, list | tuple) else maps[i, None]
 
-        return self.loss(one(outputs), one(step.target))
+        return torch.stack([self.loss(one(outputs, i), one(target, i)) for i in range(n)])
+
+
+def _of_pairs(outputs: Any, in_first: Tensor) -> Any:  # noqa: ANN401
+    """Return of each pair of patches the outputs of the first one, or of its repetition at the end of the batch.
+
+    Args:
+        outputs: Logits ``(B, C, *spatial)``, or several under deep supervision.
+        in_first: Whether the first one is wanted, bool ``(n,)``.
+    """
+    if isinstance(outputs, list | tuple):
+        return [_of_pairs(level, in_first) for level in outputs]
+    flags = in_first[(...,) + (None,) * (outputs.ndim - 1)]
+    return torch.where(flags, outputs[: len(in_first)], outputs[-len(in_first) :])
 
 
 class nnUNetTrainerModalityDropoutImputedNested(NestedTrainer, nnUNetTrainerModalityDropoutImputed):

@@ -6,7 +6,7 @@ from statistics import fmean
 from typing import Any
 
 from nnunetv2_d2net.base.text import counted
-from nnunetv2_d2net.method.network.companion import STOCK, STUDENT
+from nnunetv2_d2net.method.network.companion import GATE, STOCK, STUDENT
 from nnunetv2_d2net.study.report.results import Benchmark
 from nnunetv2_d2net.study.scores.tables import in_order
 
@@ -25,7 +25,7 @@ def choice_rows(benchmark: Benchmark) -> list[list[str]]:
 
 
 def choice_notes(benchmark: Benchmark) -> list[str]:
-    """Say of which arms the segmentation with all modalities is stock nnU-Net's, and which chose by what is scored."""
+    """Say which arms chose by what is scored, whose complete input is stock nnU-Net's, and whose gate is how open."""
     chosen = [arm for arm, tables in benchmark.choices.items() if any(table.get("cases") for table in tables)]
     notes = []
     if chosen and benchmark.setup["cases"] == "folds":
@@ -40,6 +40,11 @@ def choice_notes(benchmark: Benchmark) -> list[str]:
             name = f"{Path(start).name}, the stock network it starts from" if start else "the stock network beside it"
             notes.append(
                 f"With all modalities the segmentation of {arm['name']} is that of {name}, up to rounding on a GPU."
+            )
+        if gates := [table[GATE] for table in tables if isinstance(table.get(GATE), float)]:
+            notes.append(
+                f"The gate before the bottleneck of {arm['name']} is open by {fmean(gates):.3f}: where that is near 0, "
+                "at which it starts, D2-Net's stage is hardly used. The log says what shutting it changes."
             )
     return notes
 

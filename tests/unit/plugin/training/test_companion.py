@@ -453,6 +453,17 @@ def test_the_checkpoint_says_who_predicts_and_the_file_what_that_was_based_on(ch
         assert read_choice(checkpoint, names) == {"cases": cases, "subsets": expected}
 
 
+def test_beside_the_choice_stands_how_far_the_gate_of_a_d2net_is_open(companion_of, tmp_path):
+    for name, told in zip(COMPANIONS, ({"gate": pytest.approx(0.5)}, {}), strict=True):
+        weights = companion_of(name).companion.state_dict()
+        if told:
+            weights["student.bottleneck_gate.gate"].fill_(0.5)
+        path = tmp_path / f"{name}.pth"
+        torch.save({"trainer_name": "A", "init_args": {}, "network_weights": weights}, path)
+        choice = read_choice(path, ("FLAIR", "T1", "T1ce"))
+        assert {key: choice[key] for key in choice.keys() - {"cases", "subsets"}} == told
+
+
 def dice_of(stock, student, n_cases=8):
     """The same Dice in every case, a little spread; per subset, or for all."""
     noise = np.linspace(-0.01, 0.01, n_cases)

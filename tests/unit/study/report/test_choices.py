@@ -63,6 +63,15 @@ def test_it_is_said_where_complete_input_is_stocks(benchmark):
         assert "Which network of a companion predicts" in content
 
 
+def test_it_is_said_how_far_the_gate_of_a_d2net_is_open(benchmark):
+    of_student = fold(**{"A+B": "student"})
+    chosen = replace(benchmark, choices={OURS: [of_student | {"gate": 0.03}, of_student | {"gate": 0.05}]})
+    (note,) = choice_notes(chosen)
+    assert note.startswith(f"The gate before the bottleneck of {OURS} is open by 0.040: where that is near 0")
+    assert note in markdown_page(chosen, charts(chosen))
+    assert choice_notes(replace(benchmark, choices={OURS: [of_student | {"gate": "wide"}]})) == []
+
+
 def test_inversions_of_each_arm(benchmark):
     assert inversion_rows(benchmark) == [["arm", "tumor"], [STOCK, "0 of 2"], [OURS, "2 of 2"]]
     assert "2 of 2" in markdown_page(benchmark, charts(benchmark))
