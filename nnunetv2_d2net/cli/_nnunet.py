@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from nnunetv2_d2net.base.errors import UserError
 from nnunetv2_d2net.base.files import explaining_full_disk
 from nnunetv2_d2net.base.processes import watch_forks
-from nnunetv2_d2net.cli._words import value_of
+from nnunetv2_d2net.cli._words import guess, value_of
 from nnunetv2_d2net.plugin.seams import replaced
 from nnunetv2_d2net.plugin.start import COMPANION
 
@@ -41,11 +41,17 @@ def device_words(words: Sequence[str]) -> list[str]:
         Words to put before them.
 
     Raises:
-        UserError: The user asks for a CUDA device and there is none.
+        UserError: The user asks for a device that there is not, or that nnU-Net does not know.
     """
     import torch
 
-    if torch.cuda.is_available() or value_of(words, "-device", "cuda") != "cuda":
+    wanted = value_of(words, "-device", "cuda")
+    if wanted not in ("cpu", "cuda", "mps"):
+        one = "; CUDA_VISIBLE_DEVICES chooses one of several" if wanted.startswith("cuda:") else ""
+        raise UserError(f"-device {wanted}: nnU-Net knows cpu, cuda and mps{one}")
+    if wanted == "mps" and not torch.backends.mps.is_available():
+        raise UserError("torch finds no MPS device: pass -device cpu, or cuda where there is one")
+    if torch.cuda.is_available() or wanted != "cuda":
         return []
     if value_of(words, "-device"):
         raise UserError("torch finds no CUDA device: pass -device cpu, or install the driver and a CUDA build of torch")
@@ -68,12 +74,12 @@ def trainer_class(name: str) -> type:
     except RuntimeError as error:
         if not str(error).startswith("Could not find requested nnunet trainer"):
             raise
-        base = name.partition("_")[0]
+        base, nearest = name.partition("_")[0], guess(name, variants.__all__)
         if base.endswith(COMPANION):
             student = base.removesuffix(COMPANION)
             raise UserError(
-                f"no trainer is called {name}: --start_from knows the trainers of this package; for one of your own, "
-                f"write class {base}(CompanionTrainer, {student}) beside it"
+                f"no trainer is called {name}{nearest}: --start_from knows the trainers of this package; for one of "
+                f"your own, write class {base}(CompanionTrainer, {student}) beside it"
             ) from error
         ours = ", ".join(trainer for trainer in variants.__all__ if "_" not in trainer)  # without the other lengths
-        raise UserError(f"no trainer is called {name}: pass -tr with nnU-Net's, or one of {ours}") from error
+        raise UserError(f"no trainer is called {name}{nearest}: pass -tr with nnU-Net's, or one of {ours}") from error

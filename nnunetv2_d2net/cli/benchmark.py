@@ -68,7 +68,7 @@ def run(args: argparse.Namespace, extra: list[str]) -> int:
     from nnunetv2_d2net.study.benchmark.run import run_benchmark
 
     if args.print_jobs:
-        sys.stdout.write(job_list(setup))
+        sys.stdout.write(job_list(setup, cost=not args.no_cost))
     elif args.job:
         run_job(setup, args.job, args.parent)
     else:

@@ -21,7 +21,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("-f", dest="folds", nargs="+", help="folds (default: all that are trained)")
     parser.add_argument(
-        "--without_stock", action="store_true", help="leave the stock network of a companion out: half the size"
+        "--without_stock", action="store_true", help="leave the stock network of a companion out: about half the size"
     )
     parser.add_argument("--half", action="store_true", help="weights in half precision: half the size again")
     parser.add_argument("-chk", default="checkpoint_final.pth", help="checkpoint (default: checkpoint_final.pth)")

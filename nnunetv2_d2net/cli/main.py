@@ -76,6 +76,7 @@ def _run(words: Sequence[str]) -> int:
             tell_next_step(words, args, handed_on)
         return status
     except (UserError, KeyboardInterrupt) as error:
+        sys.stdout.flush()  # in a file that takes both, the error comes last
         if debugging:
             raise
         if isinstance(error, UserError):

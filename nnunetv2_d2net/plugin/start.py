@@ -66,15 +66,16 @@ def find_stock(results: Path, start: str, configuration: str, plans: str = "") -
             raise UserError(f"{model} is not named TRAINER__PLANS__{configuration}: pass the plans with -p")
         return path.resolve(), plans or of_plans
     of_configuration = sorted(results.glob(SEPARATOR.join(("*", "*", configuration))))
-    models = [
-        model
-        for model in of_configuration
-        if model.name.partition(SEPARATOR)[0] == start and plans in ("", _plans_of(model, configuration))
-    ]
+    with_plans = {model: _plans_of(model, configuration) for model in of_configuration if _trainer_of(model) == start}
+    models = [model for model, its in with_plans.items() if plans in ("", its)]
+    if with_plans and not models:
+        its = listed([*with_plans.values()], 5)
+        raise UserError(f"{start} was trained with {its}, not with {plans}: pass one of these with -p")
     if not models:
-        trained = [model.name for model in of_configuration]
+        trained = [model.name for model in of_configuration or sorted(results.glob(f"*{SEPARATOR}*{SEPARATOR}*"))]
         there = f" (there: {listed(trained, 5)})" if trained else ""
         named = f"{path}, a folder without folds," if path.is_dir() else path
+        there = f"{there}; {path} does not exist" if "/" in start and not path.exists() else there
         raise UserError(
             f"no model of {named} for {configuration} in {results}{there}: "
             "train it first, or pass a trainer, the folder of a model or a checkpoint that is there"
@@ -137,6 +138,10 @@ def check_same_fold(checkpoint: Path, its_fold: object, fold: object) -> None:
     """
     if str(fold) not in ("all", str(its_fold)):
         raise UserError(f"{checkpoint} has seen validation cases of fold {fold}: start from fold {fold} of that model")
+
+
+def _trainer_of(model: Path) -> str:
+    return model.name.partition(SEPARATOR)[0]
 
 
 def _plans_of(model: Path, configuration: str) -> str:

@@ -16,7 +16,7 @@ NAME = PACKAGE.name
 FILES, IMAGES, PROCESSES = "base/files.py", "base/images.py", "base/processes.py"
 DICOM = "base/dicom.py"
 
-MOST_LINES = 26_365
+MOST_LINES = 26_390
 """Of the package without the method: 7,740 more than when its rooms were made look at what comes in, or are new."""
 
 LONGEST_FUNCTION = 60

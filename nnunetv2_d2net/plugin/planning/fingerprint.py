@@ -83,6 +83,12 @@ class D2NetFingerprintExtractor(DatasetFingerprintExtractor):
         cases = training_cases(raw, dataset)
         state = state_of(raw, dataset, cases)
         before = read_json(path, remedy) if path.is_file() and not overwrite_existing else None
+        if before is not None and APPEARANCE not in before:
+            _LOG.info(
+                "%s is nnU-Net's and stays: predictions compare less with it than with ours, which %s writes",
+                path,
+                self._command,
+            )
         if before is not None and read_json_or(folder / CHECKED, {}) == {**state, "fingerprint": sha256_of(path)}:
             return before
         fingerprint = self._fingerprint(dataset, cases)

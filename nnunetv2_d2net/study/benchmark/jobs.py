@@ -269,8 +269,13 @@ def job_command(setup: Setup, name: str) -> list[str]:
     return [sys.executable, "-m", "nnunetv2_d2net.cli", *setup.command_here[1:], "--job", name]
 
 
-def job_list(setup: Setup) -> str:
-    """Return what a cluster has to run: preparation, independent commands, those that follow one, what gathers them."""
+def job_list(setup: Setup, *, cost: bool = True) -> str:
+    """Return what a cluster has to run: preparation, independent commands, those that follow one, what gathers them.
+
+    Args:
+        setup: The benchmark.
+        cost: Let the last one measure what the arms cost.
+    """
     words, progress = setup.command_here, Progress(setup)
     todo = [job.name for job in jobs_by_phase(setup)[TRAIN] if not progress.prepared or not progress.done(job)]
     lines = [] if progress.prepared else ["# first:", shlex.join([*words, "--job", PREPARE])]
@@ -281,7 +286,7 @@ def job_list(setup: Setup) -> str:
         lines += [f"# once {first} is done:"] if first in todo and first != waits else []
         lines.append(shlex.join([*words, "--job", name]))
         waits = first
-    return "\n".join([*lines, "# at last:", shlex.join(words)]) + "\n"
+    return "\n".join([*lines, "# at last:", shlex.join([*words, *([] if cost else ["--no_cost"])])]) + "\n"
 
 
 def _part_of(found: FoundCases, cases: Collection[str]) -> FoundCases:

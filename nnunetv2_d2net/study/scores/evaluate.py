@@ -135,6 +135,8 @@ def evaluate_folder(
 
 def _refuse_others(out: Path, scored: Mapping[str, str]) -> None:
     """Refuse to replace the scores of other folders that are still there, unless one lies in the other: a copy does."""
+    if not ((out / _TABLE).is_file() and read_scores(out / _TABLE)):
+        return
     before, here = read_json_or(out / _NOTE, {}).get("scored"), out.resolve()
     for kind, folder in scored.items():
         other = str(before.get(kind, folder)) if isinstance(before, dict) else folder

@@ -10,8 +10,10 @@ import pytest
 import torch
 from nnunetv2.training.dataloading.nnunet_dataset import nnUNetDatasetBlosc2
 
+from nnunetv2_d2net.base.errors import UserError
 from nnunetv2_d2net.base.files import locked_folder
 from nnunetv2_d2net.cli import train
+from nnunetv2_d2net.cli._nnunet import trainer_class
 from nnunetv2_d2net.cli.main import main
 from nnunetv2_d2net.plugin.planning.planner import (
     D2NetPaperPlanner,
@@ -486,6 +488,18 @@ def test_without_cuda_the_cpu_is_chosen_and_said(roots, trained, monkeypatch, ca
     assert trained[1][0].count("-device") == 1
     assert main(["train", "7", "3d_fullres", "0", "-device", "cuda"]) == 1
     one_line(capsys, "-device cpu")
+    for device, remedy in (("gpu", "knows cpu, cuda and mps"), ("cuda:1", "CUDA_VISIBLE_DEVICES"), ("mps", "no MPS")):
+        monkeypatch.setattr(torch.backends.mps, "is_available", lambda: False)
+        assert main(["train", "7", "3d_fullres", "0", "-device", device]) == 1
+        one_line(capsys, device if device != "mps" else "-device cpu", remedy)
+
+
+def test_a_mistyped_trainer_is_guessed(roots):
+    for name, meant in (("D2NetTrainr", "D2NetTrainer"), ("XTrainerCompanion", "")):
+        with pytest.raises(
+            UserError, match=f"no trainer is called {name}" + (f", did you mean {meant}" if meant else "")
+        ):
+            trainer_class(name)
 
 
 @pytest.fixture

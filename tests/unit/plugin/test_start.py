@@ -59,7 +59,9 @@ def test_a_folder_that_is_no_models_is_told(results, plans):
         ("A", "3d_fullres", "", r"several plans \(A__PlansX__3d_fullres, A__PlansY__3d_fullres\): choose with -p"),
         ("C", "3d_fullres", "", r"no model of C for 3d_fullres in .* \(there: A__PlansX__3d_fullres, "),
         ("B", "2d", "", r"no model of B for 2d in .* \(there: A__PlansX__2d\)"),
-        ("A", "3d_lowres", "", r"no model of A for 3d_lowres in [^(]*: train it first"),
+        ("A", "3d_lowres", "", r"no model of A for 3d_lowres in .* \(there: A__PlansX__2d, .*\): train it first"),
+        ("A", "3d_fullres", "PlansZ", "A was trained with PlansX, PlansY, not with PlansZ: pass one of these with -p"),
+        ("/no/such", "2d", "", r"no model of /no/such for 2d in .*; /no/such does not exist: train it first"),
     ],
 )
 def test_what_is_not_there(results, start, configuration, plans, message):

@@ -274,6 +274,7 @@ def test_a_companion_comes_after_what_it_starts_from(with_companion):
     assert names == ["D2NetTrainer/all", "nnUNetTrainer/all", "D2NetTrainerCompanion/all"]
     assert [jobs.first_of(with_companion, name) for name in names] == ["", "", "nnUNetTrainer/all"]
     lines = jobs.job_list(with_companion).splitlines()
+    assert jobs.job_list(with_companion, cost=False).splitlines() == [*lines[:-1], f"{lines[-1]} --no_cost"]
     assert lines[-4] == "# once nnUNetTrainer/all is done:"
     assert lines[-3].endswith("--job D2NetTrainerCompanion/all")
 

@@ -136,6 +136,13 @@ def test_scores_of_other_folders_are_not_replaced_while_those_are_there(kind, fo
     assert len(scored) == 4
 
 
+def test_where_nothing_was_scored_other_references_may_be_named(folders):
+    wrong = folders / "wrong"
+    wrong.mkdir()
+    assert not evaluate_folder(folders / "predictions", wrong, folders / "out").scores
+    assert run(folders).scores
+
+
 def run_in(folders, kind):
     """Evaluate where one of the folders lies elsewhere."""
     places = {name: folders / ("other" if name == kind else "") / name for name in ("predictions", "labels")}
