@@ -1,6 +1,6 @@
 """Modality dropout whose first part, which sees complete input only, is shorter or longer than half of the training.
 
-For the variable ``nnUNet_extTrainer``. Not scored yet.
+For the variable ``nnUNet_extTrainer``; docs/results.md has the command and what came out.
 """
 
 from nnunetv2_d2net.plugin.training.variants import nnUNetTrainerModalityDropoutCompleteFirst
